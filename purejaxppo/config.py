@@ -1,0 +1,194 @@
+"""The hyperparameters: static where they change the program, traced where they change a number."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.core import Tracer
+
+from purejaxppo.types import PPOError
+
+ACTIVATIONS = ("tanh", "relu", "gelu", "silu", "elu")
+
+# Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "learning_rate": (0.0, math.inf, False),
+    "adam_eps": (0.0, math.inf, True),
+    "gamma": (0.0, 1.0, False),
+    "gae_lambda": (0.0, 1.0, False),
+    "clip_eps": (0.0, math.inf, True),
+    "vf_coef": (0.0, math.inf, False),
+    "ent_coef": (0.0, math.inf, False),
+    "max_grad_norm": (0.0, math.inf, True),
+    "target_kl": (0.0, math.inf, True),
+}
+_SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minibatches")
+_SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward")
+_MAX_TIMESTEPS = 2**31 - 1
+
+
+def _static(default: Any) -> Any:
+    return struct.field(pytree_node=False, default=default)
+
+
+class PPOConfig(struct.PyTreeNode):
+    """Hyperparameters of PPO. The defaults are those of CleanRL's and PureJaxRL's CartPole script.
+
+    The numbers (`float`) are leaves of a pytree: pass a config through `jit`, `vmap` or `grad`, and one
+    program serves every value. The other fields are static: each combination is its own program.
+    """
+
+    num_envs: int = _static(4)  # B, environments stepped in parallel
+    num_steps: int = _static(128)  # T, steps of each environment in one rollout
+    total_timesteps: int = _static(500_000)  # environment steps of the whole run, over all environments
+    update_epochs: int = _static(4)  # passes over a rollout
+    num_minibatches: int = _static(4)  # minibatches of one pass
+    learning_rate: float = 2.5e-4  # of Adam, in the first update
+    anneal_lr: bool = _static(True)  # update k of K has learning_rate * (1 - k / K)
+    adam_eps: float = 1e-5
+    gamma: float = 0.99  # discount per step
+    gae_lambda: float = 0.95
+    clip_eps: float = 0.2  # the ratio stays within 1 +- clip_eps; with clip_value the value within +- clip_eps
+    clip_value: bool = _static(True)
+    vf_coef: float = 0.5  # weight of the value loss
+    ent_coef: float = 0.01  # weight of the entropy bonus
+    max_grad_norm: float = 0.5  # global norm; inf does not clip
+    normalize_advantage: bool = _static(True)  # to mean 0 and standard deviation 1, in each minibatch
+    target_kl: float | None = None  # nats; once an epoch has a larger mean approx_kl, the later epochs are left out
+    activation: str = _static("tanh")
+    hidden_sizes: tuple[int, ...] = _static((64, 64))  # of each tower
+    normalize_obs: bool = _static(False)  # by running mean and standard deviation
+    normalize_reward: bool = _static(False)  # by the running standard deviation of the discounted return
+
+    def __post_init__(self) -> None:
+        # An unflattened config holds tracers, arrays or placeholders: nothing that could be checked.
+        if all(isinstance(x, int | float | np.number) for x in jax.tree.leaves(self)):
+            validate_config(self)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one rollout, T * B."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Rollouts of the whole run, K."""
+        return self.total_timesteps // self.batch_size
+
+    @property
+    def actual_timesteps(self) -> int:
+        """Environment steps that the run takes: `total_timesteps`, rounded down to whole rollouts."""
+        return self.num_updates * self.batch_size
+
+
+def validate_config(config: PPOConfig) -> None:
+    """Raises PPOError for the first field whose value is known and out of range. Tracers pass."""
+    for name in _SIZES:
+        _check_size(name, getattr(config, name))
+    for name in _SWITCHES:
+        _check_switch(name, getattr(config, name))
+    for name, bounds in _RANGES.items():
+        _check_number(name, getattr(config, name), bounds)
+    if config.activation not in ACTIVATIONS:
+        raise PPOError(f"activation = {config.activation!r} is unknown; take one of {', '.join(ACTIVATIONS)}")
+    _check_hidden_sizes(config.hidden_sizes)
+    _check_divisions(config)
+
+
+def replace_config(config: PPOConfig, **changes: Any) -> PPOConfig:
+    """`config` with `changes`; an unknown name is refused with the nearest ones."""
+    names = [field.name for field in dataclasses.fields(PPOConfig)]
+    for name in changes:
+        if name not in names:
+            raise PPOError(unknown("PPOConfig field", name, names))
+    return dataclasses.replace(config, **changes)
+
+
+def unknown(what: str, name: str, valid: list[str]) -> str:
+    """The line that refuses `name` and says what it may have been meant to be."""
+    import difflib
+
+    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"take one of {', '.join(valid)}"
+    return f"unknown {what} {name!r}; {hint}"
+
+
+def check_float32() -> None:
+    """Raises PPOError under x64: the library computes in float32, and mixed programs would recompile or fail."""
+    if jax.config.read("jax_enable_x64"):
+        raise PPOError(
+            'jax_enable_x64 is on, and this library computes in float32; jax.config.update("jax_enable_x64", False)'
+        )
+
+
+def check_key(key: Any) -> None:
+    """Raises PPOError unless `key` is one typed key."""
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise PPOError(f"key is {_described(key)} and not a typed key; make one with jax.random.key(0)")
+    if key.shape != ():
+        raise PPOError(f"key has shape {key.shape}; give one key, and vmap over more")
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
+
+
+def _check_size(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise PPOError(f"{name} = {value!r} is not a whole number; give an int of at least 1")
+    if value < 1:
+        raise PPOError(f"{name} = {value} is below 1; give an int of at least 1")
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise PPOError(f"{name} = {value!r} is neither True nor False")
+
+
+def _check_number(name: str, value: Any, bounds: tuple[float, float, bool]) -> None:
+    if isinstance(value, Tracer) or (value is None and name == "target_kl"):
+        return
+    low, high, open_below = bounds
+    valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise PPOError(f"{name} = {value!r} is not a number; give one {valid}") from None
+    inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
+    if isinstance(value, bool | str) or not np.all(inside):
+        raise PPOError(f"{name} = {value!r} is out of range; give a number {valid}")
+    if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
+        raise PPOError(f"{name} = {value!r} is not finite; give a number {valid}")
+
+
+def _check_hidden_sizes(sizes: Any) -> None:
+    if not isinstance(sizes, tuple):
+        raise PPOError(f"hidden_sizes = {sizes!r} is not a tuple; give one such as (64, 64)")
+    for size in sizes:
+        _check_size("an entry of hidden_sizes", size)
+
+
+def _check_divisions(config: PPOConfig) -> None:
+    batch, minibatches = config.batch_size, config.num_minibatches
+    if batch % minibatches:
+        fits = sorted(sorted(_divisors(batch), key=lambda d: abs(d - minibatches))[:3])
+        raise PPOError(
+            f"num_envs * num_steps = {batch} does not divide into num_minibatches = {minibatches}; "
+            f"try {' or '.join(map(str, fits))}"
+        )
+    if config.total_timesteps < batch:
+        raise PPOError(
+            f"total_timesteps = {config.total_timesteps} is below one rollout of "
+            f"num_envs * num_steps = {batch}; give at least {batch}"
+        )
+    if config.total_timesteps > _MAX_TIMESTEPS:
+        raise PPOError(f"total_timesteps = {config.total_timesteps} overflows int32; give at most {_MAX_TIMESTEPS}")
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return small + [n // d for d in small]

@@ -1,0 +1,171 @@
+"""`make_env`: environments by name, from gymnax, or of the caller's own."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnax
+import jax
+import numpy as np
+from gymnax.environments import spaces as gymnax_spaces
+from gymnax.environments.environment import Environment as GymnaxEnvironment
+from jax.core import Tracer
+
+from purejaxppo.config import check_float32, unknown
+from purejaxppo.envs.base import (
+    Box,
+    Discrete,
+    Environment,
+    Space,
+    Step,
+    check_environment,
+    settle_reset,
+    settle_step,
+)
+from purejaxppo.types import PPOError, PyTree
+
+# Ours, as gymnax's name and the parameters that differ.
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
+_NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructed
+_OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
+
+
+def env_names() -> list[str]:
+    """Every name that `make_env` takes."""
+    return sorted([*_VARIANTS, *(name for name in gymnax.registered_envs if name not in _NEEDS_NETWORK)])
+
+
+def make_env(env: Any, **params: Any) -> Environment:
+    """An Environment from a name, a gymnax instance, an Environment, or an object of the caller's own.
+
+    An object of one's own has `reset(key, params) -> (obs, state)`,
+    `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
+    and the attributes `default_params`, `observation_space` (`Box`) and `action_space` (`Discrete`).
+
+    Keywords set environment parameters, by the names of the environment's own; tracers are welcome. CartPole's
+    `total_mass` and `polemass_length` follow `masscart`, `masspole` and `length` unless they are given.
+
+    Raises PPOError for an unknown name or parameter (with the nearest ones), for one that is NaN, and
+    for an environment whose functions and spaces disagree.
+    """
+    check_float32()
+    if isinstance(env, str):
+        built = _named(env)
+    elif isinstance(env, Environment):
+        built = env
+    elif isinstance(env, GymnaxEnvironment):
+        built = _from_gymnax(env)
+    else:
+        built = _from_object(env)
+    built = built.replace(params=_set_params(built, params))
+    check_environment(built)
+    return built
+
+
+@functools.cache
+def _named(name: str) -> Environment:
+    """One instance for each name: equal environments share their compiled programs."""
+    if name in _NEEDS_NETWORK:
+        raise PPOError(f"{name} downloads data when it is constructed; construct it and pass the instance")
+    if name not in env_names():
+        raise PPOError(unknown("environment", name, env_names()))
+    base, differing = _VARIANTS.get(name, (name, {}))
+    built = _from_gymnax(gymnax.make(base)[0])
+    return built.replace(params=built.params.replace(**differing), name=name)
+
+
+@functools.cache
+def _from_gymnax(env: GymnaxEnvironment) -> Environment:
+    def step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
+        # gymnax's own `step` resets by itself and draws a new start in every step.
+        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+        return Step(obs, state, reward, terminated, env.is_truncated(state, params))
+
+    with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
+        params = jax.tree.map(_plain_number, env.default_params)
+        return Environment(
+            params=params,
+            reset=settle_reset(env.reset_env),
+            step=settle_step(step),
+            observation_space=_space(env.name, env.observation_space(params)),
+            action_space=_space(env.name, env.action_space(params)),
+            name=env.name,
+        )
+
+
+def _from_object(env: Any) -> Environment:
+    missing = [name for name in _OWN_PROTOCOL if not hasattr(env, name)]
+    if missing:
+        raise PPOError(
+            f"{type(env).__name__} is no environment: it lacks {', '.join(missing)}; "
+            "give a name, a gymnax environment, or an object with " + ", ".join(_OWN_PROTOCOL)
+        )
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name), Discrete | Box):
+            raise PPOError(
+                f"{type(env).__name__}.{name} = {getattr(env, name)!r} is no space; give pjp.Discrete or pjp.Box"
+            )
+    reset, step = _own_functions(env.reset, env.step)
+    return Environment(
+        params=env.default_params,
+        reset=reset,
+        step=step,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        name=getattr(env, "name", type(env).__name__),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _own_functions(reset: Callable[..., Any], step: Callable[..., Any]) -> tuple[Any, Any]:
+    """Settled once for each pair: two environments of one object share their compiled programs."""
+    return settle_reset(reset), settle_step(step)
+
+
+def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
+    if not changes:
+        return env.params
+    params: Any = env.params
+    if not hasattr(params, "replace"):
+        raise PPOError(f"{env.name} has no parameters by name, and {', '.join(changes)} was given")
+    names = [field.name for field in dataclasses.fields(params)]
+    for name, value in changes.items():
+        if name not in names:
+            raise PPOError(unknown(f"parameter of {env.name}", name, names))
+        _check_parameter(env.name, name, value)
+    params = params.replace(**changes)
+    if env.name.startswith("CartPole"):
+        derived = {"total_mass": params.masscart + params.masspole, "polemass_length": params.masspole * params.length}
+        params = params.replace(**{name: value for name, value in derived.items() if name not in changes})
+    return params
+
+
+def _check_parameter(env_name: str, name: str, value: Any) -> None:
+    if isinstance(value, Tracer):
+        return
+    try:
+        nan = bool(np.isnan(np.asarray(value, np.float64)).any())
+    except (TypeError, ValueError):
+        raise PPOError(f"{env_name}: {name} = {value!r} is not a number") from None
+    if nan:
+        raise PPOError(f"{env_name}: {name} is NaN; give a number")
+
+
+def _plain_number(x: Any) -> Any:
+    """A Python number where it is one: a constant that the compiler can fold."""
+    return x.item() if isinstance(x, jax.Array | np.ndarray | np.generic) and np.ndim(x) == 0 else x
+
+
+def _space(env_name: str, space: Any) -> Space:
+    if isinstance(space, gymnax_spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, gymnax_spaces.Box):
+        shape = tuple(space.shape)
+        return Box(shape, _flat(space.low, shape), _flat(space.high, shape))
+    raise PPOError(f"{env_name} has the space {space!r}; supported are Discrete and Box")
+
+
+def _flat(bound: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
+    values: Iterable[Any] = np.broadcast_to(np.asarray(bound, np.float32), shape).ravel().tolist()
+    return tuple(float(value) for value in values)

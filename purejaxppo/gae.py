@@ -1,0 +1,38 @@
+"""Generalised advantage estimation."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def gae(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    *,
+    gamma: float | jax.Array,
+    gae_lambda: float | jax.Array,
+) -> jax.Array:
+    """Advantages of a batch of trajectories (Schulman et al. 2016, equations 11, 12 and 16).
+
+        delta_t = r_t + gamma V(s_{t+1}) [not terminated_t] - V(s_t)
+        A_t     = delta_t + gamma lambda A_{t+1} [neither terminated_t nor truncated_t]
+
+    A time limit cuts the trace and keeps the bootstrap: `next_value` is V of the observation before
+    the auto-reset. A step with both flags is terminated. After the last step A is 0.
+
+    reward, value, next_value, terminated, truncated: [T, B], or any one shape with time first. -> [T, B]
+    """
+    chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
+    delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+    trace = jnp.where(terminated | truncated, 0.0, gamma * gae_lambda)
+
+    def accumulate(advantage: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        delta, trace = step
+        advantage = delta + trace * advantage
+        return advantage, advantage
+
+    _, advantage = jax.lax.scan(accumulate, jnp.zeros_like(delta[0]), (delta, trace), reverse=True, unroll=8)
+    return advantage

@@ -1,0 +1,95 @@
+"""The terms of PPO's objective, one function each, and their sum."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.types import Batch, LossTerms, PyTree
+
+
+class Distribution(Protocol):
+    """What the loss asks of the policy."""
+
+    def log_prob(self, action: PyTree) -> jax.Array:
+        """Of each action, in nats."""
+        ...
+
+    def entropy(self) -> jax.Array:
+        """Of the distribution for each sample, in nats."""
+        ...
+
+
+def policy_loss(ratio: jax.Array, advantage: jax.Array, clip_eps: float | jax.Array) -> jax.Array:
+    """-mean min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) (Schulman et al. 2017, equation 7). [M], [M] -> []"""
+    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
+    return -jnp.mean(jnp.minimum(ratio * advantage, clipped * advantage))
+
+
+def value_loss(value: jax.Array, target: jax.Array) -> jax.Array:
+    """mean (V - target)^2 / 2. [M], [M] -> []"""
+    return 0.5 * jnp.mean(jnp.square(value - target))
+
+
+def clipped_value_loss(
+    value: jax.Array, old_value: jax.Array, target: jax.Array, clip_eps: float | jax.Array
+) -> jax.Array:
+    """mean max((V - target)^2, (V_old + clip(V - V_old, -eps, eps) - target)^2) / 2. [M], [M], [M] -> []
+
+    The clipping of OpenAI Baselines' ppo2; not in the paper (Engstrom et al. 2020, section 3).
+    """
+    clipped = old_value + jnp.clip(value - old_value, -clip_eps, clip_eps)
+    return 0.5 * jnp.mean(jnp.maximum(jnp.square(value - target), jnp.square(clipped - target)))
+
+
+def approx_kl(log_ratio: jax.Array) -> jax.Array:
+    """mean (ratio - 1) - log ratio: KL(old || new) from samples of the old policy, never negative. [M] -> [], nats
+
+    Schulman 2020, "Approximating KL Divergence", estimator k3.
+    """
+    return jnp.mean(jnp.expm1(log_ratio) - log_ratio)
+
+
+def clip_fraction(ratio: jax.Array, clip_eps: float | jax.Array) -> jax.Array:
+    """The share of samples whose ratio is outside 1 +- eps. [M] -> []"""
+    return jnp.mean(jnp.abs(ratio - 1.0) > clip_eps)
+
+
+def normalized_advantage(advantage: jax.Array) -> jax.Array:
+    """(A - mean A) / (std A + 1e-8). [M] -> [M]"""
+    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+
+
+def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
+    """1 - Var(target - value) / Var(target); NaN when the targets do not vary. -> []"""
+    return 1.0 - jnp.var(target - value) / jnp.var(target)
+
+
+def ppo_loss(
+    distribution: Distribution,
+    value: jax.Array,
+    minibatch: Batch,
+    *,
+    clip_eps: float | jax.Array,
+    vf_coef: float | jax.Array,
+    ent_coef: float | jax.Array,
+    clip_value: bool = True,
+    normalize_advantage: bool = True,
+) -> tuple[jax.Array, LossTerms]:
+    """policy_loss + vf_coef value_loss - ent_coef entropy (Schulman et al. 2017, equation 9, as a minimisation).
+
+    distribution, value: what the network gives now for minibatch.obs; [M] each. -> ([], its terms)
+    """
+    log_ratio = distribution.log_prob(minibatch.action) - minibatch.log_prob
+    ratio = jnp.exp(log_ratio)
+    advantage = normalized_advantage(minibatch.advantage) if normalize_advantage else minibatch.advantage
+    terms = LossTerms(
+        policy_loss=policy_loss(ratio, advantage, clip_eps),
+        value_loss=clipped_value_loss(value, minibatch.value, minibatch.target, clip_eps)
+        if clip_value
+        else value_loss(value, minibatch.target),
+        entropy=jnp.mean(distribution.entropy()),
+        approx_kl=approx_kl(log_ratio),
+        clip_fraction=clip_fraction(ratio, clip_eps),
+    )
+    return terms.policy_loss + vf_coef * terms.value_loss - ent_coef * terms.entropy, terms

@@ -1,0 +1,62 @@
+"""Running means and variances, and what is normalised by them."""
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.types import Moments, PyTree
+
+
+def init_moments(shape: tuple[int, ...]) -> Moments:
+    """Moments of no sample yet; normalising by them changes nothing."""
+    return Moments(count=jnp.zeros(()), mean=jnp.zeros(shape), square_deviation=jnp.zeros(shape))
+
+
+def update_moments(moments: Moments, samples: jax.Array) -> Moments:
+    """Adds samples [..., *shape] to moments of shape `shape`: the pairwise update of Chan, Golub and LeVeque (1979)."""
+    samples = samples.reshape(-1, *moments.mean.shape).astype(jnp.float32)
+    count = jnp.float32(samples.shape[0])
+    mean = jnp.mean(samples, axis=0)
+    square_deviation = jnp.sum(jnp.square(samples - mean), axis=0)
+    total = moments.count + count
+    delta = mean - moments.mean
+    return Moments(
+        count=total,
+        mean=moments.mean + delta * (count / total),
+        square_deviation=moments.square_deviation
+        + square_deviation
+        + jnp.square(delta) * (moments.count * (count / total)),
+    )
+
+
+def standard_deviation(moments: Moments) -> jax.Array:
+    """sqrt(square_deviation / count), and 1 before the first sample. -> shape of the moments"""
+    variance = moments.square_deviation / jnp.maximum(moments.count, 1.0)
+    return jnp.where(moments.count > 0, jnp.sqrt(variance + 1e-8), 1.0)
+
+
+def normalize_obs(moments: PyTree, obs: PyTree) -> PyTree:
+    """(obs - mean) / std, clipped to +-10, leaf by leaf; obs itself where there are no moments."""
+    if moments is None:
+        return obs
+    return jax.tree.map(
+        lambda m, x: jnp.clip((x - m.mean) / standard_deviation(m), -10.0, 10.0),
+        moments,
+        obs,
+        is_leaf=lambda x: isinstance(x, Moments),
+    )
+
+
+def discounted_returns(
+    reward: jax.Array, done: jax.Array, start: jax.Array, gamma: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """g_t = gamma g_{t-1} + r_t, from 0 in each episode: the reward of an episode's last step is added, then g resets.
+
+    reward, done: [T, B]; start: [B], the g that the rollout begins with. -> (next start [B], g [T, B])
+    """
+
+    def accumulate(previous: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        reward, done = step
+        current = gamma * previous + reward
+        return jnp.where(done, 0.0, current), current
+
+    return jax.lax.scan(accumulate, start, (reward, done))

@@ -1,0 +1,324 @@
+"""PPO, composed of rollout, gae, losses and update: `init` and `update` of one run, and `make_train` of a whole one."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxppo.config import PPOConfig, check_float32, check_key, validate_config
+from purejaxppo.distributions import Categorical
+from purejaxppo.envs.base import Box, Discrete, Environment
+from purejaxppo.envs.vector import reset_batch
+from purejaxppo.gae import gae
+from purejaxppo.losses import explained_variance, ppo_loss
+from purejaxppo.networks import Network, NetworkLike, make_actor_critic
+from purejaxppo.normalize import (
+    discounted_returns,
+    init_moments,
+    normalize_obs,
+    standard_deviation,
+    update_moments,
+)
+from purejaxppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.types import (
+    Batch,
+    EpisodeStats,
+    LossTerms,
+    Metrics,
+    PPOError,
+    PyTree,
+    RunnerState,
+    TrainState,
+    Transition,
+)
+from purejaxppo.update import (
+    Learned,
+    learning_rate,
+    make_optimizer,
+    shuffled_indices,
+    update_epoch,
+    update_epochs,
+    update_epochs_within_kl,
+    update_minibatch,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO:
+    """An agent: the pure functions `init`, `update` and `act`, and what they are made of."""
+
+    env: Environment
+    num_actions: int
+    config: PPOConfig
+    network: Network
+    optimizer: optax.GradientTransformationExtraArgs
+    reports_rate: bool  # whether the optimizer follows config.learning_rate
+
+    def init(self, key: jax.Array) -> RunnerState:
+        """The state before the first update, a function of the key. Raises PPOError for a raw or batched key."""
+        check_key(key)
+        return init(self, key)
+
+    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+        """One rollout and the learning from it."""
+        return update(self, runner)
+
+    def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The action for one observation: the most probable one, or with a key a sample."""
+        distribution = self.distribution(train_state, obs)
+        if key is None:
+            return distribution.mode()
+        return distribution.sample(distribution.noise(key, ()))
+
+    def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
+        """The policy at raw observations [..., *obs_shape]."""
+        return Categorical(
+            logits=self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[0]
+        )
+
+    def value(self, train_state: TrainState, obs: jax.Array) -> jax.Array:
+        """The critic at raw observations [..., *obs_shape]. -> [...]"""
+        return self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[1]
+
+
+def make_ppo(
+    env: Environment,
+    config: PPOConfig,
+    *,
+    network: NetworkLike | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> PPO:
+    """The agent for an environment.
+
+    network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (logits, value)`; a flax.linen module is one.
+    optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
+        `learning_rate`, `anneal_lr`, `adam_eps` and `max_grad_norm` must be left at their defaults.
+
+    Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
+    """
+    check_float32()
+    validate_config(config)
+    if not isinstance(env, Environment):
+        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
+    if not isinstance(env.action_space, Discrete):
+        raise PPOError(f"{env.name} has the action space {env.action_space}; this release acts in Discrete spaces")
+    if optimizer is not None:
+        _check_left_to_optimizer(config)
+    agent = PPO(
+        env=env,
+        num_actions=env.action_space.n,
+        config=config,
+        network=_default_network(env, env.action_space.n, config)
+        if network is None
+        else Network(network.init, network.apply),
+        optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
+        reports_rate=optimizer is None,
+    )
+    _check_network(agent)
+    return agent
+
+
+def make_train(
+    env: Environment,
+    config: PPOConfig,
+    *,
+    network: NetworkLike | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
+    """A whole run as one function: key -> (RunnerState, Metrics [num_updates]). `jit` and `vmap` are the caller's."""
+    agent = make_ppo(env, config, network=network, optimizer=optimizer)
+
+    def train(key: jax.Array) -> tuple[RunnerState, Metrics]:
+        return update_many(agent, agent.init(key), config.num_updates)
+
+    return train
+
+
+def update_many(agent: PPO, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
+    """`num_updates` updates in one scan. -> (runner, metrics [num_updates])"""
+    return jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
+
+
+def seed_keys(seed: int, num_seeds: int) -> jax.Array:
+    """Key i is fold_in(key(seed), i): more seeds leave the earlier ones as they are. -> [num_seeds] typed keys"""
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(num_seeds))
+
+
+def init(agent: PPO, key: jax.Array) -> RunnerState:
+    """The state before the first update."""
+    params_key, reset_key = jax.random.split(jax.random.fold_in(key, 2**32 - 1))  # no update has this index
+    obs, env_state = reset_batch(agent.env, reset_key, agent.config.num_envs)
+    params = agent.network.init(params_key, jax.tree.map(lambda x: x[0], obs))
+    train_state = TrainState(
+        params=params,
+        opt_state=agent.optimizer.init(params),
+        obs_moments=jax.tree.map(lambda x: init_moments(x.shape[1:]), obs) if agent.config.normalize_obs else None,
+        reward_moments=init_moments(()) if agent.config.normalize_reward else None,
+        update=jnp.int32(0),
+    )
+    return RunnerState(
+        train_state=train_state,
+        env_state=env_state,
+        obs=obs,
+        episode=empty_episodes(agent.config.num_envs),
+        key=key,
+    )
+
+
+def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+    """Algorithm 1 of Schulman et al. (2017): act for T steps, estimate advantages, and learn from them in epochs."""
+    config, state = agent.config, runner.train_state
+    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+
+    noise = make_noise(agent.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
+    policy = functools.partial(sample_action, agent, state)
+    runner, transitions, logits, episodes = rollout(agent.env, policy, runner, noise)
+
+    runner, reward = scale_reward(config, runner, transitions)
+    batch = make_batch(agent, state, transitions, logits, reward)
+    rate = learning_rate(config, state.update)
+    (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
+
+    state = runner.train_state.replace(
+        params=params,
+        opt_state=opt_state,
+        obs_moments=see_obs(state.obs_moments, transitions.obs),
+        update=state.update + 1,
+    )
+    return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
+
+
+def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
+    """The behaviour policy: an action for each environment, and the logits that it was drawn from."""
+    distribution = agent.distribution(state, obs)
+    return distribution.sample(noise), distribution.logits
+
+
+def scale_reward(config: PPOConfig, runner: RunnerState, transitions: Transition) -> tuple[RunnerState, jax.Array]:
+    """The reward to learn from, [T, B]: divided by the running std of the discounted return, with normalize_reward."""
+    state = runner.train_state
+    if state.reward_moments is None:
+        return runner, transitions.reward
+    done = transitions.terminated | transitions.truncated
+    discounted, returns = discounted_returns(transitions.reward, done, runner.episode.discounted_return, config.gamma)
+    moments = update_moments(state.reward_moments, returns)
+    runner = runner.replace(
+        train_state=state.replace(reward_moments=moments),
+        episode=runner.episode.replace(discounted_return=discounted),
+    )
+    return runner, transitions.reward / standard_deviation(moments)
+
+
+def make_batch(agent: PPO, state: TrainState, transitions: Transition, logits: jax.Array, reward: jax.Array) -> Batch:
+    """Values, advantages and targets of a rollout, computed for all its steps at once, and flattened to N = T * B."""
+    value = agent.value(state, transitions.obs)
+    advantage = gae(
+        reward,
+        value,
+        agent.value(state, transitions.next_obs),
+        transitions.terminated,
+        transitions.truncated,
+        gamma=agent.config.gamma,
+        gae_lambda=agent.config.gae_lambda,
+    )
+    batch = Batch(
+        obs=normalize_obs(state.obs_moments, transitions.obs),
+        action=transitions.action,
+        log_prob=Categorical(logits=logits).log_prob(transitions.action),
+        value=value,
+        advantage=advantage,
+        target=advantage + value,
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Learned, LossTerms]:
+    """The epochs of one update. -> ((params, optimizer state), mean loss terms)"""
+    config = agent.config
+
+    def loss(params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
+        logits, value = agent.network.apply(params, minibatch.obs)
+        return ppo_loss(
+            Categorical(logits=logits),
+            value,
+            minibatch,
+            clip_eps=config.clip_eps,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+            clip_value=config.clip_value,
+            normalize_advantage=config.normalize_advantage,
+        )
+
+    step = functools.partial(update_minibatch, loss, agent.optimizer, rate)
+    indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, config.batch_size)
+    epochs = (
+        update_epochs
+        if config.target_kl is None
+        else functools.partial(update_epochs_within_kl, target_kl=config.target_kl)
+    )
+    return epochs(
+        lambda learned, indices: update_epoch(step, learned, batch, indices),
+        learned=(state.params, state.opt_state),
+        indices=indices,
+    )
+
+
+def see_obs(moments: PyTree, obs: PyTree) -> PyTree:
+    """The moments after this rollout. They change after the update: acting and learning see one normalisation."""
+    return None if moments is None else update_moments(moments, obs)
+
+
+def make_metrics(
+    agent: PPO, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
+) -> Metrics:
+    """The report of one update; `state` is that after it."""
+    none = episodes.count == 0
+    return Metrics(
+        episode_return_mean=episodes.return_sum / episodes.count,
+        episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
+        episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
+        episode_length_mean=episodes.length_sum / episodes.count,
+        episodes=episodes.count,
+        policy_loss=terms.policy_loss,
+        value_loss=terms.value_loss,
+        entropy=terms.entropy,
+        approx_kl=terms.approx_kl,
+        clip_fraction=terms.clip_fraction,
+        explained_variance=explained_variance(batch.value, batch.target),
+        learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
+        timesteps=state.update * agent.config.batch_size,
+    )
+
+
+def _default_network(env: Environment, num_actions: int, config: PPOConfig) -> Network:
+    obs_shape = env.observation_space.shape if isinstance(env.observation_space, Box) else ()
+    return make_actor_critic(num_actions, obs_shape, config.hidden_sizes, config.activation)
+
+
+def _check_left_to_optimizer(config: PPOConfig) -> None:
+    default = PPOConfig()
+    for name in ("learning_rate", "anneal_lr", "adam_eps", "max_grad_norm"):
+        value = getattr(config, name)
+        if isinstance(value, jax.Array) or value != getattr(default, name):
+            raise PPOError(
+                f"{name} = {value} would do nothing beside optimizer=...; set it in the optimizer, "
+                f"and leave the config's at {getattr(default, name)}"
+            )
+
+
+def _check_network(agent: PPO) -> None:
+    """Raises PPOError unless the network gives logits [..., n] and values [...]. Runs nothing."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
+    params = jax.eval_shape(agent.network.init, key, obs)
+    for lead in ((), (2,), (2, 3)):
+        batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
+        logits, value = jax.eval_shape(agent.network.apply, params, batched)
+        if logits.shape != (*lead, agent.num_actions) or value.shape != lead:
+            raise PPOError(
+                f"for observations {batched.shape} the network returns logits {logits.shape} and values "
+                f"{value.shape}; they have to be {(*lead, agent.num_actions)} and {lead}"
+            )

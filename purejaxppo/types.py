@@ -1,0 +1,108 @@
+"""The state pytrees. Axes: S seeds, T steps, B environments, M samples of a minibatch; time-major."""
+
+from typing import Any
+
+import jax
+from flax import struct
+
+PyTree = Any
+
+
+class PPOError(ValueError):
+    """Every error that this library raises on its own account: one line, with the value and the remedy."""
+
+
+class Moments(struct.PyTreeNode):
+    """Running count, mean and sum of squared deviations, in the shape of what is measured."""
+
+    count: jax.Array  # []
+    mean: jax.Array  # [...]
+    square_deviation: jax.Array  # [...]
+
+
+class TrainState(struct.PyTreeNode):
+    """All that learning changes. A plain pytree: equal states have equal tree structures."""
+
+    params: PyTree
+    opt_state: PyTree
+    obs_moments: PyTree  # Moments for each leaf of the observation; None without normalize_obs
+    reward_moments: Moments | None  # of the discounted return; None without normalize_reward
+    update: jax.Array  # [] int32, the updates applied so far
+
+
+class EpisodeState(struct.PyTreeNode):
+    """What the unfinished episodes have gathered."""
+
+    episode_return: jax.Array  # [B]
+    episode_length: jax.Array  # [B] int32
+    discounted_return: jax.Array  # [B], of the raw reward; the scale of normalize_reward
+
+
+class RunnerState(struct.PyTreeNode):
+    """All that a resumed run needs. `key` never changes: an update draws from (key, update index)."""
+
+    train_state: TrainState
+    env_state: PyTree  # [B, ...]
+    obs: PyTree  # [B, ...], raw
+    episode: EpisodeState
+    key: jax.Array  # [] typed key
+
+
+class Transition(struct.PyTreeNode):
+    """One step of every environment."""
+
+    obs: PyTree  # [B, ...], raw
+    action: PyTree  # [B, ...]
+    reward: jax.Array  # [B], raw
+    terminated: jax.Array  # [B] bool
+    truncated: jax.Array  # [B] bool
+    next_obs: PyTree  # [B, ...], raw, before any auto-reset
+
+
+class EpisodeStats(struct.PyTreeNode):
+    """Exact statistics of the episodes that finished in one rollout; of constant size, whatever T and B."""
+
+    count: jax.Array  # [] int32
+    return_sum: jax.Array  # []
+    return_min: jax.Array  # [], +inf without an episode
+    return_max: jax.Array  # [], -inf without an episode
+    length_sum: jax.Array  # [] int32
+
+
+class Batch(struct.PyTreeNode):
+    """What the update learns from."""
+
+    obs: PyTree  # [N, ...], as the network sees it
+    action: PyTree  # [N, ...]
+    log_prob: jax.Array  # [N], under the policy that acted
+    value: jax.Array  # [N], of the critic before the update
+    advantage: jax.Array  # [N]
+    target: jax.Array  # [N], the regression target of the value
+
+
+class LossTerms(struct.PyTreeNode):
+    """The loss of one minibatch, in its terms."""
+
+    policy_loss: jax.Array  # []
+    value_loss: jax.Array  # []
+    entropy: jax.Array  # [], nats
+    approx_kl: jax.Array  # [], nats; never negative
+    clip_fraction: jax.Array  # [], in [0, 1]
+
+
+class Metrics(struct.PyTreeNode):
+    """What one update reports. A mean, min or max over episodes is NaN when no episode finished in the update."""
+
+    episode_return_mean: jax.Array  # []
+    episode_return_min: jax.Array  # []
+    episode_return_max: jax.Array  # []
+    episode_length_mean: jax.Array  # [], steps
+    episodes: jax.Array  # [] int32, finished in this update
+    policy_loss: jax.Array  # [], mean over the minibatches that were applied; so are the next four
+    value_loss: jax.Array  # []
+    entropy: jax.Array  # [], nats
+    approx_kl: jax.Array  # [], nats
+    clip_fraction: jax.Array  # [], in [0, 1]
+    explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
+    learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
+    timesteps: jax.Array  # [] int32, environment steps since the start

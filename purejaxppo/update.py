@@ -1,0 +1,100 @@
+"""Epochs of shuffled minibatches: what turns a batch into new parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxppo.config import PPOConfig
+from purejaxppo.types import Batch, LossTerms, PyTree
+
+Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
+LossFunction = Callable[[PyTree, Batch], tuple[jax.Array, LossTerms]]  # (params, minibatch) -> (loss, terms)
+
+
+def make_optimizer(config: PPOConfig) -> optax.GradientTransformationExtraArgs:
+    """Clipping by global norm, then Adam (Kingma and Ba 2015). `update` takes the `learning_rate` of the moment."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.scale_by_adam(eps=config.adam_eps),
+        scale_by_given_rate(),
+    )
+
+
+def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
+    """update -> -learning_rate * update, where the rate is an argument of each call and no state."""
+
+    def scale(updates: PyTree, state: Any, params: Any = None, **arguments: Any) -> Any:
+        del params
+        return jax.tree.map(lambda x: -arguments["learning_rate"] * x, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
+
+
+def learning_rate(config: PPOConfig, update: jax.Array) -> jax.Array:
+    """lr (1 - k / K) in update k of K, counted from 0; lr throughout without anneal_lr. -> []"""
+    remaining = 1.0 - update / config.num_updates if config.anneal_lr else 1.0
+    return jnp.asarray(config.learning_rate * remaining, jnp.float32)
+
+
+def shuffled_indices(key: jax.Array, num_epochs: int, num_minibatches: int, num_samples: int) -> jax.Array:
+    """An independent, uniform permutation of the samples for each epoch. -> [epochs, minibatches, M] int32"""
+    permute = jax.vmap(lambda key: jax.random.permutation(key, num_samples))
+    return permute(jax.random.split(key, num_epochs)).reshape(num_epochs, num_minibatches, -1)
+
+
+def update_minibatch(
+    loss: LossFunction,
+    optimizer: optax.GradientTransformationExtraArgs,
+    rate: jax.Array,
+    learned: Learned,
+    minibatch: Batch,
+) -> tuple[Learned, LossTerms]:
+    """One gradient step."""
+    params, opt_state = learned
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params, minibatch)
+    updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
+    return (optax.apply_updates(params, updates), opt_state), terms
+
+
+def update_epoch(
+    step: Callable[[Learned, Batch], tuple[Learned, LossTerms]], learned: Learned, batch: Batch, indices: jax.Array
+) -> tuple[Learned, LossTerms]:
+    """One pass over the batch. indices: [minibatches, M]. -> (learned, terms [minibatches])"""
+
+    def step_on(learned: Learned, chosen: jax.Array) -> tuple[Learned, LossTerms]:
+        return step(learned, jax.tree.map(lambda x: x[chosen], batch))
+
+    return jax.lax.scan(step_on, learned, indices)
+
+
+def update_epochs(
+    epoch: Callable[[Learned, jax.Array], tuple[Learned, LossTerms]], learned: Learned, indices: jax.Array
+) -> tuple[Learned, LossTerms]:
+    """Every epoch in turn. indices: [epochs, minibatches, M]. -> (learned, mean terms)"""
+    learned, terms = jax.lax.scan(epoch, learned, indices)
+    return learned, jax.tree.map(jnp.mean, terms)
+
+
+def update_epochs_within_kl(
+    epoch: Callable[[Learned, jax.Array], tuple[Learned, LossTerms]],
+    target_kl: float | jax.Array,
+    learned: Learned,
+    indices: jax.Array,
+) -> tuple[Learned, LossTerms]:
+    """As `update_epochs`, until the mean approx_kl of one epoch exceeds `target_kl`; later epochs change nothing.
+
+    -> (learned, terms, mean over the minibatches that were applied)
+    """
+
+    def continue_if_near(carry: tuple[Learned, jax.Array], indices: jax.Array) -> tuple[tuple, tuple]:
+        learned, near = carry
+        new_learned, terms = epoch(learned, indices)
+        learned = jax.tree.map(lambda new, old: jnp.where(near, new, old), new_learned, learned)
+        return (learned, near & (jnp.mean(terms.approx_kl) <= target_kl)), (terms, near)
+
+    (learned, _), (terms, applied) = jax.lax.scan(continue_if_near, (learned, jnp.bool_(True)), indices)
+    count = jnp.sum(applied) * indices.shape[1]
+    return learned, jax.tree.map(lambda x: jnp.sum(jnp.where(applied[:, None], x, 0.0)) / count, terms)
