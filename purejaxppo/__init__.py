@@ -1,13 +1,17 @@
 """PPO in JAX as pure functions over vectorised environments."""
 
 from purejaxppo.config import PPOConfig
+from purejaxppo.devices import use_all_cores
 from purejaxppo.distributions import Categorical
 from purejaxppo.envs import Box, Discrete, Environment, Step, env_names, make_env
+from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.gae import gae
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
+from purejaxppo.population.train import Population, Progress, train_population
 from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.rollout import rollout
+from purejaxppo.runs.train import LoadedRun, load_run
 from purejaxppo.types import (
     Batch,
     EpisodeState,
@@ -29,24 +33,33 @@ __all__ = [
     "Categorical",
     "Discrete",
     "Environment",
+    "Episode",
     "EpisodeState",
     "EpisodeStats",
+    "LoadedRun",
     "LossTerms",
     "Metrics",
     "Network",
     "PPOConfig",
     "PPOError",
+    "Population",
+    "Progress",
     "RunnerState",
     "Step",
     "TrainState",
     "Transition",
     "env_names",
+    "evaluate",
     "gae",
+    "load_run",
     "make_env",
     "make_ppo",
     "make_train",
     "ppo_loss",
+    "record_episodes",
     "rollout",
     "seed_keys",
+    "train_population",
     "update_many",
+    "use_all_cores",
 ]

@@ -5,14 +5,12 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import gymnax
 import jax
 import numpy as np
-from gymnax.environments import spaces as gymnax_spaces
-from gymnax.environments.environment import Environment as GymnaxEnvironment
 from jax.core import Tracer
 
 from purejaxppo.config import check_float32, unknown
+from purejaxppo.devices import use_all_cores
 from purejaxppo.envs.base import (
     Box,
     Discrete,
@@ -31,9 +29,18 @@ _NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructe
 _OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
 
 
+@functools.cache
+def _gymnax() -> Any:
+    """gymnax, imported when it is needed: it takes two seconds, and computes on import, which starts JAX."""
+    use_all_cores()
+    import gymnax
+
+    return gymnax
+
+
 def env_names() -> list[str]:
     """Every name that `make_env` takes."""
-    return sorted([*_VARIANTS, *(name for name in gymnax.registered_envs if name not in _NEEDS_NETWORK)])
+    return sorted([*_VARIANTS, *(name for name in _gymnax().registered_envs if name not in _NEEDS_NETWORK)])
 
 
 def make_env(env: Any, **params: Any) -> Environment:
@@ -48,13 +55,15 @@ def make_env(env: Any, **params: Any) -> Environment:
 
     Raises PPOError for an unknown name or parameter (with the nearest ones), for one that is NaN, and
     for an environment whose functions and spaces disagree.
+
+    Before JAX has started, this makes each core of the machine a CPU device: see `use_all_cores`.
     """
     check_float32()
     if isinstance(env, str):
         built = _named(env)
     elif isinstance(env, Environment):
         built = env
-    elif isinstance(env, GymnaxEnvironment):
+    elif isinstance(env, _gymnax().environments.environment.Environment):
         built = _from_gymnax(env)
     else:
         built = _from_object(env)
@@ -71,12 +80,12 @@ def _named(name: str) -> Environment:
     if name not in env_names():
         raise PPOError(unknown("environment", name, env_names()))
     base, differing = _VARIANTS.get(name, (name, {}))
-    built = _from_gymnax(gymnax.make(base)[0])
+    built = _from_gymnax(_gymnax().make(base)[0])
     return built.replace(params=built.params.replace(**differing), name=name)
 
 
 @functools.cache
-def _from_gymnax(env: GymnaxEnvironment) -> Environment:
+def _from_gymnax(env: Any) -> Environment:
     def step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
         # gymnax's own `step` resets by itself and draws a new start in every step.
         obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
@@ -158,6 +167,7 @@ def _plain_number(x: Any) -> Any:
 
 
 def _space(env_name: str, space: Any) -> Space:
+    gymnax_spaces = _gymnax().environments.spaces
     if isinstance(space, gymnax_spaces.Discrete):
         return Discrete(int(space.n))
     if isinstance(space, gymnax_spaces.Box):

@@ -1,0 +1,112 @@
+"""Whole episodes under a trained policy: their returns, or everything that a film needs."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from purejaxppo.envs.vector import reset_batch
+from purejaxppo.ppo import PPO
+from purejaxppo.types import PyTree, TrainState
+
+
+class Episode(NamedTuple):
+    """One episode on the host, cut to its length T."""
+
+    obs: np.ndarray  # [T + 1, ...], raw; the last one follows the last action
+    action: np.ndarray  # [T]
+    reward: np.ndarray  # [T]
+    probabilities: np.ndarray  # [T, n], of each action
+
+
+class Evaluation(struct.PyTreeNode):
+    """Episodes under way, one in each environment; a finished one stays as it is. E episodes."""
+
+    obs: PyTree  # [E, ...]
+    env_state: PyTree  # [E, ...]
+    episode_return: jax.Array  # [E]
+    episode_length: jax.Array  # [E] int32
+    running: jax.Array  # [E] bool
+    step: jax.Array  # [] int32
+
+
+def evaluate(
+    agent: PPO,
+    train_state: TrainState,
+    key: jax.Array,
+    num_episodes: int = 128,
+    *,
+    sampled: bool = False,
+    max_steps: int = 10_000,
+) -> tuple[jax.Array, jax.Array]:
+    """Undiscounted returns and lengths of independent episodes, under the greedy or the sampled policy.
+
+    The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
+    is then; its length says so. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
+    """
+    reset_key, play_key = jax.random.split(key)
+    obs, env_state = reset_batch(agent.env, reset_key, num_episodes)
+    start = Evaluation(
+        obs=obs,
+        env_state=env_state,
+        episode_return=jnp.zeros(num_episodes),
+        episode_length=jnp.zeros(num_episodes, jnp.int32),
+        running=jnp.ones(num_episodes, bool),
+        step=jnp.int32(0),
+    )
+
+    def play_step(state: Evaluation) -> Evaluation:
+        action_key, step_key = jax.random.split(jax.random.fold_in(play_key, state.step))
+        distribution = agent.distribution(train_state, state.obs)
+        noise = distribution.noise(action_key, (num_episodes,))
+        action = distribution.sample(noise) if sampled else distribution.mode()
+        keys = jax.random.split(step_key, num_episodes)
+        step = jax.vmap(agent.env.step, in_axes=(0, 0, 0, None))(keys, state.env_state, action, agent.env.params)
+        return Evaluation(
+            obs=step.obs,
+            env_state=step.state,
+            episode_return=state.episode_return + jnp.where(state.running, step.reward, 0.0),
+            episode_length=state.episode_length + state.running,
+            running=state.running & ~(step.terminated | step.truncated),
+            step=state.step + 1,
+        )
+
+    end = jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
+    return end.episode_return, end.episode_length
+
+
+def record_episodes(agent: PPO, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
+    """One greedy episode of each train state [N, ...], all from the same start, at most `max_steps` long.
+
+    Compiles and runs at once, and brings the episodes to the host: not for jit.
+    """
+    episodes = jax.jit(jax.vmap(lambda state: play(agent, state, key, max_steps)))(train_states)
+    return [_cut(*jax.tree.map(lambda x, i=i: x[i], jax.device_get(episodes))) for i in range(train_states.update.size)]
+
+
+def play(agent: PPO, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[jax.Array, tuple, jax.Array]:
+    """`num_steps` greedy steps without reset.
+
+    -> (first obs, (next obs [T, ...], action [T], reward [T], probabilities [T, n]), done [T])
+    """
+    reset_key, play_key = jax.random.split(key)
+    obs, env_state = agent.env.reset(reset_key, agent.env.params)
+
+    def play_step(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
+        obs, env_state = carry
+        distribution = agent.distribution(train_state, obs)
+        action = distribution.mode()
+        step = agent.env.step(key, env_state, action, agent.env.params)
+        played = (step.obs, action, step.reward, jax.nn.softmax(distribution.logits))
+        return (step.obs, step.state), (played, step.terminated | step.truncated)
+
+    _, (played, done) = jax.lax.scan(play_step, (obs, env_state), jax.random.split(play_key, num_steps))
+    return obs, played, done
+
+
+def _cut(first: np.ndarray, played: tuple, done: np.ndarray) -> Episode:
+    length = int(np.argmax(done)) + 1 if done.any() else len(done)
+    obs, action, reward, probabilities = (x[:length] for x in played)
+    return Episode(np.concatenate([first[None], obs]), action, reward, probabilities)

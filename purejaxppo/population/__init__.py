@@ -1,0 +1,1 @@
+"""Many runs at once: where they run, and what their results amount to."""

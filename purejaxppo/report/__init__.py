@@ -1,0 +1,6 @@
+"""What a run looks like: its learning curves as a PNG, and its episodes as a GIF."""
+
+from purejaxppo.report.curves import plot_curves
+from purejaxppo.report.film import DRAWINGS, draw_cartpole, film_episode, has_drawing, write_film
+
+__all__ = ["DRAWINGS", "draw_cartpole", "film_episode", "has_drawing", "plot_curves", "write_film"]

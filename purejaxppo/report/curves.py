@@ -1,0 +1,149 @@
+"""Learning curves: the interquartile mean over seeds, its bootstrap band, and the seeds themselves."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from purejaxppo.runs.folder import write_whole
+from purejaxppo.types import PPOError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8C8C8C"  # the first two of Okabe and Ito
+INCHES = (3.5, 2.5)  # one column of a paper
+DPI = 200
+MAX_POINTS = 200  # on the x-axis: more than the width can show
+MAX_SEED_LINES = 32  # more would fill the plot
+NUM_RESAMPLES = 1_000
+
+
+class Band(NamedTuple):
+    """The IQM over seeds and its pointwise 95% interval: NaN without a seed, the interval with fewer than two."""
+
+    iqm: np.ndarray  # [U]
+    low: np.ndarray  # [U]
+    high: np.ndarray  # [U]
+
+
+def plot_curves(
+    timesteps: np.ndarray,
+    returns: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    solved_at: float | None = None,
+) -> None:
+    """Writes a PNG of the training returns of S seeds over U updates. Whole or not at all.
+
+    timesteps: [U], environment steps of one seed; returns: [S, U], NaN where no episode finished;
+    solved_at: the return of a dashed line. Raises PPOError where the shapes disagree.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    timesteps, returns = np.asarray(timesteps), np.asarray(returns, np.float64)
+    if timesteps.ndim != 1 or returns.ndim != 2 or returns.shape[1] != len(timesteps) or not returns.size:
+        raise PPOError(f"timesteps {timesteps.shape} and returns {returns.shape} have to be [U] and [S, U], none empty")
+    shown = thin(len(timesteps))
+    timesteps, returns = timesteps[shown], carry_forward(returns)[:, shown]
+    if len(timesteps) == 1:  # a point would not show: draw it over the steps that it stands for
+        timesteps, returns = np.append(0, timesteps), np.repeat(returns, 2, axis=1)
+
+    figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)  # no pyplot: neither a display nor its global state
+    axes = figure.add_subplot()
+    draw_band(axes, timesteps, iqm_band(returns), num_seeds=len(returns))
+    draw_seeds(axes, timesteps, returns)
+    if solved_at is not None:
+        draw_solved(axes, solved_at)
+    style_axes(axes, timesteps[-1], title)
+    write_whole(Path(path), canvas.print_png)
+
+
+def carry_forward(returns: np.ndarray) -> np.ndarray:
+    """Fills each NaN with the seed's last value before it; leading ones stay. [S, U] -> [S, U]"""
+    updates = np.arange(returns.shape[1])
+    last = np.maximum.accumulate(np.where(np.isnan(returns), 0, updates), axis=1)
+    return np.take_along_axis(returns, last, axis=1)
+
+
+def thin(num_updates: int) -> np.ndarray:
+    """At most MAX_POINTS evenly spaced updates, with the first and the last. -> [U'] int"""
+    return np.unique(np.linspace(0, num_updates - 1, min(num_updates, MAX_POINTS)).round().astype(int))
+
+
+def iqm_weights(counts: np.ndarray) -> np.ndarray:
+    """The weight of each of n sorted values in the IQM of a sample of n that holds value i counts[..., i] times.
+
+    counts: [..., n], each row adds up to n. -> [..., n], each row adds up to 1
+    """
+    n = counts.shape[-1]
+    cut = n // 4  # as scipy.stats.trim_mean(..., 0.25)
+    kept = np.diff(np.clip(np.cumsum(counts, axis=-1), cut, n - cut), axis=-1, prepend=cut)
+    return kept / (n - 2 * cut)
+
+
+def iqm_band(returns: np.ndarray) -> Band:
+    """The IQM over the seeds that have a value, with its percentile-bootstrap interval. [S, U] -> Band of [U]
+
+    Seeds are resampled by their rank, so that one matrix product serves every update.
+    """
+    random = np.random.default_rng(0)
+    ranked = np.sort(returns, axis=0)  # NaN last
+    num_seeds = np.sum(~np.isnan(returns), axis=0)
+    band = Band(*np.full((3, returns.shape[1]), np.nan))
+    for n in np.unique(num_seeds[num_seeds > 0]):
+        updates = num_seeds == n
+        values = ranked[:n, updates]
+        band.iqm[updates] = iqm_weights(np.ones(n)) @ values
+        if n > 1:
+            counts = random.multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
+            band.low[updates], band.high[updates] = np.quantile(iqm_weights(counts) @ values, [0.025, 0.975], axis=0)
+    return band
+
+
+def draw_seeds(axes: "Axes", timesteps: np.ndarray, returns: np.ndarray) -> None:
+    """The curves [S, U] of the first seeds, faintly, below all else. A single seed is its own IQM, and is left out."""
+    from matplotlib.collections import LineCollection
+
+    num_seeds = len(returns)
+    if num_seeds == 1:
+        return
+    lines = [np.column_stack([timesteps, seed]) for seed in returns[:MAX_SEED_LINES]]
+    label = "single seeds" if num_seeds <= MAX_SEED_LINES else f"first {MAX_SEED_LINES} seeds"
+    axes.add_collection(LineCollection(lines, colors=GREY, linewidths=0.4, alpha=0.3, zorder=0.5, label=label))
+
+
+def draw_band(axes: "Axes", timesteps: np.ndarray, band: Band, num_seeds: int) -> None:
+    """The IQM as a bold line in its interval, of which a single seed has none."""
+    label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    axes.plot(timesteps, band.iqm, color=BLUE, linewidth=1.3, label=label)
+    if num_seeds > 1:
+        axes.fill_between(timesteps, band.low, band.high, color=BLUE, alpha=0.35, linewidth=0, label="95% interval")
+    if np.isnan(band.iqm).all():
+        axes.text(0.5, 0.5, "no episode has finished", transform=axes.transAxes, ha="center", va="center", fontsize=8)
+        axes.set_yticks([])
+
+
+def draw_solved(axes: "Axes", solved_at: float) -> None:
+    """A dashed line at the return that counts as solved."""
+    axes.axhline(solved_at, color=VERMILLION, linewidth=0.9, linestyle=(0, (4, 3)), label=f"solved: {solved_at:g}")
+
+
+def style_axes(axes: "Axes", last_timestep: int, title: str) -> None:
+    """Labels, ticks and the legend, without more ink than they need."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xlabel("environment steps", fontsize=8)
+    axes.set_ylabel("return of training episodes", fontsize=8)
+    axes.set_xlim(0, 1.02 * last_timestep)  # 499,712 steps still have a tick at 500k
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.tick_params(labelsize=7, width=0.6, length=2.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_linewidth(0.6)
+    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)

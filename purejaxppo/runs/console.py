@@ -1,0 +1,79 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere, and the table at the end."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from purejaxppo.population.train import Progress as TrainProgress
+
+_LINES = 10  # printed in the course of a run where there is no terminal
+
+
+class ProgressView(AbstractContextManager):
+    """Shows each chunk of a run: percent, environment steps, steps per second, mean return, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines = 0
+        self._mean_return = float("nan")
+        self._bar = Progress(
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=False,
+        )
+        self._task = self._bar.add_task("compiling", total=1.0)
+
+    def __enter__(self) -> "ProgressView":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop() if self._console.is_terminal else None
+
+    def __call__(self, progress: TrainProgress) -> None:
+        """To be called after each chunk."""
+        share = progress.updates / progress.num_updates
+        self._mean_return = latest_mean_return(np.asarray(progress.metrics.episode_return_mean), self._mean_return)
+        line = describe_progress(progress, self._mean_return)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=share, description=line)
+        elif share * _LINES >= self._lines + 1:
+            self._lines = int(share * _LINES)
+            self._console.print(f"{share:>4.0%}  {line}", highlight=False)
+
+
+def latest_mean_return(returns: np.ndarray, before: float) -> float:
+    """The mean over seeds in the newest update in which episodes finished; `before` if there was none. [S, U]"""
+    for column in returns.T[::-1]:
+        if not np.all(np.isnan(column)):
+            return float(np.nanmean(column))
+    return before
+
+
+def describe_progress(progress: TrainProgress, mean_return: float) -> str:
+    """One line of numbers."""
+    speed = progress.timesteps / progress.seconds
+    left = progress.seconds * (progress.num_updates / progress.updates - 1)
+    return f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {clock(left)} left"
+
+
+def clock(seconds: float) -> str:
+    """m:ss, or h:mm:ss from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_table(console: Console, rows: dict[str, str]) -> None:
+    """Two columns, without a frame."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table, highlight=False)
