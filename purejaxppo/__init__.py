@@ -5,7 +5,8 @@ from purejaxppo.devices import use_all_cores
 from purejaxppo.distributions import Categorical
 from purejaxppo.envs import Box, Discrete, Environment, Step, env_names, make_env
 from purejaxppo.evaluate import Episode, evaluate, record_episodes
-from purejaxppo.gae import gae
+from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
+from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
 from purejaxppo.population.train import Population, Progress, train_population
@@ -36,6 +37,9 @@ __all__ = [
     "Episode",
     "EpisodeState",
     "EpisodeStats",
+    "FullBatchConfig",
+    "FullBatchMetrics",
+    "FullBatchPPO",
     "LoadedRun",
     "LossTerms",
     "Metrics",
@@ -53,10 +57,12 @@ __all__ = [
     "gae",
     "load_run",
     "make_env",
+    "make_full_batch_ppo",
     "make_ppo",
     "make_train",
     "ppo_loss",
     "record_episodes",
+    "reward_to_go",
     "rollout",
     "seed_keys",
     "train_population",

@@ -12,10 +12,12 @@ import numpy as np
 from rich.console import Console
 
 from purejaxppo import __version__
-from purejaxppo.config import PPOConfig, replace_config, unknown
+from purejaxppo.config import unknown
 from purejaxppo.envs import env_names, make_env
+from purejaxppo.full_batch import FullBatchMetrics
+from purejaxppo.population.train import make_agent
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.presets import PRESETS, SOLVED_AT, find_preset
+from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
 from purejaxppo.runs.train import FinishedRun, RunSpec, film_episodes, plan, table, train_run
 from purejaxppo.types import PPOError
 
@@ -37,9 +39,14 @@ _CONFIG_HELP = {
     "ent_coef": "weight of the entropy bonus",
     "max_grad_norm": "global norm; inf does not clip",
     "normalize_advantage": "true or false, in each minibatch",
-    "target_kl": "nats; none, or leave out an update's epochs beyond it",
+    "target_kl": "nats; an update's passes over the data end beyond it",
     "activation": "tanh, relu, gelu, silu or elu",
     "hidden_sizes": "of each tower, as 64,64",
+    "policy_iterations": "full-batch steps of the policy in an update, at most",
+    "value_iterations": "full-batch steps of the value in an update",
+    "policy_learning_rate": "of the policy's Adam",
+    "value_learning_rate": "of the value's Adam",
+    "bootstrap_time_limits": "true or false: a time limit is worth V, not 0",
     "normalize_obs": "true or false: by running mean and standard deviation",
     "normalize_reward": "true or false: by the running scale of the return",
 }
@@ -47,6 +54,9 @@ _CONFIG_HELP = {
 
 class Parser(argparse.ArgumentParser):
     """argparse, with one line for an error, and the nearest option for an unknown one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Leaves with status 2."""
@@ -59,9 +69,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. -> exit status: 0 done, 2 bad input"""
-    parser, commands = make_parser()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        parser, commands = make_parser(chosen_preset(words))
         known, rest = parser.parse_known_args(words)
         if rest:
             commands[known.command].error("unrecognized arguments: " + " ".join(rest))
@@ -74,7 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def make_parser() -> tuple[Parser, dict[str, Parser]]:
+def chosen_preset(words: Sequence[str]) -> Preset:
+    """The preset that the words name: its algorithm decides which hyperparameters there are."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--preset", nargs="?")
+    parser.add_argument("--env", nargs="?")
+    known, _ = parser.parse_known_args(words)
+    return find_preset(known.preset or default_preset(known.env))
+
+
+def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     """The parser, and that of each command."""
     parser = Parser(prog="purejaxppo", description="PPO in JAX: thousands of seeds in one compiled program.")
     parser.add_argument("--version", action="version", version=f"purejaxppo {__version__}")
@@ -83,7 +102,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         "train": add("train", help="train a population of seeds, and write its run folder", formatter_class=_wide),
         "envs": add("envs", help="list the environments"),
     }
-    _add_train_options(commands["train"])
+    _add_train_options(commands["train"], preset)
     commands["train"].set_defaults(run=train)
     commands["envs"].set_defaults(run=envs)
     return parser, commands
@@ -95,11 +114,11 @@ def train(options: argparse.Namespace) -> int:
     folder = options.out or Path("runs") / f"{spec.env}-{time.strftime('%Y%m%d-%H%M%S')}"
     make_run_folder(folder)
 
-    from purejaxppo.runs.console import ProgressView, print_table
+    from purejaxppo.runs.console import make_view, print_table
 
     console = Console(quiet=options.quiet)
-    console.print(plan(spec), highlight=False)
-    with ProgressView(console) as view:
+    console.print(plan(spec), highlight=False, soft_wrap=True)
+    with make_view(console, spec.config) as view:
         finished = train_run(spec, folder, view)
     write_pictures(finished, folder)
     print_table(console, table(finished, folder))
@@ -116,15 +135,14 @@ def envs(options: argparse.Namespace) -> int:
 
 def make_spec(options: argparse.Namespace) -> RunSpec:
     """The run that the options describe: the preset's, with what they change."""
-    name = options.env or find_preset(options.preset or "fast").env
-    preset_name = options.preset or ("fast" if name.startswith("CartPole") else "cleanrl")
+    preset_name = options.preset or default_preset(options.env)
     preset = find_preset(preset_name)
-    chosen = {field.name: getattr(options, f"config.{field.name}") for field in dataclasses.fields(PPOConfig)}
-    config = replace_config(preset.config, **{name: value for name, value in chosen.items() if value is not None})
-    env_params = dict(options.env_param or [])
-    make_env(name, **env_params)  # refuses now what would be refused after the folder is made
+    chosen = {field.name: getattr(options, f"config.{field.name}") for field in dataclasses.fields(preset.config)}
+    config = preset.config.replace(**{name: value for name, value in chosen.items() if value is not None})
+    env_name, env_params = options.env or preset.env, dict(options.env_param or [])
+    make_agent(make_env(env_name, **env_params), config)  # refuses here, before there is a folder
     return RunSpec(
-        env=name,
+        env=env_name,
         env_params=env_params,
         config=config,
         num_seeds=options.seeds or preset.num_seeds,
@@ -133,30 +151,37 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     )
 
 
+def default_preset(env_name: str | None) -> str:
+    """The preset of a command that names none."""
+    return "fast" if env_name is None or env_name.startswith("CartPole") else "cleanrl"
+
+
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
-    """curves.png, and before.gif and after.gif where the environment can be drawn."""
-    from purejaxppo.report import film_episode, has_drawing, plot_curves
+    """curves.png, and a film of each kept policy where the environment can be drawn."""
+    from purejaxppo.report import film_episode, has_drawing, plot_curves, plot_keras_curve
 
     metrics, env = finished.population.metrics, finished.spec.env
-    plot_curves(
-        np.asarray(metrics.timesteps)[0],
-        np.asarray(metrics.episode_return_mean),
-        folder / "curves.png",
-        title=env,
-        solved_at=SOLVED_AT.get(env),
-    )
+    if isinstance(metrics, FullBatchMetrics):
+        plot_keras_curve(np.asarray(metrics.epoch_return_mean), folder / "curves.png", title=f"{env}, full-batch PPO")
+    else:
+        plot_curves(
+            np.asarray(metrics.timesteps)[0],
+            np.asarray(metrics.episode_return_mean),
+            folder / "curves.png",
+            title=env,
+            solved_at=SOLVED_AT.get(env),
+        )
     if has_drawing(env):
-        before, after = film_episodes(finished)
-        film_episode(env, before, folder / "before.gif")
-        film_episode(env, after, folder / "after.gif")
+        for name, episode in film_episodes(finished).items():
+            film_episode(env, episode, folder / f"{name}.gif")
 
 
 def _wide(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=38, width=110)
 
 
-def _add_train_options(parser: Parser) -> None:
-    presets = "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items())
+def _add_train_options(parser: Parser, preset: Preset) -> None:
+    presets = "; ".join(f"{name}: {entry.summary}" for name, entry in PRESETS.items())
     parser.add_argument(
         "--preset",
         metavar="NAME",
@@ -173,13 +198,12 @@ def _add_train_options(parser: Parser) -> None:
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="run folder (default runs/ENV-DATE-TIME)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     group = parser.add_argument_group("hyperparameters, the preset's by default")
-    for field in dataclasses.fields(PPOConfig):
-        default = field.default
+    for field in dataclasses.fields(preset.config):
         group.add_argument(
             f"--config.{field.name.replace('_', '-')}",
             dest=f"config.{field.name}",
-            metavar=_METAVARS.get(type(default), "X"),
-            type=_reader(field.name, default),
+            metavar=_METAVARS.get(type(field.default), "X"),
+            type=_reader(field.default),
             help=_CONFIG_HELP[field.name],
         )
 
@@ -187,11 +211,9 @@ def _add_train_options(parser: Parser) -> None:
 _METAVARS = {int: "N", float: "X", bool: "BOOL", str: "NAME", tuple: "N,N"}
 
 
-def _reader(name: str, default: Any) -> Callable[[str], Any]:
+def _reader(default: Any) -> Callable[[str], Any]:
     """Reads the text of a config field, by the type of its default."""
-    if name == "target_kl":
-        return lambda text: None if text == "none" else _number(text)
-    readers = {bool: _switch, int: _whole(1), float: _number, tuple: _sizes, str: str}
+    readers = {bool: _switch, int: _whole(1), float: _number, tuple: _sizes, str: str, type(None): _number}
     return readers[type(default)]
 
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.core import Tracer
 
 from purejaxppo.types import PPOError
@@ -17,6 +17,8 @@ ACTIVATIONS = ("tanh", "relu", "gelu", "silu", "elu")
 # Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "learning_rate": (0.0, math.inf, False),
+    "policy_learning_rate": (0.0, math.inf, False),
+    "value_learning_rate": (0.0, math.inf, False),
     "adam_eps": (0.0, math.inf, True),
     "gamma": (0.0, 1.0, False),
     "gae_lambda": (0.0, 1.0, False),
@@ -26,48 +28,91 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "max_grad_norm": (0.0, math.inf, True),
     "target_kl": (0.0, math.inf, True),
 }
-_SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minibatches")
-_SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward")
 _MAX_TIMESTEPS = 2**31 - 1
 
 
-def _static(default: Any) -> Any:
-    return struct.field(pytree_node=False, default=default)
+def static(default: Any) -> Any:
+    """A config field that is part of the program, and no leaf."""
+    return dataclasses.field(default=default, metadata={"static": True})
 
 
-class PPOConfig(struct.PyTreeNode):
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A frozen dataclass that is a pytree: static fields are structure, the others leaves.
+
+    A subclass checks itself when it is made. Unflattening does not: what it is given need not be numbers.
+    """
+
+    def __init_subclass__(cls) -> None:
+        def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+            return config._values(static=False), config._values(static=True)
+
+        def flatten_with_keys(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+            leaves, structure = flatten(config)
+            return tuple(
+                zip(map(jax.tree_util.GetAttrKey, config._names(static=False)), leaves, strict=True)
+            ), structure
+
+        def unflatten(structure: tuple[Any, ...], leaves: Iterable[Any]) -> Config:
+            config = object.__new__(cls)
+            for name, value in zip(
+                cls._names(static=True) + cls._names(static=False), (*structure, *leaves), strict=True
+            ):
+                object.__setattr__(config, name, value)
+            return config
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`. Raises PPOError for an unknown name, with the nearest ones, and for a bad value."""
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise PPOError(unknown(f"{type(self).__name__} field", name, names))
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def _names(cls, static: bool) -> tuple[str, ...]:
+        return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("static", False) == static)
+
+    def _values(self, static: bool) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self._names(static))
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig(Config):
     """Hyperparameters of PPO. The defaults are those of CleanRL's and PureJaxRL's CartPole script.
 
     The numbers (`float`) are leaves of a pytree: pass a config through `jit`, `vmap` or `grad`, and one
     program serves every value. The other fields are static: each combination is its own program.
     """
 
-    num_envs: int = _static(4)  # B, environments stepped in parallel
-    num_steps: int = _static(128)  # T, steps of each environment in one rollout
-    total_timesteps: int = _static(500_000)  # environment steps of the whole run, over all environments
-    update_epochs: int = _static(4)  # passes over a rollout
-    num_minibatches: int = _static(4)  # minibatches of one pass
+    num_envs: int = static(4)  # B, environments stepped in parallel
+    num_steps: int = static(128)  # T, steps of each environment in one rollout
+    total_timesteps: int = static(500_000)  # environment steps of the whole run, over all environments
+    update_epochs: int = static(4)  # passes over a rollout
+    num_minibatches: int = static(4)  # minibatches of one pass
     learning_rate: float = 2.5e-4  # of Adam, in the first update
-    anneal_lr: bool = _static(True)  # update k of K has learning_rate * (1 - k / K)
+    anneal_lr: bool = static(True)  # update k of K has learning_rate * (1 - k / K)
     adam_eps: float = 1e-5
     gamma: float = 0.99  # discount per step
     gae_lambda: float = 0.95
     clip_eps: float = 0.2  # the ratio stays within 1 +- clip_eps; with clip_value the value within +- clip_eps
-    clip_value: bool = _static(True)
+    clip_value: bool = static(True)
     vf_coef: float = 0.5  # weight of the value loss
     ent_coef: float = 0.01  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # global norm; inf does not clip
-    normalize_advantage: bool = _static(True)  # to mean 0 and standard deviation 1, in each minibatch
+    normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1, in each minibatch
     target_kl: float | None = None  # nats; once an epoch has a larger mean approx_kl, the later epochs are left out
-    activation: str = _static("tanh")
-    hidden_sizes: tuple[int, ...] = _static((64, 64))  # of each tower
-    normalize_obs: bool = _static(False)  # by running mean and standard deviation
-    normalize_reward: bool = _static(False)  # by the running standard deviation of the discounted return
+    activation: str = static("tanh")
+    hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
+    normalize_obs: bool = static(False)  # by running mean and standard deviation
+    normalize_reward: bool = static(False)  # by the running standard deviation of the discounted return
 
     def __post_init__(self) -> None:
-        # An unflattened config holds tracers, arrays or placeholders: nothing that could be checked.
-        if all(isinstance(x, int | float | np.number) for x in jax.tree.leaves(self)):
-            validate_config(self)
+        check_fields(self)
+        check_divisions(self.batch_size, self.num_minibatches)
+        check_total(self.total_timesteps, self.batch_size)
 
     @property
     def batch_size(self) -> int:
@@ -85,27 +130,19 @@ class PPOConfig(struct.PyTreeNode):
         return self.num_updates * self.batch_size
 
 
-def validate_config(config: PPOConfig) -> None:
-    """Raises PPOError for the first field whose value is known and out of range. Tracers pass."""
-    for name in _SIZES:
-        _check_size(name, getattr(config, name))
-    for name in _SWITCHES:
-        _check_switch(name, getattr(config, name))
-    for name, bounds in _RANGES.items():
-        _check_number(name, getattr(config, name), bounds)
+def check_fields(config: Any) -> None:
+    """Raises PPOError for the first field whose value is known and not of its type, or out of range. Tracers pass."""
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if name in _RANGES:
+            _check_number(name, value, _RANGES[name], optional=field.default is None)
+        elif isinstance(field.default, bool):
+            _check_switch(name, value)
+        elif isinstance(field.default, int):
+            _check_size(name, value)
     if config.activation not in ACTIVATIONS:
         raise PPOError(f"activation = {config.activation!r} is unknown; take one of {', '.join(ACTIVATIONS)}")
     _check_hidden_sizes(config.hidden_sizes)
-    _check_divisions(config)
-
-
-def replace_config(config: PPOConfig, **changes: Any) -> PPOConfig:
-    """`config` with `changes`; an unknown name is refused with the nearest ones."""
-    names = [field.name for field in dataclasses.fields(PPOConfig)]
-    for name in changes:
-        if name not in names:
-            raise PPOError(unknown("PPOConfig field", name, names))
-    return dataclasses.replace(config, **changes)
 
 
 def unknown(what: str, name: str, valid: list[str]) -> str:
@@ -149,17 +186,19 @@ def _check_switch(name: str, value: Any) -> None:
         raise PPOError(f"{name} = {value!r} is neither True nor False")
 
 
-def _check_number(name: str, value: Any, bounds: tuple[float, float, bool]) -> None:
-    if isinstance(value, Tracer) or (value is None and name == "target_kl"):
-        return
+def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], optional: bool) -> None:
     low, high, open_below = bounds
     valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    if isinstance(value, Tracer) or (value is None and optional):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+        raise PPOError(f"{name} = {value!r} is not a number; give one {valid}")
     try:
         numbers = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise PPOError(f"{name} = {value!r} is not a number; give one {valid}") from None
     inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
-    if isinstance(value, bool | str) or not np.all(inside):
+    if not np.all(inside):
         raise PPOError(f"{name} = {value!r} is out of range; give a number {valid}")
     if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
         raise PPOError(f"{name} = {value!r} is not finite; give a number {valid}")
@@ -172,21 +211,25 @@ def _check_hidden_sizes(sizes: Any) -> None:
         _check_size("an entry of hidden_sizes", size)
 
 
-def _check_divisions(config: PPOConfig) -> None:
-    batch, minibatches = config.batch_size, config.num_minibatches
-    if batch % minibatches:
-        fits = sorted(sorted(_divisors(batch), key=lambda d: abs(d - minibatches))[:3])
+def check_divisions(batch_size: int, num_minibatches: int) -> None:
+    """Raises PPOError unless a rollout divides into the minibatches."""
+    if batch_size % num_minibatches:
+        fits = sorted(sorted(_divisors(batch_size), key=lambda d: (abs(d - num_minibatches), -d))[:3])
         raise PPOError(
-            f"num_envs * num_steps = {batch} does not divide into num_minibatches = {minibatches}; "
-            f"try {' or '.join(map(str, fits))}"
+            f"num_envs * num_steps = {batch_size} does not divide into num_minibatches = {num_minibatches}; "
+            f"try {', '.join(map(str, fits[:-1]))} or {fits[-1]}"
         )
-    if config.total_timesteps < batch:
+
+
+def check_total(total_timesteps: int, batch_size: int) -> None:
+    """Raises PPOError for a run shorter than one rollout, or too long for its counter."""
+    if total_timesteps < batch_size:
         raise PPOError(
-            f"total_timesteps = {config.total_timesteps} is below one rollout of "
-            f"num_envs * num_steps = {batch}; give at least {batch}"
+            f"total_timesteps = {total_timesteps} is below one rollout of "
+            f"num_envs * num_steps = {batch_size}; give at least {batch_size}"
         )
-    if config.total_timesteps > _MAX_TIMESTEPS:
-        raise PPOError(f"total_timesteps = {config.total_timesteps} overflows int32; give at most {_MAX_TIMESTEPS}")
+    if total_timesteps > _MAX_TIMESTEPS:
+        raise PPOError(f"total_timesteps = {total_timesteps} overflows int32; give at most {_MAX_TIMESTEPS}")
 
 
 def _divisors(n: int) -> list[int]:

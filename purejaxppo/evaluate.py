@@ -1,15 +1,42 @@
 """Whole episodes under a trained policy: their returns, or everything that a film needs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxppo.distributions import Categorical
+from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import reset_batch
-from purejaxppo.ppo import PPO
-from purejaxppo.types import PyTree, TrainState
+from purejaxppo.types import Metrics, PyTree, RunnerState, TrainState
+
+
+class Agent(Protocol):
+    """What everything from here on asks of an agent: `PPO`, `FullBatchPPO`, or one of the caller's own."""
+
+    @property
+    def env(self) -> Environment:
+        """Where it acts."""
+        ...
+
+    @property
+    def config(self) -> Any:
+        """Its hyperparameters, with `num_updates`, `batch_size` and `actual_timesteps`."""
+        ...
+
+    def init(self, key: jax.Array) -> RunnerState:
+        """The state before the first update."""
+        ...
+
+    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+        """One rollout and the learning from it."""
+        ...
+
+    def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
+        """The policy at raw observations."""
+        ...
 
 
 class Episode(NamedTuple):
@@ -33,7 +60,7 @@ class Evaluation(struct.PyTreeNode):
 
 
 def evaluate(
-    agent: PPO,
+    agent: Agent,
     train_state: TrainState,
     key: jax.Array,
     num_episodes: int = 128,
@@ -77,7 +104,7 @@ def evaluate(
     return end.episode_return, end.episode_length
 
 
-def record_episodes(agent: PPO, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
+def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
     """One greedy episode of each train state [N, ...], all from the same start, at most `max_steps` long.
 
     Compiles and runs at once, and brings the episodes to the host: not for jit.
@@ -86,7 +113,7 @@ def record_episodes(agent: PPO, train_states: TrainState, key: jax.Array, *, max
     return [_cut(*jax.tree.map(lambda x, i=i: x[i], jax.device_get(episodes))) for i in range(train_states.update.size)]
 
 
-def play(agent: PPO, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[jax.Array, tuple, jax.Array]:
+def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[jax.Array, tuple, jax.Array]:
     """`num_steps` greedy steps without reset.
 
     -> (first obs, (next obs [T, ...], action [T], reward [T], probabilities [T, n]), done [T])

@@ -36,3 +36,31 @@ def gae(
 
     _, advantage = jax.lax.scan(accumulate, jnp.zeros_like(delta[0]), (delta, trace), reverse=True, unroll=8)
     return advantage
+
+
+def reward_to_go(
+    reward: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    *,
+    gamma: float | jax.Array,
+) -> jax.Array:
+    """Discounted returns until the end of each trajectory, closed by the critic where it was cut.
+
+        R_t = r_t + gamma R_{t+1}       within a trajectory
+        R_t = r_t                       where terminated_t
+        R_t = r_t + gamma V(s_{t+1})    where truncated_t, and at the last step
+
+    It is advantage + value of `gae` at lambda = 1. [T, B] each -> [T, B]
+    """
+    chex.assert_equal_shape([reward, next_value, terminated, truncated])
+
+    def accumulate(following: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        reward, next_value, terminated, truncated = step
+        following = jnp.where(terminated, 0.0, jnp.where(truncated, next_value, following))
+        current = reward + gamma * following
+        return current, current
+
+    steps = (reward, next_value, terminated, truncated)
+    return jax.lax.scan(accumulate, next_value[-1], steps, reverse=True, unroll=8)[1]

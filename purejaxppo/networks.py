@@ -1,5 +1,6 @@
 """Actor-critic networks: `init(key, obs) -> params` and `apply(params, obs) -> (distribution parameters, value)`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -55,23 +56,27 @@ def orthonormal_columns(matrix: jax.Array) -> jax.Array:
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them. Hidden kernels are orthogonal with gain sqrt(2), biases 0."""
+    """Dense layers with an activation between them; biases start at 0."""
 
     hidden_sizes: tuple[int, ...]
     output_size: int
-    output_scale: float  # gain of the last kernel
     activation: str
+    hidden_init: Callable[..., jax.Array]  # initializers of the kernels
+    output_init: Callable[..., jax.Array]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., features] -> [..., output_size]"""
         for size in self.hidden_sizes:
-            x = getattr(nn, self.activation)(nn.Dense(size, kernel_init=orthogonal(2**0.5))(x))
-        return nn.Dense(self.output_size, kernel_init=orthogonal(self.output_scale))(x)
+            x = getattr(nn, self.activation)(nn.Dense(size, kernel_init=self.hidden_init)(x))
+        return nn.Dense(self.output_size, kernel_init=self.output_init)(x)
 
 
 class ActorCritic(nn.Module):
-    """Two separate towers. Acting uses the actor alone: the compiler removes the critic from the rollout."""
+    """Two separate towers, orthogonal with gain sqrt(2), and 0.01 and 1 at the outputs.
+
+    Acting uses the actor alone: the compiler removes the critic from the rollout.
+    """
 
     num_actions: int
     hidden_sizes: tuple[int, ...]
@@ -80,8 +85,9 @@ class ActorCritic(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[..., *obs_shape], flattened by the caller to [..., features] -> logits [..., n], value [...]"""
-        logits = MLP(self.hidden_sizes, self.num_actions, 0.01, self.activation, name="actor")(obs)
-        value = MLP(self.hidden_sizes, 1, 1.0, self.activation, name="critic")(obs)
+        tower = functools.partial(MLP, self.hidden_sizes, activation=self.activation, hidden_init=orthogonal(2**0.5))
+        logits = tower(self.num_actions, output_init=orthogonal(0.01), name="actor")(obs)
+        value = tower(1, output_init=orthogonal(1.0), name="critic")(obs)
         return logits, value[..., 0]
 
 

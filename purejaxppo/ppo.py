@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo.config import PPOConfig, check_float32, check_key, validate_config
+from purejaxppo.config import PPOConfig, check_float32, check_key
 from purejaxppo.distributions import Categorical
 from purejaxppo.envs.base import Box, Discrete, Environment
 from purejaxppo.envs.vector import reset_batch
@@ -100,7 +100,6 @@ def make_ppo(
     Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
     """
     check_float32()
-    validate_config(config)
     if not isinstance(env, Environment):
         raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
     if not isinstance(env.action_space, Discrete):

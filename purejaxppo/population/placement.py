@@ -15,8 +15,11 @@ def describe_devices(num_seeds: int, devices: Sequence[Any]) -> str:
     """For people: how many seeds run where."""
     used = min(num_seeds, len(devices))
     kind = devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
-    each = f"{-(-num_seeds // used)} on each of {used} {kind}s" if used > 1 else f"on 1 {kind}"
-    return f"{num_seeds} seed{'s' if num_seeds > 1 else ''} {each}"
+    seeds = f"{num_seeds} seed{'s' if num_seeds > 1 else ''}"
+    if used == 1:
+        return f"{seeds} on 1 {kind}"
+    at_most = "up to " if num_seeds % used else ""
+    return f"{seeds}, {at_most}{-(-num_seeds // used)} on each of {used} {kind}s"
 
 
 def make_spread(fn: Callable[..., Any], devices: Sequence[Any], num_replicated: int = 0) -> Callable[..., Any]:

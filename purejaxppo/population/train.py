@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,11 @@ import optax
 
 from purejaxppo.config import PPOConfig
 from purejaxppo.envs.base import Environment
-from purejaxppo.evaluate import evaluate
+from purejaxppo.evaluate import Agent, evaluate
+from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.placement import make_spread, pad_seeds
-from purejaxppo.ppo import PPO, make_ppo, seed_keys
+from purejaxppo.ppo import make_ppo, seed_keys
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 CHUNKS = 64  # of a run: how often the host sees its metrics
@@ -28,12 +29,13 @@ class Progress(NamedTuple):
     timesteps: int  # environment steps so far, over all seeds
     seconds: float  # of training so far, compilation left out
     metrics: Metrics  # of this chunk, [S, updates of the chunk]
+    train_states: TrainState  # [S or more, ...]: padding may follow the seeds; valid during the call only
 
 
 class Population(NamedTuple):
     """A trained population."""
 
-    agent: PPO
+    agent: Agent
     runners: RunnerState  # [S, ...]; jax.tree.map(lambda x: x[i], runners) is seed i
     metrics: Metrics  # [S, U], on the host
     compile_seconds: float
@@ -42,7 +44,7 @@ class Population(NamedTuple):
 
 def train_population(
     env: Environment,
-    config: PPOConfig,
+    config: PPOConfig | FullBatchConfig,
     *,
     num_seeds: int,
     seed: int = 0,
@@ -52,11 +54,11 @@ def train_population(
 ) -> Population:
     """Trains seeds 0 ... num_seeds - 1 (`seed_keys(seed, num_seeds)`) together, on every device of this process.
 
-    `on_chunk` is called on the host about 64 times in the course of the run.
+    `on_chunk` is called on the host after every chunk of updates, about 64 times in the course of the run.
     """
     if isinstance(num_seeds, bool) or not isinstance(num_seeds, int) or num_seeds < 1:
         raise PPOError(f"num_seeds = {num_seeds!r} is not a whole number of at least 1")
-    agent = make_ppo(env, config, network=network, optimizer=optimizer)
+    agent = make_agent(env, config, network=network, optimizer=optimizer)
     devices = jax.local_devices()[: max(1, num_seeds)]
     keys = pad_seeds(seed_keys(seed, num_seeds), len(devices))
     capacity = max(1, config.num_updates // CHUNKS)
@@ -85,6 +87,7 @@ def train_population(
                     timesteps=(first + count) * config.batch_size * num_seeds,
                     seconds=time.perf_counter() - started,
                     metrics=chunks[-1],
+                    train_states=runners.train_state,
                 )
             )
     return Population(
@@ -96,7 +99,17 @@ def train_population(
     )
 
 
-def update_up_to(agent: PPO, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
+def make_agent(env: Environment, config: PPOConfig | FullBatchConfig, **parts: Any) -> Agent:
+    """The agent that a config is for. `parts` are `network` and `optimizer`, which only PPOConfig's takes."""
+    if isinstance(config, PPOConfig):
+        return make_ppo(env, config, **parts)
+    given = [name for name, part in parts.items() if part is not None]
+    if given:
+        raise PPOError(f"{given[0]}=... does not go with FullBatchConfig, which has its own; leave it out")
+    return make_full_batch_ppo(env, config)
+
+
+def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
     """`count` updates, at most `capacity`: one program for every count. -> (runner, metrics [capacity])
 
     The rows of the metrics from `count` on are 0.
@@ -113,7 +126,7 @@ def update_up_to(agent: PPO, runner: RunnerState, count: jax.Array, capacity: in
 
 
 def evaluate_population(
-    agent: PPO, train_states: TrainState, *, num_episodes: int, seed: int
+    agent: Agent, train_states: TrainState, *, num_episodes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Greedy episodes of every member, on all devices. train_states: [S, ...] -> returns, lengths [S, num_episodes]"""
     num_seeds = train_states.update.shape[0]

@@ -2,5 +2,6 @@
 
 from purejaxppo.report.curves import plot_curves
 from purejaxppo.report.film import DRAWINGS, draw_cartpole, film_episode, has_drawing, write_film
+from purejaxppo.report.keras import plot_keras_curve
 
-__all__ = ["DRAWINGS", "draw_cartpole", "film_episode", "has_drawing", "plot_curves", "write_film"]
+__all__ = ["DRAWINGS", "draw_cartpole", "film_episode", "has_drawing", "plot_curves", "plot_keras_curve", "write_film"]

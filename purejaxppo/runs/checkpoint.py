@@ -1,6 +1,7 @@
 """A pytree on disk: its leaves in one .npz, and a manifest with the shape, dtype and checksum of each."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -40,7 +41,8 @@ def load_tree(folder: Path, like: PyTree) -> PyTree:
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        with np.load(folder / "leaves.npz", allow_pickle=False) as file:
+        content = io.BytesIO((folder / "leaves.npz").read_bytes())
+        with np.load(content, allow_pickle=False) as file:
             leaves = {name: file[name] for name in file.files}
     except Exception as error:  # whatever a damaged zip or JSON file makes its reader raise
         raise PPOError(f"checkpoint {str(folder)!r} cannot be read: {error}") from error

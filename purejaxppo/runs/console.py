@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from purejaxppo.config import PPOConfig
+from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
 from purejaxppo.population.train import Progress as TrainProgress
 
 _LINES = 10  # printed in the course of a run where there is no terminal
@@ -35,7 +37,8 @@ class ProgressView(AbstractContextManager):
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._bar.stop() if self._console.is_terminal else None
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
@@ -46,7 +49,46 @@ class ProgressView(AbstractContextManager):
             self._bar.update(self._task, completed=share, description=line)
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
-            self._console.print(f"{share:>4.0%}  {line}", highlight=False)
+            self._console.print(f"{share:>4.0%}  {line}", highlight=False, soft_wrap=True)
+
+
+class EpochView(AbstractContextManager):
+    """Prints each update as the Keras example does; for several seeds, the median and the middle 90%."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def __call__(self, progress: TrainProgress) -> None:
+        """To be called after each chunk."""
+        metrics = progress.metrics
+        assert isinstance(metrics, FullBatchMetrics)
+        num_updates = metrics.epoch_return_mean.shape[1]
+        for i in range(num_updates):
+            line = describe_epoch(
+                progress.updates - num_updates + i + 1,
+                np.asarray(metrics.epoch_return_mean)[:, i],
+                np.asarray(metrics.epoch_length_mean)[:, i],
+            )
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def make_view(console: Console, config: PPOConfig | FullBatchConfig) -> ProgressView | EpochView:
+    """The view of a run, by its algorithm."""
+    return EpochView(console) if isinstance(config, FullBatchConfig) else ProgressView(console)
+
+
+def describe_epoch(epoch: int, returns: np.ndarray, lengths: np.ndarray) -> str:
+    """One line of the example's table. returns, lengths: [S]"""
+    if len(returns) == 1:
+        return f"Epoch: {epoch}. Mean Return: {returns[0]:.6g}. Mean Length: {lengths[0]:.6g}"
+    low, high = np.quantile(returns, [0.05, 0.95])
+    return (
+        f"Epoch: {epoch}. Median of {len(returns)} seeds: Mean Return: {np.median(returns):.6g} "
+        f"(90% within {low:.4g} to {high:.4g}). Mean Length: {np.median(lengths):.6g}"
+    )
 
 
 def latest_mean_return(returns: np.ndarray, before: float) -> float:

@@ -1,6 +1,7 @@
 """The files of a run's folder. Each appears whole or not at all: written beside its place, then renamed into it."""
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -67,14 +68,19 @@ def write_metrics(folder: Path, metrics: Metrics) -> None:
     write_whole(folder / "metrics.csv", lambda file: _write_csv(file, table))
 
 
-def read_metrics(folder: Path) -> Metrics:
-    """The metrics of a run folder, [S, U]."""
-    with np.load(folder / "metrics.npz", allow_pickle=False) as arrays:
-        names = [field.name for field in dataclasses.fields(Metrics)]
-        missing = [name for name in names if name not in arrays]
-        if missing:
-            raise PPOError(f"{folder / 'metrics.npz'} lacks {', '.join(missing)}: it is of another version")
-        return Metrics(**{name: arrays[name] for name in names})
+def read_metrics(folder: Path, metrics_class: type[Metrics] = Metrics) -> Metrics:
+    """The metrics of a run folder, [S, U]. Raises PPOError for a file that is damaged or of another version."""
+    path = folder / "metrics.npz"
+    names = [field.name for field in dataclasses.fields(metrics_class)]
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in names if name in arrays}
+    except Exception as error:  # whatever a damaged zip file makes its reader raise
+        raise PPOError(f"{path} cannot be read: {error}") from error
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise PPOError(f"{path} lacks {', '.join(missing)}: it is of another version")
+    return metrics_class(**columns)
 
 
 def versions() -> dict[str, str]:

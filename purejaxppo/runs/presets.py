@@ -3,6 +3,7 @@
 import dataclasses
 
 from purejaxppo.config import PPOConfig, unknown
+from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.types import PPOError
 
 # Mean greedy return from which an environment counts as solved: Gymnasium's reward thresholds.
@@ -21,7 +22,7 @@ class Preset:
 
     summary: str
     env: str
-    config: PPOConfig
+    config: PPOConfig | FullBatchConfig
     num_seeds: int
 
 
@@ -34,10 +35,26 @@ _FAST = PPOConfig(
     clip_value=False,
 )
 
+# The example's text ends an episode at 15 degrees; the environment, its own included, does at 12.
+_KERAS = FullBatchConfig()
+
 PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
     "cleanrl": Preset("CleanRL's and PureJaxRL's CartPole script", "CartPole-v1", PPOConfig(), 16),
+    "keras": Preset("the Keras example: time limits end in value 0", "CartPole-v0", _KERAS, 1),
+    "keras-bootstrap": Preset(
+        "the Keras example, bootstrapping at time limits",
+        "CartPole-v0",
+        _KERAS.replace(bootstrap_time_limits=True),
+        1,
+    ),
+    "keras-8": Preset(
+        "the Keras example on 8 environments of 500 steps",
+        "CartPole-v0",
+        _KERAS.replace(num_envs=8, num_steps=500),
+        1,
+    ),
 }
 
 

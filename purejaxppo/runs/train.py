@@ -8,16 +8,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import PPOConfig, replace_config
+from purejaxppo.config import PPOConfig
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs import make_env
-from purejaxppo.evaluate import Episode, record_episodes
+from purejaxppo.evaluate import Agent, Episode, record_episodes
+from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
 from purejaxppo.population.placement import describe_devices
 from purejaxppo.population.statistics import iqm_interval
-from purejaxppo.population.train import Population, Progress, evaluate_population, train_population
-from purejaxppo.ppo import PPO, make_ppo, seed_keys
+from purejaxppo.population.train import (
+    Population,
+    Progress,
+    evaluate_population,
+    make_agent,
+    train_population,
+)
+from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.checkpoint import load_tree, save_tree
 from purejaxppo.runs.folder import (
     git_revision,
@@ -30,7 +38,10 @@ from purejaxppo.runs.folder import (
 from purejaxppo.runs.presets import SOLVED_AT
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
+ALGORITHMS = {PPOConfig: "ppo", FullBatchConfig: "full-batch-ppo"}
+METRICS = {PPOConfig: Metrics, FullBatchConfig: FullBatchMetrics}
 EVALUATION_EPISODES = 100
+KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 _EVALUATION_SEED = 1_000_003  # added to the run's: evaluation never plays on the keys of training
 
 
@@ -40,7 +51,7 @@ class RunSpec:
 
     env: str
     env_params: dict[str, float]
-    config: PPOConfig
+    config: PPOConfig | FullBatchConfig
     num_seeds: int
     seed: int
     preset: str
@@ -52,6 +63,7 @@ class FinishedRun(NamedTuple):
     spec: RunSpec
     population: Population
     returns: np.ndarray  # [S, episodes], of the greedy policy
+    kept: dict[str, TrainState]  # of seed 0, after the updates of KEPT_UPDATES
     summary: dict[str, Any]
 
 
@@ -59,8 +71,8 @@ class LoadedRun(NamedTuple):
     """A run folder, read back."""
 
     spec: RunSpec
-    config: PPOConfig
-    agent: PPO
+    config: PPOConfig | FullBatchConfig
+    agent: Agent
     metrics: Metrics  # [S, U]
     runners: RunnerState  # [S, ...]
     summary: dict[str, Any]
@@ -86,7 +98,14 @@ def train_run(spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None])
     """Trains and evaluates the population of `spec`, and writes its folder, which exists and is empty."""
     env = make_env(spec.env, **spec.env_params)
     write_json(folder / "config.json", spec_to_json(spec))
-    population = train_population(env, spec.config, num_seeds=spec.num_seeds, seed=spec.seed, on_chunk=on_chunk)
+    kept: dict[str, TrainState] = {}
+
+    def keep_and_tell(progress: Progress) -> None:
+        if progress.updates in KEPT_UPDATES.get(type(spec.config), ()):
+            kept[f"after-{progress.updates}"] = jax.tree.map(lambda x: jnp.copy(x[0]), progress.train_states)
+        on_chunk(progress)
+
+    population = train_population(env, spec.config, num_seeds=spec.num_seeds, seed=spec.seed, on_chunk=keep_and_tell)
     save_tree(folder / "checkpoints" / f"update-{spec.config.num_updates}", population.runners)
     write_metrics(folder, population.metrics)
     returns, _ = evaluate_population(
@@ -97,7 +116,7 @@ def train_run(spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None])
     )
     summary = summarise(spec, population, returns)
     write_json(folder / "summary.json", summary)
-    return FinishedRun(spec, population, returns, summary)
+    return FinishedRun(spec, population, returns, kept, summary)
 
 
 def summarise(spec: RunSpec, population: Population, returns: np.ndarray) -> dict[str, Any]:
@@ -141,28 +160,27 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     }
 
 
-def film_episodes(finished: FinishedRun) -> tuple[Episode, Episode]:
-    """One greedy episode of seed 0 before training, and one from the same start after it."""
+def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
+    """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
     agent, runners = finished.population.agent, finished.population.runners
-    after = jax.tree.map(lambda x: x[0], runners)
-    before = agent.init(after.key)
-    both = jax.tree.map(lambda *x: jax.numpy.stack(x), before.train_state, after.train_state)
+    last = jax.tree.map(lambda x: x[0], runners)
+    states = {"before": agent.init(last.key).train_state, **finished.kept, "after": last.train_state}
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states.values())
     key = seed_keys(finished.spec.seed + _EVALUATION_SEED, 1)[0]
-    first, last = record_episodes(agent, both, key)
-    return first, last
+    return dict(zip(states, record_episodes(agent, stacked, key), strict=True))
 
 
 def load_run(path: str | Path) -> LoadedRun:
     """Config, metrics, agent and final states of a finished run. Raises PPOError for a folder that holds none."""
     folder = Path(path)
     spec = spec_from_json(_read_json(folder / "config.json"), folder)
-    agent = make_ppo(make_env(spec.env, **spec.env_params), spec.config)
+    agent = make_agent(make_env(spec.env, **spec.env_params), spec.config)
     like = jax.eval_shape(jax.vmap(agent.init), seed_keys(spec.seed, spec.num_seeds))
     return LoadedRun(
         spec=spec,
         config=spec.config,
         agent=agent,
-        metrics=read_metrics(folder),
+        metrics=read_metrics(folder, METRICS[type(spec.config)]),
         runners=load_tree(folder / "checkpoints" / f"update-{spec.config.num_updates}", like),
         summary=_read_json(folder / "summary.json"),
     )
@@ -170,11 +188,12 @@ def load_run(path: str | Path) -> LoadedRun:
 
 def spec_to_json(spec: RunSpec) -> dict[str, Any]:
     """config.json."""
-    fields = dataclasses.fields(PPOConfig)
+    fields = dataclasses.fields(spec.config)
     config = {field.name: _json_number(getattr(spec.config, field.name)) for field in fields}
     return {
         "env": spec.env,
         "env_params": spec.env_params,
+        "algorithm": ALGORITHMS[type(spec.config)],
         "config": config,
         "num_seeds": spec.num_seeds,
         "seed": spec.seed,
@@ -190,7 +209,8 @@ def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     try:
         config = {name: _python_number(value) for name, value in content["config"].items()}
         names = [field.name for field in dataclasses.fields(RunSpec) if field.name != "config"]
-        return RunSpec(config=replace_config(PPOConfig(), **config), **{name: content[name] for name in names})
+        config_class = {name: cls for cls, name in ALGORITHMS.items()}[content["algorithm"]]
+        return RunSpec(config=config_class().replace(**config), **{name: content[name] for name in names})
     except (KeyError, AttributeError) as error:
         raise PPOError(f"{folder / 'config.json'} lacks {error}; it is no run's config") from None
 

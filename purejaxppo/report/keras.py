@@ -1,0 +1,56 @@
+"""The curve of the full-batch PPO beside what the Keras example printed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, VERMILLION
+from purejaxppo.runs.folder import write_whole
+from purejaxppo.types import PPOError
+
+# Mean return of each epoch: as published with the example, and from its algorithm run again on current packages.
+PUBLISHED = (18, 22, 27, 37, 48, 67, 133, 167, 182, 190, 200, 190, 190, 182, 182, 190, 190, 190) + (200,) * 12
+RUN_AGAIN = (
+    *(23, 28, 41, 55, 90, 117, 142, 181, 160, 181, 190, 190, 173, 181, 200),
+    *(200, 200, 190, 190, 166, 173, 190, 200, 200, 181, 190, 200, 200, 190, 200),
+)  # fmt: skip
+
+
+def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], *, title: str) -> None:
+    """Writes a PNG of the mean return of each epoch [S, U], with the example's own two runs. Whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if returns.ndim != 2 or not returns.size:
+        raise PPOError(f"returns {returns.shape} have to be [S, U], and not empty")
+    figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    num_seeds, num_epochs = returns.shape
+    epochs = np.arange(1, num_epochs + 1)
+    axes.plot(epochs, np.median(returns, axis=0), color=BLUE, linewidth=1.3, label=_label(num_seeds))
+    if num_seeds > 1:
+        low, high = np.quantile(returns, [0.05, 0.95], axis=0)
+        axes.fill_between(epochs, low, high, color=BLUE, alpha=0.25, linewidth=0, label="90% of the seeds")
+    for marker, color, label, values in (
+        ("o", VERMILLION, "example, published", PUBLISHED),
+        ("^", GREY, "example, run again", RUN_AGAIN),
+    ):
+        shown = values[:num_epochs]
+        axes.plot(epochs[: len(shown)], shown, marker, color=color, markersize=2.5, label=label)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xlabel("epoch", fontsize=8)
+    axes.set_ylabel("mean return of the epoch", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=7, width=0.6, length=2.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_linewidth(0.6)
+    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6, loc="lower right")
+    write_whole(Path(path), canvas.print_png)
+
+
+def _label(num_seeds: int) -> str:
+    return f"median of {num_seeds} seeds" if num_seeds > 1 else "one seed"

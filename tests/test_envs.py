@@ -1,0 +1,504 @@
+"""`make_env`: every name, environments of the caller's own, parameters, and what is refused."""
+
+import os
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import struct
+from gymnax.environments import environment as gymnax_environment
+from gymnax.environments import spaces as gymnax_spaces
+from jax.flatten_util import ravel_pytree
+
+import purejaxppo as pjp
+from purejaxppo.envs.base import example_action
+from purejaxppo.rollout import empty_episodes, make_noise
+
+KEY = jax.random.key(0)
+SMALL = pjp.PPOConfig(num_envs=2, num_steps=8, total_timesteps=64, num_minibatches=2, hidden_sizes=(4,))
+
+
+class WalkParams(struct.PyTreeNode):
+    step_size: float = 1.0
+    limit: float = 3.0
+
+
+class WalkState(NamedTuple):
+    position: jax.Array
+    time: jax.Array
+
+
+class Walk:
+    """A walk on a line, right or left, that ends beyond `limit`. Weak types, ints and Python floats on purpose."""
+
+    default_params = WalkParams()
+    observation_space = pjp.Box((2,), (-10.0, 0.0), (10.0, 10.0))
+    action_space = pjp.Discrete(2)
+
+    def observe(self, state):
+        return jnp.stack([state.position, state.time])
+
+    def reset(self, key, params):
+        state = WalkState(0.1 * jax.random.uniform(key), 0)
+        return self.observe(state), state
+
+    def step(self, key, state, action, params):
+        position = state.position + params.step_size * (2 * action - 1)
+        state = WalkState(position, state.time + 1)
+        return self.observe(state), state, 1, jnp.abs(position) > params.limit, state.time >= 10
+
+
+def walk_with(**attributes):
+    """A Walk of its own class, with some of its attributes replaced."""
+    return type("ChangedWalk", (Walk,), attributes)()
+
+
+def shapes(env):
+    """-> (obs, state) from reset, Step from step, without running anything"""
+    action = jax.eval_shape(lambda: example_action(env.action_space))
+    start = jax.eval_shape(env.reset, KEY, env.params)
+    return start, jax.eval_shape(env.step, KEY, start[1], action, env.params)
+
+
+def random_rollout(env, key, num_steps, num_envs):
+    """Transitions [T, B] of uniformly random actions."""
+
+    def action_noise(key, shape):
+        if isinstance(env.action_space, pjp.Discrete):
+            return jax.random.randint(key, shape, 0, env.action_space.n)
+        return jax.random.uniform(key, shape + env.action_space.shape, minval=-1.0)
+
+    reset_key, noise_key = jax.random.split(key)
+    obs, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(reset_key, num_envs), env.params)
+    runner = pjp.RunnerState(None, state, obs, empty_episodes(num_envs), key)
+    noise = make_noise(env, action_noise, noise_key, (num_steps, num_envs))
+    return pjp.rollout(env, lambda obs, noise: (noise, ()), runner, noise)[1]
+
+
+class Traced:
+    """jit of a function, and how often it was traced."""
+
+    def __init__(self, function):
+        self.count = 0
+
+        def counted(*args):
+            self.count += 1
+            return function(*args)
+
+        self.jitted = jax.jit(counted)
+
+    def __call__(self, *args):
+        return self.jitted(*args)
+
+
+def refused(parts, function, *args, **kwargs):
+    """`function` raises PPOError with one line that holds every one of `parts`."""
+    with pytest.raises(pjp.PPOError) as info:
+        function(*args, **kwargs)
+    line = str(info.value)
+    assert type(info.value) is pjp.PPOError
+    assert "\n" not in line
+    assert len(line) < 600
+    for part in parts:
+        assert part in line, f"{part!r} is not in {line!r}"
+
+
+# Every name
+
+
+def test_the_names_are_those_of_gymnax_without_its_download_and_with_cartpole_v0():
+    names = pjp.env_names()
+    assert set(names) == (set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}) | {"CartPole-v0"}
+    assert len(names) == len(set(names)) == 26
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("name", pjp.env_names())
+def test_reset_and_step_agree_in_structure_shape_dtype_and_weak_type(name):
+    env = pjp.make_env(name)
+    assert env.name == name
+    (obs, state), step = shapes(env)
+
+    assert isinstance(step, pjp.Step)
+    assert jax.tree.structure(state) == jax.tree.structure(step.state)
+    for x, y in zip(jax.tree.leaves((obs, state)), jax.tree.leaves((step.obs, step.state)), strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+        assert not x.weak_type
+        assert not y.weak_type
+    assert obs.dtype == jnp.float32
+    assert obs.shape == (env.observation_space.shape if isinstance(env.observation_space, pjp.Box) else ())
+    for x, dtype in ((step.reward, jnp.float32), (step.terminated, jnp.bool_), (step.truncated, jnp.bool_)):
+        assert (x.shape, x.dtype, x.weak_type) == ((), dtype, False)
+
+
+@pytest.mark.parametrize("name", pjp.env_names())
+def test_every_environment_can_be_rolled_out(name):
+    env = pjp.make_env(name)
+    transitions = jax.eval_shape(lambda key: random_rollout(env, key, num_steps=3, num_envs=2), KEY)
+    assert transitions.reward.shape == (3, 2)
+    assert transitions.next_obs.shape == transitions.obs.shape
+
+
+@pytest.mark.parametrize("name", pjp.env_names())
+def test_every_environment_with_discrete_actions_has_an_agent(name):
+    env = pjp.make_env(name)
+    if isinstance(env.action_space, pjp.Box):
+        refused([name, "Discrete"], pjp.make_ppo, env, SMALL)
+    else:
+        assert pjp.make_ppo(env, SMALL).num_actions == env.action_space.n
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])
+def test_observations_of_any_number_of_axes_can_be_learned_from(name):
+    agent = pjp.make_ppo(pjp.make_env(name), SMALL)
+    start = jax.eval_shape(agent.init, KEY)
+    runner, metrics = jax.eval_shape(lambda key: agent.update(agent.init(key)), KEY)
+    assert runner == start
+    assert metrics.episode_return_mean.shape == ()
+
+
+# What is accepted
+
+
+def test_a_gymnax_instance_is_the_environment_of_its_name():
+    instance, _ = gymnax.make("MountainCar-v0")
+    ours, named = pjp.make_env(instance), pjp.make_env("MountainCar-v0")
+    assert (ours.name, ours.params) == (named.name, named.params)
+    assert (ours.observation_space, ours.action_space) == (named.observation_space, named.action_space)
+    jax.tree.map(np.testing.assert_array_equal, random_rollout(ours, KEY, 20, 2), random_rollout(named, KEY, 20, 2))
+    assert pjp.make_env(instance, force=0.5).params.force == 0.5
+
+
+def test_an_environment_is_accepted_as_it_is():
+    env = pjp.make_env("CartPole-v1", length=0.7)
+    again = pjp.make_env(env)
+    assert again == env
+    assert jax.tree.structure(again) == jax.tree.structure(env)
+    assert pjp.make_env(env, gravity=5.0).params == env.params.replace(gravity=5.0)
+
+
+def test_an_object_of_ones_own_is_settled_and_trains():
+    env = pjp.make_env(Walk())
+    assert env.name == "Walk"
+    (obs, state), step = shapes(env)
+    for x in jax.tree.leaves((obs, state, step)):
+        assert not x.weak_type
+    assert state.time.dtype == step.state.time.dtype == jnp.int32
+    assert step.reward.dtype == jnp.float32
+
+    key, action = jax.random.key(1), jnp.int32(1)
+    obs, state = env.reset(key, env.params)
+    np.testing.assert_allclose(env.step(key, state, action, env.params).obs, [obs[0] + 1.0, 1.0], rtol=1e-6)
+
+    runner, metrics = jax.jit(pjp.make_train(env, SMALL))(key)
+    assert metrics.episodes.shape == (4,)
+    assert runner.obs.shape == (2, 2)
+
+
+def test_the_name_of_an_object_is_its_own():
+    assert pjp.make_env(walk_with(name="Stroll")).name == "Stroll"
+
+
+def test_keywords_set_parameters_and_leave_the_others():
+    assert pjp.make_env(Walk(), step_size=2.0).params == WalkParams(step_size=2.0, limit=3.0)
+    env = pjp.make_env(Walk(), limit=0.5)
+    _, state = env.reset(KEY, env.params)
+    assert env.step(KEY, state, jnp.int32(1), env.params).terminated
+    default = pjp.make_env("MountainCar-v0").params
+    assert pjp.make_env("MountainCar-v0", gravity=0.001).params == default.replace(gravity=0.001)
+    assert pjp.make_env("MountainCar-v0").params == default
+
+
+def test_cartpole_v0_is_v1_with_200_steps():
+    v0, v1 = pjp.make_env("CartPole-v0"), pjp.make_env("CartPole-v1")
+    assert (v0.params.max_steps_in_episode, v1.params.max_steps_in_episode) == (200, 500)
+    assert v0.params.replace(max_steps_in_episode=500) == v1.params
+
+
+# One program
+
+
+def test_a_jitted_function_compiles_once_for_two_equal_environments():
+    first, second = pjp.make_env("CartPole-v1"), pjp.make_env("CartPole-v1")
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    start = Traced(lambda env, key: env.reset(key, env.params))
+    start(first, KEY)
+    start(second, KEY)
+    start(pjp.make_env("CartPole-v1", length=0.9), KEY)
+    start(pjp.make_env(first), KEY)
+    assert start.count == 1
+
+
+def test_a_jitted_function_compiles_once_for_two_environments_of_one_object():
+    walk = Walk()
+    start = Traced(lambda env, key: env.reset(key, env.params))
+    start(pjp.make_env(walk), KEY)
+    start(pjp.make_env(walk, limit=5.0), KEY)
+    assert start.count == 1
+
+
+def test_vmap_over_a_parameter_compiles_once_and_equals_separate_runs():
+    def observations(length, masspole, key):
+        return random_rollout(pjp.make_env("CartPole-v1", length=length, masspole=masspole), key, 20, 4).next_obs
+
+    together, alone = Traced(jax.vmap(observations, in_axes=(0, 0, None))), Traced(observations)
+    for lengths, masses in (([0.3, 0.5, 1.0], [0.1, 0.2, 0.4]), ([0.4, 0.6, 2.0], [0.3, 0.1, 0.1])):
+        batched = together(jnp.array(lengths), jnp.array(masses), KEY)
+        assert np.unique(np.asarray(batched), axis=0).shape == batched.shape  # each parameter matters
+        for i in range(3):
+            np.testing.assert_allclose(batched[i], alone(lengths[i], masses[i], KEY), rtol=0, atol=1e-5)
+    assert together.count == alone.count == 1
+
+
+def test_vmap_over_environments_equals_separate_runs():
+    envs = [pjp.make_env("CartPole-v1", length=length) for length in (0.3, 0.5, 1.0)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *envs)
+    observations = jax.vmap(lambda env, key: random_rollout(env, key, 20, 4).next_obs, in_axes=(0, None))(stacked, KEY)
+    for env, ours in zip(envs, observations, strict=True):
+        np.testing.assert_allclose(ours, random_rollout(env, KEY, 20, 4).next_obs, rtol=0, atol=1e-5)
+
+
+def test_training_vmaps_over_a_parameter():
+    def final_params(length, key):
+        runner, _ = pjp.make_train(pjp.make_env("CartPole-v1", length=length), SMALL)(key)
+        return ravel_pytree(runner.train_state.params)[0]
+
+    together = jax.jit(jax.vmap(final_params, in_axes=(0, None)))(jnp.array([0.5, 2.0]), KEY)
+    alone = jax.jit(final_params)
+    for i, length in enumerate((0.5, 2.0)):
+        np.testing.assert_allclose(together[i], alone(length, KEY), rtol=0, atol=1e-5)
+    assert np.max(np.abs(together[0] - together[1])) > 1e-3
+
+
+def test_make_env_inside_jit_leaves_no_tracer_behind():
+    instance, _ = gymnax.make("Acrobot-v1")
+    jax.jit(lambda x: x + pjp.make_env(instance).params.dt)(1.0)
+    env = pjp.make_env(instance)
+    assert not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(env))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("CartPol-v1", ["'CartPol-v1'", "CartPole-v1"]),
+        ("cartpole", ["'cartpole'", "CartPole-v1"]),
+        ("MountainCar", ["'MountainCar'", "MountainCar-v0"]),
+        ("breakout", ["'breakout'", "Breakout-MinAtar"]),
+        ("qqq", ["'qqq'", "CartPole-v1", "Acrobot-v1"]),
+        ("", ["''", "CartPole-v1"]),
+        ("MNISTBandit-bsuite", ["MNISTBandit-bsuite", "pass the instance"]),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(name, parts):
+    refused(parts, pjp.make_env, name)
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest():
+    refused(["'lenght'", "CartPole-v1", "length"], pjp.make_env, "CartPole-v1", lenght=1.0)
+    refused(["'lenght'", "length"], pjp.make_env, "CartPole-v1", length=1.0, lenght=1.0)
+    refused(["'limits'", "Walk", "limit"], pjp.make_env, Walk(), limits=1.0)
+    refused(["'zzz'", "step_size", "limit"], pjp.make_env, Walk(), zzz=1.0)
+    refused(["ChangedWalk", "limit"], pjp.make_env, walk_with(default_params=(1.0, 3.0)), limit=1.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), jnp.array(jnp.nan), np.array([1.0, np.nan])])
+def test_a_parameter_that_is_nan_is_refused(value):
+    refused(["CartPole-v1", "length", "NaN"], pjp.make_env, "CartPole-v1", length=value)
+
+
+def test_a_parameter_that_is_no_number_is_refused():
+    refused(["CartPole-v1", "length", "'long'", "number"], pjp.make_env, "CartPole-v1", length="long")
+
+
+def test_an_object_that_lacks_methods_is_refused():
+    class Half:
+        reset = Walk.reset
+        action_space = pjp.Discrete(2)
+
+    lacks = "it lacks step, default_params, observation_space;"
+    refused(["Half", lacks], pjp.make_env, Half())
+    refused(["int", "it lacks reset, step"], pjp.make_env, 3)
+    refused(["NoneType"], pjp.make_env, None)
+
+
+def test_spaces_of_a_wrong_kind_are_refused():
+    for name in ("observation_space", "action_space"):
+        for space in (4, gymnax_spaces.Discrete(2), None):
+            env = walk_with(**{name: space})
+            refused([f"ChangedWalk.{name}", "pjp.Discrete"], pjp.make_env, env)
+
+
+def test_a_gymnax_space_that_is_neither_discrete_nor_box_is_refused():
+    class DictObserved(gymnax_environment.Environment):
+        def observation_space(self, params):
+            return gymnax_spaces.Dict({"x": gymnax_spaces.Discrete(2)})
+
+    refused(["DictObserved", "Dict", "Discrete and Box"], pjp.make_env, DictObserved())
+
+
+def changed_step(change):
+    """A Walk whose step's output is changed."""
+    return walk_with(step=lambda self, *args: change(*Walk.step(self, *args)))
+
+
+def test_reset_and_step_that_disagree_are_refused():
+    cast = changed_step(lambda obs, state, *rest: (obs, state._replace(time=state.time * 1.0), *rest))
+    refused(["ChangedWalk", "time", "int32", "float32", "reset", "step"], pjp.make_env, cast)
+    widened = changed_step(lambda obs, state, *rest: (obs, state._replace(position=state.position[None]), *rest))
+    refused(["ChangedWalk", "position", "(1,)", "reset", "step"], pjp.make_env, widened)
+    renamed = changed_step(lambda obs, state, *rest: (obs, tuple(state), *rest))
+    refused(["ChangedWalk", "reset", "step", "structure"], pjp.make_env, renamed)
+    longer = changed_step(lambda obs, state, *rest: (jnp.append(obs, 1.0), state, *rest))
+    refused(["ChangedWalk", "step", "(3,)", "(2,)"], pjp.make_env, longer)
+
+
+def test_observations_that_disagree_with_the_space_are_refused():
+    env = walk_with(observation_space=pjp.Box((3,), (0.0,) * 3, (1.0,) * 3))
+    refused(["ChangedWalk", "reset", "(2,)", "(3,)"], pjp.make_env, env)
+    refused(["ChangedWalk", "(2,)", "()"], pjp.make_env, walk_with(observation_space=pjp.Discrete(2)))
+
+
+def test_x64_is_refused():
+    program = """
+import jax
+import purejaxppo as pjp
+
+def line(function, *args):
+    try:
+        function(*args)
+    except pjp.PPOError as error:
+        print(str(error))
+    else:
+        print("accepted")
+
+line(pjp.make_env, "CartPole-v1")
+jax.config.update("jax_enable_x64", False)
+env = pjp.make_env("CartPole-v1")
+jax.config.update("jax_enable_x64", True)
+line(pjp.make_ppo, env, pjp.PPOConfig())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert re.search(r"jax_enable_x64 is on.*float32.*False", line)
+
+
+@pytest.mark.parametrize(
+    ("key", "parts"),
+    [
+        (jax.random.PRNGKey(0), ["uint32[2]", "jax.random.key(0)"]),
+        (0, ["0", "jax.random.key(0)"]),
+        (None, ["None", "jax.random.key(0)"]),
+        (np.zeros(2, np.uint32), ["uint32[2]", "jax.random.key(0)"]),
+        (jax.random.split(jax.random.key(0), 3), ["(3,)", "vmap"]),
+        (jax.random.split(jax.random.key(0), 1), ["(1,)", "vmap"]),
+    ],
+    ids=["raw", "int", "None", "numpy", "batched", "batched by 1"],
+)
+def test_a_key_that_is_not_one_typed_key_is_refused(key, parts):
+    env = pjp.make_env("CartPole-v1")
+    refused(parts, pjp.make_ppo(env, SMALL).init, key)
+    refused(parts, pjp.make_train(env, SMALL), key)
+
+
+def test_batched_keys_are_welcome_under_vmap():
+    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), SMALL)
+    assert jax.eval_shape(jax.vmap(agent.init), jax.random.split(KEY, 3)).obs.shape == (3, 2, 4)
+
+
+def test_continuous_actions_are_refused():
+    refused(["Pendulum-v1", "Box", "Discrete"], pjp.make_ppo, pjp.make_env("Pendulum-v1"), SMALL)
+
+
+def test_a_name_in_place_of_an_environment_is_refused():
+    refused(["'CartPole-v1'", "make_env('CartPole-v1')"], pjp.make_ppo, "CartPole-v1", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"num_envs": 0}, ["num_envs", "0", "at least 1"]),
+        ({"num_steps": -1}, ["num_steps", "-1", "at least 1"]),
+        ({"num_envs": 4.0}, ["num_envs", "4.0", "int"]),
+        ({"update_epochs": True}, ["update_epochs", "True", "int"]),
+        ({"num_minibatches": 3}, ["512", "num_minibatches = 3", "2 or 4"]),
+        ({"total_timesteps": 511}, ["total_timesteps = 511", "at least 512"]),
+        ({"total_timesteps": 2**31}, ["total_timesteps", str(2**31), str(2**31 - 1)]),
+        ({"learning_rate": -1e-3}, ["learning_rate", "-0.001", "at least 0"]),
+        ({"learning_rate": float("nan")}, ["learning_rate", "nan", "at least 0"]),
+        ({"learning_rate": float("inf")}, ["learning_rate", "inf", "finite"]),
+        ({"gamma": 1.5}, ["gamma", "1.5", "at most 1"]),
+        ({"gamma": -0.1}, ["gamma", "-0.1", "at least 0"]),
+        ({"gae_lambda": 1.01}, ["gae_lambda", "1.01", "at most 1"]),
+        ({"clip_eps": 0.0}, ["clip_eps", "0.0", "above 0"]),
+        ({"adam_eps": 0.0}, ["adam_eps", "0.0", "above 0"]),
+        ({"max_grad_norm": 0.0}, ["max_grad_norm", "0.0", "above 0"]),
+        ({"target_kl": 0.0}, ["target_kl", "0.0", "above 0"]),
+        ({"vf_coef": -0.5}, ["vf_coef", "-0.5", "at least 0"]),
+        ({"ent_coef": -0.01}, ["ent_coef", "-0.01", "at least 0"]),
+        ({"gamma": "0.9"}, ["gamma", "'0.9'"]),
+        ({"gamma": None}, ["gamma", "None"]),
+        ({"learning_rate": jnp.array([1e-3, -1e-3])}, ["learning_rate", "at least 0"]),
+        ({"anneal_lr": 1}, ["anneal_lr", "1", "True nor False"]),
+        ({"normalize_obs": "yes"}, ["normalize_obs", "'yes'"]),
+        ({"activation": "tan"}, ["activation", "'tan'", "tanh"]),
+        ({"hidden_sizes": [64, 64]}, ["hidden_sizes", "[64, 64]", "(64, 64)"]),
+        ({"hidden_sizes": (64, 0)}, ["hidden_sizes", "0", "at least 1"]),
+    ],
+    ids=lambda x: ",".join(f"{name}={value}" for name, value in x.items()) if isinstance(x, dict) else "",
+)
+def test_a_config_out_of_range_is_refused(changes, parts):
+    refused(parts, lambda: pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig(**changes)))
+
+
+def test_the_bounds_of_a_config_are_themselves_valid():
+    extremes = {"gamma": 1.0, "gae_lambda": 0.0, "learning_rate": 0.0, "vf_coef": 0.0, "ent_coef": 0.0}
+    config = pjp.PPOConfig(**extremes, max_grad_norm=float("inf"), hidden_sizes=(), total_timesteps=512)
+    assert config.num_updates == 1
+    pjp.make_ppo(pjp.make_env("CartPole-v1"), config)
+
+
+def network(num_logits, value_shape=()):
+    """A linear policy, and a value of a shape that may be wrong."""
+    return pjp.Network(
+        init=lambda key, obs: jnp.zeros((obs.shape[-1], num_logits)),
+        apply=lambda params, obs: (obs @ params, jnp.zeros(obs.shape[:-1] + value_shape)),
+    )
+
+
+def test_a_network_of_a_wrong_output_shape_is_refused():
+    env = pjp.make_env("CartPole-v1")
+    pjp.make_ppo(env, SMALL, network=network(2))
+    refused(["logits (3,)", "(2,)"], pjp.make_ppo, env, SMALL, network=network(3))
+    refused(["values (1,)", "()"], pjp.make_ppo, env, SMALL, network=network(2, value_shape=(1,)))
+    scalar = pjp.Network(init=network(2).init, apply=lambda params, obs: (obs @ params, jnp.zeros(())))
+    refused(["values ()", "(2,)"], pjp.make_ppo, env, SMALL, network=scalar)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", 1e-3), ("anneal_lr", False), ("adam_eps", 1e-8), ("max_grad_norm", 1.0)],
+)
+def test_a_setting_that_an_optimizer_of_ones_own_would_ignore_is_refused(name, value):
+    env = pjp.make_env("CartPole-v1")
+    config = pjp.PPOConfig(**{name: value})
+    refused([f"{name} = {value}", "optimizer"], pjp.make_ppo, env, config, optimizer=optax.adam(1e-3))
+    pjp.make_ppo(env, config)
+    pjp.make_ppo(env, pjp.PPOConfig(gamma=0.9), optimizer=optax.adam(1e-3))

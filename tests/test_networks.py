@@ -1,0 +1,254 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+import purejaxppo
+from purejaxppo.config import ACTIVATIONS
+from purejaxppo.networks import make_actor_critic, orthogonal, orthonormal_columns
+from purejaxppo.types import PPOError
+
+SHAPES = [(4, 64), (64, 64), (64, 2), (64, 1), (1, 64), (256, 256), (1, 1)]
+SEEDS = 2000
+INIT_256 = """
+import jax, jax.numpy as jnp
+from purejaxppo.networks import make_actor_critic
+net = make_actor_critic(2, (4,), (64, 64), "tanh")
+init = jax.jit(jax.vmap(lambda key: net.init(key, jnp.zeros(4))))
+params = jax.block_until_ready(init(jax.random.split(jax.random.key(0), 256)))
+kernel = params["params"]["actor"]["Dense_1"]["kernel"]
+gram = jnp.einsum("sij,sik->sjk", kernel, kernel)
+assert jnp.abs(gram - 2 * jnp.eye(64)).max() < 1e-4
+print("initialised", len(kernel))
+"""
+
+
+def cartpole_net(**changes):
+    options = {"num_actions": 2, "obs_shape": (4,), "hidden_sizes": (64, 64), "activation": "tanh"} | changes
+    return make_actor_critic(**options)
+
+
+def random_params(net, obs_shape=(4,)):
+    """Parameters of the right shapes, biases included, without compiling an init."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(obs_shape))
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(scale=0.3, size=x.shape), x.dtype), shapes)
+
+
+def layers(params, tower):
+    return [params["params"][tower][f"Dense_{i}"] for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def cartpole_params():
+    return jax.jit(cartpole_net().init)(jax.random.key(0), jnp.zeros(4))
+
+
+@pytest.fixture(scope="module")
+def haar():
+    """[SEEDS, 8, 8], drawn by the initializer itself."""
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    return np.asarray(jax.jit(jax.vmap(lambda key: orthogonal(1.0)(key, (8, 8))))(keys), np.float64)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_short_side_is_orthonormal(shape):
+    keys = jax.random.split(jax.random.key(0), 3)
+    for matrix in np.asarray(jax.vmap(lambda key: orthogonal(1.0)(key, shape))(keys), np.float64):
+        assert matrix.shape == shape
+        gram = matrix.T @ matrix if shape[0] >= shape[1] else matrix @ matrix.T
+        np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-5)
+
+
+def test_columns_that_nearly_agree_are_orthonormal():
+    # One pass of Gram-Schmidt leaves 1e-2 here; "twice is enough".
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(64, 1)) + 1e-4 * rng.normal(size=(64, 8))
+    columns = np.asarray(orthonormal_columns(jnp.asarray(matrix, jnp.float32)), np.float64)
+    np.testing.assert_allclose(columns.T @ columns, np.eye(8), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 2), (64, 1), (64, 32), (256, 64), (8, 8)], ids=str)
+def test_columns_agree_with_the_q_of_numpy(shape):
+    matrix = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    q, r = np.linalg.qr(matrix.astype(np.float64))
+    q = q * np.sign(np.diag(r))
+    # Q moves by about cond(matrix) times the rounding of float32.
+    bound = 16 * np.linalg.cond(matrix.astype(np.float64)) * 2.0**-24
+    assert bound < 1e-4
+    np.testing.assert_allclose(orthonormal_columns(jnp.asarray(matrix)), q, atol=bound)
+
+
+def test_the_scale_multiplies():
+    key = jax.random.key(3)
+    np.testing.assert_allclose(orthogonal(0.01)(key, (64, 2)), 0.01 * orthogonal(1.0)(key, (64, 2)), rtol=1e-6)
+
+
+def test_keys_give_different_matrices_and_one_key_the_same():
+    init = jax.jit(lambda key: orthogonal(1.0)(key, (8, 4)))
+    first, again, other = (init(jax.random.key(k)) for k in (0, 0, 1))
+    assert bool(jnp.all(first == again))
+    assert float(jnp.abs(first - other).max()) > 0.1
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 3, 4), ()], ids=str)
+def test_what_is_no_matrix_is_refused(shape):
+    with pytest.raises(PPOError, match="matrices"):
+        orthogonal(1.0)(jax.random.key(0), shape)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (7, 0), (0, 7), (7, 7), (3, 4)])
+def test_entries_have_the_law_of_haar_measure(haar, row, column):
+    # The square of an entry of a uniform unit vector in R^8 is Beta(1/2, 7/2), and its sign is fair.
+    entries = haar[:, row, column]
+    law = scipy.stats.beta(0.5, 3.5)
+    assert scipy.stats.kstest(entries, lambda x: 0.5 + 0.5 * np.sign(x) * law.cdf(x**2)).pvalue > 0.01
+
+
+def test_products_with_a_fixed_rotation_have_the_same_law(haar):
+    rotation = scipy.stats.ortho_group.rvs(8, random_state=0)
+    for moved in (rotation @ haar, haar @ rotation):
+        assert (
+            scipy.stats.ks_2samp(
+                np.trace(haar[: SEEDS // 2], axis1=1, axis2=2), np.trace(moved[SEEDS // 2 :], axis1=1, axis2=2)
+            ).pvalue
+            > 0.01
+        )
+
+
+def test_half_of_the_square_matrices_are_reflections(haar):
+    determinants = np.linalg.det(haar)
+    np.testing.assert_allclose(np.abs(determinants), 1.0, atol=1e-5)
+    assert scipy.stats.binomtest(int((determinants > 0).sum()), SEEDS).pvalue > 0.01
+
+
+def test_a_population_of_256_initialises_within_a_minute():
+    root = str(Path(purejaxppo.__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", INIT_256],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "initialised 256\n", done.stderr
+
+
+def test_a_vmapped_init_calls_no_lapack():
+    keys = jax.random.split(jax.random.key(0), 4)
+    net = cartpole_net()
+    text = jax.jit(jax.vmap(lambda key: net.init(key, jnp.zeros(4)))).lower(keys).as_text().lower()
+    assert not any(word in text for word in ("lapack", "custom_call", "geqrf", "householder"))
+    # What would be seen otherwise:
+    by_qr = jax.jit(jax.vmap(lambda key: nn.initializers.orthogonal()(key, (8, 8)))).lower(keys).as_text().lower()
+    assert "custom_call" in by_qr
+
+
+@pytest.mark.parametrize(
+    ("tower", "scales", "sizes"),
+    [
+        ("actor", (2**0.5, 2**0.5, 0.01), (4, 64, 64, 2)),
+        ("critic", (2**0.5, 2**0.5, 1.0), (4, 64, 64, 1)),
+    ],
+)
+def test_scales_shapes_and_biases_of_the_default_network(cartpole_params, tower, scales, sizes):
+    params = cartpole_params
+    assert set(params["params"]) == {"actor", "critic"}
+    assert len(params["params"][tower]) == 3
+    for layer, scale, n_in, n_out in zip(layers(params, tower), scales, sizes, sizes[1:], strict=False):
+        kernel = np.asarray(layer["kernel"], np.float64)
+        assert kernel.shape == (n_in, n_out)
+        np.testing.assert_allclose(np.linalg.svd(kernel, compute_uv=False), scale, rtol=1e-5)
+        assert layer["bias"].tolist() == [0.0] * n_out
+
+
+@pytest.mark.parametrize(
+    ("num_actions", "obs_shape", "hidden_sizes", "count"),
+    [
+        (2, (4,), (64, 64), 9155),  # 320 + 4160 + 130, and 320 + 4160 + 65
+        (18, (3, 5), (8,), 427),  # 128 + 162, and 128 + 9
+        (3, (6,), (), 28),  # 21, and 7
+    ],
+)
+def test_the_number_of_parameters(num_actions, obs_shape, hidden_sizes, count):
+    net = cartpole_net(num_actions=num_actions, obs_shape=obs_shape, hidden_sizes=hidden_sizes)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(obs_shape))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+def test_towers_share_nothing(cartpole_params):
+    actor, critic = (layers(cartpole_params, tower)[:2] for tower in ("actor", "critic"))
+    for one, other in zip(actor, critic, strict=True):
+        assert float(jnp.abs(one["kernel"] - other["kernel"]).max()) > 0.1
+
+
+NUMPY_ACTIVATIONS = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x * scipy.special.expit(x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_forward_pass_agrees_with_numpy(activation):
+    net = cartpole_net(activation=activation, hidden_sizes=(16, 8))
+    params = random_params(net)
+    obs = np.random.default_rng(1).normal(size=(10, 4)).astype(np.float32)
+    expected = []
+    for tower in ("actor", "critic"):
+        x = obs.astype(np.float64)
+        for i, layer in enumerate(layers(params, tower)):
+            x = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
+            x = NUMPY_ACTIVATIONS[activation](x) if i < 2 else x
+        expected.append(x)
+    logits, value = net.apply(params, jnp.asarray(obs))
+    np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(value, expected[1][:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("obs_shape", [(), (4,), (3, 2)], ids=str)
+@pytest.mark.parametrize("axes", [(), (5,), (3, 2)], ids=str)
+def test_any_leading_axes_are_taken(obs_shape, axes):
+    net = cartpole_net(obs_shape=obs_shape, num_actions=3, hidden_sizes=(8,))
+    params = random_params(net, obs_shape)
+    obs = jax.random.normal(jax.random.key(1), (*axes, *obs_shape))
+    logits, value = net.apply(params, obs)
+    assert (logits.shape, value.shape) == ((*axes, 3), axes)
+    flat = obs.reshape(-1, *obs_shape)
+    one_by_one = [net.apply(params, x) for x in flat]
+    np.testing.assert_allclose(logits.reshape(-1, 3), np.stack([x for x, _ in one_by_one]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(value.ravel(), np.stack([x for _, x in one_by_one]), rtol=1e-5, atol=1e-6)
+
+
+def test_acting_computes_no_critic():
+    net = cartpole_net()
+    params, obs = random_params(net), jnp.zeros((32, 4))
+
+    def flops(function):
+        return jax.jit(function).lower(params, obs).compile().cost_analysis()["flops"]
+
+    products = 2 * 32 * (4 * 64 + 64 * 64 + 64 * 2)
+    acting, both = flops(lambda p, o: net.apply(p, o)[0]), flops(net.apply)
+    assert products <= acting < 1.1 * products
+    assert 1.9 < both / acting < 2.1
+
+
+def test_logits_have_no_gradient_in_the_critic_nor_the_value_in_the_actor():
+    net = cartpole_net()
+    params, obs = random_params(net), jnp.ones((3, 4))
+    for output, own, other in ((0, "actor", "critic"), (1, "critic", "actor")):
+        slope = jax.grad(lambda p, i=output: net.apply(p, obs)[i].ravel()[0])(params)["params"]
+        assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(slope[other]))
+        assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope[own]))

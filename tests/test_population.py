@@ -1,0 +1,152 @@
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import purejaxppo as pjp
+from purejaxppo.population.placement import describe_devices, make_spread, pad_seeds
+from purejaxppo.population.statistics import iqm, iqm_interval
+from purejaxppo.population.train import evaluate_population, update_up_to
+
+SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 5)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
+
+
+def test_a_population_is_its_single_runs(env):
+    """3 seeds on 2 devices: one is padding, and is dropped."""
+    seen = []
+    population = pjp.train_population(env, SMALL, num_seeds=3, seed=5, on_chunk=seen.append)
+    train = jax.jit(pjp.make_train(env, SMALL))
+    assert population.metrics.policy_loss.shape == (3, 5)
+    for i, key in enumerate(pjp.seed_keys(5, 3)):
+        runner, metrics = train(key)
+        for name in ("policy_loss", "entropy", "explained_variance"):
+            np.testing.assert_allclose(getattr(population.metrics, name)[i], getattr(metrics, name), atol=1e-4)
+        np.testing.assert_array_equal(population.metrics.timesteps[i], metrics.timesteps)
+        final = jax.tree.map(lambda x, i=i: x[i], population.runners.train_state.params)
+        for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(runner.train_state.params), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+    assert [progress.updates for progress in seen] == [1, 2, 3, 4, 5]
+    assert seen[-1].timesteps == 3 * SMALL.actual_timesteps
+    assert seen[0].metrics.entropy.shape == (3, 1)
+
+
+def test_one_program_serves_every_chunk_length(env):
+    agent = pjp.make_ppo(env, SMALL)
+    start = agent.init(jax.random.key(0))
+    traces = []
+
+    @jax.jit
+    def advance(runner, count):
+        traces.append(None)
+        return update_up_to(agent, runner, count, 4)
+
+    _, three = advance(start, 3)
+    end, four = advance(start, 4)
+    assert len(traces) == 1
+    np.testing.assert_array_equal(three.policy_loss[:3], four.policy_loss[:3])
+    assert three.timesteps[3] == 0
+    assert int(end.train_state.update) == 4
+
+
+def test_spread_over_devices_is_vmap():
+    devices = jax.local_devices()
+    x = jnp.arange(4.0 * len(devices)).reshape(-1, 2)
+    spread = jax.jit(make_spread(lambda row, scale: scale * jnp.sum(row), devices, num_replicated=1))
+    np.testing.assert_array_equal(spread(x, 3.0), 3.0 * x.sum(1))
+
+
+def test_padding_repeats_the_last_seed():
+    padded = pad_seeds({"a": jnp.arange(5)}, 4)
+    np.testing.assert_array_equal(padded["a"], [0, 1, 2, 3, 4, 4, 4, 4])
+    assert pad_seeds(jnp.arange(4), 2).shape == (4,)
+
+
+def test_every_core_is_used_unless_jax_has_started():
+    code = """
+import purejaxppo as pjp, jax
+{before}
+pjp.make_env("CartPole-v1")
+from purejaxppo.devices import cpu_cores, idle_cores
+print(jax.local_device_count(), cpu_cores(), idle_cores())
+"""
+
+    def run(before):
+        command = [sys.executable, "-c", code.format(before=before)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(" ", 2)
+
+    count, cores, message = run("")
+    assert count == cores
+    assert message.strip() == "None"
+    count, cores, message = run("jax.numpy.zeros(3)")
+    assert count == "1"
+    assert cores == "1" or f'jax.config.update("jax_num_cpu_devices", {cores})' in message
+    assert run('jax.config.update("jax_num_cpu_devices", 3)')[0] == "3"
+
+
+def test_describe_devices_counts_what_is_used():
+    devices = jax.local_devices()
+    assert describe_devices(1, devices) == "1 seed on 1 CPU device"
+    if len(devices) == 2:
+        assert describe_devices(17, devices) == "17 seeds, up to 9 on each of 2 CPU devices"
+
+
+@pytest.mark.parametrize("num_seeds", [0, -1, 1.5, "4", True])
+def test_a_wrong_number_of_seeds_is_refused(env, num_seeds):
+    with pytest.raises(pjp.PPOError, match="num_seeds = "):
+        pjp.train_population(env, SMALL, num_seeds=num_seeds)
+
+
+def test_iqm_and_its_interval():
+    scores = np.random.default_rng(0).normal(10.0, 2.0, size=40)
+    middle = np.sort(scores)[10:30]
+    assert iqm(scores) == pytest.approx(middle.mean())
+    interval = iqm_interval(scores)
+    reference = stats.bootstrap(
+        (scores,),
+        lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert interval.low == pytest.approx(reference.low, abs=0.1)
+    assert interval.high == pytest.approx(reference.high, abs=0.1)
+    assert interval.low < interval.estimate < interval.high
+    assert np.isnan(iqm_interval(np.array([3.0])).low)
+    assert iqm_interval(np.full(8, 500.0)) == (500.0, 500.0, 500.0)
+
+
+def test_the_population_is_evaluated_seed_by_seed(env):
+    agent = pjp.make_ppo(env, SMALL)
+    states = jax.jit(jax.vmap(agent.init))(pjp.seed_keys(0, 3)).train_state
+    returns, lengths = evaluate_population(agent, states, num_episodes=8, seed=9)
+    assert returns.shape == lengths.shape == (3, 8)
+    for i, key in enumerate(pjp.seed_keys(9, 3)):
+        alone, _ = pjp.evaluate(agent, jax.tree.map(lambda x, i=i: x[i], states), key, 8)
+        np.testing.assert_array_equal(returns[i], alone)
+
+
+@pytest.mark.parametrize("num_seeds", [256])
+def test_vmapped_initialisation_cannot_hang(num_seeds):
+    code = f"""
+import jax, purejaxppo as pjp
+agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig())
+runners = jax.jit(jax.vmap(agent.init))(pjp.seed_keys(0, {num_seeds}))
+jax.block_until_ready(runners)
+print(jax.tree.leaves(runners.train_state.params)[0].shape[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(num_seeds)
+
+
+def test_rounded_totals_are_reported():
+    config = dataclasses.replace(SMALL, total_timesteps=330)
+    assert (config.num_updates, config.actual_timesteps) == (5, 320)

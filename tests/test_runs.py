@@ -1,0 +1,237 @@
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import purejaxppo as pjp
+from purejaxppo import cli
+from purejaxppo.runs.checkpoint import load_tree, save_tree
+from purejaxppo.runs.folder import make_run_folder, read_metrics, write_json, write_metrics, write_whole
+from purejaxppo.runs.presets import PRESETS
+from purejaxppo.runs.train import spec_from_json, spec_to_json
+from purejaxppo.types import Metrics
+
+TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run by the command line, in a process without a terminal."""
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    command = [sys.executable, "-m", "purejaxppo.cli", "train", "--out", str(folder), *TINY]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_the_run_folder_is_that_of_the_contract(run):
+    folder, _ = run
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.csv",
+        "metrics.npz",
+        "summary.json",
+        "curves.png",
+        "before.gif",
+        "after.gif",
+        "checkpoints",
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["env"] == "CartPole-v1"
+    assert config["config"]["num_steps"] == 64
+    assert config["actual_timesteps"] == 4864
+    assert {"purejaxppo", "jax", "gymnax", "python"} <= set(config["versions"])
+    summary = json.loads((folder / "summary.json").read_text())
+    assert len(summary["final_return_per_seed"]) == 3
+    assert summary["final_return_iqm_95_low"] <= summary["final_return_iqm"] <= summary["final_return_iqm_95_high"]
+    assert summary["env_steps"] == 3 * 4864
+    assert summary["peak_memory_bytes"] > 1e8
+
+
+def test_the_metrics_are_the_same_in_both_files(run):
+    folder, _ = run
+    metrics = read_metrics(folder)
+    assert metrics.entropy.shape == (3, 19)
+    rows = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
+    assert rows.shape == (3 * 19,)
+    np.testing.assert_array_equal(rows["seed"], np.repeat(np.arange(3), 19))
+    np.testing.assert_array_equal(rows["update"], np.tile(np.arange(1, 20), 3))
+    for name in vars(metrics):
+        np.testing.assert_allclose(rows[name], np.asarray(getattr(metrics, name)).ravel(), rtol=1e-7)
+
+
+def test_the_pictures_are_pictures(run):
+    folder, _ = run
+    with Image.open(folder / "curves.png") as curves, Image.open(folder / "after.gif") as film:
+        assert curves.size[0] > 500
+        assert film.n_frames > 2
+
+
+def test_without_a_terminal_there_are_no_control_characters(run):
+    _, done = run
+    assert not CONTROL.search(done.stdout)
+    assert "100%" in done.stdout
+    assert "final greedy return, IQM" in done.stdout
+    assert "seeds solved" in done.stdout
+    assert "4,864 steps (5,000 asked for, in whole rollouts of 256)" in done.stdout.replace("\n", " ")
+
+
+def test_a_run_is_loaded_as_it_was(run):
+    folder, _ = run
+    loaded = pjp.load_run(folder)
+    population = pjp.train_population(pjp.make_env("CartPole-v1"), loaded.config, num_seeds=3)
+    for a, b in zip(jax.tree.leaves(loaded.train_state), jax.tree.leaves(population.runners.train_state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    one = jax.tree.map(lambda x: x[1], loaded.train_state)
+    assert int(loaded.agent.act(one, jnp.zeros(4))) in (0, 1)
+    returns, _ = pjp.evaluate(loaded.agent, one, jax.random.key(0), num_episodes=4)
+    assert returns.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--env", "CartPol-v1"], "unknown environment 'CartPol-v1'; did you mean CartPole-v"),
+        (["train", "--preset", "fsat"], "unknown preset 'fsat'; did you mean fast"),
+        (["train", "--seeds", "0"], "--seeds: 0 is below 1"),
+        (["train", "--seeds", "many"], "--seeds: 'many' is not a whole number"),
+        (["train", "--sedes", "4"], "unknown option '--sedes'; did you mean --seed"),
+        (["train", "--config.learning-rat", "1"], "did you mean --config.learning-rate"),
+        (["train", "--config.learning-rate", "-1"], "learning_rate = -1.0 is out of range; give a number at least 0"),
+        (["train", "--config.gamma", "nan"], "gamma = nan is out of range; give a number at least 0 and at most 1"),
+        (["train", "--config.clip-value", "maybe"], "--config.clip-value: 'maybe' is neither true nor false"),
+        (["train", "--config.num-minibatches", "3"], "does not divide into num_minibatches = 3; try 1, 2 or 4"),
+        (["train", "--config.total-timesteps", "10"], "total_timesteps = 10 is below one rollout"),
+        (["train", "--config.hidden-sizes", "64,x"], "--config.hidden-sizes: 'x' is not a whole number"),
+        (["train", "--env-param", "length"], "--env-param: 'length' is not NAME=NUMBER"),
+        (["train", "--env-param", "lenght=1"], "unknown parameter of CartPole-v1 'lenght'; did you mean length"),
+        (["train", "--env", "Pendulum-v1"], "Pendulum-v1 has the action space"),
+        (["trian"], "invalid choice: 'trian'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = cli.main(arguments)
+    except SystemExit as leaving:
+        status = leaving.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(pjp.PPOError, match="holds files already"):
+        make_run_folder(tmp_path)
+    with pytest.raises(pjp.PPOError, match="cannot be written"):
+        make_run_folder(tmp_path / "file" / "below")
+
+
+def test_envs_lists_every_name(capsys):
+    assert cli.main(["envs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == pjp.env_names()
+
+
+def test_help_is_there_for_every_config_field(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["train", "--help"])
+    assert leaving.value.code == 0
+    text = capsys.readouterr().out
+    for name in vars(pjp.PPOConfig()):
+        assert f"--config.{name.replace('_', '-')}" in text
+
+
+def test_every_preset_survives_its_json():
+    from purejaxppo.runs.train import RunSpec
+
+    for name, preset in PRESETS.items():
+        config = preset.config.replace(max_grad_norm=float("inf"))
+        spec = RunSpec(preset.env, {"length": 0.7}, config, 3, 4, name)
+        assert spec_from_json(json.loads(json.dumps(spec_to_json(spec), allow_nan=False)), "folder") == spec
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path):
+    tree = {"x": jnp.arange(6.0).reshape(2, 3), "key": jax.random.split(jax.random.key(3), 2), "n": jnp.int32(7)}
+    save_tree(tmp_path / "deep" / "a", tree)
+    back = load_tree(tmp_path / "deep" / "a", jax.eval_shape(lambda: tree))
+    np.testing.assert_array_equal(back["x"], tree["x"])
+    np.testing.assert_array_equal(jax.random.key_data(back["key"]), jax.random.key_data(tree["key"]))
+    assert back["n"].dtype == jnp.int32
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    tree = {"x": jnp.arange(64.0), "y": jnp.ones(3)}
+    save_tree(tmp_path / "a", tree)
+    with pytest.raises(pjp.PPOError, match=r"x.* is float32\[64\], and float32\[65\] is wanted"):
+        load_tree(tmp_path / "a", {"x": jnp.zeros(65), "y": jnp.ones(3)})
+    with pytest.raises(pjp.PPOError, match="only on one side"):
+        load_tree(tmp_path / "a", {"x": jnp.zeros(64)})
+    whole = (tmp_path / "a" / "leaves.npz").read_bytes()
+    wrong = 0
+    for position in range(40, len(whole), 97):
+        flipped = bytearray(whole)
+        flipped[position] ^= 16
+        (tmp_path / "a" / "leaves.npz").write_bytes(flipped)
+        try:
+            back = load_tree(tmp_path / "a", tree)
+        except pjp.PPOError:
+            continue
+        wrong += not all(np.array_equal(back[name], tree[name]) for name in tree)
+    assert wrong == 0
+    (tmp_path / "a" / "leaves.npz").write_bytes(whole[:-20])
+    with pytest.raises(pjp.PPOError, match="cannot be read"):
+        load_tree(tmp_path / "a", tree)
+    with pytest.raises(pjp.PPOError, match="cannot be read"):
+        load_tree(tmp_path / "b", tree)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1.0, "bad": float("nan")})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(tmp_path / "a.json", fail)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0, "bad": None}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_long_csv_has_quantiles_over_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr("purejaxppo.runs.folder.CSV_ROWS", 10)
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    values[:, 2] = np.nan
+    fields = Metrics.__dataclass_fields__
+    write_metrics(tmp_path, Metrics(**dict.fromkeys(fields, values)))
+    rows = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True)
+    assert rows.shape == (3,)
+    np.testing.assert_allclose(rows["entropy_q50"], [4.5, 5.5, np.nan])
+    np.testing.assert_allclose(rows["entropy_q100"], [9.0, 10.0, np.nan])
+
+
+def test_load_run_names_what_is_missing(tmp_path):
+    with pytest.raises(pjp.PPOError, match=r"config\.json cannot be read"):
+        pjp.load_run(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(pjp.PPOError, match="is no JSON"):
+        pjp.load_run(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(pjp.PPOError, match="lacks 'config'"):
+        pjp.load_run(tmp_path)

@@ -1,0 +1,310 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+
+from purejaxppo.config import PPOConfig
+from purejaxppo.types import Batch, LossTerms
+from purejaxppo.update import (
+    learning_rate,
+    make_optimizer,
+    scale_by_given_rate,
+    shuffled_indices,
+    update_epoch,
+    update_epochs,
+    update_epochs_within_kl,
+    update_minibatch,
+)
+
+EPOCHS, MINIBATCHES = 5, 2
+
+
+def terms_of(x, approx_kl=0.0):
+    return LossTerms(policy_loss=x, value_loss=2 * x, entropy=3 * x, approx_kl=approx_kl, clip_fraction=4 * x)
+
+
+def counting_epoch(kls, values):
+    """An epoch that counts itself, and whose terms are looked up by its number, which `indices` holds."""
+
+    def epoch(learned, indices):
+        params, opt_state = learned
+        number = indices[0, 0]
+        return (params + 1.0, opt_state + number), terms_of(jnp.asarray(values)[number], jnp.asarray(kls)[number])
+
+    return epoch
+
+
+def numbered(epochs):
+    return jnp.broadcast_to(jnp.arange(epochs)[:, None, None], (epochs, MINIBATCHES, 3))
+
+
+def run_within(kls, target, values=None):
+    kls = np.asarray(kls, np.float32)
+    kls = kls if kls.ndim == 2 else np.stack([kls, kls], axis=1)
+    values = np.arange(2.0 * len(kls), dtype=np.float32).reshape(-1, 2) if values is None else values
+    start = (jnp.float32(0), jnp.int32(0))
+    return update_epochs_within_kl(counting_epoch(kls, values), target, start, numbered(len(kls)))
+
+
+def adam(param, gradients, rate, max_norm, eps=1e-5, first=0.9, second=0.999):
+    """Kingma and Ba 2015, algorithm 1, on gradients scaled to a global norm of at most max_norm. float64"""
+    param = {name: np.asarray(x, np.float64) for name, x in param.items()}
+    mean, square = ({name: np.zeros(x.shape) for name, x in param.items()} for _ in range(2))
+    for step, gradient in enumerate(gradients, 1):
+        norm = sum((np.asarray(g, np.float64) ** 2).sum() for g in gradient.values()) ** 0.5
+        for name in param:
+            g = np.asarray(gradient[name], np.float64) * min(1.0, max_norm / norm)
+            mean[name] = first * mean[name] + (1 - first) * g
+            square[name] = second * square[name] + (1 - second) * g**2
+            unbiased = square[name] / (1 - second**step)
+            param[name] = param[name] - rate * (mean[name] / (1 - first**step)) / (unbiased**0.5 + eps)
+    return param
+
+
+def linear_loss(params, gradient):
+    # Its gradient is `gradient`.
+    loss = sum(jnp.sum(params[name] * gradient[name]) for name in params)
+    return loss, terms_of(loss)
+
+
+def quadratic_loss(params, minibatch):
+    error = minibatch.obs @ params["w"] - minibatch.target
+    loss = jnp.mean(jnp.square(error))
+    return loss, terms_of(loss, jnp.mean(jnp.abs(error)))
+
+
+def batch_of(seed, samples=24):
+    rng = np.random.default_rng(seed)
+    numbers = {name: jnp.asarray(rng.normal(size=samples), jnp.float32) for name in ("log_prob", "value", "advantage")}
+    obs = jnp.asarray(rng.normal(size=(samples, 3)), jnp.float32)
+    return Batch(obs=obs, action=jnp.arange(samples), target=obs @ jnp.asarray([1.0, -2.0, 0.5]), **numbers)
+
+
+def learner(config, rate=0.05):
+    optimizer = make_optimizer(config)
+    params = {"w": jnp.zeros(3)}
+
+    def step(learned, minibatch):
+        return update_minibatch(quadratic_loss, optimizer, jnp.float32(rate), learned, minibatch)
+
+    return step, (params, optimizer.init(params))
+
+
+def assert_equal_trees(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_rate_falls_linearly_from_the_full_rate():
+    config = PPOConfig(total_timesteps=512 * 10 + 3, learning_rate=3e-4)
+    rates = [learning_rate(config, jnp.int32(k)) for k in range(10)]
+    np.testing.assert_allclose(rates, 3e-4 * (1 - np.arange(10) / 10), rtol=1e-6)
+    assert rates[0] == np.float32(3e-4)
+    assert rates[0].dtype == jnp.float32
+
+
+def test_a_run_of_one_update_has_the_full_rate():
+    config = PPOConfig(total_timesteps=512, learning_rate=3e-4)
+    assert learning_rate(config, jnp.int32(0)) == np.float32(3e-4)
+
+
+def test_the_rate_stays_without_annealing():
+    config = PPOConfig(total_timesteps=5120, learning_rate=3e-4, anneal_lr=False)
+    assert {float(learning_rate(config, jnp.int32(k))) for k in range(10)} == {float(np.float32(3e-4))}
+
+
+def test_the_rate_may_be_traced():
+    config = PPOConfig(total_timesteps=5120)
+    got = jax.jit(jax.vmap(lambda lr, k: learning_rate(config.replace(learning_rate=lr), k)))(
+        jnp.asarray([1e-3, 2e-3]), jnp.asarray([5, 0])
+    )
+    np.testing.assert_allclose(got, [5e-4, 2e-3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("epochs", "minibatches", "samples"), [(1, 1, 1), (4, 4, 512), (3, 2, 6), (10, 1, 30)])
+def test_each_epoch_is_a_permutation(epochs, minibatches, samples):
+    indices = shuffled_indices(jax.random.key(0), epochs, minibatches, samples)
+    assert indices.shape == (epochs, minibatches, samples // minibatches)
+    assert indices.dtype == jnp.int32
+    for epoch in indices.reshape(epochs, -1):
+        assert sorted(epoch.tolist()) == list(range(samples))
+
+
+def test_epochs_and_keys_differ():
+    indices = np.concatenate([shuffled_indices(jax.random.key(k), 4, 4, 128).reshape(4, -1) for k in range(3)])
+    assert len({tuple(epoch) for epoch in indices.tolist()}) == 12
+    np.testing.assert_array_equal(shuffled_indices(jax.random.key(2), 4, 4, 128).reshape(4, -1), indices[8:])
+
+
+def test_permutations_are_uniform_and_epochs_independent():
+    keys = jax.random.split(jax.random.key(0), 8000)
+    shuffled = jax.jit(jax.vmap(lambda key: shuffled_indices(key, 2, 2, 4).reshape(2, 4)))(keys)
+    first, second = np.asarray(shuffled).transpose(1, 0, 2)
+    for epoch in (first, second):  # each of the 24 orders as often
+        counts = np.unique(epoch, axis=0, return_counts=True)[1]
+        assert len(counts) == 24
+        assert scipy.stats.chisquare(counts).pvalue > 0.01
+    for position in range(4):  # and every sample as often in every position
+        assert scipy.stats.chisquare(np.bincount(first[:, position], minlength=4)).pvalue > 0.01
+    both = np.zeros((4, 4))
+    np.add.at(both, (first[:, 0], second[:, 0]), 1)
+    assert scipy.stats.chisquare(both.ravel()).pvalue > 0.01
+
+
+def test_positions_in_a_large_batch_are_uniform():
+    keys = jax.random.split(jax.random.key(1), 4000)
+    shuffled = np.asarray(jax.jit(jax.vmap(lambda key: shuffled_indices(key, 1, 4, 100).ravel()))(keys))
+    for position in (0, 42, 99):
+        assert scipy.stats.chisquare(np.bincount(shuffled[:, position], minlength=100)).pvalue > 0.01
+
+
+def test_the_given_rate_scales_and_descends():
+    transform = scale_by_given_rate()
+    state = transform.init({"w": jnp.ones(2)})
+    gradient = {"w": jnp.asarray([2.0, -4.0])}
+    for rate in (0.5, 0.25):
+        updates, new_state = transform.update(gradient, state, learning_rate=jnp.float32(rate))
+        assert updates["w"].tolist() == [-2.0 * rate, 4.0 * rate]
+        assert new_state == state
+    assert jax.tree.leaves(state) == []
+
+
+@pytest.mark.parametrize(("max_norm", "clips"), [(0.5, True), (np.inf, False), (1e3, False), (3.0, None)])
+def test_steps_agree_with_adam_after_clipping_by_global_norm(max_norm, clips):
+    # rejax clips element by element, and so turns the gradient.
+    rng = np.random.default_rng(0)
+    gradients = [
+        {"a": (x * rng.normal(size=(3, 2))).astype(np.float32), "b": (x * rng.normal(size=4)).astype(np.float32)}
+        for x in (3.0, 0.3, 10.0, 1.0, 0.5)
+    ]
+    norms = [np.sqrt(sum((g**2).sum() for g in gradient.values())) for gradient in gradients]
+    assert {max_norm < norm for norm in norms} == ({True, False} if clips is None else {clips})
+    optimizer = make_optimizer(PPOConfig(max_grad_norm=max_norm))
+    params = {"a": jnp.ones((3, 2)), "b": jnp.zeros(4)}
+    learned = (params, optimizer.init(params))
+    step = jax.jit(lambda learned, gradient: update_minibatch(linear_loss, optimizer, 0.05, learned, gradient)[0])
+    for count, gradient in enumerate(gradients, 1):
+        learned = step(learned, gradient)
+        expected = adam(params, gradients[:count], 0.05, max_norm)
+        for name in params:
+            np.testing.assert_allclose(learned[0][name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_clipping_keeps_the_direction():
+    optimizer = make_optimizer(PPOConfig(max_grad_norm=0.5))
+    gradient = {"a": jnp.asarray([3.0, 0.01]), "b": jnp.asarray([4.0])}
+    _, state = optimizer.update(gradient, optimizer.init(gradient), gradient, learning_rate=1.0)
+    mean = optax.tree.get(state, "mu")  # 0.1 times the clipped gradient
+    scale = 0.1 * 0.5 / np.sqrt(9 + 1e-4 + 16)
+    np.testing.assert_allclose(mean["a"], scale * np.asarray([3.0, 0.01]), rtol=1e-5)
+    np.testing.assert_allclose(mean["b"], [scale * 4.0], rtol=1e-5)
+
+
+def test_adam_eps_is_the_configs():
+    gradient = {"w": jnp.asarray([1e-3])}
+    for eps in (1e-5, 1e-3):
+        optimizer = make_optimizer(PPOConfig(adam_eps=eps))
+        updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient, learning_rate=1.0)
+        np.testing.assert_allclose(updates["w"], [-1e-3 / (1e-3 + eps)], rtol=1e-5)
+
+
+def test_the_terms_are_those_before_the_step():
+    step, learned = learner(PPOConfig())
+    batch = batch_of(0)
+    (params, _), terms = step(learned, batch)
+    assert terms.policy_loss == quadratic_loss({"w": jnp.zeros(3)}, batch)[0]
+    assert quadratic_loss(params, batch)[0] < terms.policy_loss
+
+
+def test_an_epoch_steps_through_its_minibatches_in_turn():
+    indices = jnp.asarray([[4, 1], [0, 5], [3, 2]])
+
+    def remember(learned, minibatch):
+        params, opt_state = learned
+        return (params.at[opt_state].set(minibatch.action), opt_state + 1), terms_of(minibatch.value.sum())
+
+    batch = batch_of(1, samples=6)
+    (seen, _), terms = update_epoch(remember, (jnp.zeros((3, 2), jnp.int32), jnp.int32(0)), batch, indices)
+    assert seen.tolist() == indices.tolist()
+    np.testing.assert_allclose(terms.policy_loss, [batch.value[i].sum() for i in indices], rtol=1e-6)
+
+
+def test_update_epochs_applies_every_epoch_and_averages_every_minibatch():
+    values = np.arange(2.0 * EPOCHS, dtype=np.float32).reshape(EPOCHS, 2)
+    epoch = counting_epoch(np.full((EPOCHS, 2), 9.0, np.float32), values)
+    (params, opt_state), terms = update_epochs(epoch, (jnp.float32(0), jnp.int32(0)), numbered(EPOCHS))
+    assert (float(params), int(opt_state)) == (5.0, 0 + 1 + 2 + 3 + 4)
+    assert [float(x) for x in (terms.policy_loss, terms.value_loss, terms.entropy, terms.clip_fraction)] == [
+        4.5,
+        9.0,
+        13.5,
+        18.0,
+    ]
+    assert float(terms.approx_kl) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("kls", "applied"),
+    [
+        ([0.01, 0.01, 0.01, 0.01], 4),
+        ([0.01, 0.05, 0.01, 0.01], 2),  # the epoch that exceeds is applied, and nothing after it
+        ([0.05, 0.01, 0.01, 0.01], 1),
+        ([0.01, 0.01, 0.01, 0.05], 4),
+        ([0.03, 0.03, 0.04, 0.01], 3),  # equal is not above
+        ([np.nan, 0.01, 0.01, 0.01], 1),
+    ],
+)
+def test_epochs_after_the_first_that_exceeds_change_nothing(kls, applied):
+    (params, opt_state), terms = run_within(kls, np.float32(0.03))
+    assert (float(params), int(opt_state)) == (applied, sum(range(applied)))
+    # The values are 0, 1, 2, ..., two an epoch.
+    assert float(terms.policy_loss) == np.arange(2.0 * applied).mean()
+    assert float(terms.clip_fraction) == 4 * np.arange(2.0 * applied).mean()
+    np.testing.assert_allclose(terms.approx_kl, np.mean(kls[:applied]), rtol=1e-6)
+
+
+def test_the_mean_kl_of_the_epoch_decides_and_not_its_last_minibatch():
+    # CleanRL looks at the last minibatch alone.
+    assert float(run_within([[0.01, 0.04], [0.1, 0.0], [0.0, 0.0]], 0.03)[0][0]) == 2
+    assert float(run_within([[0.0, 0.05], [0.0, 0.05], [0.0, 0.05]], 0.03)[0][0]) == 3
+
+
+def test_what_is_not_applied_does_not_leak():
+    values = np.asarray([[1.0, 2.0], [3.0, 4.0], [np.nan, np.inf]], np.float32)
+    (params, _), terms = run_within([0.01, 0.05, np.nan], 0.03, values)
+    assert float(params) == 2
+    assert float(terms.policy_loss) == 2.5
+    np.testing.assert_allclose(terms.approx_kl, 0.03, rtol=1e-6)
+
+
+def test_params_and_optimizer_state_stop_together():
+    config = PPOConfig()
+    step, learned = learner(config)
+    batch, indices = batch_of(2), shuffled_indices(jax.random.key(0), EPOCHS, MINIBATCHES, 24)
+
+    def epoch(learned, chosen):
+        return update_epoch(step, learned, batch, chosen)
+
+    stopped, terms = jax.jit(lambda x: update_epochs_within_kl(epoch, 0.0, learned, x))(indices)
+    one, expected = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices[:1])
+    assert_equal_trees(stopped, one)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), terms, expected)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_infinite_target_is_no_target_bit_for_bit(traced):
+    step, learned = learner(PPOConfig())
+    batch, indices = batch_of(3), shuffled_indices(jax.random.key(1), EPOCHS, MINIBATCHES, 24)
+
+    def epoch(learned, chosen):
+        return update_epoch(step, learned, batch, chosen)
+
+    if traced:
+        within = jax.jit(lambda target: update_epochs_within_kl(epoch, target, learned, indices))(jnp.inf)
+    else:
+        within = jax.jit(lambda x: update_epochs_within_kl(epoch, jnp.inf, learned, x))(indices)
+    plain = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices)
+    assert float(jnp.abs(plain[0][0]["w"]).max()) > 0.1
+    assert_equal_trees(within, plain)
