@@ -40,6 +40,8 @@ _CONFIG_HELP = {
     "max_grad_norm": "global norm; inf does not clip",
     "normalize_advantage": "true or false, in each minibatch",
     "target_kl": "nats; an update's passes over the data end beyond it",
+    "kl_stop": "epoch or minibatch: whose KL is compared",
+    "kl_estimator": "approx_kl, or log_ratio as in the Keras example",
     "activation": "tanh, relu, gelu, silu or elu",
     "hidden_sizes": "of each tower, as 64,64",
     "policy_iterations": "full-batch steps of the policy in an update, at most",

@@ -12,7 +12,11 @@ from jax.core import Tracer
 
 from purejaxppo.types import PPOError
 
-ACTIVATIONS = ("tanh", "relu", "gelu", "silu", "elu")
+CHOICES = {
+    "activation": ("tanh", "relu", "gelu", "silu", "elu"),
+    "kl_stop": ("epoch", "minibatch"),
+    "kl_estimator": ("approx_kl", "log_ratio"),
+}
 
 # Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -103,7 +107,9 @@ class PPOConfig(Config):
     ent_coef: float = 0.01  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # global norm; inf does not clip
     normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1, in each minibatch
-    target_kl: float | None = None  # nats; once an epoch has a larger mean approx_kl, the later epochs are left out
+    target_kl: float | None = None  # nats; an update ends early once its KL exceeds this
+    kl_stop: str = static("epoch")  # the KL is that of an "epoch", or of each "minibatch" before its step is applied
+    kl_estimator: str = static("approx_kl")  # or "log_ratio", the mean of log pi_old - log pi, which can be negative
     activation: str = static("tanh")
     hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
     normalize_obs: bool = static(False)  # by running mean and standard deviation
@@ -111,18 +117,18 @@ class PPOConfig(Config):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_divisions(self.batch_size, self.num_minibatches)
-        check_total(self.total_timesteps, self.batch_size)
+        check_total(int(self.total_timesteps), self.batch_size)
+        check_divisions(self.batch_size, int(self.num_minibatches))
 
     @property
     def batch_size(self) -> int:
         """Samples of one rollout, T * B."""
-        return self.num_envs * self.num_steps
+        return int(self.num_envs) * int(self.num_steps)
 
     @property
     def num_updates(self) -> int:
         """Rollouts of the whole run, K."""
-        return self.total_timesteps // self.batch_size
+        return int(self.total_timesteps) // self.batch_size
 
     @property
     def actual_timesteps(self) -> int:
@@ -136,12 +142,12 @@ def check_fields(config: Any) -> None:
         name, value = field.name, getattr(config, field.name)
         if name in _RANGES:
             _check_number(name, value, _RANGES[name], optional=field.default is None)
+        elif name in CHOICES:
+            _check_choice(name, value)
         elif isinstance(field.default, bool):
             _check_switch(name, value)
         elif isinstance(field.default, int):
             _check_size(name, value)
-    if config.activation not in ACTIVATIONS:
-        raise PPOError(f"activation = {config.activation!r} is unknown; take one of {', '.join(ACTIVATIONS)}")
     _check_hidden_sizes(config.hidden_sizes)
 
 
@@ -176,14 +182,19 @@ def _described(x: Any) -> str:
 
 def _check_size(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise PPOError(f"{name} = {value!r} is not a whole number; give an int of at least 1")
+        raise PPOError(f"{name} = {_shown(value)} is not a whole number; give an int of at least 1")
     if value < 1:
-        raise PPOError(f"{name} = {value} is below 1; give an int of at least 1")
+        raise PPOError(f"{name} = {_shown(value)} is below 1; give an int of at least 1")
+
+
+def _check_choice(name: str, value: Any) -> None:
+    if not isinstance(value, str) or value not in CHOICES[name]:
+        raise PPOError(f"{name} = {_shown(value)} is unknown; take one of {', '.join(CHOICES[name])}")
 
 
 def _check_switch(name: str, value: Any) -> None:
     if not isinstance(value, bool | np.bool_):
-        raise PPOError(f"{name} = {value!r} is neither True nor False")
+        raise PPOError(f"{name} = {_shown(value)} is neither True nor False")
 
 
 def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], optional: bool) -> None:
@@ -191,22 +202,33 @@ def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], opti
     valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     if isinstance(value, Tracer) or (value is None and optional):
         return
-    if isinstance(value, bool) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
-        raise PPOError(f"{name} = {value!r} is not a number; give one {valid}")
+    if not _is_number(value):
+        raise PPOError(f"{name} = {_shown(value)} is not a number; give one {valid}")
     try:
         numbers = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise PPOError(f"{name} = {value!r} is not a number; give one {valid}") from None
+    except OverflowError:
+        raise PPOError(f"{name} = {_shown(value)} is more than a float can hold; give a number {valid}") from None
     inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
     if not np.all(inside):
-        raise PPOError(f"{name} = {value!r} is out of range; give a number {valid}")
+        raise PPOError(f"{name} = {_shown(value)} is out of range; give a number {valid}")
     if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
-        raise PPOError(f"{name} = {value!r} is not finite; give a number {valid}")
+        raise PPOError(f"{name} = {_shown(value)} is not finite; give a number {valid}")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return jnp.issubdtype(value.dtype, np.integer) or jnp.issubdtype(value.dtype, np.floating)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _check_hidden_sizes(sizes: Any) -> None:
     if not isinstance(sizes, tuple):
-        raise PPOError(f"hidden_sizes = {sizes!r} is not a tuple; give one such as (64, 64)")
+        raise PPOError(f"hidden_sizes = {_shown(sizes)} is not a tuple; give one such as (64, 64)")
     for size in sizes:
         _check_size("an entry of hidden_sizes", size)
 
@@ -217,7 +239,7 @@ def check_divisions(batch_size: int, num_minibatches: int) -> None:
         fits = sorted(sorted(_divisors(batch_size), key=lambda d: (abs(d - num_minibatches), -d))[:3])
         raise PPOError(
             f"num_envs * num_steps = {batch_size} does not divide into num_minibatches = {num_minibatches}; "
-            f"try {', '.join(map(str, fits[:-1]))} or {fits[-1]}"
+            f"try {' or '.join(filter(None, [', '.join(map(str, fits[:-1])), str(fits[-1])]))}"
         )
 
 
@@ -225,13 +247,13 @@ def check_total(total_timesteps: int, batch_size: int) -> None:
     """Raises PPOError for a run shorter than one rollout, or too long for its counter."""
     if total_timesteps < batch_size:
         raise PPOError(
-            f"total_timesteps = {total_timesteps} is below one rollout of "
-            f"num_envs * num_steps = {batch_size}; give at least {batch_size}"
+            f"total_timesteps = {_shown(total_timesteps)} is below one rollout of "
+            f"num_envs * num_steps = {_shown(batch_size)}; give at least that"
         )
     if total_timesteps > _MAX_TIMESTEPS:
-        raise PPOError(f"total_timesteps = {total_timesteps} overflows int32; give at most {_MAX_TIMESTEPS}")
+        raise PPOError(f"total_timesteps = {_shown(total_timesteps)} overflows int32; give at most {_MAX_TIMESTEPS}")
 
 
 def _divisors(n: int) -> list[int]:
     small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
-    return small + [n // d for d in small]
+    return sorted({*small, *(n // d for d in small)})

@@ -46,17 +46,17 @@ class FullBatchConfig(Config):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_total(self.total_timesteps, self.batch_size)
+        check_total(int(self.total_timesteps), self.batch_size)
 
     @property
     def batch_size(self) -> int:
         """Samples of one update, T * B."""
-        return self.num_envs * self.num_steps
+        return int(self.num_envs) * int(self.num_steps)
 
     @property
     def num_updates(self) -> int:
         """Updates of the whole run."""
-        return self.total_timesteps // self.batch_size
+        return int(self.total_timesteps) // self.batch_size
 
     @property
     def actual_timesteps(self) -> int:

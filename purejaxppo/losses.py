@@ -62,7 +62,8 @@ def normalized_advantage(advantage: jax.Array) -> jax.Array:
 
 def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     """1 - Var(target - value) / Var(target); NaN when the targets do not vary. -> []"""
-    return 1.0 - jnp.var(target - value) / jnp.var(target)
+    variance = jnp.var(target)
+    return jnp.where(variance > 0, 1.0 - jnp.var(target - value) / variance, jnp.nan)
 
 
 def ppo_loss(
@@ -90,6 +91,7 @@ def ppo_loss(
         else value_loss(value, minibatch.target),
         entropy=jnp.mean(distribution.entropy()),
         approx_kl=approx_kl(log_ratio),
+        mean_log_ratio=jnp.mean(log_ratio),
         clip_fraction=clip_fraction(ratio, clip_eps),
     )
     return terms.policy_loss + vf_coef * terms.value_loss - ent_coef * terms.entropy, terms

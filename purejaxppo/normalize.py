@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.types import Moments, PyTree
+from purejaxppo.types import Moments, PyTree, RunnerState, Transition
 
 
 def init_moments(shape: tuple[int, ...]) -> Moments:
@@ -60,3 +60,33 @@ def discounted_returns(
         return jnp.where(done, 0.0, current), current
 
     return jax.lax.scan(accumulate, start, (reward, done))
+
+
+def scale_reward(
+    runner: RunnerState, transitions: Transition, gamma: float | jax.Array
+) -> tuple[RunnerState, jax.Array]:
+    """The reward over the running standard deviation of the discounted return; the reward itself without moments.
+
+    -> (runner with the moments and discounted returns after this rollout, reward to learn from [T, B])
+    """
+    state = runner.train_state
+    if state.reward_moments is None:
+        return runner, transitions.reward
+    done = transitions.terminated | transitions.truncated
+    last, returns = discounted_returns(transitions.reward, done, runner.episode.discounted_return, gamma)
+    moments = update_moments(state.reward_moments, returns)
+    runner = runner.replace(
+        train_state=state.replace(reward_moments=moments),
+        episode=runner.episode.replace(discounted_return=last),
+    )
+    return runner, transitions.reward / standard_deviation(moments)
+
+
+def update_obs_moments(moments: PyTree, obs: PyTree) -> PyTree:
+    """The moments after these observations; None stays None.
+
+    To be applied after an update: acting and learning see one normalisation, so the first ratio is 1.
+    """
+    if moments is None:
+        return None
+    return jax.tree.map(update_moments, moments, obs, is_leaf=lambda x: isinstance(x, Moments))

@@ -15,13 +15,7 @@ from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae
 from purejaxppo.losses import explained_variance, ppo_loss
 from purejaxppo.networks import Network, NetworkLike, make_actor_critic
-from purejaxppo.normalize import (
-    discounted_returns,
-    init_moments,
-    normalize_obs,
-    standard_deviation,
-    update_moments,
-)
+from purejaxppo.normalize import init_moments, normalize_obs, scale_reward, update_obs_moments
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import (
     Batch,
@@ -36,12 +30,14 @@ from purejaxppo.types import (
 )
 from purejaxppo.update import (
     Learned,
+    epochs_within_kl,
+    kl_is_within,
     learning_rate,
     make_optimizer,
+    minibatches_within_kl,
     shuffled_indices,
     update_epoch,
     update_epochs,
-    update_epochs_within_kl,
     update_minibatch,
 )
 
@@ -176,7 +172,7 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     policy = functools.partial(sample_action, agent, state)
     runner, transitions, logits, episodes = rollout(agent.env, policy, runner, noise)
 
-    runner, reward = scale_reward(config, runner, transitions)
+    runner, reward = scale_reward(runner, transitions, config.gamma)
     batch = make_batch(agent, state, transitions, logits, reward)
     rate = learning_rate(config, state.update)
     (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
@@ -184,7 +180,7 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     state = runner.train_state.replace(
         params=params,
         opt_state=opt_state,
-        obs_moments=see_obs(state.obs_moments, transitions.obs),
+        obs_moments=update_obs_moments(state.obs_moments, transitions.obs),
         update=state.update + 1,
     )
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
@@ -194,21 +190,6 @@ def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> 
     """The behaviour policy: an action for each environment, and the logits that it was drawn from."""
     distribution = agent.distribution(state, obs)
     return distribution.sample(noise), distribution.logits
-
-
-def scale_reward(config: PPOConfig, runner: RunnerState, transitions: Transition) -> tuple[RunnerState, jax.Array]:
-    """The reward to learn from, [T, B]: divided by the running std of the discounted return, with normalize_reward."""
-    state = runner.train_state
-    if state.reward_moments is None:
-        return runner, transitions.reward
-    done = transitions.terminated | transitions.truncated
-    discounted, returns = discounted_returns(transitions.reward, done, runner.episode.discounted_return, config.gamma)
-    moments = update_moments(state.reward_moments, returns)
-    runner = runner.replace(
-        train_state=state.replace(reward_moments=moments),
-        episode=runner.episode.replace(discounted_return=discounted),
-    )
-    return runner, transitions.reward / standard_deviation(moments)
 
 
 def make_batch(agent: PPO, state: TrainState, transitions: Transition, logits: jax.Array, reward: jax.Array) -> Batch:
@@ -252,22 +233,15 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
         )
 
     step = functools.partial(update_minibatch, loss, agent.optimizer, rate)
+    epoch = functools.partial(update_epoch, step, batch)
+    learned = (state.params, state.opt_state)
     indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, config.batch_size)
-    epochs = (
-        update_epochs
-        if config.target_kl is None
-        else functools.partial(update_epochs_within_kl, target_kl=config.target_kl)
-    )
-    return epochs(
-        lambda learned, indices: update_epoch(step, learned, batch, indices),
-        learned=(state.params, state.opt_state),
-        indices=indices,
-    )
-
-
-def see_obs(moments: PyTree, obs: PyTree) -> PyTree:
-    """The moments after this rollout. They change after the update: acting and learning see one normalisation."""
-    return None if moments is None else update_moments(moments, obs)
+    if config.target_kl is None:
+        return update_epochs(epoch, learned, indices)
+    is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
+    if config.kl_stop == "epoch":
+        return epochs_within_kl(epoch, is_within, learned, indices)
+    return minibatches_within_kl(step, is_within, learned, batch, indices)
 
 
 def make_metrics(

@@ -87,6 +87,7 @@ class LossTerms(struct.PyTreeNode):
     value_loss: jax.Array  # []
     entropy: jax.Array  # [], nats
     approx_kl: jax.Array  # [], nats; never negative
+    mean_log_ratio: jax.Array  # [], nats; its negative estimates the KL too, and can be negative
     clip_fraction: jax.Array  # [], in [0, 1]
 
 

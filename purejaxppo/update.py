@@ -60,7 +60,7 @@ def update_minibatch(
 
 
 def update_epoch(
-    step: Callable[[Learned, Batch], tuple[Learned, LossTerms]], learned: Learned, batch: Batch, indices: jax.Array
+    step: Callable[[Learned, Batch], tuple[Learned, LossTerms]], batch: Batch, learned: Learned, indices: jax.Array
 ) -> tuple[Learned, LossTerms]:
     """One pass over the batch. indices: [minibatches, M]. -> (learned, terms [minibatches])"""
 
@@ -78,23 +78,61 @@ def update_epochs(
     return learned, jax.tree.map(jnp.mean, terms)
 
 
-def update_epochs_within_kl(
+def epochs_within_kl(
     epoch: Callable[[Learned, jax.Array], tuple[Learned, LossTerms]],
-    target_kl: float | jax.Array,
+    is_within: Callable[[LossTerms], jax.Array],
     learned: Learned,
     indices: jax.Array,
 ) -> tuple[Learned, LossTerms]:
-    """As `update_epochs`, until the mean approx_kl of one epoch exceeds `target_kl`; later epochs change nothing.
+    """As `update_epochs`, until the mean terms of an epoch exceed the KL; that one counts, later ones change nothing.
 
     -> (learned, terms, mean over the minibatches that were applied)
     """
 
-    def continue_if_near(carry: tuple[Learned, jax.Array], indices: jax.Array) -> tuple[tuple, tuple]:
+    def epoch_if_near(carry: tuple[Learned, jax.Array], indices: jax.Array) -> tuple[tuple, tuple]:
         learned, near = carry
-        new_learned, terms = epoch(learned, indices)
-        learned = jax.tree.map(lambda new, old: jnp.where(near, new, old), new_learned, learned)
-        return (learned, near & (jnp.mean(terms.approx_kl) <= target_kl)), (terms, near)
+        new, terms = epoch(learned, indices)
+        still_near = near & is_within(jax.tree.map(jnp.mean, terms))
+        return (where(near, new, learned), still_near), (terms, jnp.broadcast_to(near, indices.shape[:1]))
 
-    (learned, _), (terms, applied) = jax.lax.scan(continue_if_near, (learned, jnp.bool_(True)), indices)
-    count = jnp.sum(applied) * indices.shape[1]
-    return learned, jax.tree.map(lambda x: jnp.sum(jnp.where(applied[:, None], x, 0.0)) / count, terms)
+    (learned, _), (terms, applied) = jax.lax.scan(epoch_if_near, (learned, jnp.bool_(True)), indices)
+    return learned, mean_where(applied, terms)
+
+
+def minibatches_within_kl(
+    step: Callable[[Learned, Batch], tuple[Learned, LossTerms]],
+    is_within: Callable[[LossTerms], jax.Array],
+    learned: Learned,
+    batch: Batch,
+    indices: jax.Array,
+) -> tuple[Learned, LossTerms]:
+    """Steps over all minibatches of all epochs, until the terms of one exceed the KL: neither it nor a later one is
+    applied.
+
+    -> (learned, terms, mean over the minibatches that were applied)
+    """
+
+    def step_if_near(carry: tuple[Learned, jax.Array], chosen: jax.Array) -> tuple[tuple, tuple]:
+        learned, near = carry
+        new, terms = step(learned, jax.tree.map(lambda x: x[chosen], batch))
+        near = near & is_within(terms)
+        return (where(near, new, learned), near), (terms, near)
+
+    flat = indices.reshape(-1, indices.shape[-1])
+    (learned, _), (terms, applied) = jax.lax.scan(step_if_near, (learned, jnp.bool_(True)), flat)
+    return learned, mean_where(applied, terms)
+
+
+def kl_is_within(terms: LossTerms, target_kl: float | jax.Array, estimator: str) -> jax.Array:
+    """Whether the KL of `terms`, by the estimator of the config, is at most the target; NaN is not. -> [] bool"""
+    return {"approx_kl": terms.approx_kl, "log_ratio": -terms.mean_log_ratio}[estimator] <= target_kl
+
+
+def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
+    """x if condition [] holds and y if not, exactly, leaf by leaf."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
+
+
+def mean_where(applied: jax.Array, terms: LossTerms) -> LossTerms:
+    """The mean over the minibatches that were applied; NaN if none was. applied and each term: one shape"""
+    return jax.tree.map(lambda x: jnp.sum(jnp.where(applied, x, 0.0)) / jnp.sum(applied), terms)

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purejaxppo.config import ACTIVATIONS, PPOConfig, replace_config, validate_config
+from purejaxppo.config import CHOICES, PPOConfig
 from purejaxppo.types import PPOError
 
 SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minibatches")
 SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward")
 FROM_0 = ("learning_rate", "gamma", "gae_lambda", "vf_coef", "ent_coef")
 ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl")
+ACTIVATIONS = CHOICES["activation"]
 NUMBERS = FROM_0 + ABOVE_0
 WRONG_TYPES = ("3", "", 1j, (), {}, [], b"1", {1: 2, "a": 3}, (0.5, "x"))
 HUGE = 10**400  # no float holds it
@@ -30,6 +31,7 @@ BAD = [
     *[(n, math.inf) for n in NUMBERS if n != "max_grad_norm"],
     *[(n, x) for n in ("gamma", "gae_lambda") for x in (1.0000001, 2, 99)],
     *[("activation", x) for x in ("Tanh", "", "softmax", None, 1, True, math.nan, jnp.tanh, ("tanh",), ["tanh"])],
+    *[(n, x) for n in ("kl_stop", "kl_estimator") for x in ("tanh", "", None, 1, True, math.nan, ["epoch"])],
     *[("hidden_sizes", x) for x in (None, 64, "64", [64, 64], {64}, math.nan, True, range(2))],
     *[("hidden_sizes", (64, x)) for x in (0, -1, 1.5, math.nan, "64", None, True, (64,))],
 ]
@@ -77,14 +79,15 @@ def test_the_defaults_are_those_of_the_cartpole_scripts():
         "num_envs": 4, "num_steps": 128, "total_timesteps": 500_000, "update_epochs": 4, "num_minibatches": 4,
         "learning_rate": 2.5e-4, "anneal_lr": True, "adam_eps": 1e-5, "gamma": 0.99, "gae_lambda": 0.95,
         "clip_eps": 0.2, "clip_value": True, "vf_coef": 0.5, "ent_coef": 0.01, "max_grad_norm": 0.5,
-        "normalize_advantage": True, "target_kl": None, "activation": "tanh", "hidden_sizes": (64, 64),
+        "normalize_advantage": True, "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
+        "activation": "tanh", "hidden_sizes": (64, 64),
         "normalize_obs": False, "normalize_reward": False,
     }  # fmt: skip
 
 
 def test_the_tables_above_name_every_field():
     fields = {field.name for field in dataclasses.fields(PPOConfig)}
-    assert fields == {*SIZES, *SWITCHES, *NUMBERS, "activation", "hidden_sizes"}
+    assert fields == {*SIZES, *SWITCHES, *NUMBERS, *CHOICES, "hidden_sizes"}
 
 
 def test_an_unknown_activation_is_answered_with_the_known_ones():
@@ -157,22 +160,22 @@ def test_the_run_is_as_long_as_whole_rollouts_allow(num_envs, num_steps, total):
 )  # fmt: skip
 def test_an_unknown_field_is_answered_with_the_nearest(wrong, right):
     with pytest.raises(PPOError, match=f"unknown PPOConfig field '{wrong}'; did you mean .*{right}") as caught:
-        replace_config(PPOConfig(), **{wrong: 1})
+        PPOConfig().replace(**{wrong: 1})
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_field_like_no_other_is_answered_with_all():
     with pytest.raises(PPOError, match=r"take one of num_envs, .*, normalize_reward"):
-        replace_config(PPOConfig(), zzzzzz=1)
+        PPOConfig().replace(zzzzzz=1)
 
 
-def test_replace_config_changes_what_is_named_and_validates():
+def test_replace_changes_what_is_named_and_validates():
     old = PPOConfig()
-    new = replace_config(old, gamma=0.9, num_envs=8)
+    new = old.replace(gamma=0.9, num_envs=8)
     assert dataclasses.asdict(new) == dataclasses.asdict(old) | {"gamma": 0.9, "num_envs": 8}
     assert (old.gamma, old.num_envs) == (0.99, 4)
     with pytest.raises(PPOError, match=r"gamma = 1\.5"):
-        replace_config(old, gamma=1.5)
+        old.replace(gamma=1.5)
 
 
 def test_numbers_are_leaves_and_the_rest_is_static():
@@ -183,15 +186,16 @@ def test_numbers_are_leaves_and_the_rest_is_static():
     named = {jax.tree_util.keystr(path, simple=True): x for path, x in jax.tree_util.tree_leaves_with_path(config)}
     assert named == {name: getattr(config, name) for name in leaves}
     structure = jax.tree.structure(config)
-    assert structure == jax.tree.structure(replace_config(config, gamma=0.5, learning_rate=1.0))
+    assert structure == jax.tree.structure(config.replace(gamma=0.5, learning_rate=1.0))
     others = {
         "num_envs": 8, "num_steps": 64, "total_timesteps": 10**6, "update_epochs": 1, "num_minibatches": 2,
         "activation": "relu", "hidden_sizes": (8,), "anneal_lr": False, "clip_value": False,
         "normalize_advantage": False, "normalize_obs": True, "normalize_reward": True,
+        "kl_stop": "minibatch", "kl_estimator": "log_ratio",
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():
-        assert structure != jax.tree.structure(replace_config(config, **{name: value})), name
+        assert structure != jax.tree.structure(config.replace(**{name: value})), name
 
 
 def test_a_config_survives_flattening():
@@ -221,11 +225,10 @@ def test_tracers_pass_and_known_values_beside_them_are_checked():
     @jax.jit
     def rate_of(rate):
         config = PPOConfig(learning_rate=rate, gamma=0.5)
-        validate_config(config)
         with pytest.raises(PPOError, match="gamma = 2"):
-            validate_config(PPOConfig(learning_rate=rate, gamma=2.0))
+            PPOConfig(learning_rate=rate, gamma=2.0)
         with pytest.raises(PPOError, match="num_envs = 0"):
-            validate_config(PPOConfig(learning_rate=rate, num_envs=0))
+            config.replace(num_envs=0)
         return config.learning_rate
 
     assert float(rate_of(3.0)) == 3.0
@@ -234,7 +237,7 @@ def test_tracers_pass_and_known_values_beside_them_are_checked():
 
 def test_a_vmapped_config_has_a_setting_for_each_run():
     configs = jax.tree.map(lambda *x: jnp.stack(x), *[PPOConfig(learning_rate=r, gamma=0.5) for r in (0.1, 0.2, 0.3)])
-    validate_config(configs)
+    assert configs.replace(vf_coef=1.0).gamma is configs.gamma
     np.testing.assert_allclose(jax.vmap(lambda c: c.learning_rate * c.gamma)(configs), [0.05, 0.1, 0.15], rtol=1e-6)
 
 
@@ -245,10 +248,9 @@ def test_grad_gives_the_slope_in_every_number():
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize(("name", "value"), [("gamma", 1.5), ("learning_rate", -1.0), ("clip_eps", [0.2, 0.0])])
-def test_arrays_are_validated_when_asked(array, name, value):
-    config = PPOConfig().replace(**{name: array(value)})
+def test_arrays_are_validated(array, name, value):
     with pytest.raises(PPOError, match=name) as caught:
-        validate_config(config)
+        PPOConfig().replace(**{name: array(value)})
     assert "\n" not in str(caught.value)
 
 
@@ -282,13 +284,13 @@ junk = st.recursive(
 # Numbers alone may be huge: a huge size is a test of its own.
 huge = st.sampled_from([2**31, 2**63, 2**64, HUGE, -HUGE])
 every_field = {name: junk | huge if name in NUMBERS else junk for name in (*SIZES, *SWITCHES, *NUMBERS)}
-every_field |= {"activation": junk, "hidden_sizes": junk}
+every_field |= {"activation": junk, "hidden_sizes": junk, "kl_stop": junk, "kl_estimator": junk}
 
 
 def complaint(fields):
     """The message of the PPOError, if there is one; any other exception is the test's failure."""
     try:
-        validate_config(PPOConfig(**fields))
+        PPOConfig(**fields)
     except PPOError as error:
         return str(error)
     return None

@@ -12,9 +12,10 @@ import pytest
 from flax import nnx
 
 import purejaxppo as pjp
-from purejaxppo.ppo import learn, make_batch, sample_action, scale_reward
+from purejaxppo.normalize import scale_reward
+from purejaxppo.ppo import learn, make_batch, sample_action
 from purejaxppo.rollout import make_noise
-from purejaxppo.update import learning_rate, shuffled_indices
+from purejaxppo.update import learning_rate, shuffled_indices, update_minibatch
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8)
 
@@ -36,7 +37,7 @@ def _collect(agent, runner):
     runner, transitions, logits, _ = pjp.rollout(
         agent.env, functools.partial(sample_action, agent, state), runner, noise
     )
-    _, reward = scale_reward(config, runner, transitions)
+    _, reward = scale_reward(runner, transitions, config.gamma)
     return transitions, make_batch(agent, state, transitions, logits, reward)
 
 
@@ -188,29 +189,68 @@ def test_annealing_starts_at_the_full_rate_and_is_reported(env):
     assert float(learning_rate(dataclasses.replace(SMALL, anneal_lr=False), jnp.int32(5))) == np.float32(2.5e-4)
 
 
-def test_target_kl_leaves_out_later_epochs(env):
-    """With a bound that the first epoch passes, an update is its first epoch and no more."""
-    free = pjp.make_ppo(env, dataclasses.replace(SMALL, learning_rate=0.05))
-    one_epoch = pjp.make_ppo(env, dataclasses.replace(SMALL, learning_rate=0.05, update_epochs=1))
-    bound = pjp.make_ppo(env, dataclasses.replace(SMALL, learning_rate=0.05, target_kl=1e-9))
-    loose = pjp.make_ppo(env, dataclasses.replace(SMALL, learning_rate=0.05, target_kl=1e9))
-    runner = free.init(jax.random.key(0))
-    _, batch = collect(free, runner)
-    state, rate, key = runner.train_state, jnp.float32(0.05), jax.random.key(5)
-    # One epoch alone draws another permutation than the first of four, so the four agents get one by one the same key.
-    params = {
-        name: learn(agent, rate, state, batch, key)[0][0]
-        for name, agent in {"free": free, "bound": bound, "loose": loose, "one": one_epoch}.items()
+@pytest.mark.parametrize("estimator", ["approx_kl", "log_ratio"])
+def test_target_kl_by_epoch_leaves_out_the_epochs_after_the_one_that_exceeds_it(env, estimator):
+    params, _ = learned_from_one_batch(env, "epoch", estimator)
+    assert same(params["free"], params["loose"])
+    assert same(params["one epoch"], params["bound"])
+    assert not same(params["free"], params["bound"])
+
+
+@pytest.mark.parametrize("estimator", ["approx_kl", "log_ratio"])
+def test_target_kl_by_minibatch_leaves_out_the_one_that_exceeds_it(env, estimator):
+    """The first minibatch has a KL of 0 and is applied; the second exceeds any bound, by one estimator or both."""
+    params, terms = learned_from_one_batch(env, "minibatch", estimator)
+    assert same(params["free"], params["loose"])
+    assert not same(params["free"], params["bound"])
+    if estimator == "approx_kl":
+        assert same(params["one minibatch"], params["bound"])
+        assert abs(float(terms["bound"].approx_kl)) < 1e-7
+
+
+def learned_from_one_batch(env, kl_stop, estimator):
+    """Parameters and terms of one update from one batch, with and without a bound on the KL."""
+    base = SMALL.replace(learning_rate=0.05, kl_stop=kl_stop, kl_estimator=estimator)
+    configs = {
+        "free": base,
+        "loose": base.replace(target_kl=1e9),
+        "bound": base.replace(target_kl=1e-9),
+        "one epoch": base,
+        "one minibatch": base,
+    }
+    agent = pjp.make_ppo(env, base)
+    runner = agent.init(jax.random.key(0))
+    _, batch = collect(agent, runner)
+    learned = {}
+    for name, config in configs.items():
+        agent, key = pjp.make_ppo(env, config), jax.random.key(5)
+        if name.startswith("one"):
+            learned[name] = first_steps(agent, runner.train_state, batch, key, 1 if name == "one minibatch" else 4)
+        else:
+            learned[name] = jax.jit(functools.partial(learn, agent))(jnp.float32(0.05), runner.train_state, batch, key)
+    return {name: params for name, ((params, _), _) in learned.items()}, {
+        name: terms for name, (_, terms) in learned.items()
     }
 
-    def same(a, b):
-        return all(
-            np.array_equal(x, y) for x, y in zip(jax.tree.leaves(params[a]), jax.tree.leaves(params[b]), strict=True)
-        )
 
-    assert same("free", "loose")
-    assert not same("free", "bound")
-    assert bool(jnp.all(jax.random.split(key, 4)[0] == jax.random.split(key, 1)[0])) == same("bound", "one")
+def first_steps(agent, state, batch, key, count):
+    """The first minibatches of the update, one after another."""
+    indices = shuffled_indices(key, agent.config.update_epochs, agent.config.num_minibatches, agent.config.batch_size)
+    learned = (state.params, state.opt_state)
+
+    def loss(params, minibatch):
+        logits, value = agent.network.apply(params, minibatch.obs)
+        coefficients = {"clip_eps": 0.2, "vf_coef": 0.5, "ent_coef": 0.01}
+        return pjp.ppo_loss(pjp.Categorical(logits=logits), value, minibatch, **coefficients)
+
+    step = jax.jit(functools.partial(update_minibatch, loss, agent.optimizer, jnp.float32(0.05)))
+    for chosen in indices[0, :count]:
+        learned, terms = step(learned, jax.tree.map(lambda x, chosen=chosen: x[chosen], batch))
+    return learned, terms
+
+
+def same(a, b):
+    return all(np.allclose(x, y, atol=1e-6) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def test_act_is_greedy_without_a_key_and_samples_with_one(env):

@@ -8,13 +8,14 @@ import scipy.stats
 from purejaxppo.config import PPOConfig
 from purejaxppo.types import Batch, LossTerms
 from purejaxppo.update import (
+    epochs_within_kl,
+    kl_is_within,
     learning_rate,
     make_optimizer,
     scale_by_given_rate,
     shuffled_indices,
     update_epoch,
     update_epochs,
-    update_epochs_within_kl,
     update_minibatch,
 )
 
@@ -22,7 +23,13 @@ EPOCHS, MINIBATCHES = 5, 2
 
 
 def terms_of(x, approx_kl=0.0):
-    return LossTerms(policy_loss=x, value_loss=2 * x, entropy=3 * x, approx_kl=approx_kl, clip_fraction=4 * x)
+    return LossTerms(
+        policy_loss=x, value_loss=2 * x, entropy=3 * x, approx_kl=approx_kl, mean_log_ratio=5 * x, clip_fraction=4 * x
+    )
+
+
+def within_kl(epoch, target, learned, indices):
+    return epochs_within_kl(epoch, lambda terms: kl_is_within(terms, target, "approx_kl"), learned, indices)
 
 
 def counting_epoch(kls, values):
@@ -45,7 +52,7 @@ def run_within(kls, target, values=None):
     kls = kls if kls.ndim == 2 else np.stack([kls, kls], axis=1)
     values = np.arange(2.0 * len(kls), dtype=np.float32).reshape(-1, 2) if values is None else values
     start = (jnp.float32(0), jnp.int32(0))
-    return update_epochs_within_kl(counting_epoch(kls, values), target, start, numbered(len(kls)))
+    return within_kl(counting_epoch(kls, values), target, start, numbered(len(kls)))
 
 
 def adam(param, gradients, rate, max_norm, eps=1e-5, first=0.9, second=0.999):
@@ -226,7 +233,7 @@ def test_an_epoch_steps_through_its_minibatches_in_turn():
         return (params.at[opt_state].set(minibatch.action), opt_state + 1), terms_of(minibatch.value.sum())
 
     batch = batch_of(1, samples=6)
-    (seen, _), terms = update_epoch(remember, (jnp.zeros((3, 2), jnp.int32), jnp.int32(0)), batch, indices)
+    (seen, _), terms = update_epoch(remember, batch, (jnp.zeros((3, 2), jnp.int32), jnp.int32(0)), indices)
     assert seen.tolist() == indices.tolist()
     np.testing.assert_allclose(terms.policy_loss, [batch.value[i].sum() for i in indices], rtol=1e-6)
 
@@ -285,9 +292,9 @@ def test_params_and_optimizer_state_stop_together():
     batch, indices = batch_of(2), shuffled_indices(jax.random.key(0), EPOCHS, MINIBATCHES, 24)
 
     def epoch(learned, chosen):
-        return update_epoch(step, learned, batch, chosen)
+        return update_epoch(step, batch, learned, chosen)
 
-    stopped, terms = jax.jit(lambda x: update_epochs_within_kl(epoch, 0.0, learned, x))(indices)
+    stopped, terms = jax.jit(lambda x: within_kl(epoch, 0.0, learned, x))(indices)
     one, expected = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices[:1])
     assert_equal_trees(stopped, one)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), terms, expected)
@@ -299,12 +306,12 @@ def test_an_infinite_target_is_no_target_bit_for_bit(traced):
     batch, indices = batch_of(3), shuffled_indices(jax.random.key(1), EPOCHS, MINIBATCHES, 24)
 
     def epoch(learned, chosen):
-        return update_epoch(step, learned, batch, chosen)
+        return update_epoch(step, batch, learned, chosen)
 
     if traced:
-        within = jax.jit(lambda target: update_epochs_within_kl(epoch, target, learned, indices))(jnp.inf)
+        within = jax.jit(lambda target: within_kl(epoch, target, learned, indices))(jnp.inf)
     else:
-        within = jax.jit(lambda x: update_epochs_within_kl(epoch, jnp.inf, learned, x))(indices)
+        within = jax.jit(lambda x: within_kl(epoch, jnp.inf, learned, x))(indices)
     plain = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices)
     assert float(jnp.abs(plain[0][0]["w"]).max()) > 0.1
     assert_equal_trees(within, plain)
