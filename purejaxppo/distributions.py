@@ -39,4 +39,5 @@ class Categorical(struct.PyTreeNode):
         """-sum_a p(a) log p(a), in nats; 0 log 0 is 0. -> [...]"""
         log_prob = jax.nn.log_softmax(self.logits)
         probability = jnp.exp(log_prob)
-        return -jnp.sum(jnp.where(probability > 0, probability * log_prob, 0.0), axis=-1)
+        # The inner where keeps 0 * -inf out of the gradient as well.
+        return -jnp.sum(probability * jnp.where(probability > 0, log_prob, 0.0), axis=-1)

@@ -57,7 +57,9 @@ def clip_fraction(ratio: jax.Array, clip_eps: float | jax.Array) -> jax.Array:
 
 def normalized_advantage(advantage: jax.Array) -> jax.Array:
     """(A - mean A) / (std A + 1e-8). [M] -> [M]"""
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    centred = advantage - jnp.mean(advantage)
+    centred = centred - jnp.mean(centred)  # equal advantages give 0, not the rounding of their mean over its own size
+    return centred / (jnp.sqrt(jnp.mean(jnp.square(centred))) + 1e-8)
 
 
 def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:

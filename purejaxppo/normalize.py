@@ -7,7 +7,7 @@ from purejaxppo.types import Moments, PyTree, RunnerState, Transition
 
 
 def init_moments(shape: tuple[int, ...]) -> Moments:
-    """Moments of no sample yet; normalising by them changes nothing."""
+    """Moments of no sample yet: mean 0, and a standard deviation that counts as 1."""
     return Moments(count=jnp.zeros(()), mean=jnp.zeros(shape), square_deviation=jnp.zeros(shape))
 
 

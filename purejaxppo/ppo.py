@@ -7,10 +7,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from purejaxppo.config import PPOConfig, check_float32, check_key
 from purejaxppo.distributions import Categorical
-from purejaxppo.envs.base import Box, Discrete, Environment
+from purejaxppo.envs.base import Box, Discrete, Environment, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae
 from purejaxppo.losses import explained_variance, ppo_loss
@@ -96,12 +97,16 @@ def make_ppo(
     Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
     """
     check_float32()
+    if not isinstance(config, PPOConfig):
+        raise PPOError(f"config = {config!r} is no PPOConfig; give PPOConfig(...)")
     if not isinstance(env, Environment):
         raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
     if not isinstance(env.action_space, Discrete):
         raise PPOError(f"{env.name} has the action space {env.action_space}; this release acts in Discrete spaces")
     if optimizer is not None:
-        _check_left_to_optimizer(config)
+        _check_optimizer(optimizer, config)
+    if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
+        raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
     agent = PPO(
         env=env,
         num_actions=env.action_space.n,
@@ -271,11 +276,15 @@ def _default_network(env: Environment, num_actions: int, config: PPOConfig) -> N
     return make_actor_critic(num_actions, obs_shape, config.hidden_sizes, config.activation)
 
 
-def _check_left_to_optimizer(config: PPOConfig) -> None:
+def _check_optimizer(optimizer: optax.GradientTransformation, config: PPOConfig) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise PPOError(f"optimizer = {optimizer!r} is no optax transformation; give one such as optax.adam(1e-3)")
     default = PPOConfig()
     for name in ("learning_rate", "anneal_lr", "adam_eps", "max_grad_norm"):
         value = getattr(config, name)
-        if isinstance(value, jax.Array) or value != getattr(default, name):
+        with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
+            differs = not isinstance(value, Tracer) and bool(jnp.any(jnp.asarray(value) != getattr(default, name)))
+        if differs:
             raise PPOError(
                 f"{name} = {value} would do nothing beside optimizer=...; set it in the optimizer, "
                 f"and leave the config's at {getattr(default, name)}"
@@ -286,10 +295,13 @@ def _check_network(agent: PPO) -> None:
     """Raises PPOError unless the network gives logits [..., n] and values [...]. Runs nothing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
-    params = jax.eval_shape(agent.network.init, key, obs)
+    params = traced("network.init", agent.network.init, key, obs)
     for lead in ((), (2,), (2, 3)):
         batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
-        logits, value = jax.eval_shape(agent.network.apply, params, batched)
+        outputs = traced("network.apply", agent.network.apply, params, batched)
+        if not isinstance(outputs, tuple) or len(outputs) != 2:
+            raise PPOError("network.apply has to return (logits, value)")
+        logits, value = outputs
         if logits.shape != (*lead, agent.num_actions) or value.shape != lead:
             raise PPOError(
                 f"for observations {batched.shape} the network returns logits {logits.shape} and values "

@@ -34,8 +34,8 @@ def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
 
 
 def learning_rate(config: PPOConfig, update: jax.Array) -> jax.Array:
-    """lr (1 - k / K) in update k of K, counted from 0; lr throughout without anneal_lr. -> []"""
-    remaining = 1.0 - update / config.num_updates if config.anneal_lr else 1.0
+    """lr (1 - k / K) in update k of K, counted from 0, and 0 beyond; lr throughout without anneal_lr. -> []"""
+    remaining = jnp.maximum(1.0 - update / config.num_updates, 0.0) if config.anneal_lr else 1.0
     return jnp.asarray(config.learning_rate * remaining, jnp.float32)
 
 

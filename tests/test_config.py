@@ -30,7 +30,22 @@ BAD = [
     *[(n, None) for n in NUMBERS if n != "target_kl"],
     *[(n, math.inf) for n in NUMBERS if n != "max_grad_norm"],
     *[(n, x) for n in ("gamma", "gae_lambda") for x in (1.0000001, 2, 99)],
-    *[("activation", x) for x in ("Tanh", "", "softmax", None, 1, True, math.nan, jnp.tanh, ("tanh",), ["tanh"])],
+    *[
+        ("activation", x)
+        for x in (
+            "Tanh",
+            "",
+            "softmax",
+            None,
+            1,
+            True,
+            math.nan,
+            jnp.tanh,
+            ("tanh",),
+            ["tanh"],
+            np.asarray(["tanh", "relu"]),
+        )
+    ],
     *[(n, x) for n in ("kl_stop", "kl_estimator") for x in ("tanh", "", None, 1, True, math.nan, ["epoch"])],
     *[("hidden_sizes", x) for x in (None, 64, "64", [64, 64], {64}, math.nan, True, range(2))],
     *[("hidden_sizes", (64, x)) for x in (0, -1, 1.5, math.nan, "64", None, True, (64,))],
@@ -108,6 +123,12 @@ def test_sizes_that_do_not_divide_name_those_that_do(num_envs, num_steps, num_mi
     assert tried == sorted(set(tried))
     assert nearest <= set(tried)
     assert all(batch % x == 0 for x in tried)
+
+
+def test_sizes_that_do_not_divide_are_answered_in_one_sentence():
+    assert refusal(num_envs=4, num_steps=125, num_minibatches=3) == (
+        "num_envs * num_steps = 500 does not divide into num_minibatches = 3; try 2, 4 or 5"
+    )
 
 
 @pytest.mark.timeout(20)
@@ -239,6 +260,16 @@ def test_a_vmapped_config_has_a_setting_for_each_run():
     configs = jax.tree.map(lambda *x: jnp.stack(x), *[PPOConfig(learning_rate=r, gamma=0.5) for r in (0.1, 0.2, 0.3)])
     assert configs.replace(vf_coef=1.0).gamma is configs.gamma
     np.testing.assert_allclose(jax.vmap(lambda c: c.learning_rate * c.gamma)(configs), [0.05, 0.1, 0.15], rtol=1e-6)
+
+
+def test_vmap_may_map_one_field_alone():
+    # in_axes is a config of None and 0, which are no hyperparameters: unflattening checks nothing.
+    axes = jax.tree_util.tree_map_with_path(
+        lambda path, _: 0 if path[0].name == "learning_rate" else None, PPOConfig(vf_coef=0.5)
+    )
+    configs = PPOConfig(vf_coef=0.5).replace(learning_rate=jnp.asarray([0.1, 0.2]))
+    got = jax.vmap(lambda config: config.learning_rate * config.vf_coef, (axes,))(configs)
+    np.testing.assert_allclose(got, [0.05, 0.1], rtol=1e-6)
 
 
 def test_grad_gives_the_slope_in_every_number():

@@ -43,6 +43,13 @@ def sample(logits, noise):
     return Categorical(logits).sample(noise)
 
 
+@jax.jit
+def every(logits, noise):
+    policy = Categorical(logits)
+    action = policy.sample(noise)
+    return action, policy.mode(), policy.log_prob(action), policy.entropy()
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_log_prob_agrees_with_scipy(size):
     logits = draw_logits(size, 50, size)
@@ -236,25 +243,17 @@ def test_huge_logits_stay_finite(sign):
 @pytest.mark.parametrize("axes", [(), (5,), (2, 3), (2, 1, 4)])
 def test_any_leading_axes_are_taken(axes):
     logits = jnp.asarray(draw_logits(120, *axes, 3))
-    policy, noise = Categorical(logits), Categorical.noise(jax.random.key(1), axes)
-    action = policy.sample(noise)
-    assert action.dtype == policy.mode().dtype == jnp.int32
-    assert action.shape == policy.mode().shape == policy.log_prob(action).shape == policy.entropy().shape == axes
-    flat = Categorical(logits.reshape(-1, 3))
-    assert action.ravel().tolist() == flat.sample(noise.ravel()).tolist()
-    np.testing.assert_allclose(policy.log_prob(action).ravel(), flat.log_prob(action.ravel()), rtol=1e-6)
-    np.testing.assert_allclose(policy.entropy().ravel(), flat.entropy(), rtol=1e-6)
+    noise = Categorical.noise(jax.random.key(1), axes)
+    got = every(logits, noise)
+    assert [x.dtype for x in got] == [jnp.int32, jnp.int32, jnp.float32, jnp.float32]
+    assert {x.shape for x in got} == {axes}
+    for x, flat in zip(got, every(logits.reshape(-1, 3), noise.ravel()), strict=True):
+        np.testing.assert_allclose(np.ravel(x), flat, rtol=1e-6)
 
 
 def test_vmap_agrees_with_leading_axes():
     logits, noise = jnp.asarray(draw_logits(130, 7, 4, 3)), Categorical.noise(jax.random.key(2), (7, 4))
-
-    def every(logits, noise):
-        policy = Categorical(logits)
-        action = policy.sample(noise)
-        return action, policy.mode(), policy.log_prob(action), policy.entropy()
-
-    for got, expected in zip(jax.vmap(jax.vmap(every))(logits, noise), every(logits, noise), strict=True):
+    for got, expected in zip(jax.jit(jax.vmap(jax.vmap(every)))(logits, noise), every(logits, noise), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 

@@ -122,7 +122,8 @@ def test_the_loss_and_its_gradients_agree_with_pytorch(clip_value, normalize_adv
     def loss(logits, value):
         return loss_of(x, logits, value, clip_value=clip_value, normalize_advantage=normalize_advantage, **options)
 
-    (got, terms), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x["logits"], x["value"])
+    value_and_grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (got, terms), gradients = value_and_grad(x["logits"], x["value"])
     np.testing.assert_allclose(got, x[case + "loss"], rtol=1e-5)
     for name in TERMS:
         np.testing.assert_allclose(getattr(terms, name), x[case + name], rtol=2e-5, err_msg=name)
@@ -138,9 +139,11 @@ def test_gradients_agree_with_finite_differences(clip_value, normalize_advantage
         x = dict(stored)
     with jax.enable_x64(True):
         check_grads(
-            lambda logits, value: loss_of(
-                x, logits, value, clip_value=clip_value, normalize_advantage=normalize_advantage
-            )[0],
+            jax.jit(
+                lambda logits, value: loss_of(
+                    x, logits, value, clip_value=clip_value, normalize_advantage=normalize_advantage
+                )[0]
+            ),
             (x["logits"].astype(np.float64), x["value"].astype(np.float64)),
             order=1,
             modes=("fwd", "rev"),
@@ -298,3 +301,8 @@ def test_explained_variance():
 def test_explained_variance_of_equal_targets_is_nan():
     assert np.isnan(explained_variance(jnp.full(4, 2.0), jnp.full(4, 2.0)))
     assert np.isnan(explained_variance(jnp.arange(4.0), jnp.full(4, 2.0)))
+
+
+@pytest.mark.parametrize("size", [100, 128, 1000])
+def test_equal_advantages_are_normalised_to_zero(size):
+    assert np.abs(normalized_advantage(jnp.full(size, 0.3))).max() < 1e-6

@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 import purejaxppo
-from purejaxppo.config import ACTIVATIONS
+from purejaxppo.config import CHOICES
 from purejaxppo.networks import make_actor_critic, orthogonal, orthonormal_columns
 from purejaxppo.types import PPOError
 
@@ -201,7 +201,7 @@ NUMPY_ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", CHOICES["activation"])
 def test_the_forward_pass_agrees_with_numpy(activation):
     net = cartpole_net(activation=activation, hidden_sizes=(16, 8))
     params = random_params(net)
@@ -213,7 +213,7 @@ def test_the_forward_pass_agrees_with_numpy(activation):
             x = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
             x = NUMPY_ACTIVATIONS[activation](x) if i < 2 else x
         expected.append(x)
-    logits, value = net.apply(params, jnp.asarray(obs))
+    logits, value = jax.jit(net.apply)(params, jnp.asarray(obs))
     np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value, expected[1][:, 0], rtol=1e-4, atol=1e-5)
 
@@ -224,10 +224,11 @@ def test_any_leading_axes_are_taken(obs_shape, axes):
     net = cartpole_net(obs_shape=obs_shape, num_actions=3, hidden_sizes=(8,))
     params = random_params(net, obs_shape)
     obs = jax.random.normal(jax.random.key(1), (*axes, *obs_shape))
-    logits, value = net.apply(params, obs)
+    apply = jax.jit(net.apply)
+    logits, value = apply(params, obs)
     assert (logits.shape, value.shape) == ((*axes, 3), axes)
     flat = obs.reshape(-1, *obs_shape)
-    one_by_one = [net.apply(params, x) for x in flat]
+    one_by_one = [apply(params, x) for x in flat]
     np.testing.assert_allclose(logits.reshape(-1, 3), np.stack([x for x, _ in one_by_one]), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(value.ravel(), np.stack([x for _, x in one_by_one]), rtol=1e-5, atol=1e-6)
 
@@ -249,6 +250,6 @@ def test_logits_have_no_gradient_in_the_critic_nor_the_value_in_the_actor():
     net = cartpole_net()
     params, obs = random_params(net), jnp.ones((3, 4))
     for output, own, other in ((0, "actor", "critic"), (1, "critic", "actor")):
-        slope = jax.grad(lambda p, i=output: net.apply(p, obs)[i].ravel()[0])(params)["params"]
+        slope = jax.jit(jax.grad(lambda p, i=output: net.apply(p, obs)[i].ravel()[0]))(params)["params"]
         assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(slope[other]))
         assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope[own]))

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import purejaxppo as pjp
-from purejaxppo.population.placement import describe_devices, make_spread, pad_seeds
+from purejaxppo.population.placement import describe_devices, in_turn, make_spread, pad_seeds, together
 from purejaxppo.population.statistics import iqm, iqm_interval
 from purejaxppo.population.train import evaluate_population, update_up_to
 
@@ -63,6 +63,18 @@ def test_spread_over_devices_is_vmap():
     x = jnp.arange(4.0 * len(devices)).reshape(-1, 2)
     spread = jax.jit(make_spread(lambda row, scale: scale * jnp.sum(row), devices, num_replicated=1))
     np.testing.assert_array_equal(spread(x, 3.0), 3.0 * x.sum(1))
+
+
+def test_seeds_in_turn_are_seeds_together():
+    devices = jax.local_devices()[:1]
+    x = jnp.arange(6.0).reshape(3, 2)
+
+    def fn(row, scale):
+        return scale * jnp.sum(row)
+
+    results = [make_spread(fn, devices, num_replicated=1, over_seeds=how)(x, 2.0) for how in (together, in_turn)]
+    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], 2.0 * x.sum(1))
 
 
 def test_padding_repeats_the_last_seed():

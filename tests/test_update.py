@@ -38,7 +38,8 @@ def counting_epoch(kls, values):
     def epoch(learned, indices):
         params, opt_state = learned
         number = indices[0, 0]
-        return (params + 1.0, opt_state + number), terms_of(jnp.asarray(values)[number], jnp.asarray(kls)[number])
+        value, kl = jnp.asarray(values)[number], jnp.asarray(kls)[number]
+        return (params + 1.0 + 0.0 * value[0], opt_state + number), terms_of(value, kl)  # NaN gives NaN
 
     return epoch
 

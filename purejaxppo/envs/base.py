@@ -1,7 +1,7 @@
 """The environment protocol: two pure functions, two spaces, and parameters that one can trace."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,10 +89,12 @@ def settle_step(step: StepFunction) -> StepFunction:
 
 
 def check_environment(env: Environment) -> None:
-    """Raises PPOError where reset and step disagree with each other or with the observation space. Runs nothing."""
+    """Raises PPOError where reset and step disagree with each other or with the spaces. Runs nothing."""
+    check_discrete(env.name, env.action_space)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    obs, state = jax.eval_shape(env.reset, key, env.params)
-    after = jax.eval_shape(env.step, key, state, jax.eval_shape(lambda: example_action(env.action_space)), env.params)
+    action = jax.eval_shape(lambda: example_action(env.action_space))
+    obs, state = traced(f"{env.name}: reset", env.reset, key, env.params)
+    after = traced(f"{env.name}: step", env.step, key, state, action, env.params)
     expected = env.observation_space.shape if isinstance(env.observation_space, Box) else ()
     for source, shape in (("reset", obs.shape), ("step", after.obs.shape)):
         if shape != expected:
@@ -112,6 +114,23 @@ def check_environment(env: Environment) -> None:
                 f"{env.name}: state{jax.tree_util.keystr(path)} is {x.dtype}{x.shape} from reset "
                 f"and {y.dtype}{y.shape} from step; return one shape and dtype"
             )
+
+
+def check_discrete(name: str, space: Space) -> None:
+    """Raises PPOError for a Discrete space without elements."""
+    if isinstance(space, Discrete) and (isinstance(space.n, bool) or not isinstance(space.n, int) or space.n < 1):
+        raise PPOError(f"{name}: Discrete(n={space.n!r}) needs a whole number of at least 1")
+
+
+def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """The shapes that a function of the caller's returns. Whatever it raises becomes one line that says where."""
+    try:
+        return jax.eval_shape(function, *args)
+    except PPOError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PPOError(f"{what} cannot be traced: {type(error).__name__}: {reason}") from error
 
 
 def example_action(space: Space) -> jax.Array:

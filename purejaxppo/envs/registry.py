@@ -105,6 +105,8 @@ def _from_gymnax(env: Any) -> Environment:
 
 def _from_object(env: Any) -> Environment:
     missing = [name for name in _OWN_PROTOCOL if not hasattr(env, name)]
+    if isinstance(env, type):
+        raise PPOError(f"{env.__name__} is a class; give an instance, {env.__name__}()")
     if missing:
         raise PPOError(
             f"{type(env).__name__} is no environment: it lacks {', '.join(missing)}; "
@@ -142,23 +144,28 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
     for name, value in changes.items():
         if name not in names:
             raise PPOError(unknown(f"parameter of {env.name}", name, names))
-        _check_parameter(env.name, name, value)
+        _check_parameter(env.name, name, value, getattr(params, name))
     params = params.replace(**changes)
-    if env.name.startswith("CartPole"):
+    if hasattr(params, "polemass_length") and changes.keys() & {"masscart", "masspole", "length"}:
         derived = {"total_mass": params.masscart + params.masspole, "polemass_length": params.masspole * params.length}
         params = params.replace(**{name: value for name, value in derived.items() if name not in changes})
     return params
 
 
-def _check_parameter(env_name: str, name: str, value: Any) -> None:
+def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None:
+    if np.shape(value) != np.shape(default):
+        raise PPOError(
+            f"{env_name}: {name} has shape {np.shape(value)}, and {np.shape(default)} is wanted; "
+            "for several values, vmap over a function that calls make_env with one"
+        )
     if isinstance(value, Tracer):
         return
-    try:
-        nan = bool(np.isnan(np.asarray(value, np.float64)).any())
-    except (TypeError, ValueError):
-        raise PPOError(f"{env_name}: {name} = {value!r} is not a number") from None
-    if nan:
+    if isinstance(value, str) or not np.issubdtype(np.asarray(value).dtype, np.number):
+        raise PPOError(f"{env_name}: {name} = {value!r} is not a number")
+    if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
+    if name == "max_steps_in_episode" and (value < 1 or value != int(value)):
+        raise PPOError(f"{env_name}: max_steps_in_episode = {value!r} is not a whole number of at least 1")
 
 
 def _plain_number(x: Any) -> Any:

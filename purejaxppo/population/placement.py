@@ -22,23 +22,46 @@ def describe_devices(num_seeds: int, devices: Sequence[Any]) -> str:
     return f"{seeds}, {at_most}{-(-num_seeds // used)} on each of {used} {kind}s"
 
 
-def make_spread(fn: Callable[..., Any], devices: Sequence[Any], num_replicated: int = 0) -> Callable[..., Any]:
-    """`fn` of one seed, for [S, ...] of them: vmapped on each device, the seeds dealt out evenly over the devices.
+OverSeeds = Callable[..., Any]  # (fn, num_replicated) -> fn of [S, ...] seeds and num_replicated shared arguments
+
+
+def together(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
+    """All seeds in step, by vmap: one program of S times the width."""
+
+    def all_at_once(*args: Any) -> Any:
+        num_mapped = len(args) - num_replicated
+        return jax.vmap(fn, in_axes=(0,) * num_mapped + (None,) * num_replicated)(*args)
+
+    return all_at_once
+
+
+def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
+    """One seed after another: for seeds that keep a core busy on their own, and need not wait for each other."""
+
+    def one_by_one(*args: Any) -> Any:
+        num_mapped = len(args) - num_replicated
+        return jax.lax.map(lambda mapped: fn(*mapped, *args[num_mapped:]), args[:num_mapped])
+
+    return one_by_one
+
+
+def make_spread(
+    fn: Callable[..., Any], devices: Sequence[Any], *, num_replicated: int = 0, over_seeds: OverSeeds = together
+) -> Callable[..., Any]:
+    """`fn` of one seed, for [S, ...] of them: dealt out evenly over the devices, and on each of them `over_seeds`.
 
     The last `num_replicated` arguments are the same for every seed. S has to divide by the number of devices.
     """
     mesh = Mesh(np.array(devices), ("seeds",))
-    over_seeds, everywhere = PartitionSpec("seeds"), PartitionSpec()
-
-    def on_one_device(*args: Any) -> Any:
-        seeds = len(args) - num_replicated
-        return jax.vmap(fn, in_axes=(0,) * seeds + (None,) * num_replicated)(*args)
+    by_seed, everywhere = PartitionSpec("seeds"), PartitionSpec()
 
     def spread(*args: Any) -> Any:
-        seeds = len(args) - num_replicated
-        in_specs = (over_seeds,) * seeds + (everywhere,) * num_replicated
+        in_specs = (by_seed,) * (len(args) - num_replicated) + (everywhere,) * num_replicated
         # No collective runs inside, so there is no replication to check.
-        return jax.shard_map(on_one_device, mesh=mesh, in_specs=in_specs, out_specs=over_seeds, check_vma=False)(*args)
+        on_each = jax.shard_map(
+            over_seeds(fn, num_replicated), mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False
+        )
+        return on_each(*args)
 
     return spread
 

@@ -1,7 +1,7 @@
 """Training a population: compiled chunks of updates over all seeds at once, with the host in between."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent, evaluate
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
 from purejaxppo.networks import NetworkLike
-from purejaxppo.population.placement import make_spread, pad_seeds
+from purejaxppo.population.placement import OverSeeds, in_turn, make_spread, pad_seeds, together
 from purejaxppo.ppo import make_ppo, seed_keys
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
@@ -67,7 +67,12 @@ def train_population(
     init = jax.jit(make_spread(agent.init, devices)).lower(keys).compile()
     runners = init(keys)
     advance = jax.jit(
-        make_spread(lambda runner, count: update_up_to(agent, runner, count, capacity), devices, num_replicated=1),
+        make_spread(
+            lambda runner, count: update_up_to(agent, runner, count, capacity),
+            devices,
+            num_replicated=1,
+            over_seeds=over_seeds(config, devices),
+        ),
         donate_argnums=0,
     )
     advance = advance.lower(runners, jnp.int32(0)).compile()
@@ -107,6 +112,11 @@ def make_agent(env: Environment, config: PPOConfig | FullBatchConfig, **parts: A
     if given:
         raise PPOError(f"{given[0]}=... does not go with FullBatchConfig, which has its own; leave it out")
     return make_full_batch_ppo(env, config)
+
+
+def over_seeds(config: PPOConfig | FullBatchConfig, devices: Sequence[Any]) -> OverSeeds:
+    """How the seeds of one device run: full-batch ones in turn on a CPU, all others together."""
+    return in_turn if isinstance(config, FullBatchConfig) and devices[0].platform == "cpu" else together
 
 
 def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:

@@ -28,10 +28,14 @@ class Preset:
 
 _FAST = PPOConfig(
     num_envs=16,
-    num_steps=128,
-    total_timesteps=204_800,
-    learning_rate=1e-3,
-    gae_lambda=0.95,
+    num_steps=32,
+    total_timesteps=120_000,
+    update_epochs=6,
+    num_minibatches=2,
+    learning_rate=3e-3,
+    gamma=0.98,
+    gae_lambda=0.9,
+    ent_coef=0.0,
     clip_value=False,
 )
 

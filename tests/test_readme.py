@@ -1,0 +1,42 @@
+"""Every Python snippet of the README runs as it stands, and its options and files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from purejaxppo import cli
+from purejaxppo.runs.presets import PRESETS, find_preset
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def first_words(snippet):
+    return re.sub(r"\W+", "-", next(line for line in snippet.splitlines()[2:] if line.strip()))[:40]
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [pytest.param(x, id=first_words(x), marks=[pytest.mark.slow] if "1024" in x else []) for x in SNIPPETS],
+)
+def test_the_snippet_runs(snippet, capsys):
+    exec(compile(snippet, "README.md", "exec"), {"__name__": "snippet"})
+
+
+def test_there_are_snippets():
+    assert len(SNIPPETS) >= 6
+
+
+def test_every_option_in_the_readme_exists():
+    _, commands = cli.make_parser(find_preset("fast"))
+    known = {option for action in commands["train"]._actions for option in action.option_strings}
+    _, commands = cli.make_parser(find_preset("keras"))
+    known |= {option for action in commands["train"]._actions for option in action.option_strings}
+    used = set(re.findall(r"(?<![\w-])(--[a-z][a-z.-]+)", README)) - {"--version"}
+    assert used <= known, used - known
+
+
+def test_every_preset_is_in_the_readme():
+    for name in PRESETS:
+        assert f"`{name}`" in README
