@@ -14,6 +14,7 @@ from purejaxppo.full_batch import (
     keras_adam,
     make_batch,
 )
+from purejaxppo.report.keras import PUBLISHED, RUN_AGAIN
 
 FIXTURE = Path(__file__).parent / "fixtures" / "keras_epoch.npz"
 # Absolute; two float32 renderings differ by what the script found between float32 and float64 (at most 1e-6), except
@@ -269,3 +270,17 @@ def test_parts_of_the_other_algorithm_are_refused():
         pjp.train_population(env, pjp.FullBatchConfig(), num_seeds=1, network=network)
     with pytest.raises(pjp.PPOError, match="Pendulum-v1 has the action space"):
         pjp.make_full_batch_ppo(pjp.make_env("Pendulum-v1"), pjp.FullBatchConfig())
+
+
+@pytest.mark.slow
+def test_64_seeds_learn_as_the_example_did():
+    """The example's published run, and a second one, lie within what 64 seeds do; the median is there by epoch 15."""
+    population = pjp.train_population(pjp.make_env("CartPole-v0"), pjp.FullBatchConfig(), num_seeds=64)
+    assert isinstance(population.metrics, pjp.FullBatchMetrics)
+    returns = np.asarray(population.metrics.epoch_return_mean)
+    for curve in (PUBLISHED, RUN_AGAIN):
+        assert np.all(returns.min(axis=0) <= np.array(curve) + 1)  # the published numbers are cut to whole ones
+        assert np.all(returns.max(axis=0) >= np.array(curve))
+    median = np.median(returns, axis=0)
+    assert np.argmax(median >= 190) + 1 <= 15
+    assert np.median(returns[:, -5:]) >= 190

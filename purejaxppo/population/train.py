@@ -71,7 +71,7 @@ def train_population(
             lambda runner, count: update_up_to(agent, runner, count, capacity),
             devices,
             num_replicated=1,
-            over_seeds=over_seeds(config, devices),
+            over_seeds=over_seeds(config, num_seeds, devices),
         ),
         donate_argnums=0,
     )
@@ -114,9 +114,13 @@ def make_agent(env: Environment, config: PPOConfig | FullBatchConfig, **parts: A
     return make_full_batch_ppo(env, config)
 
 
-def over_seeds(config: PPOConfig | FullBatchConfig, devices: Sequence[Any]) -> OverSeeds:
-    """How the seeds of one device run: full-batch ones in turn on a CPU, all others together."""
-    return in_turn if isinstance(config, FullBatchConfig) and devices[0].platform == "cpu" else together
+def over_seeds(config: PPOConfig | FullBatchConfig, num_seeds: int, devices: Sequence[Any]) -> OverSeeds:
+    """How the seeds of one device run: together, but on a CPU in turn if they are full-batch, or only one each.
+
+    A batch of one matrix product is slower there than the product itself.
+    """
+    alone = num_seeds <= len(devices) or isinstance(config, FullBatchConfig)
+    return in_turn if alone and devices[0].platform == "cpu" else together
 
 
 def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
