@@ -162,7 +162,8 @@ def unknown(what: str, name: str, valid: list[str]) -> str:
 
 def check_float32() -> None:
     """Raises PPOError under x64: the library computes in float32, and mixed programs would recompile or fail."""
-    if jax.config.jax_enable_x64:
+    settings: Any = jax.config  # its attributes are made at run time
+    if settings.jax_enable_x64:
         raise PPOError(
             'jax_enable_x64 is on, and this library computes in float32; jax.config.update("jax_enable_x64", False)'
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import jax
 
@@ -16,7 +17,8 @@ def use_all_cores() -> None:
 
     Without effect once JAX has started, or where `jax_num_cpu_devices` is set already.
     """
-    if jax.config.jax_num_cpu_devices < 0:
+    settings: Any = jax.config  # its attributes are made at run time
+    if settings.jax_num_cpu_devices < 0:
         with contextlib.suppress(RuntimeError):  # what JAX raises once it has started
             jax.config.update("jax_num_cpu_devices", cpu_cores())
 

@@ -135,4 +135,4 @@ def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
 
 def mean_where(applied: jax.Array, terms: LossTerms) -> LossTerms:
     """The mean over the minibatches that were applied; NaN if none was. applied and each term: one shape"""
-    return jax.tree.map(lambda x: jnp.sum(jnp.where(applied, x, 0.0)) / jnp.sum(applied), terms)
+    return jax.tree.map(lambda x: jnp.sum(x, where=applied) / jnp.sum(applied), terms)

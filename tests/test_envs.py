@@ -326,9 +326,37 @@ def test_an_unknown_parameter_is_refused_with_the_nearest():
     refused(["ChangedWalk", "limit"], pjp.make_env, walk_with(default_params=(1.0, 3.0)), limit=1.0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), jnp.array(jnp.nan), np.array([1.0, np.nan])])
+@pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), jnp.array(jnp.nan)])
 def test_a_parameter_that_is_nan_is_refused(value):
     refused(["CartPole-v1", "length", "NaN"], pjp.make_env, "CartPole-v1", length=value)
+
+
+@pytest.mark.parametrize("value", [[0.5, 1.0], np.array([0.5, 1.0]), jnp.array([0.5, 1.0])])
+def test_several_values_of_a_parameter_are_refused(value):
+    refused(["CartPole-v1", "length", "(2,)", "vmap"], pjp.make_env, "CartPole-v1", length=value)
+
+
+@pytest.mark.parametrize("value", [0, -3, 10.5])
+def test_an_impossible_time_limit_is_refused(value):
+    refused(["max_steps_in_episode", repr(value)], pjp.make_env, "CartPole-v1", max_steps_in_episode=value)
+
+
+def test_a_derived_parameter_that_was_given_is_kept():
+    env = pjp.make_env(pjp.make_env("CartPole-v1", total_mass=2.0), gravity=9.0)
+    assert (env.params.total_mass, env.params.gravity) == (2.0, 9.0)
+    assert pjp.make_env(env, masscart=3.0).params.total_mass == pytest.approx(3.1)
+
+
+def test_a_name_like_cartpole_is_no_cartpole():
+    assert pjp.make_env(walk_with(name="CartPole-mine"), limit=2.0).params.limit == 2.0
+
+
+def test_what_cannot_be_an_environment_is_refused_in_one_line():
+    refused(["Walk is a class", "Walk()"], pjp.make_env, Walk)
+    refused(["Discrete(n=0)"], pjp.make_env, walk_with(action_space=pjp.Discrete(0)))
+    refused(["Discrete(n=2.0)"], pjp.make_env, walk_with(action_space=pjp.Discrete(2.0)))
+    four_values = walk_with(step=lambda self, key, state, action, params: (jnp.zeros(1), state, 0.0, True))
+    refused(["step cannot be traced", "unpack"], pjp.make_env, four_values)
 
 
 def test_a_parameter_that_is_no_number_is_refused():

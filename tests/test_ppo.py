@@ -109,7 +109,7 @@ def test_five_learning_rates_compile_once(env):
     assert len(set(first_kernels)) == 5
 
 
-NUMBERS = [field.name for field in dataclasses.fields(pjp.PPOConfig) if field.metadata.get("pytree_node", True)]
+NUMBERS = [field.name for field in dataclasses.fields(pjp.PPOConfig) if not field.metadata.get("static")]
 
 
 def test_every_number_of_the_config_can_be_vmapped_over(env):
@@ -316,6 +316,42 @@ def test_an_optimizer_of_ones_own_is_used_and_its_rate_not_claimed(env):
     for a, b in zip(jax.tree.leaves(start.train_state.params), jax.tree.leaves(end.train_state.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isnan(metrics.learning_rate)
+
+
+def test_the_learning_rate_never_turns_negative():
+    beyond = learning_rate(SMALL, jnp.int32(SMALL.num_updates + 2))
+    assert float(beyond) == 0.0
+
+
+def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
+    def train(config, key):
+        return pjp.make_train(env, config, optimizer=optax.adam(1e-3))(key)
+
+    jax.eval_shape(train, SMALL, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"network": lambda x: x}, "has no init and apply"),
+        ({"network": pjp.Network(linear_init, lambda params, obs: obs @ params["policy"])}, "has to return"),
+        (
+            {"network": pjp.Network(linear_init, lambda params, obs: params["missing"])},
+            "network.apply cannot be traced",
+        ),
+        ({"optimizer": optax.adam}, "is no optax transformation"),
+        ({"optimizer": "adam"}, "is no optax transformation"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):
+    with pytest.raises(pjp.PPOError, match=said) as caught:
+        pjp.make_ppo(env, SMALL, **parts)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_of_another_kind_is_refused(env):
+    with pytest.raises(pjp.PPOError, match="is no PPOConfig"):
+        pjp.make_ppo(env, {"gamma": 0.9})
 
 
 def test_evaluate_counts_each_episode_once(env):
