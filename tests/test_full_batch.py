@@ -272,15 +272,25 @@ def test_parts_of_the_other_algorithm_are_refused():
         pjp.make_full_batch_ppo(pjp.make_env("Pendulum-v1"), pjp.FullBatchConfig())
 
 
+def epochs_outside(curve, returns):
+    """In how many epochs a curve [U] leaves the middle 90% of the seeds [S, U]."""
+    low, high = np.quantile(np.floor(returns), [0.05, 0.95], axis=0)
+    return int(np.sum((np.array(curve) < low) | (np.array(curve) > high)))
+
+
 @pytest.mark.slow
 def test_64_seeds_learn_as_the_example_did():
-    """The example's published run, and a second one, lie within what 64 seeds do; the median is there by epoch 15."""
+    """The median is there by epoch 15, and the example's two runs are as ordinary as the seeds themselves.
+
+    Of 30 epochs, any run leaves the middle 90% of the others in some. Neither run does so in more than 95% of the
+    seeds do. What the example printed is cut to whole numbers, so the seeds' returns are too.
+    """
     population = pjp.train_population(pjp.make_env("CartPole-v0"), pjp.FullBatchConfig(), num_seeds=64)
     assert isinstance(population.metrics, pjp.FullBatchMetrics)
     returns = np.asarray(population.metrics.epoch_return_mean)
-    for curve in (PUBLISHED, RUN_AGAIN):
-        assert np.all(returns.min(axis=0) <= np.array(curve) + 1)  # the published numbers are cut to whole ones
-        assert np.all(returns.max(axis=0) >= np.array(curve))
+    usual = np.quantile([epochs_outside(np.floor(seed), returns) for seed in returns], 0.95)
+    assert epochs_outside(PUBLISHED, returns) <= usual < 15
+    assert epochs_outside(RUN_AGAIN, returns) <= usual
     median = np.median(returns, axis=0)
     assert np.argmax(median >= 190) + 1 <= 15
     assert np.median(returns[:, -5:]) >= 190
