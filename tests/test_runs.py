@@ -12,10 +12,11 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo import cli
+from purejaxppo.population.train import evaluate_population
 from purejaxppo.runs.checkpoint import load_tree, save_tree
 from purejaxppo.runs.folder import make_run_folder, read_metrics, write_json, write_metrics, write_whole
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import spec_from_json, spec_to_json
+from purejaxppo.runs.train import EVALUATION_EPISODES, EVALUATION_SEED, spec_from_json, spec_to_json
 from purejaxppo.types import Metrics
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
@@ -86,11 +87,15 @@ def test_without_a_terminal_there_are_no_control_characters(run):
 
 
 def test_a_run_is_loaded_as_it_was(run):
+    """The loaded policies play as the summary says. To the bit they are only on as many devices as the run had."""
     folder, _ = run
     loaded = pjp.load_run(folder)
-    population = pjp.train_population(pjp.make_env("CartPole-v1"), loaded.config, num_seeds=3)
-    for a, b in zip(jax.tree.leaves(loaded.train_state), jax.tree.leaves(population.runners.train_state), strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(loaded.train_state.update, [19, 19, 19])
+    np.testing.assert_array_equal(jax.random.key_data(loaded.runners.key), jax.random.key_data(pjp.seed_keys(0, 3)))
+    returns, _ = evaluate_population(
+        loaded.agent, loaded.train_state, num_episodes=EVALUATION_EPISODES, seed=EVALUATION_SEED
+    )
+    np.testing.assert_allclose(returns.mean(axis=1), loaded.summary["final_return_per_seed"], rtol=0.02)
     one = jax.tree.map(lambda x: x[1], loaded.train_state)
     assert int(loaded.agent.act(one, jnp.zeros(4))) in (0, 1)
     returns, _ = pjp.evaluate(loaded.agent, one, jax.random.key(0), num_episodes=4)

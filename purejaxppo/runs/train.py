@@ -42,7 +42,7 @@ ALGORITHMS = {PPOConfig: "ppo", FullBatchConfig: "full-batch-ppo"}
 METRICS = {PPOConfig: Metrics, FullBatchConfig: FullBatchMetrics}
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
-_EVALUATION_SEED = 1_000_003  # added to the run's: evaluation never plays on the keys of training
+EVALUATION_SEED = 1_000_003  # added to the run's: evaluation never plays on the keys of training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def train_run(spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None])
         population.agent,
         population.runners.train_state,
         num_episodes=EVALUATION_EPISODES,
-        seed=spec.seed + _EVALUATION_SEED,
+        seed=spec.seed + EVALUATION_SEED,
     )
     summary = summarise(spec, population, returns)
     write_json(folder / "summary.json", summary)
@@ -166,7 +166,7 @@ def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
     last = jax.tree.map(lambda x: x[0], runners)
     states = {"before": agent.init(last.key).train_state, **finished.kept, "after": last.train_state}
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states.values())
-    key = seed_keys(finished.spec.seed + _EVALUATION_SEED, 1)[0]
+    key = seed_keys(finished.spec.seed + EVALUATION_SEED, 1)[0]
     return dict(zip(states, record_episodes(agent, stacked, key), strict=True))
 
 
