@@ -44,8 +44,13 @@ def static(default: Any) -> Any:
 class Config:
     """A frozen dataclass that is a pytree: static fields are structure, the others leaves.
 
-    A subclass checks itself when it is made. Unflattening does not: what it is given need not be numbers.
+    Every subclass has the sizes of a run, and from here what follows of them. It checks itself when it is made.
+    Unflattening does not: what it is given need not be numbers.
     """
+
+    num_envs: int = static(1)  # B
+    num_steps: int = static(1)  # T, of one rollout
+    total_timesteps: int = static(1)  # of the whole run
 
     def __init_subclass__(cls) -> None:
         def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -74,6 +79,21 @@ class Config:
             if name not in names:
                 raise PPOError(unknown(f"{type(self).__name__} field", name, names))
         return dataclasses.replace(self, **changes)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one rollout, T * B."""
+        return int(self.num_envs) * int(self.num_steps)
+
+    @property
+    def num_updates(self) -> int:
+        """Rollouts of the whole run, K."""
+        return int(self.total_timesteps) // self.batch_size
+
+    @property
+    def actual_timesteps(self) -> int:
+        """Environment steps that the run takes: `total_timesteps`, rounded down to whole rollouts."""
+        return self.num_updates * self.batch_size
 
     @classmethod
     def _names(cls, static: bool) -> tuple[str, ...]:
@@ -119,21 +139,6 @@ class PPOConfig(Config):
         check_fields(self)
         check_total(int(self.total_timesteps), self.batch_size)
         check_divisions(self.batch_size, int(self.num_minibatches))
-
-    @property
-    def batch_size(self) -> int:
-        """Samples of one rollout, T * B."""
-        return int(self.num_envs) * int(self.num_steps)
-
-    @property
-    def num_updates(self) -> int:
-        """Rollouts of the whole run, K."""
-        return int(self.total_timesteps) // self.batch_size
-
-    @property
-    def actual_timesteps(self) -> int:
-        """Environment steps that the run takes: `total_timesteps`, rounded down to whole rollouts."""
-        return self.num_updates * self.batch_size
 
 
 def check_fields(config: Any) -> None:

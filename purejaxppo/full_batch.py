@@ -48,21 +48,6 @@ class FullBatchConfig(Config):
         check_fields(self)
         check_total(int(self.total_timesteps), self.batch_size)
 
-    @property
-    def batch_size(self) -> int:
-        """Samples of one update, T * B."""
-        return int(self.num_envs) * int(self.num_steps)
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return int(self.total_timesteps) // self.batch_size
-
-    @property
-    def actual_timesteps(self) -> int:
-        """Environment steps that the run takes: `total_timesteps`, rounded down to whole updates."""
-        return self.num_updates * self.batch_size
-
 
 class FullBatchMetrics(Metrics):
     """Metrics, and what the Keras example prints. The losses are those of the last iteration."""
