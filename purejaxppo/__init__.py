@@ -9,10 +9,12 @@ from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPP
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
-from purejaxppo.population.train import Population, Progress, train_population
+from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.sweep import draw_points, log_uniform, uniform
+from purejaxppo.population.train import Progress, open_population, train_population
 from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.rollout import rollout
-from purejaxppo.runs.train import LoadedRun, load_run
+from purejaxppo.runs.train import LoadedRun, load_run, load_sweep
 from purejaxppo.types import (
     Batch,
     EpisodeState,
@@ -50,22 +52,28 @@ __all__ = [
     "Progress",
     "RunnerState",
     "Step",
+    "Sweep",
     "TrainState",
     "Transition",
+    "draw_points",
     "env_names",
     "evaluate",
     "gae",
     "load_run",
+    "load_sweep",
+    "log_uniform",
     "make_env",
     "make_full_batch_ppo",
     "make_ppo",
     "make_train",
+    "open_population",
     "ppo_loss",
     "record_episodes",
     "reward_to_go",
     "rollout",
     "seed_keys",
     "train_population",
+    "uniform",
     "update_many",
     "use_all_cores",
 ]

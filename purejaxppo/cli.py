@@ -15,11 +15,29 @@ from purejaxppo import __version__
 from purejaxppo.config import unknown
 from purejaxppo.envs import env_names, make_env
 from purejaxppo.full_batch import FullBatchMetrics
-from purejaxppo.population.train import make_agent
+from purejaxppo.population.memory import describe_plan, parse_bytes
+from purejaxppo.population.placement import PLACEMENTS
+from purejaxppo.population.program import make_agent
+from purejaxppo.population.sweep import ENV, Domain, at_point, draw_points, log_uniform, make_points, uniform
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
-from purejaxppo.runs.train import FinishedRun, RunSpec, film_episodes, plan, table, train_run
+from purejaxppo.runs.train import (
+    FinishedRun,
+    FinishedSweep,
+    RunSpec,
+    film_episodes,
+    is_finished,
+    load_spec,
+    plan,
+    show_value,
+    sweep_rows,
+    sweep_table,
+    table,
+    train_run,
+)
 from purejaxppo.types import PPOError
+
+COMPARED = 6  # settings in the curves of a sweep
 
 # What each option of --config.* means; the defaults are the preset's.
 _CONFIG_HELP = {
@@ -102,29 +120,61 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser).add_parser
     commands = {
         "train": add("train", help="train a population of seeds, and write its run folder", formatter_class=_wide),
+        "sweep": add("sweep", help="train settings beside each other, each with seeds", formatter_class=_wide),
         "envs": add("envs", help="list the environments"),
     }
-    _add_train_options(commands["train"], preset)
-    commands["train"].set_defaults(run=train)
+    _add_sweep_options(commands["sweep"])
+    for name in ("train", "sweep"):
+        _add_run_options(commands[name], preset)
+        commands[name].set_defaults(run=train)
     commands["envs"].set_defaults(run=envs)
     return parser, commands
 
 
 def train(options: argparse.Namespace) -> int:
-    """purejaxppo train"""
+    """purejaxppo train, purejaxppo sweep"""
+    spec, folder = resumed(options) if options.resume else started(options)
+
+    from purejaxppo.runs.console import make_view, print_rows, print_table
+
+    console = Console(quiet=options.quiet)
+    if options.resume and is_finished(folder):
+        console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
+        return 0
+    console.print(plan(spec), highlight=False, soft_wrap=True)
+    with make_view(console, spec) as view:
+        finished = train_run(
+            spec,
+            folder,
+            view,
+            memory_limit=options.memory_limit,
+            on_plan=lambda memory: view.say(describe_plan(memory)),
+        )
+    if isinstance(finished, FinishedSweep):
+        write_sweep_pictures(finished, folder)
+        print_rows(console, sweep_rows(finished))
+        print_table(console, sweep_table(finished, folder))
+    else:
+        write_pictures(finished, folder)
+        print_table(console, table(finished, folder))
+    return 0
+
+
+def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
+    """A new run and its empty folder."""
     spec = make_spec(options)
     folder = options.out or Path("runs") / f"{spec.env}-{time.strftime('%Y%m%d-%H%M%S')}"
     make_run_folder(folder)
+    return spec, folder
 
-    from purejaxppo.runs.console import make_view, print_table
 
-    console = Console(quiet=options.quiet)
-    console.print(plan(spec), highlight=False, soft_wrap=True)
-    with make_view(console, spec.config) as view:
-        finished = train_run(spec, folder, view)
-    write_pictures(finished, folder)
-    print_table(console, table(finished, folder))
-    return 0
+def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
+    """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
+    with_it = ("command", "run", "resume", "quiet", "memory_limit", "seed", "random_seed")
+    for name, value in vars(options).items():
+        if name not in with_it and value is not None:
+            raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
+    return load_spec(options.resume), options.resume
 
 
 def envs(options: argparse.Namespace) -> int:
@@ -142,7 +192,10 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     chosen = {field.name: getattr(options, f"config.{field.name}") for field in dataclasses.fields(preset.config)}
     config = preset.config.replace(**{name: value for name, value in chosen.items() if value is not None})
     env_name, env_params = options.env or preset.env, dict(options.env_param or [])
-    make_agent(make_env(env_name, **env_params), config)  # refuses here, before there is a folder
+    env = make_env(env_name, **env_params)
+    points = make_points(env, config, read_sweep(options)) if options.command == "sweep" else None
+    for point in points or [{}]:
+        make_agent(*at_point(env, config, point))  # refuses here, before there is a folder
     return RunSpec(
         env=env_name,
         env_params=env_params,
@@ -150,7 +203,22 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
         num_seeds=options.seeds or preset.num_seeds,
         seed=options.seed,
         preset=preset_name,
+        sweep=None if points is None else tuple(points),
+        placement=options.placement or "seeds",
     )
+
+
+def read_sweep(options: argparse.Namespace) -> dict[str, Any] | list[dict[str, Any]]:
+    """The grid of the --over options, or with --random that many points drawn from them."""
+    if not options.over:
+        raise PPOError("a sweep needs --over NAME=VALUES, such as --over learning-rate=1e-4,3e-4")
+    space: dict[str, Domain] = dict(options.over)
+    if options.random is not None:
+        return draw_points(options.random, space, options.random_seed)
+    for name, domain in space.items():
+        if not isinstance(domain, list):
+            raise PPOError(f"--over {name} is a range to draw from; say how many settings to draw with --random N")
+    return space
 
 
 def default_preset(env_name: str | None) -> str:
@@ -178,11 +246,43 @@ def write_pictures(finished: FinishedRun, folder: Path) -> None:
             film_episode(env, episode, folder / f"{name}.gif")
 
 
+def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
+    """sweep.png, the final returns by setting, and curves.png of the best settings."""
+    from purejaxppo.report import plot_comparison, plot_sweep
+
+    sweep, env = finished.sweep, finished.spec.env
+    solved_at = SOLVED_AT.get(env)
+    plot_sweep(sweep.points, list(sweep.final_returns()), folder / "sweep.png", title=env, solved_at=solved_at)
+    curves = [
+        (
+            ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in row.point.items()),
+            np.asarray(sweep[row.setting].column("timesteps"))[0],
+            np.asarray(sweep[row.setting].column("episode_return_mean")),
+        )
+        for row in sweep.table()[:COMPARED]
+    ]
+    plot_comparison(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
+
+
 def _wide(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=38, width=110)
 
 
-def _add_train_options(parser: Parser, preset: Preset) -> None:
+def _add_sweep_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--over",
+        metavar="NAME=VALUES",
+        action="append",
+        type=_domain,
+        help="values of a hyperparameter or environment parameter: learning-rate=1e-4,3e-4  hidden-sizes=64x64,128  "
+        "env.length=0.5,1; or a range for --random: learning-rate=log:1e-5:1e-2  gamma=uniform:0.9:0.999. "
+        "Several make a grid",
+    )
+    parser.add_argument("--random", metavar="N", type=_whole(1), help="draw N settings instead of the whole grid")
+    parser.add_argument("--random-seed", metavar="N", type=_whole(0), default=0, help="of the draw (default 0)")
+
+
+def _add_run_options(parser: Parser, preset: Preset) -> None:
     presets = "; ".join(f"{name}: {entry.summary}" for name, entry in PRESETS.items())
     parser.add_argument(
         "--preset",
@@ -198,6 +298,21 @@ def _add_train_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument("--seeds", metavar="N", type=_whole(1), help="seeds, trained together; the preset's by default")
     parser.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="the seed of them all (default 0)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="run folder (default runs/ENV-DATE-TIME)")
+    parser.add_argument(
+        "--resume", metavar="FOLDER", type=Path, help="go on with an interrupted run; what is finished stays"
+    )
+    parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        type=_size,
+        help="4GiB, 500MB, ...; more seeds than fit are trained in chunks (default 90%% of what is free)",
+    )
+    parser.add_argument(
+        "--placement",
+        metavar="NAME",
+        type=_choice(PLACEMENTS),
+        help="seeds: the runs spread over the devices (default); data: the environments of each run",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     group = parser.add_argument_group("hyperparameters, the preset's by default")
     for field in dataclasses.fields(preset.config):
@@ -239,6 +354,22 @@ def _whole(least: int) -> Callable[[str], int]:
     return read
 
 
+def _choice(names: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r} is unknown; take one of {', '.join(names)}")
+        return text
+
+    return read
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_bytes(int(text) if text.isdecimal() else text)
+    except PPOError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
@@ -247,6 +378,34 @@ def _switch(text: str) -> bool:
 
 def _sizes(text: str) -> tuple[int, ...]:
     return tuple(_whole(1)(part) for part in text.split(",") if part)
+
+
+def _domain(text: str) -> tuple[str, Domain]:
+    """NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH or NAME=uniform:LOW:HIGH"""
+    name, equals, values = text.partition("=")
+    if not equals or not values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUES")
+    ranges = {"log": log_uniform, "uniform": uniform}
+    kind, *bounds = values.split(":")
+    if bounds and (kind not in ranges or len(bounds) != 2):
+        raise argparse.ArgumentTypeError(f"{values!r} is no range; give log:LOW:HIGH or uniform:LOW:HIGH")
+    try:
+        domain = ranges[kind](*map(_number, bounds)) if bounds else [_value(value) for value in values.split(",")]
+    except PPOError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name.replace("-", "_"), domain
+
+
+def _value(text: str) -> Any:
+    """A value of a sweep: a switch, a whole number, a number, sizes as 64x64, or a name."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, float, lambda text: tuple(map(int, text.split("x")))):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _assignment(text: str) -> tuple[str, float]:

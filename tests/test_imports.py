@@ -13,6 +13,7 @@ ORDER = [
     "types",
     "config",
     "devices",
+    "storage",
     "distributions",
     "networks",
     "normalize",

@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.population.placement import describe_devices, in_turn, make_spread, pad_seeds, together
-from purejaxppo.population.statistics import iqm, iqm_interval
-from purejaxppo.population.train import evaluate_population, update_up_to
+from purejaxppo.population.program import update_up_to
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 5)
 
@@ -116,34 +114,6 @@ def test_describe_devices_counts_what_is_used():
 def test_a_wrong_number_of_seeds_is_refused(env, num_seeds):
     with pytest.raises(pjp.PPOError, match="num_seeds = "):
         pjp.train_population(env, SMALL, num_seeds=num_seeds)
-
-
-def test_iqm_and_its_interval():
-    scores = np.random.default_rng(0).normal(10.0, 2.0, size=40)
-    middle = np.sort(scores)[10:30]
-    assert iqm(scores) == pytest.approx(middle.mean())
-    interval = iqm_interval(scores)
-    reference = stats.bootstrap(
-        (scores,),
-        lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert interval.low == pytest.approx(reference.low, abs=0.1)
-    assert interval.high == pytest.approx(reference.high, abs=0.1)
-    assert interval.low < interval.estimate < interval.high
-    assert np.isnan(iqm_interval(np.array([3.0])).low)
-    assert iqm_interval(np.full(8, 500.0)) == (500.0, 500.0, 500.0)
-
-
-def test_the_population_is_evaluated_seed_by_seed(env):
-    agent = pjp.make_ppo(env, SMALL)
-    states = jax.jit(jax.vmap(agent.init))(pjp.seed_keys(0, 3)).train_state
-    returns, lengths = evaluate_population(agent, states, num_episodes=8, seed=9)
-    assert returns.shape == lengths.shape == (3, 8)
-    for i, key in enumerate(pjp.seed_keys(9, 3)):
-        alone, _ = pjp.evaluate(agent, jax.tree.map(lambda x, i=i: x[i], states), key, 8)
-        np.testing.assert_array_equal(returns[i], alone)
 
 
 @pytest.mark.parametrize("num_seeds", [256])

@@ -12,11 +12,11 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo import cli
-from purejaxppo.population.train import evaluate_population
-from purejaxppo.runs.checkpoint import load_tree, save_tree
-from purejaxppo.runs.folder import make_run_folder, read_metrics, write_json, write_metrics, write_whole
+from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.runs.folder import make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import EVALUATION_EPISODES, EVALUATION_SEED, spec_from_json, spec_to_json
+from purejaxppo.runs.train import EVALUATION_EPISODES, spec_from_json, spec_to_json
+from purejaxppo.storage import load_tree, save_tree, write_json, write_whole
 from purejaxppo.types import Metrics
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
@@ -60,7 +60,10 @@ def test_the_run_folder_is_that_of_the_contract(run):
 
 def test_the_metrics_are_the_same_in_both_files(run):
     folder, _ = run
-    metrics = read_metrics(folder)
+    metrics = pjp.load_run(folder).metrics
+    with np.load(folder / "metrics.npz") as arrays:
+        for name, value in vars(metrics).items():
+            np.testing.assert_array_equal(arrays[name], value)
     assert metrics.entropy.shape == (3, 19)
     rows = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     assert rows.shape == (3 * 19,)
@@ -92,8 +95,9 @@ def test_a_run_is_loaded_as_it_was(run):
     loaded = pjp.load_run(folder)
     np.testing.assert_array_equal(loaded.train_state.update, [19, 19, 19])
     np.testing.assert_array_equal(jax.random.key_data(loaded.runners.key), jax.random.key_data(pjp.seed_keys(0, 3)))
-    returns, _ = evaluate_population(
-        loaded.agent, loaded.train_state, num_episodes=EVALUATION_EPISODES, seed=EVALUATION_SEED
+    keys = pjp.seed_keys(EVALUATION_SEED, 3)
+    returns, _ = jax.vmap(lambda state, key: pjp.evaluate(loaded.agent, state, key, EVALUATION_EPISODES))(
+        loaded.train_state, keys
     )
     np.testing.assert_allclose(returns.mean(axis=1), loaded.summary["final_return_per_seed"], rtol=0.02)
     one = jax.tree.map(lambda x: x[1], loaded.train_state)
@@ -225,7 +229,7 @@ def test_a_long_csv_has_quantiles_over_seeds(tmp_path, monkeypatch):
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     values[:, 2] = np.nan
     fields = Metrics.__dataclass_fields__
-    write_metrics(tmp_path, Metrics(**dict.fromkeys(fields, values)))
+    write_metrics(tmp_path, list(fields), lambda name: values)
     rows = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True)
     assert rows.shape == (3,)
     np.testing.assert_allclose(rows["entropy_q50"], [4.5, 5.5, np.nan])

@@ -1,25 +1,41 @@
-"""Where the seeds of a population run: spread evenly over every device of this process."""
+"""Where a population runs: its members spread over the devices of a process, or each run spread over all of them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from purejaxppo.types import PyTree
+from purejaxppo.networks import Network
+from purejaxppo.ppo import PPO
+from purejaxppo.types import PPOError, PyTree, RunnerState
+
+PLACEMENTS = ("seeds", "data")
+_SEEDS, _DATA = "seeds", "data"  # axes of the two meshes
 
 
-def describe_devices(num_seeds: int, devices: Sequence[Any]) -> str:
-    """For people: how many seeds run where."""
-    used = min(num_seeds, len(devices))
-    kind = devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
-    seeds = f"{num_seeds} seed{'s' if num_seeds > 1 else ''}"
+def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed") -> str:
+    """For people: how many seeds, or runs, are where."""
+    used = min(num_members, len(devices))
+    members = f"{num_members} {what}{'s' if num_members > 1 else ''}"
     if used == 1:
-        return f"{seeds} on 1 {kind}"
-    at_most = "up to " if num_seeds % used else ""
-    return f"{seeds}, {at_most}{-(-num_seeds // used)} on each of {used} {kind}s"
+        return f"{members} on 1 {device_kind(devices)}"
+    at_most = "up to " if num_members % used else ""
+    return f"{members}, {at_most}{-(-num_members // used)} on each of {used} {device_kind(devices)}s"
+
+
+def describe_sharing(num_runs: int, devices: Sequence[Any]) -> str:
+    """For people: as `describe_devices`, where each run is on all of them."""
+    runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
+    return f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
+
+
+def device_kind(devices: Sequence[Any]) -> str:
+    """What people call such a device."""
+    return devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
 
 
 OverSeeds = Callable[..., Any]  # (fn, num_replicated) -> fn of [S, ...] seeds and num_replicated shared arguments
@@ -52,8 +68,8 @@ def make_spread(
 
     The last `num_replicated` arguments are the same for every seed. S has to divide by the number of devices.
     """
-    mesh = Mesh(np.array(devices), ("seeds",))
-    by_seed, everywhere = PartitionSpec("seeds"), PartitionSpec()
+    mesh = Mesh(np.array(devices), (_SEEDS,))
+    by_seed, everywhere = PartitionSpec(_SEEDS), PartitionSpec()
 
     def spread(*args: Any) -> Any:
         in_specs = (by_seed,) * (len(args) - num_replicated) + (everywhere,) * num_replicated
@@ -66,6 +82,12 @@ def make_spread(
     return spread
 
 
+def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
+    """How arrays [S, ...] lie that are dealt out over the devices, and those that each device has."""
+    mesh = Mesh(np.array(devices), (_SEEDS,))
+    return NamedSharding(mesh, PartitionSpec(_SEEDS)), NamedSharding(mesh, PartitionSpec())
+
+
 def pad_seeds(x: PyTree, multiple: int) -> PyTree:
     """Repeats the last seed until the leading axis divides by `multiple`. [S, ...] -> [S', ...]"""
 
@@ -74,3 +96,51 @@ def pad_seeds(x: PyTree, multiple: int) -> PyTree:
         return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing else leaf
 
     return jax.tree.map(pad, x)
+
+
+def data_mesh(devices: Sequence[Any]) -> Mesh:
+    """The devices that share the environments of each run."""
+    return Mesh(np.array(devices), (_DATA,))
+
+
+def check_data_placement(agent: Any, num_devices: int) -> None:
+    """Raises PPOError for an agent whose runs do not divide over the devices."""
+    if not isinstance(agent, PPO):
+        raise PPOError('placement = "data" spreads the minibatches of PPOConfig; for FullBatchConfig leave it out')
+    config = agent.config
+    for name, size in (
+        ("num_envs", config.num_envs),
+        ("the minibatch, num_envs * num_steps / num_minibatches", config.batch_size // config.num_minibatches),
+    ):
+        if size % num_devices:
+            raise PPOError(
+                f'placement = "data": {name} = {size} does not divide over {num_devices} devices; '
+                f"give a multiple of {num_devices}"
+            )
+
+
+def share_work(agent: PPO, mesh: Mesh) -> PPO:
+    """The agent whose network asks for its observations by devices: environments [B], steps [T, B], samples [M].
+
+    The parameters lie on every device, so the compiler has each device act for its environments and differentiate its
+    part of a minibatch, and adds up what the parts say: the gradient, and the mean and deviation of the advantages.
+    Numbers are as on one device, up to the order of the sums.
+    """
+    num_axes = len(jax.eval_shape(agent.env.reset, jax.random.key(0), agent.env.params)[0].shape)
+
+    def apply(params: PyTree, obs: PyTree) -> Any:
+        lead = obs.ndim - num_axes
+        if lead == 0:
+            return agent.network.apply(params, obs)
+        spec = PartitionSpec(*[None] * (lead - 1), _DATA)
+        return agent.network.apply(params, jax.lax.with_sharding_constraint(obs, NamedSharding(mesh, spec)))
+
+    return dataclasses.replace(agent, network=Network(agent.network.init, apply))
+
+
+def runner_shardings(mesh: Mesh, runners: RunnerState) -> RunnerState:
+    """How the states of S runs lie: environments [S, B, ...] by devices, what is learned on every device."""
+    by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, _DATA)), NamedSharding(mesh, PartitionSpec())
+    shardings = jax.tree.map(lambda _: everywhere, runners)
+    of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ("env_state", "obs", "episode")}
+    return shardings.replace(**of_envs)

@@ -1,9 +1,15 @@
 """Aggregates over seeds, with intervals (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice")."""
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from purejaxppo.types import PPOError
+
+BLOCK = 2**17  # runs drawn at a time: the memory of a bootstrap does not grow with its resamples
 
 
 class Interval(NamedTuple):
@@ -14,17 +20,154 @@ class Interval(NamedTuple):
     high: float
 
 
+class Aggregates(NamedTuple):
+    """What the runs of a population, or of several settings or tasks, come to (Agarwal et al. 2021, section 4.3)."""
+
+    iqm: Interval
+    mean: Interval
+    median: Interval
+    optimality_gap: Interval  # in units of return; NaN without a target
+
+
 def iqm(scores: np.ndarray) -> float:
     """Interquartile mean: the mean of the middle half. [S] -> scalar"""
     return float(stats.trim_mean(scores, 0.25))
 
 
 def iqm_interval(scores: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
-    """The IQM over seeds with its percentile-bootstrap interval. [S] -> Interval"""
-    estimate = iqm(scores)
-    if len(scores) < 2:
-        return Interval(estimate, float("nan"), float("nan"))
-    indices = np.random.default_rng(seed).integers(len(scores), size=(num_resamples, len(scores)))
-    resampled = stats.trim_mean(np.asarray(scores)[indices], 0.25, axis=1)
+    """The IQM over seeds with its percentile-bootstrap interval; NaN with a NaN among the scores. [S] -> Interval"""
+    scores = np.asarray(scores, np.float64)
+    if len(scores) < 2 or not np.isfinite(scores).all():
+        return Interval(iqm(scores), math.nan, math.nan)
+    return aggregate(scores, num_resamples=num_resamples, seed=seed).iqm
+
+
+def aggregate(
+    scores: np.ndarray, *, target: float | None = None, num_resamples: int = 2_000, seed: int = 0
+) -> Aggregates:
+    """IQM, mean, median and optimality gap of S runs in each of K strata, with percentile-bootstrap intervals.
+
+    scores: [S], or [S, K] with a column for each setting or task; target: the return above which no more is needed.
+    All four pool the S K values. So the median of several strata is that of all their runs, and not rliable's median
+    over the strata of the mean over the runs, which for one stratum would be the mean.
+    Resampled are the runs, within each stratum on its own. Bounds are NaN with fewer than two runs.
+    Raises PPOError where a score is not finite.
+    """
+    scores = finite_scores("scores", scores)
+    if scores.ndim not in (1, 2):
+        raise PPOError(f"scores {scores.shape} have to be [S] or [S, K]; give one value for each run")
+    num_runs, num_strata = len(scores), scores[0].size
+    values = scores.T.ravel()  # stratum by stratum
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    gaps = optimality_gaps(ranked, target)
+    estimates = pooled_statistics(np.ones((1, len(ranked))), ranked, gaps)[0]
+    if num_runs < 2:
+        return Aggregates(*(Interval(float(estimate), math.nan, math.nan) for estimate in estimates))
+    random = np.random.default_rng(seed)
+    resampled = []
+    for count in blocks(num_resamples, len(ranked)):
+        counts = draw_counts(random, count * num_strata, num_runs).reshape(count, -1).take(order, axis=1)
+        resampled.append(pooled_statistics(counts, ranked, gaps))
+    samples = np.concatenate(resampled).T
+    return Aggregates(*(percentile_interval(*pair) for pair in zip(estimates, samples, strict=True)))
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
+    """P(X > Y) + P(X = Y) / 2 for a run of X and a run of Y, with its percentile-bootstrap interval.
+
+    x: [S], y: [S'], the scores of two settings, whose runs are resampled each on its own (Agarwal et al. 2021,
+    section 4.3). Bounds are NaN with fewer than two runs of either. Raises PPOError where a score is not finite.
+    """
+    x, y = finite_scores("x", x), finite_scores("y", y)
+    if x.ndim != 1 or y.ndim != 1:
+        raise PPOError(f"x {x.shape} and y {y.shape} have to be [S] and [S']; compare one task at a time")
+    x, y = np.sort(x), np.sort(y)
+    below, up_to = np.searchsorted(y, x, "left"), np.searchsorted(y, x, "right")
+    estimate = share_of_wins(np.ones((1, len(x))), np.ones((1, len(y))), below, up_to)[0]
+    if min(len(x), len(y)) < 2:
+        return Interval(float(estimate), math.nan, math.nan)
+    random = np.random.default_rng(seed)
+    resampled = []
+    for count in blocks(num_resamples, len(x) + len(y)):
+        of_x, of_y = (draw_counts(random, count, len(runs)) for runs in (x, y))
+        resampled.append(share_of_wins(of_x, of_y, below, up_to))
+    return percentile_interval(estimate, np.concatenate(resampled))
+
+
+def finite_scores(name: str, scores: np.ndarray) -> np.ndarray:
+    """The scores as float64, none of them missing: a NaN would have no rank."""
+    scores = np.asarray(scores, np.float64)
+    if not scores.size:
+        raise PPOError(f"{name} {scores.shape} are empty; give the score of at least one run")
+    diverged = scores.size - int(np.isfinite(scores).sum())
+    if diverged:
+        raise PPOError(
+            f"{diverged} of {scores.size} {name} are NaN or infinite, as of diverged seeds; "
+            "drop them, or count them at the worst return"
+        )
+    return scores
+
+
+def optimality_gaps(scores: np.ndarray, target: float | None) -> np.ndarray:
+    """max(target - score, 0); NaN without a target. [N] -> [N]"""
+    return np.full_like(scores, math.nan) if target is None else np.maximum(target - scores, 0)
+
+
+def blocks(num_resamples: int, num_values: int) -> Iterator[int]:
+    """How many resamples of num_values each to hold at a time; they add up to num_resamples."""
+    most = max(1, BLOCK // num_values)
+    for start in range(0, num_resamples, most):
+        yield min(most, num_resamples - start)
+
+
+def draw_counts(random: np.random.Generator, num_samples: int, num_runs: int) -> np.ndarray:
+    """How often each of S runs is among S draws with replacement, in R samples. -> [R, S] int, rows add up to S"""
+    picks = random.integers(num_runs, size=(num_samples, num_runs))
+    picks += num_runs * np.arange(num_samples)[:, None]
+    return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+
+
+def pooled_statistics(counts: np.ndarray, ranked: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """IQM, mean, median and mean gap of R samples that hold value i of N counts[:, i] times. [R, N], [N] -> [R, 4]"""
+    n = len(ranked)
+    return np.stack([middle_mean(counts, ranked), counts @ ranked / n, median(counts, ranked), counts @ gaps / n], -1)
+
+
+def middle_mean(counts: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """sum_i kept_i ranked_i / (N - 2 cut), cut = floor(N / 4): as scipy.stats.trim_mean(..., 0.25) of each sample.
+
+    kept_i: how many of the counts_i copies of ranked_i have a place from cut to N - cut. [R, N], [N] -> [R]
+    """
+    n = len(ranked)
+    cut = n // 4
+    filled = np.cumsum(counts, axis=-1)
+    kept = np.clip(filled, cut, n - cut) - np.clip(filled - counts, cut, n - cut)
+    return kept @ ranked / (n - 2 * cut)
+
+
+def median(counts: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """(v_floor((N-1)/2) + v_floor(N/2)) / 2, v_k the value that has place k = 0 ... N-1 in a sample.
+
+    counts: [R, N], ranked: [N] -> [R]
+    """
+    n = len(ranked)
+    filled = np.cumsum(counts, axis=-1)
+    lower, upper = (ranked[np.count_nonzero(filled <= place, axis=-1)] for place in ((n - 1) // 2, n // 2))
+    return (lower + upper) / 2
+
+
+def share_of_wins(of_x: np.ndarray, of_y: np.ndarray, below: np.ndarray, up_to: np.ndarray) -> np.ndarray:
+    """U / (S S'), U = sum_i of_x_i (#{y < x_i} + #{y <= x_i}) / 2 (Mann and Whitney 1947), for R samples.
+
+    of_x: [R, S] and of_y: [R, S'] count each run, y sorted; below, up_to: [S], how many of y are < and <= x_i. -> [R]
+    """
+    passed = np.pad(np.cumsum(of_y, axis=-1), ((0, 0), (1, 0)))
+    pairs = np.sum(of_x * (passed[:, below] + passed[:, up_to]), axis=-1)
+    return pairs / (2 * of_x.shape[-1] * of_y.shape[-1])
+
+
+def percentile_interval(estimate: float, resampled: np.ndarray) -> Interval:
+    """The middle 95% of the resampled estimates (Efron 1979). [R] -> Interval"""
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Interval(estimate, float(low), float(high))
+    return Interval(float(estimate), float(low), float(high))

@@ -1,151 +1,275 @@
-"""Training a population: compiled chunks of updates over all seeds at once, with the host in between."""
+"""Training a population: chunks of members that fit the memory, and within each compiled chunks of updates."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purejaxppo.config import PPOConfig
+from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
-from purejaxppo.evaluate import Agent, evaluate
-from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
+from purejaxppo.evaluate import Agent
 from purejaxppo.networks import NetworkLike
-from purejaxppo.population.placement import OverSeeds, in_turn, make_spread, pad_seeds, together
-from purejaxppo.ppo import make_ppo, seed_keys
-from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
-
-CHUNKS = 64  # of a run: how often the host sees its metrics
-
-
-class Progress(NamedTuple):
-    """What the host sees after a chunk of updates."""
-
-    updates: int  # done so far, of each seed
-    num_updates: int  # of the whole run
-    timesteps: int  # environment steps so far, over all seeds
-    seconds: float  # of training so far, compilation left out
-    metrics: Metrics  # of this chunk, [S, updates of the chunk]
-    train_states: TrainState  # [S or more, ...]: padding may follow the seeds; valid during the call only
-
-
-class Population(NamedTuple):
-    """A trained population."""
-
-    agent: Agent
-    runners: RunnerState  # [S, ...]; jax.tree.map(lambda x: x[i], runners) is seed i
-    metrics: Metrics  # [S, U], on the host
-    compile_seconds: float
-    train_seconds: float  # compilation left out
+from purejaxppo.population.memory import (
+    MemoryPlan,
+)
+from purejaxppo.population.program import (
+    Compiled,
+    Job,
+    Options,
+    Progress,
+    compile_to_fit,
+    make_setting_agent,
+    member_inputs,
+    member_shapes,
+)
+from purejaxppo.population.results import Costs, Population, Sweep
+from purejaxppo.population.store import DiskStore, MemberResult, Rows, claim, make_memory_store
+from purejaxppo.population.sweep import Point, RunConfig, at_point, make_points, make_programs
+from purejaxppo.storage import to_host
+from purejaxppo.types import Metrics, PPOError
 
 
+class Spent(NamedTuple):
+    """The work so far."""
+
+    timesteps: int  # over all members
+    total_timesteps: int
+    seconds: float  # of training
+
+
+def ignore(_: Any) -> None:
+    """What is told to nobody."""
+
+
+@overload
 def train_population(
     env: Environment,
-    config: PPOConfig | FullBatchConfig,
+    config: RunConfig,
+    *,
+    num_seeds: int,
+    seed: int = ...,
+    sweep: None = ...,
+    network: NetworkLike | None = ...,
+    optimizer: optax.GradientTransformation | None = ...,
+    placement: str = ...,
+    memory_limit: int | str | None = ...,
+    evaluation_episodes: int = ...,
+    out: str | Path | None = ...,
+    on_plan: Callable[[MemoryPlan], None] = ...,
+    on_chunk: Callable[[Progress], None] = ...,
+) -> Population: ...
+@overload
+def train_population(
+    env: Environment,
+    config: RunConfig,
+    *,
+    num_seeds: int,
+    seed: int = ...,
+    sweep: Mapping[str, Sequence[Any]] | Sequence[Point],
+    network: NetworkLike | None = ...,
+    optimizer: optax.GradientTransformation | None = ...,
+    placement: str = ...,
+    memory_limit: int | str | None = ...,
+    evaluation_episodes: int = ...,
+    out: str | Path | None = ...,
+    on_plan: Callable[[MemoryPlan], None] = ...,
+    on_chunk: Callable[[Progress], None] = ...,
+) -> Sweep: ...
+def train_population(
+    env: Environment,
+    config: RunConfig,
     *,
     num_seeds: int,
     seed: int = 0,
+    sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None = None,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
-    on_chunk: Callable[[Progress], None] | None = None,
-) -> Population:
-    """Trains seeds 0 ... num_seeds - 1 (`seed_keys(seed, num_seeds)`) together, on every device of this process.
+    placement: str = "seeds",
+    memory_limit: int | str | None = None,
+    evaluation_episodes: int = 0,
+    out: str | Path | None = None,
+    on_plan: Callable[[MemoryPlan], None] = ignore,
+    on_chunk: Callable[[Progress], None] = ignore,
+) -> Population | Sweep:
+    """Trains seeds 0 ... num_seeds - 1 (`seed_keys(seed, num_seeds)`) of one setting, or of each point of a sweep.
 
-    `on_chunk` is called on the host after every chunk of updates, about 64 times in the course of the run.
+    sweep: lists of values by name (a grid), or a list of points, as `draw_points` draws them at random. Names are
+        those of the config's fields and of the environment's parameters. Points that differ in numbers share one
+        compilation; every setting trains on the same keys. With a sweep the result is a `Sweep`.
+    placement: "seeds" spreads the members over the devices of this process; "data" spreads the environments and the
+        minibatches of each run over all devices, and averages what they say.
+    memory_limit: bytes, or a text such as "4GiB"; by default most of what is free. Members that do not fit together
+        are trained in chunks, one after the other.
+    evaluation_episodes: of the greedy policy of each member at the end, for `final_returns`; with 0 of them these are
+        the returns of training.
+    out: a folder for the results, which are then not held in memory. Members whose results are there are not trained
+        again: a population that was interrupted goes on.
+    on_plan: is told the memory plan of each program before it runs.
+    on_chunk: is called on the host in the course of each chunk of members, about 64 times.
+
+    Raises PPOError for what cannot work before anything is compiled, and for what cannot fit before anything is run.
     """
+    check_num_seeds(num_seeds)
+    warn_of_idle_cores()
+    options = Options(network, optimizer, placement, memory_limit, evaluation_episodes, on_plan, on_chunk)
+    points = [{}] if sweep is None else make_points(env, config, sweep)
+    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
+    jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
+    spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)
+    costs = []
+    for job in jobs:
+        spent, cost = train_job(job, options, spent)
+        costs.append(cost)
+    populations = assemble(points, agents, jobs, costs)
+    return populations[0] if sweep is None else Sweep(tuple(points), populations)
+
+
+def open_population(
+    env: Environment,
+    config: RunConfig,
+    *,
+    num_seeds: int,
+    out: str | Path,
+    seed: int = 0,
+    sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None = None,
+    network: NetworkLike | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    evaluation_episodes: int = 0,
+) -> Population | Sweep:
+    """What `train_population` has written to `out`, called with the same arguments; nothing is trained.
+
+    Raises PPOError for a folder of another population; results that are missing are refused when they are read.
+    """
+    options = Options(network, optimizer, "seeds", None, evaluation_episodes, ignore, ignore)
+    points = [{}] if sweep is None else make_points(env, config, sweep)
+    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
+    jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
+    populations = assemble(points, agents, jobs, [Costs(0.0, 0.0, 0, None)] * len(jobs))
+    return populations[0] if sweep is None else Sweep(tuple(points), populations)
+
+
+def assemble(
+    points: Sequence[Point], agents: Sequence[Agent], jobs: Sequence[Job], costs: Sequence[Costs]
+) -> tuple[Population, ...]:
+    """The settings in the order of the points, each with its rows of its program's results."""
+    found = {
+        setting: Population(
+            agents[setting], points[setting], job.store, (i * job.num_seeds, (i + 1) * job.num_seeds), cost
+        )
+        for job, cost in zip(jobs, costs, strict=True)
+        for i, setting in enumerate(job.program.settings)
+    }
+    return tuple(found[setting] for setting in range(len(points)))
+
+
+def make_jobs(
+    env: Environment,
+    config: RunConfig,
+    points: Sequence[Point],
+    num_seeds: int,
+    seed: int,
+    options: Options,
+    out: str | Path | None,
+) -> list[Job]:
+    """What is left to do, by program. Members lie setting by setting, and seed by seed in each.
+
+    Raises PPOError where `out` holds the results of another population.
+    """
+    if out is not None:
+        claim(Path(out), describe_population(env, config, points, num_seeds, seed, options))
+    jobs = []
+    for i, program in enumerate(make_programs(env, config, points)):
+        like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
+        folder = None if out is None else Path(out) / f"program-{i}"
+        store = make_memory_store(like, num_members) if folder is None else DiskStore(like, num_members, folder)
+        jobs.append(Job(program, num_seeds, seed, store, store.missing()))
+    return jobs
+
+
+def describe_population(
+    env: Environment,
+    config: RunConfig,
+    points: Sequence[Point],
+    num_seeds: int,
+    seed: int,
+    options: Options,
+) -> dict[str, Any]:
+    """What decides the results of a population, for its folder: another one must not go on in it."""
+    return {
+        "env": env.name,
+        "env_params": [str(x) for x in jax.tree.leaves(env.params)],
+        "config": {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)},
+        "settings": [{name: str(value) for name, value in point.items()} for point in points],
+        "num_seeds": num_seeds,
+        "seed": seed,
+        "evaluation_episodes": options.evaluation_episodes,
+        "own_network": options.network is not None,
+        "own_optimizer": options.optimizer is not None,
+    }
+
+
+def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
+    """Trains the members of a program in chunks that fit, and stores what each chunk leaves."""
+    if not job.rows:
+        return spent, Costs(0.0, 0.0, 0, None)
+    started = time.perf_counter()
+    compiled, plan = compile_to_fit(job, options)
+    compile_seconds, before = time.perf_counter() - started, spent
+    options.on_plan(plan)
+    for rows in cut_rows(job.rows, plan.width):
+        result, spent = train_chunk(job, compiled, plan.width, rows, options, spent)
+        job.store.write(rows[0], result)
+    return spent, Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
+
+
+def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
+    """The rows in pieces of at most `width`."""
+    return [(first, min(first + width, last)) for begin, last in rows for first in range(begin, last, width)]
+
+
+def train_chunk(
+    job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent
+) -> tuple[MemberResult, Spent]:
+    """Trains and evaluates the members of `rows`, at most `width`. -> (what they leave, the work so far)"""
+    config, (first, last) = job.program.config, rows
+    keys, play_keys, numbers = member_inputs(job, rows, width)
+    metrics: list[Metrics] = []
+    started, now = time.perf_counter(), spent
+    runners = compiled.init(keys, numbers)
+    for done in range(0, config.num_updates, compiled.capacity):
+        count = min(compiled.capacity, config.num_updates - done)
+        runners, new = compiled.advance(runners, numbers, jnp.int32(count))
+        metrics.append(jax.tree.map(lambda x, count=count: np.asarray(x)[: last - first, :count], new))
+        now = Spent(
+            spent.timesteps + (last - first) * (done + count) * config.batch_size,
+            spent.total_timesteps,
+            spent.seconds + time.perf_counter() - started,
+        )
+        progress = Progress(rows, done + count, config.num_updates, *now, metrics[-1], runners.train_state)
+        options.on_chunk(progress)
+    result = MemberResult(
+        runner=to_host(compiled.gather(runners)),
+        metrics=jax.tree.map(lambda *x: np.concatenate(x, axis=1), *metrics),
+        returns=np.asarray(compiled.play(runners.train_state, play_keys, numbers)),
+    )
+    return jax.tree.map(lambda x: x[: last - first], result), now
+
+
+def warn_of_idle_cores() -> None:
+    """Says so where JAX has started with fewer CPU devices than there are cores."""
+    message = idle_cores()
+    if message:
+        warnings.warn(message, stacklevel=3)
+
+
+def check_num_seeds(num_seeds: Any) -> None:
+    """Raises PPOError unless it is a whole number of at least 1."""
     if isinstance(num_seeds, bool) or not isinstance(num_seeds, int) or num_seeds < 1:
         raise PPOError(f"num_seeds = {num_seeds!r} is not a whole number of at least 1")
-    agent = make_agent(env, config, network=network, optimizer=optimizer)
-    devices = jax.local_devices()[: max(1, num_seeds)]
-    keys = pad_seeds(seed_keys(seed, num_seeds), len(devices))
-    capacity = max(1, config.num_updates // CHUNKS)
-
-    started = time.perf_counter()
-    init = jax.jit(make_spread(agent.init, devices)).lower(keys).compile()
-    runners = init(keys)
-    advance = jax.jit(
-        make_spread(
-            lambda runner, count: update_up_to(agent, runner, count, capacity),
-            devices,
-            num_replicated=1,
-            over_seeds=over_seeds(config, num_seeds, devices),
-        ),
-        donate_argnums=0,
-    )
-    advance = advance.lower(runners, jnp.int32(0)).compile()
-    compile_seconds = time.perf_counter() - started
-
-    chunks: list[Metrics] = []
-    started = time.perf_counter()
-    for first in range(0, config.num_updates, capacity):
-        count = min(capacity, config.num_updates - first)
-        runners, metrics = advance(runners, jnp.int32(count))
-        chunks.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:num_seeds, :count], metrics))
-        if on_chunk is not None:
-            on_chunk(
-                Progress(
-                    updates=first + count,
-                    num_updates=config.num_updates,
-                    timesteps=(first + count) * config.batch_size * num_seeds,
-                    seconds=time.perf_counter() - started,
-                    metrics=chunks[-1],
-                    train_states=runners.train_state,
-                )
-            )
-    return Population(
-        agent=agent,
-        runners=jax.tree.map(lambda x: x[:num_seeds], runners),
-        metrics=jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks),
-        compile_seconds=compile_seconds,
-        train_seconds=time.perf_counter() - started,
-    )
-
-
-def make_agent(env: Environment, config: PPOConfig | FullBatchConfig, **parts: Any) -> Agent:
-    """The agent that a config is for. `parts` are `network` and `optimizer`, which only PPOConfig's takes."""
-    if isinstance(config, PPOConfig):
-        return make_ppo(env, config, **parts)
-    given = [name for name, part in parts.items() if part is not None]
-    if given:
-        raise PPOError(f"{given[0]}=... does not go with FullBatchConfig, which has its own; leave it out")
-    return make_full_batch_ppo(env, config)
-
-
-def over_seeds(config: PPOConfig | FullBatchConfig, num_seeds: int, devices: Sequence[Any]) -> OverSeeds:
-    """How the seeds of one device run: together, but on a CPU in turn if they are full-batch, or only one each.
-
-    A batch of one matrix product is slower there than the product itself.
-    """
-    alone = num_seeds <= len(devices) or isinstance(config, FullBatchConfig)
-    return in_turn if alone and devices[0].platform == "cpu" else together
-
-
-def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
-    """`count` updates, at most `capacity`: one program for every count. -> (runner, metrics [capacity])
-
-    The rows of the metrics from `count` on are 0.
-    """
-    blank = jax.eval_shape(agent.update, runner)[1]
-    metrics = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), blank)
-
-    def update_and_note(i: jax.Array, carry: tuple[RunnerState, Metrics]) -> tuple[RunnerState, Metrics]:
-        runner, metrics = carry
-        runner, row = agent.update(runner)
-        return runner, jax.tree.map(lambda all_rows, x: all_rows.at[i].set(x), metrics, row)
-
-    return jax.lax.fori_loop(0, count, update_and_note, (runner, metrics))
-
-
-def evaluate_population(
-    agent: Agent, train_states: TrainState, *, num_episodes: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy episodes of every member, on all devices. train_states: [S, ...] -> returns, lengths [S, num_episodes]"""
-    num_seeds = train_states.update.shape[0]
-    devices = jax.local_devices()[:num_seeds]
-    keys = seed_keys(seed, num_seeds)
-    play = jax.jit(make_spread(lambda state, key: evaluate(agent, state, key, num_episodes), devices))
-    returns, lengths = play(*pad_seeds((train_states, keys), len(devices)))
-    return np.asarray(returns)[:num_seeds], np.asarray(lengths)[:num_seeds]

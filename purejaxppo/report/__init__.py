@@ -3,5 +3,16 @@
 from purejaxppo.report.curves import plot_curves
 from purejaxppo.report.film import DRAWINGS, draw_cartpole, film_episode, has_drawing, write_film
 from purejaxppo.report.keras import plot_keras_curve
+from purejaxppo.report.sweep import plot_comparison, plot_sweep
 
-__all__ = ["DRAWINGS", "draw_cartpole", "film_episode", "has_drawing", "plot_curves", "plot_keras_curve", "write_film"]
+__all__ = [
+    "DRAWINGS",
+    "draw_cartpole",
+    "film_episode",
+    "has_drawing",
+    "plot_comparison",
+    "plot_curves",
+    "plot_keras_curve",
+    "plot_sweep",
+    "write_film",
+]

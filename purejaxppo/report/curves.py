@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from purejaxppo.runs.folder import write_whole
+from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from purejaxppo.evaluate import Episode
 from purejaxppo.report.curves import BLUE, GREY, VERMILLION
-from purejaxppo.runs.folder import write_whole
+from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
 
 INK, PALE = "#262626", "#E4E4E4"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, VERMILLION
-from purejaxppo.runs.folder import write_whole
+from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
 
 # Mean return of each epoch: as published with the example, and from its algorithm run again on current packages.

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from purejaxppo.config import PPOConfig
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
-from purejaxppo.population.train import Progress as TrainProgress
+from purejaxppo.population.program import Progress as TrainProgress
+from purejaxppo.runs.train import RunSpec
 
+_EPOCH_SEEDS = 256  # more may not be trained at once, and an epoch is then no line
 _LINES = 10  # printed in the course of a run where there is no terminal
 
 
@@ -42,7 +43,7 @@ class ProgressView(AbstractContextManager):
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
-        share = progress.updates / progress.num_updates
+        share = progress.timesteps / progress.total_timesteps
         self._mean_return = latest_mean_return(np.asarray(progress.metrics.episode_return_mean), self._mean_return)
         line = describe_progress(progress, self._mean_return)
         if self._console.is_terminal:
@@ -50,6 +51,10 @@ class ProgressView(AbstractContextManager):
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
             self._console.print(f"{share:>4.0%}  {line}", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._console.print(text, highlight=False, soft_wrap=True)
 
 
 class EpochView(AbstractContextManager):
@@ -60,6 +65,9 @@ class EpochView(AbstractContextManager):
 
     def __exit__(self, *_: Any) -> None:
         pass
+
+    def say(self, text: str) -> None:
+        """Nothing: the example prints its epochs alone."""
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
@@ -75,9 +83,10 @@ class EpochView(AbstractContextManager):
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
-def make_view(console: Console, config: PPOConfig | FullBatchConfig) -> ProgressView | EpochView:
-    """The view of a run, by its algorithm."""
-    return EpochView(console) if isinstance(config, FullBatchConfig) else ProgressView(console)
+def make_view(console: Console, spec: RunSpec) -> ProgressView | EpochView:
+    """The example's own table for a run of its algorithm, else a bar."""
+    is_example = isinstance(spec.config, FullBatchConfig) and spec.sweep is None and spec.num_seeds <= _EPOCH_SEEDS
+    return EpochView(console) if is_example else ProgressView(console)
 
 
 def describe_epoch(epoch: int, returns: np.ndarray, lengths: np.ndarray) -> str:
@@ -102,7 +111,7 @@ def latest_mean_return(returns: np.ndarray, before: float) -> float:
 def describe_progress(progress: TrainProgress, mean_return: float) -> str:
     """One line of numbers."""
     speed = progress.timesteps / progress.seconds
-    left = progress.seconds * (progress.num_updates / progress.updates - 1)
+    left = progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
     return f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {clock(left)} left"
 
 
@@ -118,4 +127,14 @@ def print_table(console: Console, rows: dict[str, str]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(name, value)
+    console.print(table, highlight=False)
+
+
+def print_rows(console: Console, rows: list[list[str]]) -> None:
+    """A table whose first row is its head, without a frame."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in rows[0]:
+        table.add_column(name, justify="right")
+    for row in rows[1:]:
+        table.add_row(*row)
     console.print(table, highlight=False)

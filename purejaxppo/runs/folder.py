@@ -1,24 +1,22 @@
 """The files of a run's folder. Each appears whole or not at all: written beside its place, then renamed into it."""
 
-import dataclasses
-import io
-import json
-import math
-import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import jax
 import numpy as np
 
-from purejaxppo.types import Metrics, PPOError
+from purejaxppo.storage import write_whole
+from purejaxppo.types import PPOError
 
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
+CSV_BLOCK = 10_000  # rows written at a time
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
@@ -38,49 +36,15 @@ def make_run_folder(path: Path) -> None:
         raise PPOError(f"run folder {str(path)!r} holds files already; choose another with --out, or remove it")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls `write` with a file beside `path`, and puts it in place when it is complete and on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np.ndarray]) -> None:
+    """metrics.npz with an array [S, U] for each field, and metrics.csv with a row for each seed and update.
 
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A number that is not finite is written as null: JSON has none."""
-    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def write_metrics(folder: Path, metrics: Metrics) -> None:
-    """metrics.npz with an array [S, U] for each field, and metrics.csv with a row for each seed and update."""
-    columns = {name: np.asarray(value) for name, value in vars(metrics).items()}
-    write_whole(folder / "metrics.npz", lambda file: np.savez(file, allow_pickle=False, **columns))
-    num_seeds, num_updates = columns["timesteps"].shape
-    table = _rows(columns) if num_seeds * num_updates <= CSV_ROWS else _quantile_rows(columns)
-    write_whole(folder / "metrics.csv", lambda file: _write_csv(file, table))
-
-
-def read_metrics(folder: Path, metrics_class: type[Metrics] = Metrics) -> Metrics:
-    """The metrics of a run folder, [S, U]. Raises PPOError for a file that is damaged or of another version."""
-    path = folder / "metrics.npz"
-    names = [field.name for field in dataclasses.fields(metrics_class)]
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in names if name in arrays}
-    except Exception as error:  # whatever a damaged zip file makes its reader raise
-        raise PPOError(f"{path} cannot be read: {error}") from error
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise PPOError(f"{path} lacks {', '.join(missing)}: it is of another version")
-    return metrics_class(**columns)
+    column: name -> [S, U]. It is asked for one at a time: all of them together may not fit the memory.
+    """
+    write_whole(folder / "metrics.npz", lambda file: _write_npz(file, names, column))
+    num_seeds, num_updates = column("timesteps").shape
+    rows = _rows if num_seeds * num_updates <= CSV_ROWS else _quantile_rows
+    write_whole(folder / "metrics.csv", lambda file: write_csv(file, rows(names, column)))
 
 
 def versions() -> dict[str, str]:
@@ -111,17 +75,35 @@ def peak_memory_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def _rows(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    num_seeds, num_updates = columns["timesteps"].shape
+def write_csv(file: BinaryIO, table: Mapping[str, np.ndarray]) -> None:
+    """Columns under their names; numbers with nine digits, so that float32 survives."""
+    file.write((",".join(table) + "\n").encode())
+    formats = ["%d" if np.issubdtype(column.dtype, np.integer) else "%.9g" for column in table.values()]
+    length = len(next(iter(table.values())))
+    for first in range(0, length, CSV_BLOCK):
+        block = [column[first : first + CSV_BLOCK].astype(np.float64) for column in table.values()]
+        np.savetxt(file, np.column_stack(block), fmt=formats, delimiter=",")
+
+
+def _write_npz(file: BinaryIO, names: Sequence[str], column: Callable[[str], np.ndarray]) -> None:
+    """As `np.savez`, one array after the other."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in names:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, column(name), allow_pickle=False)
+
+
+def _rows(names: Sequence[str], column: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    num_seeds, num_updates = column("timesteps").shape
     seed, update = np.divmod(np.arange(num_seeds * num_updates), num_updates)
-    return {"seed": seed, "update": update + 1, **{name: value.ravel() for name, value in columns.items()}}
+    return {"seed": seed, "update": update + 1, **{name: column(name).ravel() for name in names}}
 
 
-def _quantile_rows(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    table = {"update": np.arange(columns["timesteps"].shape[1]) + 1}
-    for name, value in columns.items():
+def _quantile_rows(names: Sequence[str], column: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    table = {"update": np.arange(column("timesteps").shape[1]) + 1}
+    for name in names:
         with np.errstate(all="ignore"):
-            quantiles = _nan_quantiles(value)
+            quantiles = _nan_quantiles(column(name))
         table |= {f"{name}_q{100 * q:g}": row for q, row in zip(_QUANTILES, quantiles, strict=True)}
     return table
 
@@ -131,19 +113,3 @@ def _nan_quantiles(value: np.ndarray) -> np.ndarray:
     quantiles = np.full((len(_QUANTILES), value.shape[1]), np.nan)
     quantiles[:, some] = np.nanquantile(value[:, some].astype(np.float64), _QUANTILES, axis=0)
     return quantiles
-
-
-def _write_csv(file: BinaryIO, table: dict[str, np.ndarray]) -> None:
-    whole = {name: np.issubdtype(column.dtype, np.integer) for name, column in table.items()}
-    formats = ["%d" if whole[name] else "%.9g" for name in table]
-    file.write((",".join(table) + "\n").encode())
-    rows = np.column_stack([column.astype(np.float64) for column in table.values()])
-    np.savetxt(file, rows, fmt=formats, delimiter=",")
-
-
-def _finite(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {key: _finite(value) for key, value in x.items()}
-    if isinstance(x, list | tuple):
-        return [_finite(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -1,7 +1,6 @@
-"""A whole run with its folder: train a population, evaluate it, write what there is to know; and load it again."""
+"""A whole run with its folder: train a population or a sweep, write what there is to know; and load it again."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,37 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.config import PPOConfig
-from purejaxppo.devices import idle_cores
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
-from purejaxppo.population.placement import describe_devices
-from purejaxppo.population.statistics import iqm_interval
-from purejaxppo.population.train import (
-    Population,
-    Progress,
-    evaluate_population,
-    make_agent,
-    train_population,
-)
+from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.placement import describe_devices, describe_sharing
+from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.population.results import Population, Ranked, Sweep
+from purejaxppo.population.statistics import Interval
+from purejaxppo.population.sweep import Point, describe_programs
+from purejaxppo.population.train import Progress, open_population, train_population
 from purejaxppo.ppo import seed_keys
-from purejaxppo.runs.checkpoint import load_tree, save_tree
-from purejaxppo.runs.folder import (
-    git_revision,
-    peak_memory_bytes,
-    read_metrics,
-    versions,
-    write_json,
-    write_metrics,
-)
+from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.presets import SOLVED_AT
+from purejaxppo.storage import read_json, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", FullBatchConfig: "full-batch-ppo"}
 METRICS = {PPOConfig: Metrics, FullBatchConfig: FullBatchMetrics}
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
-EVALUATION_SEED = 1_000_003  # added to the run's: evaluation never plays on the keys of training
+RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,90 +44,203 @@ class RunSpec:
     num_seeds: int
     seed: int
     preset: str
+    sweep: tuple[Point, ...] | None = None
+    placement: str = "seeds"
 
 
 class FinishedRun(NamedTuple):
-    """What a run leaves in memory for its pictures and its table."""
+    """What a run leaves for its pictures and its table."""
 
     spec: RunSpec
     population: Population
-    returns: np.ndarray  # [S, episodes], of the greedy policy
     kept: dict[str, TrainState]  # of seed 0, after the updates of KEPT_UPDATES
     summary: dict[str, Any]
 
 
-class LoadedRun(NamedTuple):
-    """A run folder, read back."""
+class FinishedSweep(NamedTuple):
+    """What a sweep leaves for its pictures and its table."""
 
     spec: RunSpec
-    config: PPOConfig | FullBatchConfig
-    agent: Agent
-    metrics: Metrics  # [S, U]
-    runners: RunnerState  # [S, ...]
+    sweep: Sweep
     summary: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run folder, read back. What is large is read when it is asked for."""
+
+    spec: RunSpec
+    population: Population
+    summary: dict[str, Any]
+
+    @property
+    def config(self) -> PPOConfig | FullBatchConfig:
+        """The hyperparameters."""
+        return self.spec.config
+
+    @property
+    def agent(self) -> Agent:
+        """The agent of the config."""
+        return self.population.agent
+
+    @property
+    def metrics(self) -> Metrics:
+        """[S, U]"""
+        return self.population.metrics
+
+    @property
+    def runners(self) -> RunnerState:
+        """The final states of all seeds, [S, ...]."""
+        return self.population.runners
 
     @property
     def train_state(self) -> TrainState:
         """The train states of all seeds, [S, ...]; jax.tree.map(lambda x: x[i], ...) is that of seed i."""
-        return self.runners.train_state
+        return self.population.train_state
+
+    def seed(self, i: int) -> RunnerState:
+        """The final state of seed i, without reading the others."""
+        return self.population.seed(i)
 
 
 def plan(spec: RunSpec) -> str:
     """For people: what will run where, before it does."""
-    config = spec.config
+    config, env = spec.config, make_env(spec.env, **spec.env_params)
     steps = f"{config.actual_timesteps:,} steps"
     if config.actual_timesteps != config.total_timesteps:
         steps += f" ({config.total_timesteps:,} asked for, in whole rollouts of {config.batch_size:,})"
-    idle = idle_cores()
-    where = describe_devices(spec.num_seeds, jax.local_devices())
-    return f"{spec.env}, preset {spec.preset}: {where}, {steps} each" + (f"\n{idle}" if idle else "")
+    num_members = spec.num_seeds * len(spec.sweep or [{}])
+    if spec.placement == "data":
+        where = describe_sharing(num_members, jax.devices())
+    else:
+        where = describe_devices(num_members, jax.local_devices(), "seed" if spec.sweep is None else "run")
+    lines = [f"{spec.env}, preset {spec.preset}: {where}, {steps} each"]
+    if spec.sweep is not None:
+        lines.insert(0, describe_programs(env, config, spec.sweep, spec.num_seeds))
+    return "\n".join(lines)
 
 
-def train_run(spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None]) -> FinishedRun:
-    """Trains and evaluates the population of `spec`, and writes its folder, which exists and is empty."""
+def train_run(
+    spec: RunSpec,
+    folder: Path,
+    on_chunk: Callable[[Progress], None],
+    *,
+    memory_limit: int | str | None = None,
+    on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
+) -> FinishedRun | FinishedSweep:
+    """Trains and evaluates what `spec` says, and writes its folder. What is in there already is not trained again."""
     env = make_env(spec.env, **spec.env_params)
     write_json(folder / "config.json", spec_to_json(spec))
     kept: dict[str, TrainState] = {}
 
     def keep_and_tell(progress: Progress) -> None:
-        if progress.updates in KEPT_UPDATES.get(type(spec.config), ()):
+        if progress.members[0] == 0 and progress.updates in KEPT_UPDATES.get(type(spec.config), ()):
             kept[f"after-{progress.updates}"] = jax.tree.map(lambda x: jnp.copy(x[0]), progress.train_states)
         on_chunk(progress)
 
-    population = train_population(env, spec.config, num_seeds=spec.num_seeds, seed=spec.seed, on_chunk=keep_and_tell)
-    save_tree(folder / "checkpoints" / f"update-{spec.config.num_updates}", population.runners)
-    write_metrics(folder, population.metrics)
-    returns, _ = evaluate_population(
-        population.agent,
-        population.runners.train_state,
-        num_episodes=EVALUATION_EPISODES,
-        seed=spec.seed + EVALUATION_SEED,
+    trained = train_population(
+        env,
+        spec.config,
+        num_seeds=spec.num_seeds,
+        seed=spec.seed,
+        sweep=spec.sweep,
+        placement=spec.placement,
+        memory_limit=memory_limit,
+        evaluation_episodes=EVALUATION_EPISODES,
+        out=folder / RESULTS,
+        on_plan=on_plan,
+        on_chunk=keep_and_tell,
     )
-    summary = summarise(spec, population, returns)
+    return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, kept, folder)
+
+
+def write_run(spec: RunSpec, population: Population, kept: dict[str, TrainState], folder: Path) -> FinishedRun:
+    """The metrics and the summary of a population."""
+    write_metrics(folder, metric_names(spec), population.column)
+    summary = summarise(spec, population)
     write_json(folder / "summary.json", summary)
-    return FinishedRun(spec, population, returns, kept, summary)
+    return FinishedRun(spec, population, kept, summary)
 
 
-def summarise(spec: RunSpec, population: Population, returns: np.ndarray) -> dict[str, Any]:
-    """summary.json: the greedy returns of the final policies, and what the run took. returns: [S, episodes]"""
-    final = returns.mean(axis=1)
-    interval = iqm_interval(final)
+def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
+    """The metrics of each setting, the table of all and the summary."""
+    for i, population in enumerate(sweep):
+        place = folder / "settings" / f"{i:04d}"
+        place.mkdir(parents=True, exist_ok=True)
+        write_metrics(place, metric_names(spec), population.column)
+    rows = sweep.table()
+    write_whole(folder / "table.csv", lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
+    summary = {"best_setting": rows[0].setting, "best_point": rows[0].point} | costs(spec, list(sweep))
+    write_json(folder / "summary.json", summary)
+    return FinishedSweep(spec, sweep, summary)
+
+
+def metric_names(spec: RunSpec) -> list[str]:
+    """The fields of the run's metrics."""
+    return [field.name for field in dataclasses.fields(METRICS[type(spec.config)])]
+
+
+def table_lines(rows: list[Ranked]) -> list[str]:
+    """table.csv, the best setting first."""
+    names = list({name: None for row in rows for name in row.point})
+    head = ["setting", *names, "seeds", "iqm", "iqm_95_low", "iqm_95_high"]
+    lines = [
+        [
+            row.setting,
+            *(show_value(row.point.get(name)) for name in names),
+            row.num_seeds,
+            *(f"{x:.9g}" for x in row.iqm),
+        ]
+        for row in rows
+    ]
+    return [",".join(map(str, line)) for line in [head, *lines]]
+
+
+def show_value(value: Any) -> str:
+    """A value of a setting, as the command line takes it."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
+    """summary.json: the greedy returns of the final policies, and what the run took."""
+    final = population.final_returns()
     solved_at = SOLVED_AT.get(spec.env)
-    timesteps = spec.config.actual_timesteps * spec.num_seeds
+    aggregates = population.aggregate(target=solved_at)._asdict()
     return {
         "final_return_per_seed": final.tolist(),
-        "final_return_iqm": interval.estimate,
-        "final_return_iqm_95_low": interval.low,
-        "final_return_iqm_95_high": interval.high,
-        "evaluation_episodes": returns.shape[1],
+        **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
+        "evaluation_episodes": EVALUATION_EPISODES,
         "solved_at": solved_at,
         "seeds_solved": None if solved_at is None else int(np.sum(final >= solved_at)),
+        **costs(spec, [population]),
+    }
+
+
+def interval_entries(name: str, interval: Interval) -> dict[str, float]:
+    """final_return_NAME and its 95% bounds."""
+    return {
+        f"final_return_{name}": interval.estimate,
+        f"final_return_{name}_95_low": interval.low,
+        f"final_return_{name}_95_high": interval.high,
+    }
+
+
+def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
+    """What a run took. Speed is that of the members that this process trained now: None where there were none."""
+    programs = {id(population.costs): population.costs for population in populations}.values()
+    seconds = sum(spent.train_seconds for spent in programs)
+    timesteps = sum(spent.timesteps for spent in programs)
+    plans = [spent.plan for spent in programs if spent.plan is not None]
+    return {
         "num_seeds": spec.num_seeds,
-        "env_steps": timesteps,
-        "env_steps_per_second": timesteps / population.train_seconds,
-        "compile_seconds": population.compile_seconds,
-        "train_seconds": population.train_seconds,
+        "env_steps": sum(population.agent.config.actual_timesteps * spec.num_seeds for population in populations),
+        "env_steps_per_second": timesteps / seconds if timesteps else None,
+        "compile_seconds": sum(spent.compile_seconds for spent in programs),
+        "train_seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
+        "planned_memory_bytes": max((plan.peak for plan in plans), default=None),
         "devices": describe_devices(spec.num_seeds, jax.local_devices()),
     }
 
@@ -152,18 +254,42 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     if summary["solved_at"] is not None:
         bar = f"mean of {summary['evaluation_episodes']} episodes >= {summary['solved_at']:g}"
         rows["seeds solved"] = f"{summary['seeds_solved']} of {summary['num_seeds']}  ({bar})"
-    return rows | {
+    return rows | speed_rows(summary) | {"run folder": str(folder)}
+
+
+def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
+    """The rows that a sweep ends with, below the table of its settings."""
+    return speed_rows(finished.summary) | {"sweep folder": str(folder)}
+
+
+def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
+    """How long a run took."""
+    speed = summary["env_steps_per_second"]
+    return {
         "seconds to compile": f"{summary['compile_seconds']:.1f}",
         "seconds to train": f"{summary['train_seconds']:.1f}",
-        "env-steps per second": f"{summary['env_steps_per_second']:,.0f}",
-        "run folder": str(folder),
+        "env-steps per second": "nothing was left to train" if speed is None else f"{speed:,.0f}",
     }
+
+
+def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
+    """The table of a sweep for people, the names first: at most `most` settings, the best first."""
+    rows = finished.sweep.table()
+    names = list({name: None for row in rows for name in row.point})
+    shown = [
+        [
+            *(show_value(row.point.get(name)) for name in names),
+            f"{row.iqm.estimate:.1f}",
+            f"{row.iqm.low:.1f} to {row.iqm.high:.1f}",
+        ]
+        for row in rows[:most]
+    ]
+    return [[*names, "IQM", "95% interval"], *shown]
 
 
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
     """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
-    agent, runners = finished.population.agent, finished.population.runners
-    last = jax.tree.map(lambda x: x[0], runners)
+    agent, last = finished.population.agent, finished.population.seed(0)
     states = {"before": agent.init(last.key).train_state, **finished.kept, "after": last.train_state}
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states.values())
     key = seed_keys(finished.spec.seed + EVALUATION_SEED, 1)[0]
@@ -171,19 +297,44 @@ def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """Config, metrics, agent and final states of a finished run. Raises PPOError for a folder that holds none."""
-    folder = Path(path)
-    spec = spec_from_json(_read_json(folder / "config.json"), folder)
-    agent = make_agent(make_env(spec.env, **spec.env_params), spec.config)
-    like = jax.eval_shape(jax.vmap(agent.init), seed_keys(spec.seed, spec.num_seeds))
-    return LoadedRun(
-        spec=spec,
-        config=spec.config,
-        agent=agent,
-        metrics=read_metrics(folder, METRICS[type(spec.config)]),
-        runners=load_tree(folder / "checkpoints" / f"update-{spec.config.num_updates}", like),
-        summary=_read_json(folder / "summary.json"),
+    """A finished run. Raises PPOError for a folder that holds none, or a sweep."""
+    spec, population = _open(Path(path))
+    if isinstance(population, Sweep):
+        raise PPOError(f"{str(path)!r} is a sweep; read it with load_sweep")
+    return LoadedRun(spec, population, read_json(Path(path) / "summary.json"))
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """A finished sweep. Raises PPOError for a folder that holds none, or a run of one setting."""
+    _, sweep = _open(Path(path))
+    if isinstance(sweep, Population):
+        raise PPOError(f"{str(path)!r} is a run of one setting; read it with load_run")
+    return sweep
+
+
+def load_spec(folder: Path) -> RunSpec:
+    """What a run folder says that its run is. Raises PPOError for a folder that says nothing."""
+    return spec_from_json(read_json(folder / "config.json"), folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run of a folder has been written whole: its summary comes last."""
+    return (folder / "summary.json").exists()
+
+
+def _open(folder: Path) -> tuple[RunSpec, Population | Sweep]:
+    spec = load_spec(folder)
+    env = make_env(spec.env, **spec.env_params)
+    opened = open_population(
+        env,
+        spec.config,
+        num_seeds=spec.num_seeds,
+        seed=spec.seed,
+        sweep=spec.sweep,
+        evaluation_episodes=EVALUATION_EPISODES,
+        out=folder / RESULTS,
     )
+    return spec, opened
 
 
 def spec_to_json(spec: RunSpec) -> dict[str, Any]:
@@ -198,6 +349,8 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
         "num_seeds": spec.num_seeds,
         "seed": spec.seed,
         "preset": spec.preset,
+        "sweep": None if spec.sweep is None else [_json_point(point) for point in spec.sweep],
+        "placement": spec.placement,
         "actual_timesteps": spec.config.actual_timesteps,
         "versions": versions(),
         "git_revision": git_revision(),
@@ -207,28 +360,32 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
 def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     """The inverse of `spec_to_json`."""
     try:
-        config = {name: _python_number(value) for name, value in content["config"].items()}
-        names = [field.name for field in dataclasses.fields(RunSpec) if field.name != "config"]
+        config = {name: _python_value(value) for name, value in content["config"].items()}
+        names = [field.name for field in dataclasses.fields(RunSpec) if field.name not in ("config", "sweep")]
         config_class = {name: cls for cls, name in ALGORITHMS.items()}[content["algorithm"]]
-        return RunSpec(config=config_class().replace(**config), **{name: content[name] for name in names})
+        points = content["sweep"]
+        return RunSpec(
+            config=config_class().replace(**config),
+            sweep=None if points is None else tuple(map(_python_point, points)),
+            **{name: content[name] for name in names},
+        )
     except (KeyError, AttributeError) as error:
         raise PPOError(f"{folder / 'config.json'} lacks {error}; it is no run's config") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise PPOError(f"{path} cannot be read: {error.strerror}; is {str(path.parent)!r} a finished run?") from None
-    except ValueError as error:
-        raise PPOError(f"{path} is no JSON: {error}") from None
 
 
 def _json_number(x: Any) -> Any:
     return str(x) if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def _python_number(x: Any) -> Any:
+def _json_point(point: Point) -> dict[str, Any]:
+    return {name: _json_number(value) for name, value in point.items()}
+
+
+def _python_point(point: dict[str, Any]) -> Point:
+    return {name: _python_value(value) for name, value in point.items()}
+
+
+def _python_value(x: Any) -> Any:
     if isinstance(x, list):
         return tuple(x)
     return float(x) if x in ("inf", "-inf", "nan") else x

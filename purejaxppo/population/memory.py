@@ -1,0 +1,152 @@
+"""How many members fit at a time, known before the first step is taken."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from purejaxppo.storage import is_key
+from purejaxppo.types import PPOError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SPARE = 0.9  # of the free memory is used when no limit is given
+
+
+class MemoryPlan(NamedTuple):
+    """What a program takes, in bytes: on a CPU of this process, elsewhere of each device."""
+
+    limit: int
+    held: int  # already, before the first chunk
+    kept: int  # for the results of all members; 0 where they go to disk
+    per_member: int  # of a chunk, by the compiler's own analysis
+    width: int  # members of a chunk
+    num_chunks: int
+
+    @property
+    def peak(self) -> int:
+        """The most that will be held at once."""
+        return self.held + self.kept + self.per_member * self.width
+
+
+def describe_plan(plan: MemoryPlan) -> str:
+    """For people."""
+    chunks = f"{plan.num_chunks} chunks of up to {plan.width}" if plan.num_chunks > 1 else "one chunk"
+    return (
+        f"{chunks}, {show_bytes(plan.per_member)} a member; "
+        f"{show_bytes(plan.peak)} expected of {show_bytes(plan.limit)}"
+    )
+
+
+def even_width(num_members: int, most: int, multiple: int) -> int:
+    """The least members of a chunk that take as few chunks as `most` of them do, in a multiple. most >= multiple"""
+    most = most // multiple * multiple
+    num_chunks = -(-num_members // most)
+    per_chunk = -(-num_members // num_chunks)
+    return -(-per_chunk // multiple) * multiple
+
+
+def plan_memory(
+    *, num_members: int, width: int, multiple: int, per_member: int, kept: int, held: int, limit: int
+) -> MemoryPlan:
+    """The chunks of at most `width` members that fit the limit. Raises PPOError where not even the least one does."""
+    fits = (limit - held - kept) // per_member // multiple * multiple
+    if fits < multiple:
+        least = held + kept + per_member * multiple
+        remedy = "raise the limit, or write the results to disk (out=..., or --out)" if kept else "raise the limit"
+        raise PPOError(
+            f"memory limit {show_bytes(limit)} is below the {show_bytes(least)} that {multiple} members at a time "
+            f"take; {remedy}, or take fewer num_envs or num_steps"
+        )
+    width = even_width(num_members, min(width, fits), multiple)
+    return MemoryPlan(limit, held, kept, per_member, width, num_chunks=-(-num_members // width))
+
+
+def program_bytes(compiled: Any) -> int:
+    """Arguments, results and temporaries of a compiled program on one device, donated buffers counted once."""
+    stats = compiled.memory_analysis()
+    return (
+        stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
+    )
+
+
+def memory_limit_bytes(given: int | str | None, devices: Sequence[Any]) -> int:
+    """The limit in bytes: as given, else most of what is free besides what is held."""
+    if given is not None:
+        return parse_bytes(given)
+    return held_bytes(devices) + int(_SPARE * free_bytes(devices))
+
+
+def held_bytes(devices: Sequence[Any]) -> int:
+    """What is in use now: by this process on a CPU, else on the fullest device."""
+    if devices[0].platform != "cpu":
+        return max((device.memory_stats() or {}).get("bytes_in_use", 0) for device in devices)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux: the most ever held stands in
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_bytes(devices: Sequence[Any]) -> int:
+    """What is left: of this machine or its control group on a CPU, else on the fullest device."""
+    if devices[0].platform != "cpu":
+        stats = [device.memory_stats() or {"bytes_limit": 2**34} for device in devices]
+        return min(entry["bytes_limit"] - entry.get("bytes_in_use", 0) for entry in stats)
+    return min([machine_free_bytes(), *group_free_bytes()])
+
+
+def machine_free_bytes() -> int:
+    """What the machine could give to a process now."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def group_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What the control group of a container leaves, by its version 2 or 1; empty where there is no limit."""
+    pairs = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    free = []
+    for limit, used in pairs:
+        try:
+            free.append(int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return free
+
+
+def parse_bytes(text: int | str) -> int:
+    """4GiB, 500MB, 1.5g or a number of bytes. Raises PPOError for anything else."""
+    if isinstance(text, int) and not isinstance(text, bool) and text > 0:
+        return text
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(text).lower())
+    if not found or float(found[1]) == 0 or isinstance(text, bool):
+        raise PPOError(f"memory limit {text!r} is no size; give bytes, or one such as 4GiB or 500MB")
+    return int(float(found[1]) * _UNITS[found[2] or ""])
+
+
+def show_bytes(count: float) -> str:
+    """Three digits and a binary unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"
+
+
+def tree_bytes(tree: Any) -> int:
+    """The bytes of a tree of arrays or of their shapes."""
+    return sum(math.prod(x.shape) * (key_bytes(x) if is_key(x) else x.dtype.itemsize) for x in jax.tree.leaves(tree))
+
+
+def key_bytes(key: Any) -> int:
+    """The bytes of one typed key of such an array."""
+    data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct((), key.dtype))
+    return data.size * data.dtype.itemsize

@@ -1,0 +1,297 @@
+"""The compiled functions of a population: `init`, `advance` and `play` for chunks of members that fit the memory."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from purejaxppo.config import PPOConfig
+from purejaxppo.envs.base import Environment
+from purejaxppo.evaluate import Agent, evaluate
+from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
+from purejaxppo.networks import NetworkLike
+from purejaxppo.population.memory import (
+    MemoryPlan,
+    even_width,
+    held_bytes,
+    memory_limit_bytes,
+    plan_memory,
+    program_bytes,
+    tree_bytes,
+)
+from purejaxppo.population.placement import (
+    PLACEMENTS,
+    OverSeeds,
+    check_data_placement,
+    data_mesh,
+    in_turn,
+    make_spread,
+    runner_shardings,
+    seed_shardings,
+    share_work,
+    together,
+)
+from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
+from purejaxppo.population.sweep import Program, RunConfig, with_numbers
+from purejaxppo.ppo import PPO, make_ppo
+from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
+
+REPORTS = 64  # of a chunk of members: how often the host sees its metrics
+EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
+CPU_WIDTH = 128  # members for each CPU device in a chunk: more of them are no faster, and finish later
+
+
+Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
+AgentOf = Callable[[Numbers], Agent]
+
+
+class Progress(NamedTuple):
+    """What the host sees after some updates of a chunk of members."""
+
+    members: Rows  # the chunk: members first ... last - 1, setting by setting and seed by seed
+    updates: int  # done so far, of each member of the chunk
+    num_updates: int  # of a whole run
+    timesteps: int  # environment steps so far, over all members
+    total_timesteps: int  # of all members
+    seconds: float  # of training so far, compilation left out
+    metrics: Metrics  # of these updates, [n, updates]
+    train_states: TrainState  # [n or more, ...]: padding may follow the members; valid during the call only
+
+
+class Options(NamedTuple):
+    """What the caller brings beside settings and seeds. Placement and memory change no result, up to rounding."""
+
+    network: NetworkLike | None
+    optimizer: optax.GradientTransformation | None
+    placement: str
+    memory_limit: int | str | None
+    evaluation_episodes: int
+    on_plan: Callable[[MemoryPlan], None]
+    on_chunk: Callable[[Progress], None]
+
+
+class Job(NamedTuple):
+    """What is to be done for the settings of one program."""
+
+    program: Program
+    num_seeds: int
+    seed: int
+    store: Store
+    rows: list[Rows]  # the members that have no results yet
+
+    @property
+    def num_left(self) -> int:
+        """Members to train."""
+        return sum(last - first for first, last in self.rows)
+
+
+class Compiled(NamedTuple):
+    """A program for chunks of one width."""
+
+    init: Any  # (keys [n], numbers) -> runners [n, ...]
+    advance: Any  # (runners, numbers, count) -> (runners, metrics [n, capacity])
+    play: Any  # (train states [n, ...], keys [n], numbers) -> returns [n, E]
+    gather: Callable[[RunnerState], RunnerState]  # to where this process can read them
+    capacity: int  # updates of one call, at most
+
+
+def make_agent(
+    env: Environment,
+    config: RunConfig,
+    *,
+    network: NetworkLike | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Agent:
+    """The agent that a config is for. Only PPOConfig's takes a network and an optimizer."""
+    if isinstance(config, PPOConfig):
+        return make_ppo(env, config, network=network, optimizer=optimizer)
+    for name, part in (("network", network), ("optimizer", optimizer)):
+        if part is not None:
+            raise PPOError(f"{name}=... does not go with FullBatchConfig, which has its own; leave it out")
+    return make_full_batch_ppo(env, config)
+
+
+def make_setting_agent(env: Environment, config: RunConfig, options: Options) -> Agent:
+    """The agent of one setting. Raises PPOError where it does not go with its placement."""
+    agent = make_agent(env, config, network=options.network, optimizer=options.optimizer)
+    if options.placement not in PLACEMENTS:
+        raise PPOError(f"placement = {options.placement!r} is unknown; take one of {', '.join(PLACEMENTS)}")
+    if options.placement == "data":
+        check_data_placement(agent, jax.device_count())
+    return agent
+
+
+def member_shapes(program: Program, options: Options) -> MemberResult:
+    """The shapes of what one member leaves."""
+    agent = make_setting_agent(program.env, program.config, options)
+    runner, row = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
+    num_updates = program.config.num_updates
+    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_updates, *x.shape), x.dtype), row)
+    return MemberResult(runner, metrics, jax.ShapeDtypeStruct((options.evaluation_episodes,), jnp.float32))
+
+
+def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Array, dict[int, np.ndarray]]:
+    """For `width` members from the first of `rows` on, the last one repeated: keys, keys to play with, numbers."""
+    members = np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1)
+    setting, index = np.divmod(members, job.num_seeds)
+    keys = folded_keys(job.seed, index)
+    play_keys = folded_keys(job.seed + EVALUATION_SEED, index)
+    return keys, play_keys, {leaf: values[setting] for leaf, values in job.program.numbers.items()}
+
+
+def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
+    """The program of a job, as wide as its members, the processor and the memory allow.
+
+    The compiler says what a chunk takes. Where that is too much, it compiles once more, for chunks that fit.
+    """
+    devices = used_devices(options.placement, job.num_left)
+    multiple = len(devices) if options.placement == "seeds" else 1
+    on_cpu = devices[0].platform == "cpu"
+    most = CPU_WIDTH * len(devices) if on_cpu else job.num_left + multiple
+    width = even_width(job.num_left, most, multiple)
+    compiled = compile_program(job, options, width)
+    sharing = len(devices) if on_cpu else 1  # programs that take the memory of one
+    in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
+    plan = plan_memory(
+        num_members=job.num_left,
+        width=width,
+        multiple=multiple,
+        per_member=-(-sharing * max(map(program_bytes, compiled[:3])) // width),
+        kept=tree_bytes(job.store.like) * job.num_left if in_host_memory else 0,
+        held=held_bytes(devices),
+        limit=memory_limit_bytes(options.memory_limit, devices),
+    )
+    return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
+
+
+def used_devices(placement: str, num_members: int) -> list[Any]:
+    """Those of this process, at most one for each member; with "data" all of all processes."""
+    return jax.devices() if placement == "data" else jax.local_devices()[:num_members]
+
+
+def compile_program(job: Job, options: Options, width: int) -> Compiled:
+    """The functions of a job for chunks of `width` members."""
+    devices = used_devices(options.placement, job.num_left)
+    capacity = max(1, job.program.config.num_updates // REPORTS)
+    compile_placed = {"seeds": compile_over_seeds, "data": compile_over_data}[options.placement]
+    agent_of = functools.partial(member_agent, job.program, options)
+    return compile_placed(job, agent_of, devices, width, capacity, options.evaluation_episodes)
+
+
+def compile_over_seeds(
+    job: Job, agent_of: AgentOf, devices: Sequence[Any], width: int, capacity: int, num_episodes: int
+) -> Compiled:
+    """Members dealt out over the devices; no program waits for another."""
+    keys, play_keys, numbers = member_inputs(job, (0, 1), width)
+    by_seed, everywhere = seed_shardings(devices)
+    init_members = make_spread(functools.partial(init_member, agent_of), devices)
+    update_members = make_spread(
+        functools.partial(update_member, agent_of, capacity),
+        devices,
+        num_replicated=1,
+        over_seeds=over_seeds(job.program.config, width, devices),
+    )
+    play_members = make_spread(functools.partial(evaluate_member, agent_of, num_episodes), devices)
+    runners = jax.eval_shape(init_members, keys, numbers)
+    advance = jax.jit(update_members, in_shardings=(by_seed, by_seed, everywhere), donate_argnums=0)
+    play = jax.jit(play_members, in_shardings=by_seed)
+    return Compiled(
+        init=jax.jit(init_members, in_shardings=by_seed).lower(keys, numbers).compile(),
+        advance=advance.lower(runners, numbers, jnp.int32(0)).compile(),
+        play=play.lower(runners.train_state, play_keys, numbers).compile(),
+        gather=lambda runners: runners,
+        capacity=capacity,
+    )
+
+
+def compile_over_data(
+    job: Job, agent_of: AgentOf, devices: Sequence[Any], width: int, capacity: int, num_episodes: int
+) -> Compiled:
+    """Each member on all devices: its environments and minibatches divided among them, what it learns on each."""
+    mesh = data_mesh(devices)
+    everywhere = NamedSharding(mesh, PartitionSpec())  # each device has the whole
+
+    def shared_agent_of(numbers: Numbers) -> Agent:
+        agent = agent_of(numbers)
+        assert isinstance(agent, PPO)  # check_data_placement has refused the others
+        return share_work(agent, mesh)
+
+    keys, play_keys, numbers = member_inputs(job, (0, 1), width)
+    init_members = jax.vmap(functools.partial(init_member, shared_agent_of))
+    update_members = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))
+    play_members = jax.vmap(functools.partial(evaluate_member, agent_of, num_episodes))
+    runners = jax.eval_shape(init_members, keys, numbers)
+    placed = runner_shardings(mesh, runners)
+    advance = jax.jit(
+        update_members,
+        in_shardings=(placed, everywhere, everywhere),
+        out_shardings=(placed, everywhere),
+        donate_argnums=0,
+    )
+    play = jax.jit(play_members, in_shardings=everywhere, out_shardings=everywhere)
+    return Compiled(
+        init=jax.jit(init_members, in_shardings=everywhere, out_shardings=placed).lower(keys, numbers).compile(),
+        advance=advance.lower(runners, numbers, jnp.int32(0)).compile(),
+        play=play.lower(runners.train_state, play_keys, numbers).compile(),
+        gather=jax.jit(lambda runners: runners, out_shardings=everywhere),
+        capacity=capacity,
+    )
+
+
+def member_agent(program: Program, options: Options, numbers: Numbers) -> Agent:
+    """The agent of a member, from the numbers in which it differs."""
+    return make_setting_agent(*with_numbers(program, numbers), options)
+
+
+def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers) -> RunnerState:
+    """The state of a member before its first update."""
+    return agent_of(numbers).init(key)
+
+
+def update_member(
+    agent_of: AgentOf, capacity: int, runner: RunnerState, numbers: Numbers, count: jax.Array
+) -> tuple[RunnerState, Metrics]:
+    """`count` updates of a member, at most `capacity`. -> (runner, metrics [capacity])"""
+    return update_up_to(agent_of(numbers), runner, count, capacity)
+
+
+def evaluate_member(
+    agent_of: AgentOf, num_episodes: int, train_state: TrainState, key: jax.Array, numbers: Numbers
+) -> jax.Array:
+    """Returns of greedy episodes of a member, [num_episodes]."""
+    return evaluate(agent_of(numbers), train_state, key, num_episodes)[0] if num_episodes else jnp.zeros(0)
+
+
+def over_seeds(config: RunConfig, width: int, devices: Sequence[Any]) -> OverSeeds:
+    """How the members of one device run: together, but on a CPU in turn if they are full-batch, or only one each.
+
+    A batch of one matrix product is slower there than the product itself.
+    """
+    alone = width <= len(devices) or isinstance(config, FullBatchConfig)
+    return in_turn if alone and devices[0].platform == "cpu" else together
+
+
+def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
+    """`count` updates, at most `capacity`: one program for every count. -> (runner, metrics [capacity])
+
+    The rows of the metrics from `count` on are 0.
+    """
+    blank = jax.eval_shape(agent.update, runner)[1]
+    metrics = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), blank)
+
+    def update_and_note(i: jax.Array, carry: tuple[RunnerState, Metrics]) -> tuple[RunnerState, Metrics]:
+        runner, metrics = carry
+        runner, row = agent.update(runner)
+        return runner, jax.tree.map(lambda all_rows, x: all_rows.at[i].set(x), metrics, row)
+
+    return jax.lax.fori_loop(0, count, update_and_note, (runner, metrics))
+
+
+def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
+    """`seed_keys` at some indices. -> [n] typed keys"""
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(indices, jnp.int32))

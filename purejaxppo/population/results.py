@@ -1,0 +1,205 @@
+"""What a population leaves: seeds of one setting, and settings beside each other."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxppo.evaluate import Agent
+from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.statistics import Aggregates, Interval, aggregate
+from purejaxppo.population.store import Rows, Store
+from purejaxppo.population.sweep import Point
+from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LAST_SHARE = 0.1  # of the updates: their episodes say how good a member became
+
+
+class Costs(NamedTuple):
+    """What the program of a setting took, for all settings that it served."""
+
+    compile_seconds: float
+    train_seconds: float  # compilation and evaluation left out
+    timesteps: int  # of training, over all members
+    plan: MemoryPlan | None  # None where nothing was left to train
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """The seeds of one setting, trained. Results that were written to disk are read when they are asked for."""
+
+    agent: Agent
+    point: Point  # what differs from the base setting
+    store: Store
+    rows: Rows  # of the store
+    costs: Costs
+
+    @property
+    def num_seeds(self) -> int:
+        """S."""
+        return self.rows[1] - self.rows[0]
+
+    @functools.cached_property
+    def metrics(self) -> Metrics:
+        """[S, U], on the host."""
+        return self.store.metrics(self.rows)
+
+    @functools.cached_property
+    def runners(self) -> RunnerState:
+        """The final states, [S, ...], on the host."""
+        return self.store.runners(self.rows)
+
+    @property
+    def train_state(self) -> TrainState:
+        """[S, ...]"""
+        return self.runners.train_state
+
+    @property
+    def compile_seconds(self) -> float:
+        """Of the program that trained it."""
+        return self.costs.compile_seconds
+
+    @property
+    def train_seconds(self) -> float:
+        """Of the program that trained it, compilation left out."""
+        return self.costs.train_seconds
+
+    def seed(self, i: int) -> RunnerState:
+        """The final state of seed i, ready to act, evaluate or train on. Raises PPOError where there is none."""
+        if not 0 <= i < self.num_seeds:
+            raise PPOError(
+                f"seed {i} is not among the {self.num_seeds} of this population; take 0 to {self.num_seeds - 1}"
+            )
+        row = self.rows[0] + i
+        return jax.tree.map(lambda x: x[0], self.store.runners((row, row + 1)))
+
+    def column(self, name: str) -> np.ndarray:
+        """One field of the metrics, [S, U], without reading the others."""
+        return self.store.column(name, self.rows)
+
+    def final_returns(self) -> np.ndarray:
+        """How good each seed became, [S]: the mean of its greedy episodes, or without any of its last in training."""
+        returns = self.store.returns(self.rows)
+        if returns.shape[1]:
+            return returns.mean(axis=1)
+        return last_returns(self.column("episode_return_mean"), self.column("episodes"))
+
+    def best(self) -> int:
+        """The seed with the highest final return. Raises PPOError where none has one."""
+        return best_of(self.final_returns(), "seed")
+
+    def aggregate(self, target: float | None = None) -> Aggregates:
+        """IQM, mean, median and optimality gap of the final returns, with 95% intervals."""
+        return aggregate(self.final_returns(), target=target)
+
+    def to_dataframe(self) -> "DataFrame":
+        """A pandas DataFrame with a row for each seed and update."""
+        import pandas
+
+        num_updates = self.metrics.timesteps.shape[1]
+        seed, update = np.divmod(np.arange(self.num_seeds * num_updates), num_updates)
+        columns = {name: np.asarray(value).ravel() for name, value in vars(self.metrics).items()}
+        return pandas.DataFrame({"seed": seed, "update": update + 1, **columns})
+
+
+class Ranked(NamedTuple):
+    """A setting in the table of a sweep."""
+
+    setting: int
+    point: Point
+    iqm: Interval  # of its seeds' final returns
+    num_seeds: int  # that have one
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Settings beside each other, each with the same seeds."""
+
+    points: tuple[Point, ...]
+    populations: tuple[Population, ...]
+
+    def __len__(self) -> int:
+        return len(self.populations)
+
+    def __getitem__(self, setting: int) -> Population:
+        return self.populations[setting]
+
+    def __iter__(self) -> Iterator[Population]:
+        return iter(self.populations)
+
+    @property
+    def metrics(self) -> Metrics:
+        """[settings, S, U]. Raises PPOError where the settings have different numbers of updates."""
+        check_equal_updates([population.agent.config.num_updates for population in self])
+        return jax.tree.map(lambda *x: np.stack(x), *(population.metrics for population in self))
+
+    def final_returns(self) -> np.ndarray:
+        """How good each seed of each setting became, [settings, S]."""
+        return np.stack([population.final_returns() for population in self])
+
+    def best(self) -> int:
+        """The setting with the highest IQM of final returns. Raises PPOError where no seed has one."""
+        return best_of([ranked.iqm.estimate for ranked in rank(self.points, self.final_returns())], "setting")
+
+    def table(self) -> list[Ranked]:
+        """The settings, the best first, each with the IQM of its final returns and its 95% interval."""
+        return sort_ranked(rank(self.points, self.final_returns()))
+
+    def to_dataframe(self) -> "DataFrame":
+        """A pandas DataFrame with a row for each setting, seed and update, the values of the setting beside."""
+        import pandas
+
+        frames = [
+            population.to_dataframe().assign(
+                setting=i, **{name: str(x) if isinstance(x, tuple) else x for name, x in point.items()}
+            )
+            for i, (point, population) in enumerate(zip(self.points, self.populations, strict=True))
+        ]
+        return pandas.concat(frames, ignore_index=True)
+
+
+def last_returns(returns: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    """The mean return of the episodes that ended in the last tenth of the updates; NaN without one. [S, U] -> [S]"""
+    last = max(1, round(LAST_SHARE * returns.shape[1]))
+    returns, episodes = returns[:, -last:].astype(np.float64), episodes[:, -last:]
+    total = np.sum(np.where(episodes > 0, returns * episodes, 0.0), axis=1)
+    count = episodes.sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
+    """Each setting with the IQM over those of its seeds that have a score. scores: [settings, S]"""
+    rows = []
+    for i, (point, row) in enumerate(zip(points, scores, strict=True)):
+        known = row[~np.isnan(row)]
+        nothing = Interval(float("nan"), float("nan"), float("nan"))
+        rows.append(Ranked(i, point, aggregate(known).iqm if known.size else nothing, int(known.size)))
+    return rows
+
+
+def sort_ranked(rows: list[Ranked]) -> list[Ranked]:
+    """The best first; settings without a score last."""
+    return sorted(rows, key=lambda row: (np.isnan(row.iqm.estimate), -row.iqm.estimate))
+
+
+def best_of(scores: Any, what: str) -> int:
+    """The index of the highest score, NaN left out."""
+    scores = np.asarray(scores)
+    if np.all(np.isnan(scores)):
+        raise PPOError(f"no {what} has finished an episode in its last updates; train longer, or evaluate at the end")
+    return int(np.nanargmax(scores))
+
+
+def check_equal_updates(num_updates: Sequence[int]) -> None:
+    """Raises PPOError unless all settings have one number of updates."""
+    if len(set(num_updates)) > 1:
+        raise PPOError(
+            f"the settings have {min(num_updates)} to {max(num_updates)} updates, which fit no one array; "
+            "read the metrics of each, sweep[i].metrics"
+        )

@@ -1,0 +1,209 @@
+"""Where the results of a population are kept as its chunks finish: in memory, or in parts on disk."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.storage import is_key, load_leaf, load_tree, read_json, save_tree, write_json
+from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
+
+Rows = tuple[int, int]  # members first ... last - 1
+
+
+class MemberResult(NamedTuple):
+    """What one member leaves; what many do, with a leading axis; or the shapes of either."""
+
+    runner: RunnerState  # at the end
+    metrics: Metrics  # [U]
+    returns: Any  # [E], of greedy episodes at the end
+
+
+class Store(Protocol):
+    """Results by member."""
+
+    @property
+    def like(self) -> MemberResult:
+        """The shapes of what one member leaves."""
+        ...
+
+    def missing(self) -> list[Rows]:
+        """The members that have none yet."""
+        ...
+
+    def write(self, first: int, result: MemberResult) -> None:
+        """Keeps the results [n, ...] of the members from `first` on, on the host and with the data of keys."""
+        ...
+
+    def runners(self, rows: Rows) -> RunnerState:
+        """The final states of some members, [n, ...]."""
+        ...
+
+    def metrics(self, rows: Rows) -> Metrics:
+        """The metrics of some members, [n, U]."""
+        ...
+
+    def column(self, name: str, rows: Rows) -> np.ndarray:
+        """One field of the metrics, [n, U], without the others."""
+        ...
+
+    def returns(self, rows: Rows) -> np.ndarray:
+        """Of the greedy episodes, [n, E]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryStore:
+    """All results in the memory of this process."""
+
+    like: MemberResult
+    num_members: int
+    data: MemberResult  # NumPy arrays with a leading axis of all members
+    done: list[Rows]
+
+    def missing(self) -> list[Rows]:
+        """The members that have no results yet."""
+        return complement(self.done, self.num_members)
+
+    def write(self, first: int, result: MemberResult) -> None:
+        """Keeps the results of the members from `first` on."""
+        rows = (first, first + len(result.returns))
+        jax.tree.map(lambda every, x: np.copyto(every[slice(*rows)], x), self.data, result)
+        self.done.append(rows)
+
+    def runners(self, rows: Rows) -> RunnerState:
+        """The final states of some members, [n, ...]."""
+        return as_keys(self.like.runner, jax.tree.map(lambda x: x[slice(*rows)], self.data.runner))
+
+    def metrics(self, rows: Rows) -> Metrics:
+        """The metrics of some members, [n, U]."""
+        return jax.tree.map(lambda x: x[slice(*rows)], self.data.metrics)
+
+    def column(self, name: str, rows: Rows) -> np.ndarray:
+        """One field of the metrics, [n, U]."""
+        return getattr(self.data.metrics, name)[slice(*rows)]
+
+    def returns(self, rows: Rows) -> np.ndarray:
+        """Of the greedy episodes, [n, E]."""
+        return self.data.returns[slice(*rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskStore:
+    """Results in parts below `folder`, one for each chunk; a part is there when its runners are, whole."""
+
+    like: MemberResult
+    num_members: int
+    folder: Path
+
+    def missing(self) -> list[Rows]:
+        """The members that have no part yet. Raises PPOError for parts of more members than there are."""
+        parts = self.parts()
+        if parts and parts[-1][1] > self.num_members:
+            raise PPOError(f"{self.folder} holds member {parts[-1][1] - 1}, and there are {self.num_members}")
+        return complement(parts, self.num_members)
+
+    def parts(self) -> list[Rows]:
+        """The parts that are there, in order."""
+        folder = self.folder / "runners"
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        return sorted((int(first), int(last)) for first, last in (name.split("-") for name in names))
+
+    def write(self, first: int, result: MemberResult) -> None:
+        """Adds a part with the results of the members from `first` on."""
+        name = part_name((first, first + len(result.returns)))
+        shutil.rmtree(self.folder / "metrics" / name, ignore_errors=True)  # of a process that died between the two
+        save_tree(self.folder / "metrics" / name, {"metrics": result.metrics, "returns": result.returns})
+        save_tree(self.folder / "runners" / name, result.runner)
+
+    def runners(self, rows: Rows) -> RunnerState:
+        """The final states of some members, [n, ...]."""
+        parts = [self._part(name, size, cut) for name, size, cut in self._of(rows)]
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    def metrics(self, rows: Rows) -> Metrics:
+        """The metrics of some members, [n, U]."""
+        names = [field.name for field in dataclasses.fields(self.like.metrics)]
+        return self.like.metrics.replace(**{name: self.column(name, rows) for name in names})
+
+    def column(self, name: str, rows: Rows) -> np.ndarray:
+        """One field of the metrics, [n, U], without the others."""
+        return self._leaf(f"['metrics'].{name}", rows)
+
+    def returns(self, rows: Rows) -> np.ndarray:
+        """Of the greedy episodes, [n, E]."""
+        return self._leaf("['returns']", rows)
+
+    def _part(self, name: str, size: int, cut: slice) -> RunnerState:
+        part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size))
+        return jax.tree.map(lambda x: x[cut], part)
+
+    def _leaf(self, name: str, rows: Rows) -> np.ndarray:
+        folder = self.folder / "metrics"
+        return np.concatenate([load_leaf(folder / part, name)[cut] for part, _, cut in self._of(rows)])
+
+    def _of(self, rows: Rows) -> list[tuple[str, int, slice]]:
+        """The parts that hold some members: name, size, and which of its rows. Raises PPOError where one is missing."""
+        first, last = rows
+        holding = [part for part in self.parts() if part[0] < last and part[1] > first]
+        lacking = complement([(a - first, b - first) for a, b in holding], last - first)
+        if lacking:
+            raise PPOError(f"{self.folder} lacks member {first + lacking[0][0]}; start the population again to go on")
+        return [
+            (part_name(part), part[1] - part[0], slice(max(first - part[0], 0), last - part[0])) for part in holding
+        ]
+
+
+def claim(folder: Path, description: dict[str, Any]) -> None:
+    """Writes what the folder is for. Raises PPOError where it is for something else, with the first difference."""
+    path = folder / "population.json"
+    if path.exists():
+        for name, value in read_json(path).items():
+            if description.get(name) != value:
+                raise PPOError(
+                    f"{str(folder)!r} holds another population: its {name} is {value}, and {description.get(name)} "
+                    "is wanted; choose another folder"
+                )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, description)
+
+
+def make_memory_store(like: MemberResult, num_members: int) -> MemoryStore:
+    """An empty store in memory."""
+    data = jax.tree.map(lambda x: np.empty((num_members, *x.shape), x.dtype), jax.eval_shape(key_data, like))
+    return MemoryStore(like, num_members, data, done=[])
+
+
+def part_name(rows: Rows) -> str:
+    """The folder of a part."""
+    return f"{rows[0]:08d}-{rows[1]:08d}"
+
+
+def complement(done: list[Rows], num_members: int) -> list[Rows]:
+    """The rows of 0 ... num_members - 1 that are not in `done`."""
+    gaps, reached = [], 0
+    for first, last in sorted(done):
+        if first > reached:
+            gaps.append((reached, min(first, num_members)))
+        reached = max(reached, last)
+    return [*gaps, (reached, num_members)] if reached < num_members else gaps
+
+
+def of_rows(like: PyTree, num_rows: int) -> PyTree:
+    """The shapes of `num_rows` members from those of one."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape), x.dtype), like)
+
+
+def key_data(tree: PyTree) -> PyTree:
+    """The data of keys in the place of typed keys."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def as_keys(like: PyTree, tree: PyTree) -> PyTree:
+    """Typed keys in the place of their data, where `like` has them."""
+    return jax.tree.map(lambda want, x: jax.random.wrap_key_data(jnp.asarray(x)) if is_key(want) else x, like, tree)

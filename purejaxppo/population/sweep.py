@@ -1,0 +1,193 @@
+"""Settings to compare: points of hyperparameters and environment parameters, and the programs that they need."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxppo.config import PPOConfig, unknown
+from purejaxppo.envs import Environment, make_env
+from purejaxppo.full_batch import FullBatchConfig
+from purejaxppo.types import PPOError, PyTree
+
+RunConfig = PPOConfig | FullBatchConfig
+Point = dict[str, Any]  # name -> value; "env.length" is the environment's parameter `length`
+ENV = "env."
+
+
+class Uniform(NamedTuple):
+    """Numbers drawn evenly between two bounds."""
+
+    low: float
+    high: float
+
+
+class LogUniform(NamedTuple):
+    """Numbers whose logarithm is drawn evenly between those of two bounds."""
+
+    low: float
+    high: float
+
+
+Domain = Uniform | LogUniform | Sequence[Any]  # a sequence is drawn from evenly
+
+
+class Program(NamedTuple):
+    """Settings that one compilation serves: alike in all but numbers."""
+
+    settings: tuple[int, ...]  # which of the sweep's
+    env: Environment  # of the first of them
+    config: RunConfig  # of the first of them
+    numbers: dict[int, np.ndarray]  # leaf of (env, config) -> [settings], the values that differ
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """Numbers drawn evenly from [low, high)."""
+    check_bounds("uniform", low, high, least=-math.inf)
+    return Uniform(float(low), float(high))
+
+
+def log_uniform(low: float, high: float) -> LogUniform:
+    """Numbers drawn from [low, high) evenly in their logarithm. Raises PPOError unless 0 < low < high."""
+    check_bounds("log_uniform", low, high, least=0.0)
+    return LogUniform(float(low), float(high))
+
+
+def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Every combination of the values, the last name varying fastest."""
+    for name, choices in values.items():
+        if isinstance(choices, str | Uniform | LogUniform) or not isinstance(
+            choices, Sequence | np.ndarray | jax.Array
+        ):
+            raise PPOError(f"sweep of {name}: {choices!r} is no list of values; for random draws give draw_points(...)")
+        if len(choices) == 0:
+            raise PPOError(f"sweep of {name} is empty; give at least one value")
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> list[Point]:
+    """Independent random points. Each name draws from its own stream: another name leaves its values as they are.
+
+    space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values to choose from evenly.
+    """
+    if isinstance(num_points, bool) or not isinstance(num_points, int) or num_points < 1:
+        raise PPOError(f"num_points = {num_points!r} is not a whole number of at least 1")
+    columns = {
+        name: draw_values(domain, num_points, np.random.default_rng([seed, *name.encode()]))
+        for name, domain in space.items()
+    }
+    return [{name: column[i] for name, column in columns.items()} for i in range(num_points)]
+
+
+def draw_values(domain: Domain, size: int, generator: np.random.Generator) -> list[Any]:
+    """`size` values of one name."""
+    match domain:
+        case Uniform(low, high):
+            return generator.uniform(low, high, size).tolist()
+        case LogUniform(low, high):
+            return np.exp(generator.uniform(math.log(low), math.log(high), size)).tolist()
+        case _:
+            grid({"a random draw": domain})  # refuses what is no list
+            return [domain[i] for i in generator.integers(len(domain), size=size)]
+
+
+def make_points(
+    env: Environment, config: RunConfig, sweep: Mapping[str, Sequence[Any]] | Sequence[Point]
+) -> list[Point]:
+    """The points of a sweep: a mapping is a grid, a sequence holds them as they are.
+
+    A name is a field of the config, or a parameter of the environment with or without "env." before it; in the
+    points returned it has it. Raises PPOError for a sweep without points and an unknown name, with the nearest ones.
+    """
+    points = grid(sweep) if isinstance(sweep, Mapping) else list(sweep)
+    if not points:
+        raise PPOError("sweep has no points; give at least one, or leave it out")
+    for point in points:
+        if not isinstance(point, Mapping):
+            raise PPOError(f"sweep holds {point!r}, which is no dict of names and values")
+    return [{full_name(env, config, name): _plain(value) for name, value in point.items()} for point in points]
+
+
+def full_name(env: Environment, config: RunConfig, name: str) -> str:
+    """`name`, with "env." before a parameter of the environment."""
+    fields = [field.name for field in dataclasses.fields(config)]
+    parameters = [ENV + parameter for parameter in param_names(env)]
+    if name in fields or name in parameters:
+        return name
+    if ENV + name in parameters:
+        return ENV + name
+    raise PPOError(unknown("name in a sweep", name, fields + parameters))
+
+
+def param_names(env: Environment) -> list[str]:
+    """The environment's parameters."""
+    return [field.name for field in dataclasses.fields(env.params)] if dataclasses.is_dataclass(env.params) else []
+
+
+def at_point(env: Environment, config: RunConfig, point: Point) -> tuple[Environment, RunConfig]:
+    """The environment and config of one setting; values may be tracers. Raises PPOError for a bad value."""
+    params = {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
+    changes = {name: value for name, value in point.items() if not name.startswith(ENV)}
+    return make_env(env, **params), config.replace(**changes)
+
+
+def make_programs(env: Environment, config: RunConfig, points: Sequence[Point]) -> list[Program]:
+    """The points, by the program that serves them: equal in structure, and different in numbers."""
+    settings = [at_point(env, config, point) for point in points]
+    alike: dict[Any, list[int]] = {}
+    for i, setting in enumerate(settings):
+        alike.setdefault(jax.tree.structure(setting), []).append(i)
+    return [
+        Program(tuple(chosen), *settings[chosen[0]], numbers=differing([settings[i] for i in chosen]))
+        for chosen in alike.values()
+    ]
+
+
+def describe_programs(env: Environment, config: RunConfig, points: Sequence[Point], num_seeds: int) -> str:
+    """For people: how many settings there are, and how many compilations they take."""
+    programs = make_programs(env, config, points)
+    names = sorted({name for point in points for name in point if len({repr(other.get(name)) for other in points}) > 1})
+    swept = f" of {', '.join(names)}" if names else ""
+    compilations = "one compilation" if len(programs) == 1 else f"{len(programs)} compilations"
+    return f"{len(points)} settings{swept}, {num_seeds} seeds each, in {compilations}"
+
+
+def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:
+    """The leaves that are not the same in all trees. -> index of the leaf -> its values [trees, ...]
+
+    The others stay constants, which a compiler can fold.
+    """
+    columns = zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
+    stacked = [np.stack([np.asarray(value) for value in column]) for column in columns]
+    narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+    return {
+        i: values.astype(narrow.get(values.dtype, values.dtype))
+        for i, values in enumerate(stacked)
+        if np.any(values != values[:1])
+    }
+
+
+def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environment, RunConfig]:
+    """The environment and config of the member whose differing leaves are `numbers`."""
+    leaves, structure = jax.tree.flatten((program.env, program.config))
+    for i, value in numbers.items():
+        leaves[i] = value
+    return jax.tree.unflatten(structure, leaves)
+
+
+def check_bounds(name: str, low: float, high: float, *, least: float) -> None:
+    """Raises PPOError unless least < low < high, all finite."""
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and least < low < high < math.inf):
+        above = f"{least:g} < " if least > -math.inf else ""
+        raise PPOError(f"{name}({low!r}, {high!r}): give numbers with {above}low < high")
+
+
+def _plain(value: Any) -> Any:
+    """A Python value, where NumPy or JAX hold a scalar: a point is written to JSON."""
+    if isinstance(value, list):
+        return tuple(value)
+    return value.item() if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0 else value
