@@ -10,6 +10,14 @@ from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
 from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.search import (
+    SearchResult,
+    halving_timesteps,
+    make_pbt,
+    make_successive_halving,
+    pbt_timesteps,
+)
+from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
 from purejaxppo.population.train import Progress, open_population, train_population
 from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
@@ -51,23 +59,30 @@ __all__ = [
     "Population",
     "Progress",
     "RunnerState",
+    "SearchResult",
     "Step",
     "Sweep",
     "TrainState",
     "Transition",
+    "aggregate",
     "draw_points",
     "env_names",
     "evaluate",
     "gae",
+    "halving_timesteps",
     "load_run",
     "load_sweep",
     "log_uniform",
     "make_env",
     "make_full_batch_ppo",
+    "make_pbt",
     "make_ppo",
+    "make_successive_halving",
     "make_train",
     "open_population",
+    "pbt_timesteps",
     "ppo_loss",
+    "probability_of_improvement",
     "record_episodes",
     "reward_to_go",
     "rollout",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from purejaxppo.envs import env_names, make_env
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan, parse_bytes
 from purejaxppo.population.placement import PLACEMENTS
+from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import ENV, Domain, at_point, draw_points, log_uniform, make_points, uniform
 from purejaxppo.runs.folder import make_run_folder
@@ -37,6 +39,7 @@ from purejaxppo.runs.train import (
 )
 from purejaxppo.types import PPOError
 
+_PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 COMPARED = 6  # settings in the curves of a sweep
 
 # What each option of --config.* means; the defaults are the preset's.
@@ -133,11 +136,13 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
 
 def train(options: argparse.Namespace) -> int:
     """purejaxppo train, purejaxppo sweep"""
+    if options.cluster or options.coordinator:
+        join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
 
     from purejaxppo.runs.console import make_view, print_rows, print_table
 
-    console = Console(quiet=options.quiet)
+    console = Console(quiet=options.quiet or jax.process_index() > 0)  # the first process speaks for all
     if options.resume and is_finished(folder):
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
         return 0
@@ -154,23 +159,39 @@ def train(options: argparse.Namespace) -> int:
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
         print_table(console, sweep_table(finished, folder))
-    else:
+    elif finished is not None:
         write_pictures(finished, folder)
         print_table(console, table(finished, folder))
+    leave()
     return 0
+
+
+def join_processes(options: argparse.Namespace) -> None:
+    """Joins the processes that share the run. Raises PPOError for options that they would not share."""
+    if options.out is None and options.resume is None:
+        raise PPOError("several processes need one run folder, on a disk that they share; give --out or --resume")
+    join(
+        options.coordinator,
+        options.num_processes,
+        options.process_id,
+        heartbeat_seconds=options.heartbeat,
+        remedy=f"what is finished is kept; go on with --resume {options.out or options.resume} in all processes",
+    )
 
 
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A new run and its empty folder."""
     spec = make_spec(options)
     folder = options.out or Path("runs") / f"{spec.env}-{time.strftime('%Y%m%d-%H%M%S')}"
-    make_run_folder(folder)
+    if jax.process_index() == 0:
+        make_run_folder(folder)
+    barrier("folder")
     return spec, folder
 
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "run", "resume", "quiet", "memory_limit", "seed", "random_seed")
+    with_it = ("command", "run", "resume", "quiet", "memory_limit", "seed", "random_seed", *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
@@ -312,6 +333,14 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         metavar="NAME",
         type=_choice(PLACEMENTS),
         help="seeds: the runs spread over the devices (default); data: the environments of each run",
+    )
+    group = parser.add_argument_group("several processes, on one machine or many, that share the run folder")
+    group.add_argument("--cluster", action="store_true", help="as SLURM, GKE or Cloud TPU has started them")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; with the next two, for any others")
+    group.add_argument("--num-processes", metavar="N", type=_whole(1), help="how many there are")
+    group.add_argument("--process-id", metavar="I", type=_whole(0), help="which this one is, from 0")
+    group.add_argument(
+        "--heartbeat", metavar="SECONDS", type=_whole(1), default=100, help="until a lost machine is noticed (100)"
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     group = parser.add_argument_group("hyperparameters, the preset's by default")

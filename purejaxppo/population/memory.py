@@ -52,7 +52,7 @@ def even_width(num_members: int, most: int, multiple: int) -> int:
 def plan_memory(
     *, num_members: int, width: int, multiple: int, per_member: int, kept: int, held: int, limit: int
 ) -> MemoryPlan:
-    """The chunks of at most `width` members that fit the limit. Raises PPOError where not even the least one does."""
+    """Chunks of `width` members, or as many as fit the limit. Raises PPOError where not even the least one does."""
     fits = (limit - held - kept) // per_member // multiple * multiple
     if fits < multiple:
         least = held + kept + per_member * multiple
@@ -61,7 +61,7 @@ def plan_memory(
             f"memory limit {show_bytes(limit)} is below the {show_bytes(least)} that {multiple} members at a time "
             f"take; {remedy}, or take fewer num_envs or num_steps"
         )
-    width = even_width(num_members, min(width, fits), multiple)
+    width = width if width <= fits else even_width(num_members, fits, multiple)
     return MemoryPlan(limit, held, kept, per_member, width, num_chunks=-(-num_members // width))
 
 
@@ -126,8 +126,8 @@ def parse_bytes(text: int | str) -> int:
     """4GiB, 500MB, 1.5g or a number of bytes. Raises PPOError for anything else."""
     if isinstance(text, int) and not isinstance(text, bool) and text > 0:
         return text
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(text).lower())
-    if not found or float(found[1]) == 0 or isinstance(text, bool):
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text.lower()) if isinstance(text, str) else None
+    if not found or float(found[1]) == 0:
         raise PPOError(f"memory limit {text!r} is no size; give bytes, or one such as 4GiB or 500MB")
     return int(float(found[1]) * _UNITS[found[2] or ""])
 

@@ -43,7 +43,7 @@ from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 REPORTS = 64  # of a chunk of members: how often the host sees its metrics
 EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
-CPU_WIDTH = 128  # members for each CPU device in a chunk: more of them are no faster, and finish later
+CPU_WIDTH = 32  # members for each CPU device in a chunk: more of them are no faster, and finish later
 
 
 Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
@@ -83,6 +83,11 @@ class Job(NamedTuple):
     seed: int
     store: Store
     rows: list[Rows]  # the members that have no results yet
+
+    @property
+    def num_members(self) -> int:
+        """Those of all processes, and with results or without."""
+        return len(self.program.settings) * self.num_seeds
 
     @property
     def num_left(self) -> int:
@@ -149,11 +154,11 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
 
     The compiler says what a chunk takes. Where that is too much, it compiles once more, for chunks that fit.
     """
-    devices = used_devices(options.placement, job.num_left)
+    devices = used_devices(options.placement, job.num_members)
     multiple = len(devices) if options.placement == "seeds" else 1
     on_cpu = devices[0].platform == "cpu"
     most = CPU_WIDTH * len(devices) if on_cpu else job.num_left + multiple
-    width = even_width(job.num_left, most, multiple)
+    width = chunk_width(job, most, multiple)
     compiled = compile_program(job, options, width)
     sharing = len(devices) if on_cpu else 1  # programs that take the memory of one
     in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
@@ -169,6 +174,12 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
 
 
+def chunk_width(job: Job, most: int, multiple: int) -> int:
+    """The members of a chunk: as before where some are finished, so that the others come out as they would have."""
+    before = job.store.widest()
+    return -(-before // multiple) * multiple if before else even_width(job.num_left, most, multiple)
+
+
 def used_devices(placement: str, num_members: int) -> list[Any]:
     """Those of this process, at most one for each member; with "data" all of all processes."""
     return jax.devices() if placement == "data" else jax.local_devices()[:num_members]
@@ -176,7 +187,7 @@ def used_devices(placement: str, num_members: int) -> list[Any]:
 
 def compile_program(job: Job, options: Options, width: int) -> Compiled:
     """The functions of a job for chunks of `width` members."""
-    devices = used_devices(options.placement, job.num_left)
+    devices = used_devices(options.placement, job.num_members)
     capacity = max(1, job.program.config.num_updates // REPORTS)
     compile_placed = {"seeds": compile_over_seeds, "data": compile_over_data}[options.placement]
     agent_of = functools.partial(member_agent, job.program, options)

@@ -152,14 +152,13 @@ class Sweep:
         return sort_ranked(rank(self.points, self.final_returns()))
 
     def to_dataframe(self) -> "DataFrame":
-        """A pandas DataFrame with a row for each setting, seed and update, the values of the setting beside."""
+        """A pandas DataFrame with a row for each setting, seed and update; the point in columns "setting.NAME"."""
         import pandas
 
         frames = [
-            population.to_dataframe().assign(
-                setting=i, **{name: str(x) if isinstance(x, tuple) else x for name, x in point.items()}
-            )
+            population.to_dataframe().assign(setting=i, **{f"setting.{name}": [x] * n for name, x in point.items()})
             for i, (point, population) in enumerate(zip(self.points, self.populations, strict=True))
+            for n in [population.metrics.timesteps.size]
         ]
         return pandas.concat(frames, ignore_index=True)
 

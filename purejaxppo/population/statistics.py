@@ -137,7 +137,7 @@ def pooled_statistics(counts: np.ndarray, ranked: np.ndarray, gaps: np.ndarray) 
 def middle_mean(counts: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """sum_i kept_i ranked_i / (N - 2 cut), cut = floor(N / 4): as scipy.stats.trim_mean(..., 0.25) of each sample.
 
-    kept_i: how many of the counts_i copies of ranked_i have a place from cut to N - cut. [R, N], [N] -> [R]
+    kept_i: how many of the counts_i copies of ranked_i have a place from cut to N - cut. [R, N], [N, ...] -> [R, ...]
     """
     n = len(ranked)
     cut = n // 4

@@ -35,6 +35,10 @@ class Store(Protocol):
         """The members that have none yet."""
         ...
 
+    def widest(self) -> int:
+        """The most members whose results came at once; 0 before the first."""
+        ...
+
     def write(self, first: int, result: MemberResult) -> None:
         """Keeps the results [n, ...] of the members from `first` on, on the host and with the data of keys."""
         ...
@@ -68,6 +72,10 @@ class MemoryStore:
     def missing(self) -> list[Rows]:
         """The members that have no results yet."""
         return complement(self.done, self.num_members)
+
+    def widest(self) -> int:
+        """The most members whose results came at once; 0 before the first."""
+        return widest(self.done)
 
     def write(self, first: int, result: MemberResult) -> None:
         """Keeps the results of the members from `first` on."""
@@ -106,6 +114,10 @@ class DiskStore:
         if parts and parts[-1][1] > self.num_members:
             raise PPOError(f"{self.folder} holds member {parts[-1][1] - 1}, and there are {self.num_members}")
         return complement(parts, self.num_members)
+
+    def widest(self) -> int:
+        """The most members whose results came at once; 0 before the first."""
+        return widest(self.parts())
 
     def parts(self) -> list[Rows]:
         """The parts that are there, in order."""
@@ -192,6 +204,11 @@ def complement(done: list[Rows], num_members: int) -> list[Rows]:
             gaps.append((reached, min(first, num_members)))
         reached = max(reached, last)
     return [*gaps, (reached, num_members)] if reached < num_members else gaps
+
+
+def widest(done: list[Rows]) -> int:
+    """The most members of one piece; 0 without any."""
+    return max((last - first for first, last in done), default=0)
 
 
 def of_rows(like: PyTree, num_rows: int) -> PyTree:

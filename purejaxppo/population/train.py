@@ -19,6 +19,7 @@ from purejaxppo.networks import NetworkLike
 from purejaxppo.population.memory import (
     MemoryPlan,
 )
+from purejaxppo.population.processes import barrier, gather_rows
 from purejaxppo.population.program import (
     Compiled,
     Job,
@@ -30,7 +31,7 @@ from purejaxppo.population.program import (
     member_shapes,
 )
 from purejaxppo.population.results import Costs, Population, Sweep
-from purejaxppo.population.store import DiskStore, MemberResult, Rows, claim, make_memory_store
+from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
 from purejaxppo.population.sweep import Point, RunConfig, at_point, make_points, make_programs
 from purejaxppo.storage import to_host
 from purejaxppo.types import Metrics, PPOError
@@ -178,7 +179,7 @@ def make_jobs(
     options: Options,
     out: str | Path | None,
 ) -> list[Job]:
-    """What is left to do, by program. Members lie setting by setting, and seed by seed in each.
+    """What is left to do for this process, by program. Members lie setting by setting, and seed by seed in each.
 
     Raises PPOError where `out` holds the results of another population.
     """
@@ -190,7 +191,11 @@ def make_jobs(
         folder = None if out is None else Path(out) / f"program-{i}"
         store = make_memory_store(like, num_members) if folder is None else DiskStore(like, num_members, folder)
         jobs.append(Job(program, num_seeds, seed, store, store.missing()))
-    return jobs
+    barrier("planned")  # all have seen what is missing, before the first writes
+    if options.placement == "data":
+        return jobs
+    here = (jax.process_index(), jax.process_count())
+    return [job._replace(rows=own_rows(job.rows, *here)) for job in jobs]
 
 
 def describe_population(
@@ -217,21 +222,64 @@ def describe_population(
 
 def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
     """Trains the members of a program in chunks that fit, and stores what each chunk leaves."""
-    if not job.rows:
-        return spent, Costs(0.0, 0.0, 0, None)
-    started = time.perf_counter()
-    compiled, plan = compile_to_fit(job, options)
-    compile_seconds, before = time.perf_counter() - started, spent
-    options.on_plan(plan)
-    for rows in cut_rows(job.rows, plan.width):
-        result, spent = train_chunk(job, compiled, plan.width, rows, options, spent)
-        job.store.write(rows[0], result)
-    return spent, Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
+    costs = Costs(0.0, 0.0, 0, None)
+    if job.rows:
+        started = time.perf_counter()
+        compiled, plan = compile_to_fit(job, options)
+        compile_seconds, before = time.perf_counter() - started, spent
+        options.on_plan(plan)
+        for rows in cut_rows(job.rows, plan.width):
+            spent = run_chunk(job, compiled, plan.width, rows, options, spent)
+        costs = Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
+    if options.placement == "seeds":
+        share_results(job)
+    barrier("trained")  # what the others have written is there
+    return spent, over_processes(costs) if options.placement == "seeds" else costs
+
+
+def over_processes(costs: Costs) -> Costs:
+    """The costs of all processes: the slowest's seconds, and everyone's timesteps."""
+    if jax.process_count() == 1:
+        return costs
+    every = gather_rows(np.array([[costs.compile_seconds, costs.train_seconds, costs.timesteps]], np.float32))
+    compile_seconds, train_seconds, _ = every.max(axis=0).tolist()
+    return costs._replace(
+        compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=int(every[:, 2].sum(dtype=np.float64))
+    )
 
 
 def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
     """The rows in pieces of at most `width`."""
     return [(first, min(first + width, last)) for begin, last in rows for first in range(begin, last, width)]
+
+
+def own_rows(rows: Sequence[Rows], process: int, num_processes: int) -> list[Rows]:
+    """The part of the rows that falls to one of several processes: evenly, and in their order."""
+    members = np.concatenate([np.arange(first, last) for first, last in rows]) if rows else np.arange(0)
+    mine = np.array_split(members, num_processes)[process]
+    pieces = np.split(mine, np.flatnonzero(np.diff(mine) != 1) + 1)
+    return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces if piece.size]
+
+
+def writes_results(store: Store, placement: str) -> bool:
+    """Whether this process keeps what it has trained: on disk, the results of a run that all share are written once."""
+    return isinstance(store, MemoryStore) or placement == "seeds" or jax.process_index() == 0
+
+
+def share_results(job: Job) -> None:
+    """Gives every process the results that the others hold in memory."""
+    if isinstance(job.store, MemoryStore) and jax.process_count() > 1:
+        own = job.rows[0] if job.rows else (0, 0)
+        every = gather_rows(jax.tree.map(lambda x: x[slice(*own)], job.store.data))
+        job.store.write(0, every)
+
+
+def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent) -> Spent:
+    """Trains a chunk and stores what it leaves, which is gone from memory before the next one begins."""
+    result, spent = train_chunk(job, compiled, width, rows, options, spent)
+    if writes_results(job.store, options.placement):
+        job.store.write(rows[0], result)
+    return spent
 
 
 def train_chunk(

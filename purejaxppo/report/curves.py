@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from purejaxppo.population.statistics import blocks, draw_counts, middle_mean
 from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
 
@@ -17,7 +18,7 @@ INCHES = (3.5, 2.5)  # one column of a paper
 DPI = 200
 MAX_POINTS = 200  # on the x-axis: more than the width can show
 MAX_SEED_LINES = 32  # more would fill the plot
-NUM_RESAMPLES = 1_000
+NUM_RESAMPLES = 2_000
 
 
 class Band(NamedTuple):
@@ -47,10 +48,7 @@ def plot_curves(
     timesteps, returns = np.asarray(timesteps), np.asarray(returns, np.float64)
     if timesteps.ndim != 1 or returns.ndim != 2 or returns.shape[1] != len(timesteps) or not returns.size:
         raise PPOError(f"timesteps {timesteps.shape} and returns {returns.shape} have to be [U] and [S, U], none empty")
-    shown = thin(len(timesteps))
-    timesteps, returns = timesteps[shown], carry_forward(returns)[:, shown]
-    if len(timesteps) == 1:  # a point would not show: draw it over the steps that it stands for
-        timesteps, returns = np.append(0, timesteps), np.repeat(returns, 2, axis=1)
+    timesteps, returns = shown_curve(timesteps, returns)
 
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)  # no pyplot: neither a display nor its global state
@@ -61,6 +59,15 @@ def plot_curves(
         draw_solved(axes, solved_at)
     style_axes(axes, timesteps[-1], title)
     write_whole(Path(path), canvas.print_png)
+
+
+def shown_curve(timesteps: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The updates that the width can show, each seed at its last value. [U], [S, U] -> [U'], [S, U']"""
+    shown = thin(len(timesteps))
+    timesteps, returns = timesteps[shown], carry_forward(returns)[:, shown]
+    if len(timesteps) == 1:  # a point would not show: draw it over the steps that it stands for
+        return np.append(0, timesteps), np.repeat(returns, 2, axis=1)
+    return timesteps, returns
 
 
 def carry_forward(returns: np.ndarray) -> np.ndarray:
@@ -75,21 +82,10 @@ def thin(num_updates: int) -> np.ndarray:
     return np.unique(np.linspace(0, num_updates - 1, min(num_updates, MAX_POINTS)).round().astype(int))
 
 
-def iqm_weights(counts: np.ndarray) -> np.ndarray:
-    """The weight of each of n sorted values in the IQM of a sample of n that holds value i counts[..., i] times.
-
-    counts: [..., n], each row adds up to n. -> [..., n], each row adds up to 1
-    """
-    n = counts.shape[-1]
-    cut = n // 4  # as scipy.stats.trim_mean(..., 0.25)
-    kept = np.diff(np.clip(np.cumsum(counts, axis=-1), cut, n - cut), axis=-1, prepend=cut)
-    return kept / (n - 2 * cut)
-
-
 def iqm_band(returns: np.ndarray) -> Band:
     """The IQM over the seeds that have a value, with its percentile-bootstrap interval. [S, U] -> Band of [U]
 
-    Seeds are resampled by their rank, so that one matrix product serves every update.
+    Seeds are resampled by their rank, so that one matrix product serves every update of a block of resamples.
     """
     random = np.random.default_rng(0)
     ranked = np.sort(returns, axis=0)  # NaN last
@@ -98,10 +94,10 @@ def iqm_band(returns: np.ndarray) -> Band:
     for n in np.unique(num_seeds[num_seeds > 0]):
         updates = num_seeds == n
         values = ranked[:n, updates]
-        band.iqm[updates] = iqm_weights(np.ones(n)) @ values
+        band.iqm[updates] = middle_mean(np.ones((1, n)), values)[0]
         if n > 1:
-            counts = random.multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)
-            band.low[updates], band.high[updates] = np.quantile(iqm_weights(counts) @ values, [0.025, 0.975], axis=0)
+            resampled = [middle_mean(draw_counts(random, size, n), values) for size in blocks(NUM_RESAMPLES, n)]
+            band.low[updates], band.high[updates] = np.quantile(np.concatenate(resampled), [0.025, 0.975], axis=0)
     return band
 
 

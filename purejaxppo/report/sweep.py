@@ -15,11 +15,10 @@ from purejaxppo.report.curves import (
     GREY,
     INCHES,
     VERMILLION,
-    carry_forward,
     draw_solved,
     iqm_band,
+    shown_curve,
     style_axes,
-    thin,
 )
 from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
@@ -426,15 +425,6 @@ def style_frame(axes: "Axes") -> None:
     axes.tick_params(labelsize=7, width=0.6, length=2.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
-
-
-def shown_curve(timesteps: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The updates that the width can show, each seed at its last value. [U], [S, U] -> [U'], [S, U']"""
-    shown = thin(len(timesteps))
-    timesteps, returns = timesteps[shown], carry_forward(returns)[:, shown]
-    if len(timesteps) == 1:  # a point would not show: draw it over the steps that it stands for
-        return np.append(0, timesteps), np.repeat(returns, 2, axis=1)
-    return timesteps, returns
 
 
 def draw_curve(axes: "Axes", timesteps: np.ndarray, returns: np.ndarray, *, label: str, colour: str) -> None:

@@ -113,7 +113,9 @@ def plan(spec: RunSpec) -> str:
     if spec.placement == "data":
         where = describe_sharing(num_members, jax.devices())
     else:
-        where = describe_devices(num_members, jax.local_devices(), "seed" if spec.sweep is None else "run")
+        where = describe_devices(num_members, jax.devices(), "seed" if spec.sweep is None else "run")
+    if jax.process_count() > 1:
+        where += f" in {jax.process_count()} processes"
     lines = [f"{spec.env}, preset {spec.preset}: {where}, {steps} each"]
     if spec.sweep is not None:
         lines.insert(0, describe_programs(env, config, spec.sweep, spec.num_seeds))
@@ -127,10 +129,14 @@ def train_run(
     *,
     memory_limit: int | str | None = None,
     on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
-) -> FinishedRun | FinishedSweep:
-    """Trains and evaluates what `spec` says, and writes its folder. What is in there already is not trained again."""
-    env = make_env(spec.env, **spec.env_params)
-    write_json(folder / "config.json", spec_to_json(spec))
+) -> FinishedRun | FinishedSweep | None:
+    """Trains and evaluates what `spec` says, and writes its folder. What is in there already is not trained again.
+
+    Of several processes the first one writes; None in the others.
+    """
+    env, is_first = make_env(spec.env, **spec.env_params), jax.process_index() == 0
+    if is_first:
+        write_json(folder / "config.json", spec_to_json(spec))
     kept: dict[str, TrainState] = {}
 
     def keep_and_tell(progress: Progress) -> None:
@@ -151,6 +157,8 @@ def train_run(
         on_plan=on_plan,
         on_chunk=keep_and_tell,
     )
+    if not is_first:
+        return None
     return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, kept, folder)
 
 
@@ -241,7 +249,7 @@ def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
         "train_seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         "planned_memory_bytes": max((plan.peak for plan in plans), default=None),
-        "devices": describe_devices(spec.num_seeds, jax.local_devices()),
+        "devices": describe_devices(spec.num_seeds, jax.devices()),
     }
 
 

@@ -1,0 +1,323 @@
+import collections
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxppo as pjp
+from purejaxppo.population import search
+from purejaxppo.population.search import Member, halving_timesteps, make_pbt, make_successive_halving, pbt_timesteps
+from purejaxppo.population.sweep import log_uniform, uniform
+
+SMALL = pjp.PPOConfig(
+    num_envs=2,
+    num_steps=16,
+    total_timesteps=2 * 16 * 6,
+    update_epochs=1,
+    num_minibatches=1,
+    hidden_sizes=(8,),
+    normalize_obs=True,
+)
+SPACE = {"learning_rate": log_uniform(1e-4, 1e-1), "gamma": uniform(0.9, 0.99), "length": uniform(0.4, 0.6)}
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def recorded(env):
+    """Both searches of SMALL, and of every update that ran: (member's key, its index) -> its metrics."""
+    updates = collections.defaultdict(list)
+
+    def note(key, index, metrics):
+        updates[(*key.tolist(), int(index))].append(metrics)
+
+    class Recording(pjp.PPO):
+        def update(self, runner):
+            after, metrics = super().update(runner)
+            jax.debug.callback(note, jax.random.key_data(runner.key), runner.train_state.update, metrics)
+            return after, metrics
+
+    def make_recording(*args, **parts):
+        agent = pjp.make_ppo(*args, **parts)
+        return Recording(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)})
+
+    def run(make, **options):
+        updates.clear()
+        result = jax.block_until_ready(jax.jit(make(env, SMALL, SPACE, **options))(jax.random.key(3)))
+        jax.effects_barrier()
+        return result, dict(updates)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "make_ppo", make_recording)
+        halving = run(make_successive_halving, num_members=9, eta=3, num_rungs=2)
+        pbt = run(make_pbt, num_members=5, interval=2, quantile=0.4)
+    return {"halving": halving, "pbt": pbt}
+
+
+def keys_of(result):
+    return np.asarray(jax.random.key_data(result.runners.key)).tolist()
+
+
+def test_every_update_runs_once_and_the_dropped_run_none(recorded):
+    result, updates = recorded["halving"]
+    expected = {
+        (*key, k): 1
+        for i, key in enumerate(keys_of(result))
+        for k in range(6 if result.history.parents[1, i] >= 0 else 2)
+    }
+    assert {name: len(metrics) for name, metrics in updates.items()} == expected
+    assert len(expected) * SMALL.batch_size == halving_timesteps(SMALL, num_members=9, eta=3, num_rungs=2)
+    assert len(expected) * SMALL.batch_size == int(result.timesteps.sum())
+
+    result, updates = recorded["pbt"]
+    assert set(updates) == {(*key, k) for key in keys_of(result) for k in range(6)}
+    assert 5 * 6 * SMALL.batch_size == pbt_timesteps(SMALL, num_members=5) == int(result.timesteps.sum())
+
+
+@pytest.mark.parametrize("name", ["halving", "pbt"])
+def test_the_rate_anneals_over_the_whole_run(recorded, name):
+    result, updates = recorded[name]
+    rates = np.asarray(result.history.hyper["learning_rate"])
+    for i, key in enumerate(keys_of(result)):
+        for g, k in generations(result, name, i):
+            assert updates[(*key, k)][0].learning_rate == pytest.approx(rates[g, i] * (1 - k / 6), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["halving", "pbt"])
+def test_the_score_is_the_mean_of_the_episodes_in_the_latter_half(recorded, name):
+    result, updates = recorded[name]
+    scored = 0
+    for i, key in enumerate(keys_of(result)):
+        for g in {g for g, _ in generations(result, name, i)}:
+            indices = [k for h, k in generations(result, name, i) if h == g]
+            metrics = [updates[(*key, k)][0] for k in indices[len(indices) // 2 :]]
+            episodes = sum(int(row.episodes) for row in metrics)
+            total = sum(float(row.episode_return_mean) * int(row.episodes) for row in metrics if row.episodes)
+            if episodes:
+                scored += 1
+                assert float(result.history.scores[g, i]) == pytest.approx(total / episodes, rel=1e-5)
+    assert scored > 10
+
+
+def generations(result, name, i):
+    """(generation, update) of each update of member i."""
+    if name == "pbt":
+        return [(k // 2, k) for k in range(6)]
+    return [(0, 0), (0, 1)] + [(1, k) for k in range(2, 6) if result.history.parents[1, i] >= 0]
+
+
+def test_the_best_go_on_from_where_they_were(env, recorded):
+    """Each member is the run of its hyperparameters and key alone, as long as it was alive."""
+    result, _ = recorded["halving"]
+    first, last = np.asarray(result.history.scores)
+    survivors = np.flatnonzero(result.history.parents[1] >= 0)
+    assert set(survivors) == set(np.lexsort((np.arange(9), -first))[:3])
+    assert np.isnan(last[np.setdiff1d(np.arange(9), survivors)]).all()
+    assert result.best == survivors[np.argmax(last[survivors])]
+
+    agent_of = search.make_agent_of(env, SMALL, None)
+    train = jax.jit(jax.vmap(lambda member, n: search.train_member(agent_of, member, n), in_axes=(0, None)))
+    init = jax.jit(jax.vmap(lambda hyper, key: agent_of(hyper).init(key)))
+    fresh = init(result.hyper, result.runners.key)
+    start = Member(runner=fresh, hyper=result.hyper, score=jnp.full(9, jnp.nan))
+    after_two, after_six = train(start, 2), train(start, 6)
+    in_parts = train(after_two, 4)
+    assert_equal(in_parts.runner, after_six.runner)
+    alone = search.put(after_two, survivors, search.take(in_parts, survivors))
+    for a, b in zip(jax.tree.leaves(result.runners), jax.tree.leaves(alone.runner), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+    np.testing.assert_allclose(result.scores, alone.score, rtol=1e-5)
+
+
+def test_one_update_serves_all_rungs(env):
+    def products(num_rungs):
+        find = make_successive_halving(env, SMALL, SPACE, num_members=8, eta=2, num_rungs=num_rungs)
+        return jax.jit(find).lower(jax.random.key(0)).as_text().count("stablehlo.dot_general")
+
+    assert products(3) == products(2) > 0
+
+
+def test_one_member_is_a_run(env):
+    halving = jax.jit(make_successive_halving(env, SMALL, SPACE, num_members=1, num_rungs=1))(jax.random.key(1))
+    pbt = jax.jit(make_pbt(env, SMALL, SPACE, num_members=1, interval=3))(jax.random.key(1))
+    assert halving.timesteps.tolist() == pbt.timesteps.tolist() == [SMALL.actual_timesteps]
+    assert (int(halving.best), int(pbt.best)) == (0, 0)
+    assert pbt.history.parents.tolist() == [[0], [0]]
+    np.testing.assert_array_equal(halving.hyper["gamma"], pbt.hyper["gamma"])
+    for a, b in zip(
+        jax.tree.leaves(halving.runners.train_state), jax.tree.leaves(pbt.runners.train_state), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_history_of_a_population_is_a_lineage(recorded):
+    result, _ = recorded["pbt"]
+    scores, parents = np.asarray(result.history.scores), np.asarray(result.history.parents)
+    assert scores.shape == parents.shape == (3, 5)
+    assert parents[0].tolist() == [0, 1, 2, 3, 4]
+    copied = 0
+    for g in (1, 2):
+        before = np.where(np.isnan(scores[g - 1]), -np.inf, scores[g - 1])
+        ranked = np.lexsort((np.arange(5), -before))
+        for i, parent in enumerate(parents[g]):
+            if parent != i:
+                copied += 1
+                assert i in ranked[-2:]
+                assert parent in ranked[:2]
+                assert np.isfinite(before[parent])
+            else:
+                for values in result.history.hyper.values():
+                    assert values[g, i] == values[g - 1, i]
+    assert copied
+    np.testing.assert_array_equal(result.scores, scores[-1])
+    assert int(result.best) == int(np.nanargmax(scores[-1]))
+    assert len({tuple(key) for key in keys_of(result)}) == 5
+
+
+def test_draws_cover_their_domain():
+    space = {"a": uniform(-1.0, 3.0), "b": log_uniform(1e-5, 1e-1)}
+    hyper = search.draw(space, jax.random.key(0), 4000)
+    assert float(hyper["a"].mean()) == pytest.approx(1.0, abs=0.1)
+    assert float(jnp.log10(hyper["b"]).mean()) == pytest.approx(-3.0, abs=0.1)
+    for name, (low, high) in space.items():
+        assert np.float32(low) <= hyper[name].min() < hyper[name].max() <= np.float32(high)
+    alone = search.draw({"b": space["b"]}, jax.random.key(0), 4000)
+    np.testing.assert_array_equal(alone["b"], hyper["b"])
+    assert abs(np.corrcoef(hyper["a"], hyper["b"])[0, 1]) < 0.1
+
+
+def test_the_rank_is_by_score_with_ties_and_nan():
+    scores = jnp.array([3.0, jnp.nan, 5.0, 3.0, -jnp.inf, 5.0])
+    rank = search.rank
+    assert rank(scores, jnp.arange(6), 6).tolist() == [2, 5, 0, 3, 4, 1]
+    assert rank(scores, jnp.array([5, 3, 2, 0, 4, 1]), 6).tolist() == [5, 2, 3, 0, 4, 1]
+    assert rank(scores, jnp.array([1, 4, 0, 5, 3, 2]), 3).tolist() == [0, 4, 1, 5, 3, 2]
+
+
+def test_members_are_dealt_out_best_first():
+    order = jnp.array([6, 5, 4, 3, 2, 1, 0])
+    assert search.deal(order, 2, 1).tolist() == [[[6], [4], [2], [0]], [[5], [3], [1], [7]]]
+    assert search.deal(order, 2, 2).tolist() == [[[6, 5], [2, 1]], [[4, 3], [0, 7]]]
+    values = jnp.arange(7.0)
+    seats = search.deal(order, 2, 2)
+    np.testing.assert_array_equal(search.put(values, seats, 10 * search.take(values, seats)), 10 * values)
+
+
+def test_scores_of_members_without_an_episode_or_a_finite_parameter():
+    params = {"w": jnp.ones(3)}
+    score = search.score_of
+    assert score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), params) == 7.5
+    assert score(jnp.float32(7.0), jnp.float32(0.0), jnp.int32(0), params) == 7.0
+    assert np.isnan(score(jnp.float32(jnp.nan), jnp.float32(0.0), jnp.int32(0), params))
+    broken = {"w": jnp.array([1.0, jnp.nan, 1.0])}
+    assert np.isnan(score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), broken))
+
+
+def test_the_worst_go_on_from_the_best():
+    scores = jnp.array([1.0, 9.0, jnp.nan, 5.0, 8.0, 4.0])
+    drawn = np.array([search.exploit(key, scores, 2) for key in jax.random.split(jax.random.key(0), 64)])
+    np.testing.assert_array_equal(drawn[:, [1, 3, 4, 5]], np.tile([1, 3, 4, 5], (64, 1)))
+    assert set(drawn[:, 0]) == set(drawn[:, 2]) == {1, 4}
+    assert search.exploit(jax.random.key(0), jnp.full(4, 2.0), 2).tolist()[:2] == [0, 1]
+    assert set(search.exploit(jax.random.key(0), jnp.full(4, 2.0), 2).tolist()[2:]) <= {0, 1}
+    assert search.exploit(jax.random.key(0), jnp.full(4, jnp.nan), 2).tolist() == [0, 1, 2, 3]
+    assert search.exploit(jax.random.key(0), jnp.array([2.0]), 1).tolist() == [0]
+
+
+def test_a_copy_is_all_but_the_key_and_the_environments(env):
+    agent = pjp.make_ppo(env, SMALL)
+    runners = jax.jit(jax.vmap(agent.init))(pjp.seed_keys(0, 3))
+    state = runners.train_state
+    own = jax.tree.map(lambda x: x + jnp.arange(3).reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype), state)
+    members = Member(runner=runners.replace(train_state=own), hyper={"a": jnp.arange(3.0)}, score=jnp.arange(3.0))
+    after = search.adopt(members, jnp.array([0, 2, 2]))
+    assert_equal(take(after.runner.train_state, 1), take(own, 2))
+    assert_equal(take(after.runner.train_state, 0), take(own, 0))
+    assert after.hyper["a"].tolist() == after.score.tolist() == [0.0, 2.0, 2.0]
+    for name in ("key", "env_state", "obs", "episode"):
+        assert_equal(getattr(after.runner, name), getattr(runners, name))
+
+
+def test_a_perturbation_stays_in_its_domain():
+    space = {"a": uniform(0.9, 1.0), "b": log_uniform(1e-4, 1.0)}
+    hyper = {"a": jnp.full(500, 0.94), "b": jnp.full(500, 0.01)}
+    near = search.explore(space, jax.random.key(0), hyper, 0.0)
+    np.testing.assert_allclose(np.unique(near["a"]), [0.932, 0.95], rtol=1e-5)
+    np.testing.assert_allclose(np.unique(near["b"]), [0.008, 0.0125], rtol=1e-5)
+    assert len({(float(a), float(b)) for a, b in zip(near["a"], near["b"], strict=True)}) == 4
+    edge = search.explore(space, jax.random.key(0), {"a": jnp.full(500, 1.0), "b": jnp.full(500, 1e-4)}, 0.0)
+    np.testing.assert_allclose(np.unique(edge["a"]), [0.98, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(np.unique(edge["b"]), [1e-4, 1.25e-4], rtol=1e-5)
+    fresh = search.explore(space, jax.random.key(0), hyper, 1.0)
+    assert len(np.unique(fresh["b"])) > 450
+    some = search.explore(space, jax.random.key(0), hyper, 0.3)
+    kept = np.isin(np.asarray(some["b"]), np.asarray(near["b"])).mean()
+    assert kept == pytest.approx(0.7, abs=0.08)
+
+
+def test_the_rungs_add_up():
+    config = SMALL.replace(total_timesteps=SMALL.batch_size * 20)
+    rungs = search.plan_rungs(config, num_members=27, eta=3, num_rungs=3)
+    assert rungs == ((27, 9, 3), (2, 4, 14))
+    assert halving_timesteps(config, num_members=27, eta=3, num_rungs=3) == (27 * 2 + 9 * 4 + 3 * 14) * 32
+    assert halving_timesteps(config, num_members=7, num_rungs=1) == pbt_timesteps(config, num_members=7)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (make_successive_halving, {"num_members": 8}, r"num_members = 8 does not divide .* = 9; give 9"),
+        (make_successive_halving, {"num_members": 0}, "num_members = 0"),
+        (make_successive_halving, {"num_members": 9, "eta": 1}, "eta = 1"),
+        (make_successive_halving, {"num_members": 9, "num_rungs": 1.5}, "num_rungs = 1.5"),
+        (make_successive_halving, {"num_members": 16, "eta": 2, "num_rungs": 4}, "total_timesteps >= 256"),
+        (make_pbt, {"num_members": 4, "interval": 4}, r"interval = 4; give total_timesteps = \d+"),
+        (make_pbt, {"num_members": 4, "interval": 7}, "interval = 7; give total_timesteps = 224"),
+        (make_pbt, {"num_members": True, "interval": 2}, "num_members = True"),
+        (make_pbt, {"num_members": 4, "interval": 2, "quantile": 0.6}, "quantile = 0.6"),
+        (make_pbt, {"num_members": 4, "interval": 2, "quantile": 0.0}, "quantile = 0.0"),
+        (make_pbt, {"num_members": 4, "interval": 2, "resample": 1.5}, "resample = 1.5"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(env, make, options, message):
+    with pytest.raises(pjp.PPOError, match=message):
+        make(env, SMALL, SPACE, **options)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "space = {}"),
+        ({"num_envs": uniform(1, 8)}, "num_envs is a part of the program.*sweep"),
+        ({"anneal_lr": uniform(0, 1)}, "anneal_lr is a part of the program"),
+        ({"learning_rat": uniform(0, 1)}, "learning_rat.*learning_rate"),
+        ({"gamma": [0.9, 0.99]}, r"gamma = \[0.9, 0.99\] is no domain"),
+        ({"gamma": uniform(0.9, 1.5)}, "gamma = 1.5"),
+        ({"env.masspole": uniform(0.1, 0.2), "env.lenght": uniform(0.1, 0.2)}, "env.length"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(env, space, message):
+    with pytest.raises(pjp.PPOError, match=message):
+        make_pbt(env, SMALL, space, num_members=4, interval=2)
+
+
+def test_several_keys_are_refused(env):
+    with pytest.raises(pjp.PPOError, match="give one key"):
+        jax.eval_shape(make_pbt(env, SMALL, SPACE, num_members=2, interval=3), pjp.seed_keys(0, 2))
+
+
+def take(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def assert_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
