@@ -9,6 +9,7 @@ from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPP
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
+from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import (
     SearchResult,
@@ -70,6 +71,8 @@ __all__ = [
     "evaluate",
     "gae",
     "halving_timesteps",
+    "join",
+    "leave",
     "load_run",
     "load_sweep",
     "log_uniform",

@@ -20,7 +20,7 @@ from purejaxppo.population.memory import describe_plan, parse_bytes
 from purejaxppo.population.placement import PLACEMENTS
 from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
-from purejaxppo.population.sweep import ENV, Domain, at_point, draw_points, log_uniform, make_points, uniform
+from purejaxppo.population.sweep import ENV, Domain, RunConfig, at_point, draw_points, log_uniform, make_points, uniform
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
 from purejaxppo.runs.train import (
@@ -147,14 +147,18 @@ def train(options: argparse.Namespace) -> int:
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
         return 0
     console.print(plan(spec), highlight=False, soft_wrap=True)
-    with make_view(console, spec) as view:
-        finished = train_run(
-            spec,
-            folder,
-            view,
-            memory_limit=options.memory_limit,
-            on_plan=lambda memory: view.say(describe_plan(memory)),
-        )
+    try:
+        with make_view(console, spec) as view:
+            finished = train_run(
+                spec,
+                folder,
+                view,
+                memory_limit=options.memory_limit,
+                on_plan=lambda memory: view.say(describe_plan(memory)),
+            )
+    except KeyboardInterrupt:
+        print(f"purejaxppo: interrupted; go on with --resume {folder}", file=sys.stderr)
+        return 130
     if isinstance(finished, FinishedSweep):
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
@@ -214,7 +218,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     config = preset.config.replace(**{name: value for name, value in chosen.items() if value is not None})
     env_name, env_params = options.env or preset.env, dict(options.env_param or [])
     env = make_env(env_name, **env_params)
-    points = make_points(env, config, read_sweep(options)) if options.command == "sweep" else None
+    points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
     for point in points or [{}]:
         make_agent(*at_point(env, config, point))  # refuses here, before there is a folder
     return RunSpec(
@@ -229,11 +233,14 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     )
 
 
-def read_sweep(options: argparse.Namespace) -> dict[str, Any] | list[dict[str, Any]]:
+def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any] | list[dict[str, Any]]:
     """The grid of the --over options, or with --random that many points drawn from them."""
     if not options.over:
         raise PPOError("a sweep needs --over NAME=VALUES, such as --over learning-rate=1e-4,3e-4")
     space: dict[str, Domain] = dict(options.over)
+    for name, domain in space.items():
+        if isinstance(getattr(config, name, None), tuple) and isinstance(domain, list):
+            space[name] = [(value,) if isinstance(value, int) else value for value in domain]  # 64 is one layer
     if options.random is not None:
         return draw_points(options.random, space, options.random_seed)
     for name, domain in space.items():

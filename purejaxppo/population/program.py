@@ -41,7 +41,7 @@ from purejaxppo.population.sweep import Program, RunConfig, with_numbers
 from purejaxppo.ppo import PPO, make_ppo
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
-REPORTS = 64  # of a chunk of members: how often the host sees its metrics
+REPORTS = 16  # of a chunk of members: how often the host sees its metrics; each costs the devices a pause
 EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
 CPU_WIDTH = 32  # members for each CPU device in a chunk: more of them are no faster, and finish later
 

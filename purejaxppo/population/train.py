@@ -113,7 +113,7 @@ def train_population(
     out: a folder for the results, which are then not held in memory. Members whose results are there are not trained
         again: a population that was interrupted goes on.
     on_plan: is told the memory plan of each program before it runs.
-    on_chunk: is called on the host in the course of each chunk of members, about 64 times.
+    on_chunk: is called on the host in the course of each chunk of members, about 16 times.
 
     Raises PPOError for what cannot work before anything is compiled, and for what cannot fit before anything is run.
     """
