@@ -1,6 +1,6 @@
 """Populations of seeds against PureJaxRL's, vmapped: env-steps per second of the two in turn, on one machine.
 
-python benchmarks/populations.py --peer-python VENV/bin/python --checkout PATH [--seeds 16 64] [--repeats 3] [--json OUT]
+python benchmarks/populations.py --peer-python VENV/bin/python --checkout PATH [--seeds 16 64] [--json OUT]
 
 Whole trainings of CartPole-v1 with the same hyperparameters, `--timesteps` of each seed; compilation is left out, and
 listed. The peer's interpreter needs what benchmarks/peers/purejaxrl_ppo.py says, PATH is a checkout of PureJaxRL.
@@ -70,7 +70,9 @@ def main() -> None:
             )
             print(f"{num_seeds:>4} seeds  {speeds}  ratio {ratio:.2f}", flush=True)
         ratios = [row["ratio"] for row in rows if row["seeds"] == num_seeds]
-        print(f"{num_seeds:>4} seeds  median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+        print(
+            f"{num_seeds:>4} seeds  median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        )
     if options.json:
         report = {"rows": rows, "jax": jax.__version__, "python": sys.version, "time": time.strftime("%Y-%m-%d")}
         options.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.devices import cpu_cores
 from purejaxppo.population.placement import describe_devices, in_turn, make_spread, pad_seeds, together
 from purejaxppo.population.program import update_up_to
 
@@ -101,6 +102,20 @@ print(jax.local_device_count(), cpu_cores(), idle_cores())
     assert count == "1"
     assert cores == "1" or f'jax.config.update("jax_num_cpu_devices", {cores})' in message
     assert run('jax.config.update("jax_num_cpu_devices", 3)')[0] == "3"
+
+
+def test_a_population_that_leaves_cores_idle_says_so():
+    code = """
+import jax, purejaxppo as pjp
+jax.numpy.zeros(3)
+config = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=64, hidden_sizes=(8,))
+pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    if cpu_cores() > 1:
+        assert f'call jax.config.update("jax_num_cpu_devices", {cpu_cores()}) before' in done.stderr
+    else:
+        assert done.stderr == ""
 
 
 def test_describe_devices_counts_what_is_used():

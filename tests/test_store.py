@@ -150,6 +150,12 @@ def test_another_population_does_not_go_on_in_the_folder(env, kept, changes, sai
         train(env, kept[0], **changes)
 
 
+def test_a_folder_without_a_population_is_not_opened(env, tmp_path):
+    with pytest.raises(pjp.PPOError, match="holds no population; train it with"):
+        pjp.open_population(env, SMALL, num_seeds=10, out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_sweep_on_disk_goes_on_too(env, tmp_path):
     sweep = {"gamma": [0.9, 0.99], "num_envs": [4, 8]}
 

@@ -13,6 +13,7 @@ from purejaxppo.storage import is_key
 from purejaxppo.types import PPOError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNTOLD = 2**34  # of a device that does not say what it has
 _SPARE = 0.9  # of the free memory is used when no limit is given
 
 
@@ -96,7 +97,7 @@ def held_bytes(devices: Sequence[Any]) -> int:
 def free_bytes(devices: Sequence[Any]) -> int:
     """What is left: of this machine or its control group on a CPU, else on the fullest device."""
     if devices[0].platform != "cpu":
-        stats = [device.memory_stats() or {"bytes_limit": 2**34} for device in devices]
+        stats = [device.memory_stats() or {"bytes_limit": _UNTOLD} for device in devices]
         return min(entry["bytes_limit"] - entry.get("bytes_in_use", 0) for entry in stats)
     return min([machine_free_bytes(), *group_free_bytes()])
 

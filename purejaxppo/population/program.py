@@ -44,6 +44,7 @@ from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 REPORTS = 16  # of a chunk of members: how often the host sees its metrics; each costs the devices a pause
 EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
 CPU_WIDTH = 32  # members for each CPU device in a chunk: more of them are no faster, and finish later
+ACCELERATOR_WIDTH = 8_192  # for each other device, where the memory allows as many
 
 
 Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
@@ -157,7 +158,7 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     devices = used_devices(options.placement, job.num_members)
     multiple = len(devices) if options.placement == "seeds" else 1
     on_cpu = devices[0].platform == "cpu"
-    most = CPU_WIDTH * len(devices) if on_cpu else job.num_left + multiple
+    most = (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices)
     width = chunk_width(job, most, multiple)
     compiled = compile_program(job, options, width)
     sharing = len(devices) if on_cpu else 1  # programs that take the memory of one

@@ -146,8 +146,10 @@ def open_population(
 ) -> Population | Sweep:
     """What `train_population` has written to `out`, called with the same arguments; nothing is trained.
 
-    Raises PPOError for a folder of another population; results that are missing are refused when they are read.
+    Raises PPOError for a folder of no population or another; results that are missing are refused when they are read.
     """
+    if not (Path(out) / "population.json").exists():
+        raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
     options = Options(network, optimizer, "seeds", None, evaluation_episodes, ignore, ignore)
     points = [{}] if sweep is None else make_points(env, config, sweep)
     agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
