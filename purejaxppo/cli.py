@@ -20,7 +20,17 @@ from purejaxppo.population.memory import describe_plan, parse_bytes
 from purejaxppo.population.placement import PLACEMENTS
 from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
-from purejaxppo.population.sweep import ENV, Domain, RunConfig, at_point, draw_points, log_uniform, make_points, uniform
+from purejaxppo.population.sweep import (
+    ENV,
+    Domain,
+    RunConfig,
+    at_point,
+    draw_points,
+    log_uniform,
+    make_points,
+    show_value,
+    uniform,
+)
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
 from purejaxppo.runs.train import (
@@ -31,7 +41,6 @@ from purejaxppo.runs.train import (
     is_finished,
     load_spec,
     plan,
-    show_value,
     sweep_rows,
     sweep_table,
     table,
@@ -136,7 +145,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
 
 def train(options: argparse.Namespace) -> int:
     """purejaxppo train, purejaxppo sweep"""
-    if options.cluster or options.coordinator:
+    if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
         join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
 
@@ -145,6 +154,7 @@ def train(options: argparse.Namespace) -> int:
     console = Console(quiet=options.quiet or jax.process_index() > 0)  # the first process speaks for all
     if options.resume and is_finished(folder):
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
+        leave()
         return 0
     console.print(plan(spec), highlight=False, soft_wrap=True)
     try:
@@ -195,7 +205,7 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "run", "resume", "quiet", "memory_limit", "seed", "random_seed", *_PROCESS_OPTIONS)
+    with_it = ("command", "run", "resume", "quiet", "memory_limit", *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
@@ -226,7 +236,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
         env_params=env_params,
         config=config,
         num_seeds=options.seeds or preset.num_seeds,
-        seed=options.seed,
+        seed=options.seed or 0,
         preset=preset_name,
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
@@ -242,7 +252,7 @@ def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]
         if isinstance(getattr(config, name, None), tuple) and isinstance(domain, list):
             space[name] = [(value,) if isinstance(value, int) else value for value in domain]  # 64 is one layer
     if options.random is not None:
-        return draw_points(options.random, space, options.random_seed)
+        return draw_points(options.random, space, options.random_seed or 0)
     for name, domain in space.items():
         if not isinstance(domain, list):
             raise PPOError(f"--over {name} is a range to draw from; say how many settings to draw with --random N")
@@ -307,7 +317,7 @@ def _add_sweep_options(parser: Parser) -> None:
         "Several make a grid",
     )
     parser.add_argument("--random", metavar="N", type=_whole(1), help="draw N settings instead of the whole grid")
-    parser.add_argument("--random-seed", metavar="N", type=_whole(0), default=0, help="of the draw (default 0)")
+    parser.add_argument("--random-seed", metavar="N", type=_whole(0), help="of the draw (default 0)")
 
 
 def _add_run_options(parser: Parser, preset: Preset) -> None:
@@ -324,7 +334,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         "--env-param", metavar="NAME=NUMBER", action="append", type=_assignment, help="set an environment parameter"
     )
     parser.add_argument("--seeds", metavar="N", type=_whole(1), help="seeds, trained together; the preset's by default")
-    parser.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="the seed of them all (default 0)")
+    parser.add_argument("--seed", metavar="N", type=_whole(0), help="the seed of them all (default 0)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="run folder (default runs/ENV-DATE-TIME)")
     parser.add_argument(
         "--resume", metavar="FOLDER", type=Path, help="go on with an interrupted run; what is finished stays"

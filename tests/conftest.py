@@ -3,6 +3,7 @@
 import tempfile
 
 import jax
+import pytest
 
 import purejaxppo as pjp
 
@@ -10,3 +11,23 @@ pjp.use_all_cores()
 _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """A command that is refused, in an empty folder: status 2 and one line on stderr, which is returned."""
+    from purejaxppo import cli
+
+    def run(arguments):
+        monkeypatch.chdir(tmp_path)
+        try:
+            status = cli.main(arguments)
+        except SystemExit as leaving:
+            status = leaving.code
+        error = capsys.readouterr().err
+        assert status == 2
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
+        return error
+
+    return run

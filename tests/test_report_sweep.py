@@ -137,7 +137,7 @@ def test_values_are_distinct_and_sorted(values, ordered):
     ],
 )
 def test_values_are_said_shortly(value, text):
-    assert sweep.say(value) == text
+    assert sweep.show_value(value) == text
 
 
 # One axis

@@ -61,6 +61,11 @@ def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
     return one_by_one
 
 
+def seed_mesh(devices: Sequence[Any]) -> Mesh:
+    """The devices that members are dealt out over."""
+    return Mesh(np.array(devices), (_SEEDS,))
+
+
 def make_spread(
     fn: Callable[..., Any], devices: Sequence[Any], *, num_replicated: int = 0, over_seeds: OverSeeds = together
 ) -> Callable[..., Any]:
@@ -68,7 +73,7 @@ def make_spread(
 
     The last `num_replicated` arguments are the same for every seed. S has to divide by the number of devices.
     """
-    mesh = Mesh(np.array(devices), (_SEEDS,))
+    mesh = seed_mesh(devices)
     by_seed, everywhere = PartitionSpec(_SEEDS), PartitionSpec()
 
     def spread(*args: Any) -> Any:
@@ -84,7 +89,7 @@ def make_spread(
 
 def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
     """How arrays [S, ...] lie that are dealt out over the devices, and those that each device has."""
-    mesh = Mesh(np.array(devices), (_SEEDS,))
+    mesh = seed_mesh(devices)
     return NamedSharding(mesh, PartitionSpec(_SEEDS)), NamedSharding(mesh, PartitionSpec())
 
 

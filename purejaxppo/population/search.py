@@ -9,7 +9,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeGuard, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from purejaxppo.config import PPOConfig, check_key
 from purejaxppo.envs.base import Environment
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.placement import in_turn, make_spread, pad_seeds
-from purejaxppo.population.sweep import LogUniform, Uniform, at_point, full_name
+from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_whole, full_name, is_number
 from purejaxppo.ppo import PPO, make_ppo
 from purejaxppo.types import PPOError, PyTree, RunnerState
 
@@ -454,14 +454,3 @@ def check_pbt(config: PPOConfig, *, num_members: int, interval: int, quantile: f
         raise PPOError(f"quantile = {quantile!r} is not a number above 0 and at most 0.5; 0.25 exchanges a quarter")
     if not is_number(resample) or not 0.0 <= resample <= 1.0:
         raise PPOError(f"resample = {resample!r} is not a probability; give a number from 0 to 1")
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether the value is an int or a float."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def check_whole(name: str, value: int, *, least: int = 1) -> None:
-    """Raises PPOError unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PPOError(f"{name} = {value!r} is not a whole number of at least {least}")

@@ -74,8 +74,7 @@ def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> 
 
     space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values to choose from evenly.
     """
-    if isinstance(num_points, bool) or not isinstance(num_points, int) or num_points < 1:
-        raise PPOError(f"num_points = {num_points!r} is not a whole number of at least 1")
+    check_whole("num_points", num_points)
     columns = {
         name: draw_values(domain, num_points, np.random.default_rng([seed, *name.encode()]))
         for name, domain in space.items()
@@ -109,7 +108,7 @@ def make_points(
     for point in points:
         if not isinstance(point, Mapping):
             raise PPOError(f"sweep holds {point!r}, which is no dict of names and values")
-    return [{full_name(env, config, name): _plain(value) for name, value in point.items()} for point in points]
+    return [{full_name(env, config, name): plain(value) for name, value in point.items()} for point in points]
 
 
 def full_name(env: Environment, config: RunConfig, name: str) -> str:
@@ -186,8 +185,31 @@ def check_bounds(name: str, low: float, high: float, *, least: float) -> None:
         raise PPOError(f"{name}({low!r}, {high!r}): give numbers with {above}low < high")
 
 
-def _plain(value: Any) -> Any:
-    """A Python value, where NumPy or JAX hold a scalar: a point is written to JSON."""
+def check_whole(name: str, value: Any, *, least: int = 1) -> None:
+    """Raises PPOError unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PPOError(f"{name} = {value!r} is not a whole number of at least {least}")
+
+
+def plain(value: Any) -> Any:
+    """A Python value, where NumPy or JAX hold a scalar, and a tuple for a list: a point is written to JSON."""
     if isinstance(value, list):
         return tuple(value)
     return value.item() if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0 else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value has a place on a line. True and False do not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def show_value(value: Any) -> str:
+    """A value of a setting, short, and as the command line takes it: 3e-4, 64x64, True."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) or "()"
+    if not is_number(value):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

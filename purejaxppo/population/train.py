@@ -32,9 +32,18 @@ from purejaxppo.population.program import (
 )
 from purejaxppo.population.results import Costs, Population, Sweep
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
-from purejaxppo.population.sweep import Point, RunConfig, at_point, make_points, make_programs
+from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
 from purejaxppo.storage import to_host
 from purejaxppo.types import Metrics, PPOError
+
+
+class Plan(NamedTuple):
+    """What a population is of, and what is left to do for it."""
+
+    points: list[Point]
+    agents: list[Agent]  # of each point
+    jobs: list[Job]
+    is_sweep: bool
 
 
 class Spent(NamedTuple):
@@ -117,19 +126,15 @@ def train_population(
 
     Raises PPOError for what cannot work before anything is compiled, and for what cannot fit before anything is run.
     """
-    check_num_seeds(num_seeds)
     warn_of_idle_cores()
     options = Options(network, optimizer, placement, memory_limit, evaluation_episodes, on_plan, on_chunk)
-    points = [{}] if sweep is None else make_points(env, config, sweep)
-    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
-    jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
-    spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)
+    plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
+    spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in plan.jobs), 0.0)
     costs = []
-    for job in jobs:
+    for job in plan.jobs:
         spent, cost = train_job(job, options, spent)
         costs.append(cost)
-    populations = assemble(points, agents, jobs, costs)
-    return populations[0] if sweep is None else Sweep(tuple(points), populations)
+    return assemble(plan, costs)
 
 
 def open_population(
@@ -151,25 +156,37 @@ def open_population(
     if not (Path(out) / "population.json").exists():
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
     options = Options(network, optimizer, "seeds", None, evaluation_episodes, ignore, ignore)
+    plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
+    return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
+
+
+def plan_population(
+    env: Environment,
+    config: RunConfig,
+    num_seeds: int,
+    seed: int,
+    sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None,
+    options: Options,
+    out: str | Path | None,
+) -> Plan:
+    """The settings of a population and what is left to do. Raises PPOError for what cannot work."""
+    check_whole("num_seeds", num_seeds)
     points = [{}] if sweep is None else make_points(env, config, sweep)
     agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
-    jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
-    populations = assemble(points, agents, jobs, [Costs(0.0, 0.0, 0, None)] * len(jobs))
-    return populations[0] if sweep is None else Sweep(tuple(points), populations)
+    return Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
 
 
-def assemble(
-    points: Sequence[Point], agents: Sequence[Agent], jobs: Sequence[Job], costs: Sequence[Costs]
-) -> tuple[Population, ...]:
-    """The settings in the order of the points, each with its rows of its program's results."""
+def assemble(plan: Plan, costs: Sequence[Costs]) -> Population | Sweep:
+    """The settings in the order of the points, each with its rows of the results; one alone without a sweep."""
     found = {
         setting: Population(
-            agents[setting], points[setting], job.store, (i * job.num_seeds, (i + 1) * job.num_seeds), cost
+            plan.agents[setting], plan.points[setting], job.store, (i * job.num_seeds, (i + 1) * job.num_seeds), cost
         )
-        for job, cost in zip(jobs, costs, strict=True)
+        for job, cost in zip(plan.jobs, costs, strict=True)
         for i, setting in enumerate(job.program.settings)
     }
-    return tuple(found[setting] for setting in range(len(points)))
+    in_order = tuple(found[setting] for setting in range(len(plan.points)))
+    return Sweep(tuple(plan.points), in_order) if plan.is_sweep else in_order[0]
 
 
 def make_jobs(
@@ -317,9 +334,3 @@ def warn_of_idle_cores() -> None:
     message = idle_cores()
     if message:
         warnings.warn(message, stacklevel=3)
-
-
-def check_num_seeds(num_seeds: Any) -> None:
-    """Raises PPOError unless it is a whole number of at least 1."""
-    if isinstance(num_seeds, bool) or not isinstance(num_seeds, int) or num_seeds < 1:
-        raise PPOError(f"num_seeds = {num_seeds!r} is not a whole number of at least 1")

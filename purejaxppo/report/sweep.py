@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from purejaxppo.population.statistics import Interval, iqm, iqm_interval
+from purejaxppo.population.sweep import is_number, plain, show_value
 from purejaxppo.report.curves import (
     BLUE,
     DPI,
@@ -67,7 +68,10 @@ def plot_sweep(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    points, scores = [plain_point(point) for point in points], [np.asarray(runs, np.float64) for runs in scores]
+    points, scores = (
+        [{name: plain(value) for name, value in point.items()} for point in points],
+        [np.asarray(runs, np.float64) for runs in scores],
+    )
     check_sweep(points, scores)
     axes = find_axes(points)
     finished = [runs[~np.isnan(runs)] for runs in scores]
@@ -111,12 +115,6 @@ def plot_comparison(
     write_whole(Path(path), canvas.print_png)
 
 
-def plain_point(point: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as Python's own: a list, as JSON has it, becomes a tuple, and an array's scalar a number."""
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in point.items()}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-
-
 def check_sweep(points: list[dict[str, Any]], scores: list[np.ndarray]) -> None:
     """Refuses points and scores that do not belong together."""
     if not points or len(points) != len(scores):
@@ -152,11 +150,6 @@ def make_axis(name: str, values: list[Any]) -> Axis:
     if not all(is_number(value) for value in distinct):
         return Axis(name, distinct, "category")
     return Axis(name, distinct, "log" if 0 < LOG_FROM * distinct[0] < distinct[-1] else "linear")
-
-
-def is_number(value: Any) -> bool:
-    """Whether the value has a place on a line. True and False do not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def sort_key(value: Any) -> tuple[int, Any]:
@@ -218,18 +211,6 @@ def apart(fractions: np.ndarray, gap: float) -> list[int]:
     return kept if last == 0 else [*kept, last]
 
 
-def say(value: Any) -> str:
-    """A value as a tick has it: 3e-4, 64x64, True."""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value)) or "()"
-    if not is_number(value):
-        return str(value)
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-    mantissa, exponent = f"{value:.3e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
 def draw_line(
     figure: "Figure", axis: Axis, points: list[dict[str, Any]], intervals: list[Interval], solved_at: float | None
 ) -> None:
@@ -261,7 +242,7 @@ def place_ticks(axes: "Axes", axis: Axis) -> None:
         axes.set_xscale("log")
     if axis.scale == "category" or len(axis.values) <= MAX_TICKS:
         kept = apart(fractions(axis, value_places(axis)), gap=0.1)
-        labels = [say(axis.values[i]) for i in kept]
+        labels = [show_value(axis.values[i]) for i in kept]
         axes.set_xticks(value_places(axis)[kept], labels, minor=False, **slanted(labels))
         axes.set_xticks([], minor=True)
     if axis.scale == "category":
@@ -293,7 +274,7 @@ def draw_grid(
         frame_solved(panel, table, solved_at)
     for axis, set_ticks, gap in ((across, panel.set_xticks, 0.1), (up, panel.set_yticks, 0.0)):
         kept = apart(np.linspace(0, 1, len(axis.values)), gap)
-        labels = [say(axis.values[i]) for i in kept]
+        labels = [show_value(axis.values[i]) for i in kept]
         set_ticks(kept, labels, **(slanted(labels) if axis is across else {}))
     panel.set_xlabel(across.name, fontsize=8)
     panel.set_ylabel(up.name, fontsize=8)
@@ -404,7 +385,7 @@ def draw_scale(axes: "Axes", x: int, axis: Axis) -> None:
     """One upright axis: its values where they are few, and otherwise round numbers."""
     many = axis.scale != "category" and len(axis.values) > MAX_TICKS
     ticks = round_ticks(axis) if many else value_places(axis)
-    labels = [say(value) for value in (ticks.tolist() if many else axis.values)]
+    labels = [show_value(value) for value in (ticks.tolist() if many else axis.values)]
     heights = fractions(axis, ticks)
     axes.vlines(x, -FAN / 2, 1 + FAN / 2, color="black", linewidth=0.6, zorder=3)
     for i in apart(heights, gap=0.09):

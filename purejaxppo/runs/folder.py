@@ -44,7 +44,7 @@ def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np
     write_whole(folder / "metrics.npz", lambda file: _write_npz(file, names, column))
     num_seeds, num_updates = column("timesteps").shape
     rows = _rows if num_seeds * num_updates <= CSV_ROWS else _quantile_rows
-    write_whole(folder / "metrics.csv", lambda file: write_csv(file, rows(names, column)))
+    write_whole(folder / "metrics.csv", lambda file: _write_csv(file, rows(names, column)))
 
 
 def versions() -> dict[str, str]:
@@ -75,16 +75,6 @@ def peak_memory_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def write_csv(file: BinaryIO, table: Mapping[str, np.ndarray]) -> None:
-    """Columns under their names; numbers with nine digits, so that float32 survives."""
-    file.write((",".join(table) + "\n").encode())
-    formats = ["%d" if np.issubdtype(column.dtype, np.integer) else "%.9g" for column in table.values()]
-    length = len(next(iter(table.values())))
-    for first in range(0, length, CSV_BLOCK):
-        block = [column[first : first + CSV_BLOCK].astype(np.float64) for column in table.values()]
-        np.savetxt(file, np.column_stack(block), fmt=formats, delimiter=",")
-
-
 def _write_npz(file: BinaryIO, names: Sequence[str], column: Callable[[str], np.ndarray]) -> None:
     """As `np.savez`, one array after the other."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -113,3 +103,13 @@ def _nan_quantiles(value: np.ndarray) -> np.ndarray:
     quantiles = np.full((len(_QUANTILES), value.shape[1]), np.nan)
     quantiles[:, some] = np.nanquantile(value[:, some].astype(np.float64), _QUANTILES, axis=0)
     return quantiles
+
+
+def _write_csv(file: BinaryIO, table: Mapping[str, np.ndarray]) -> None:
+    """Columns under their names; numbers with nine digits, so that float32 survives."""
+    file.write((",".join(table) + "\n").encode())
+    formats = ["%d" if np.issubdtype(column.dtype, np.integer) else "%.9g" for column in table.values()]
+    length = len(next(iter(table.values())))
+    for first in range(0, length, CSV_BLOCK):
+        block = [column[first : first + CSV_BLOCK].astype(np.float64) for column in table.values()]
+        np.savetxt(file, np.column_stack(block), fmt=formats, delimiter=",")

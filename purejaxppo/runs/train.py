@@ -13,13 +13,13 @@ import numpy as np
 from purejaxppo.config import PPOConfig
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
-from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
+from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Interval
-from purejaxppo.population.sweep import Point, describe_programs
+from purejaxppo.population.sweep import Point, describe_programs, show_value
 from purejaxppo.population.train import Progress, open_population, train_population
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
@@ -28,7 +28,6 @@ from purejaxppo.storage import read_json, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", FullBatchConfig: "full-batch-ppo"}
-METRICS = {PPOConfig: Metrics, FullBatchConfig: FullBatchMetrics}
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
@@ -164,7 +163,7 @@ def train_run(
 
 def write_run(spec: RunSpec, population: Population, kept: dict[str, TrainState], folder: Path) -> FinishedRun:
     """The metrics and the summary of a population."""
-    write_metrics(folder, metric_names(spec), population.column)
+    write_metrics(folder, metric_names(population), population.column)
     summary = summarise(spec, population)
     write_json(folder / "summary.json", summary)
     return FinishedRun(spec, population, kept, summary)
@@ -175,7 +174,7 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
     for i, population in enumerate(sweep):
         place = folder / "settings" / f"{i:04d}"
         place.mkdir(parents=True, exist_ok=True)
-        write_metrics(place, metric_names(spec), population.column)
+        write_metrics(place, metric_names(population), population.column)
     rows = sweep.table()
     write_whole(folder / "table.csv", lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
     summary = {"best_setting": rows[0].setting, "best_point": rows[0].point} | costs(spec, list(sweep))
@@ -183,9 +182,9 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
     return FinishedSweep(spec, sweep, summary)
 
 
-def metric_names(spec: RunSpec) -> list[str]:
-    """The fields of the run's metrics."""
-    return [field.name for field in dataclasses.fields(METRICS[type(spec.config)])]
+def metric_names(population: Population) -> list[str]:
+    """The fields of its metrics."""
+    return [field.name for field in dataclasses.fields(population.store.like.metrics)]
 
 
 def table_lines(rows: list[Ranked]) -> list[str]:
@@ -202,13 +201,6 @@ def table_lines(rows: list[Ranked]) -> list[str]:
         for row in rows
     ]
     return [",".join(map(str, line)) for line in [head, *lines]]
-
-
-def show_value(value: Any) -> str:
-    """A value of a setting, as the command line takes it."""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
