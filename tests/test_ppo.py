@@ -13,6 +13,7 @@ from flax import nnx
 
 import purejaxppo as pjp
 from purejaxppo.normalize import scale_reward
+from purejaxppo.population.statistics import iqm
 from purejaxppo.ppo import learn, make_batch, sample_action
 from purejaxppo.rollout import make_noise
 from purejaxppo.update import learning_rate, shuffled_indices, update_minibatch
@@ -425,12 +426,9 @@ def test_metrics_do_not_grow_with_the_rollout(env):
 
 @pytest.mark.slow
 def test_cartpole_is_solved_at_the_defaults():
-    env, config = pjp.make_env("CartPole-v1"), pjp.PPOConfig()
-    population = pjp.train_population(env, config, num_seeds=16)
-    from purejaxppo.population.statistics import iqm
-    from purejaxppo.population.train import evaluate_population
-
-    returns, _ = evaluate_population(population.agent, population.runners.train_state, num_episodes=100, seed=99)
+    population = pjp.train_population(pjp.make_env("CartPole-v1"), pjp.PPOConfig(), num_seeds=16)
+    play = functools.partial(pjp.evaluate, population.agent, num_episodes=100)
+    returns, _ = jax.jit(jax.vmap(play))(population.train_state, pjp.seed_keys(99, 16))
     assert iqm(returns.mean(axis=1)) >= 475
     training = np.asarray(population.metrics.episode_return_mean)[:, -50:]
     assert iqm(np.nanmean(training, axis=1)) >= 475
