@@ -20,8 +20,9 @@ class Categorical(struct.PyTreeNode):
 
         An action of probability 0 is never drawn. Probabilities are resolved to 2^-23, the step of the noise.
         """
-        cumulative = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
-        # Scaled by the rounded total, the noise stays strictly below it.
+        weight = jnp.exp(self.logits - jnp.max(self.logits, axis=-1, keepdims=True))
+        cumulative = jnp.cumsum(weight, axis=-1)
+        # Scaled by the rounded total of the weights, the noise stays strictly below it.
         passed = noise[..., None] * cumulative[..., -1:] >= cumulative
         return jnp.sum(passed, axis=-1, dtype=jnp.int32)
 

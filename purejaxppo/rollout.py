@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import Starts, make_starts, step_batch
@@ -23,16 +22,6 @@ class RolloutNoise(NamedTuple):
     start: Starts
 
 
-class EpisodeTally(struct.PyTreeNode):
-    """EpisodeStats of each environment apart, so that a step reduces over nothing. [B] each."""
-
-    count: jax.Array
-    return_sum: jax.Array
-    return_min: jax.Array
-    return_max: jax.Array
-    length_sum: jax.Array
-
-
 def rollout(
     env: Environment, policy: Policy, runner: RunnerState, noise: RolloutNoise
 ) -> tuple[RunnerState, Transition, PyTree, EpisodeStats]:
@@ -41,8 +30,8 @@ def rollout(
     -> (runner, transitions [T, B, ...], the policy's distribution parameters [T, B, ...], episode statistics)
     """
 
-    def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, tuple[Transition, PyTree]]:
-        obs, env_state, episode, tally = carry
+    def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, tuple[Transition, PyTree, EpisodeState]]:
+        obs, env_state, episode = carry
         action, distribution_params = policy(obs, noise.action)
         next_obs, env_state, step = step_batch(env, noise.step_key, env_state, action, noise.start)
         transition = Transition(
@@ -53,14 +42,16 @@ def rollout(
             truncated=step.truncated,
             next_obs=step.obs,
         )
-        episode, tally = count_episodes(episode, tally, step.reward, step.terminated | step.truncated)
-        return (next_obs, env_state, episode, tally), (transition, distribution_params)
+        counted = count_step(episode, step.reward)
+        episode = end_episodes(counted, step.terminated | step.truncated)
+        return (next_obs, env_state, episode), (transition, distribution_params, counted)
 
-    carry = (runner.obs, runner.env_state, runner.episode, empty_tally(runner.episode))
-    carry, (transitions, distribution_params) = jax.lax.scan(act_and_step, carry, noise)
-    obs, env_state, episode, tally = carry
+    carry = (runner.obs, runner.env_state, runner.episode)
+    carry, (transitions, distribution_params, counted) = jax.lax.scan(act_and_step, carry, noise)
+    obs, env_state, episode = carry
     runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
-    return runner, transitions, distribution_params, episode_stats(tally)
+    done = transitions.terminated | transitions.truncated
+    return runner, transitions, distribution_params, episode_stats(counted, done)
 
 
 def make_noise(
@@ -87,39 +78,25 @@ def empty_episodes(num_envs: int) -> EpisodeState:
     )
 
 
-def empty_tally(episode: EpisodeState) -> EpisodeTally:
-    """No episode finished yet."""
-    zero, none = jnp.zeros_like(episode.episode_return), jnp.zeros_like(episode.episode_length)
-    return EpisodeTally(
-        count=none, return_sum=zero, return_min=zero + jnp.inf, return_max=zero - jnp.inf, length_sum=none
-    )
+def count_step(episode: EpisodeState, reward: jax.Array) -> EpisodeState:
+    """The running episodes with one more step. reward: [B]"""
+    return episode.replace(episode_return=episode.episode_return + reward, episode_length=episode.episode_length + 1)
 
 
-def count_episodes(
-    episode: EpisodeState, tally: EpisodeTally, reward: jax.Array, done: jax.Array
-) -> tuple[EpisodeState, EpisodeTally]:
-    """Adds one step to the running episodes, and those that are done to the tally. reward, done: [B]"""
-    episode_return = episode.episode_return + reward
-    episode_length = episode.episode_length + 1
-    tally = tally.replace(
-        count=tally.count + done,
-        return_sum=tally.return_sum + jnp.where(done, episode_return, 0.0),
-        return_min=jnp.where(done, jnp.minimum(tally.return_min, episode_return), tally.return_min),
-        return_max=jnp.where(done, jnp.maximum(tally.return_max, episode_return), tally.return_max),
-        length_sum=tally.length_sum + jnp.where(done, episode_length, 0),
-    )
+def end_episodes(episode: EpisodeState, done: jax.Array) -> EpisodeState:
+    """The episodes that run on after a step: those that are done begin anew. done: [B]"""
     return episode.replace(
-        episode_return=jnp.where(done, 0.0, episode_return),
-        episode_length=jnp.where(done, 0, episode_length),
-    ), tally
+        episode_return=jnp.where(done, 0.0, episode.episode_return),
+        episode_length=jnp.where(done, 0, episode.episode_length),
+    )
 
 
-def episode_stats(tally: EpisodeTally) -> EpisodeStats:
-    """The tally of all environments together."""
+def episode_stats(counted: EpisodeState, done: jax.Array) -> EpisodeStats:
+    """Statistics of the episodes that are done. counted: every step's episode with that step; done: [T, B]"""
     return EpisodeStats(
-        count=jnp.sum(tally.count),
-        return_sum=jnp.sum(tally.return_sum),
-        return_min=jnp.min(tally.return_min),
-        return_max=jnp.max(tally.return_max),
-        length_sum=jnp.sum(tally.length_sum),
+        count=jnp.sum(done),
+        return_sum=jnp.sum(counted.episode_return, where=done),
+        return_min=jnp.min(counted.episode_return, where=done, initial=jnp.inf),
+        return_max=jnp.max(counted.episode_return, where=done, initial=-jnp.inf),
+        length_sum=jnp.sum(counted.episode_length, where=done),
     )

@@ -13,13 +13,20 @@ from purejaxppo.types import Batch, LossTerms, PyTree
 Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
 LossFunction = Callable[[PyTree, Batch], tuple[jax.Array, LossTerms]]  # (params, minibatch) -> (loss, terms)
 
+SHORT = 512  # samples that `short_permutation` takes
+
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then Adam (Kingma and Ba 2015). `update` takes the `learning_rate` of the moment."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.scale_by_adam(eps=config.adam_eps),
-        scale_by_given_rate(),
+    """Clipping by global norm, then Adam (Kingma and Ba 2015). `update` takes the `learning_rate` of the moment.
+
+    All parameters are one vector in it: a few large operations in place of many small ones.
+    """
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(config.max_grad_norm),
+            optax.scale_by_adam(eps=config.adam_eps),
+            scale_by_given_rate(),
+        )
     )
 
 
@@ -41,8 +48,25 @@ def learning_rate(config: PPOConfig, update: jax.Array) -> jax.Array:
 
 def shuffled_indices(key: jax.Array, num_epochs: int, num_minibatches: int, num_samples: int) -> jax.Array:
     """An independent, uniform permutation of the samples for each epoch. -> [epochs, minibatches, M] int32"""
-    permute = jax.vmap(lambda key: jax.random.permutation(key, num_samples))
-    return permute(jax.random.split(key, num_epochs)).reshape(num_epochs, num_minibatches, -1)
+    permute = short_permutation if num_samples <= SHORT else jax.random.permutation
+    permuted = jax.vmap(lambda key: permute(key, num_samples))(jax.random.split(key, num_epochs))
+    return permuted.reshape(num_epochs, num_minibatches, -1)
+
+
+def short_permutation(key: jax.Array, n: int) -> jax.Array:
+    """A uniform permutation of n <= SHORT numbers by one sort of words: random bits above, a number below. -> [n] int32
+
+    `jax.random.permutation` sorts pairs instead, in two to three times the time. Numbers whose random bits tie are in
+    the order of number ^ mask, a fair one for a random mask. So all that departs from uniform is in the permutations
+    with two tied pairs or more: of n = 512 numbers with 23 random bits each, one in 8000.
+    """
+    bits = (n - 1).bit_length()
+    below = 2**bits - 1
+    words = jax.random.bits(key, (n + 1,))
+    mask = words[n] & below
+    number = jnp.arange(n, dtype=jnp.uint32) ^ mask
+    ordered = jax.lax.sort((words[:n] & ~jnp.uint32(below)) | number)
+    return ((ordered & below) ^ mask).astype(jnp.int32)
 
 
 def update_minibatch(

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from purejaxppo.config import PPOConfig
+from purejaxppo.devices import compiler_options
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent, evaluate
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
@@ -210,8 +211,11 @@ def compile_over_seeds(
     )
     play_members = make_spread(functools.partial(evaluate_member, agent_of, num_episodes), devices)
     runners = jax.eval_shape(init_members, keys, numbers)
-    advance = jax.jit(update_members, in_shardings=(by_seed, by_seed, everywhere), donate_argnums=0)
-    play = jax.jit(play_members, in_shardings=by_seed)
+    fast = compiler_options(devices[0].platform)
+    advance = jax.jit(
+        update_members, in_shardings=(by_seed, by_seed, everywhere), donate_argnums=0, compiler_options=fast
+    )
+    play = jax.jit(play_members, in_shardings=by_seed, compiler_options=fast)
     return Compiled(
         init=jax.jit(init_members, in_shardings=by_seed).lower(keys, numbers).compile(),
         advance=advance.lower(runners, numbers, jnp.int32(0)).compile(),
@@ -239,13 +243,15 @@ def compile_over_data(
     play_members = jax.vmap(functools.partial(evaluate_member, agent_of, num_episodes))
     runners = jax.eval_shape(init_members, keys, numbers)
     placed = runner_shardings(mesh, runners)
+    fast = compiler_options(devices[0].platform)
     advance = jax.jit(
         update_members,
         in_shardings=(placed, everywhere, everywhere),
         out_shardings=(placed, everywhere),
         donate_argnums=0,
+        compiler_options=fast,
     )
-    play = jax.jit(play_members, in_shardings=everywhere, out_shardings=everywhere)
+    play = jax.jit(play_members, in_shardings=everywhere, out_shardings=everywhere, compiler_options=fast)
     return Compiled(
         init=jax.jit(init_members, in_shardings=everywhere, out_shardings=placed).lower(keys, numbers).compile(),
         advance=advance.lower(runners, numbers, jnp.int32(0)).compile(),
