@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from purejaxppo import __version__
 from purejaxppo.config import unknown
+from purejaxppo.devices import use_all_cores
 from purejaxppo.envs import env_names, make_env
+from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan, parse_bytes
 from purejaxppo.population.placement import PLACEMENTS
@@ -31,6 +35,14 @@ from purejaxppo.population.sweep import (
     show_value,
     uniform,
 )
+from purejaxppo.ppo import seed_keys
+from purejaxppo.runs.finished import (
+    comparison_rows,
+    evaluate_in_gymnasium,
+    evaluate_run,
+    evaluation_table,
+    summarise_evaluation,
+)
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
 from purejaxppo.runs.train import (
@@ -39,6 +51,7 @@ from purejaxppo.runs.train import (
     RunSpec,
     film_episodes,
     is_finished,
+    load_run,
     load_spec,
     plan,
     sweep_rows,
@@ -46,6 +59,7 @@ from purejaxppo.runs.train import (
     table,
     train_run,
 )
+from purejaxppo.storage import write_json
 from purejaxppo.types import PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
@@ -133,13 +147,21 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     commands = {
         "train": add("train", help="train a population of seeds, and write its run folder", formatter_class=_wide),
         "sweep": add("sweep", help="train settings beside each other, each with seeds", formatter_class=_wide),
+        "eval": add("eval", help="play new episodes with the policies of a run", formatter_class=_wide),
+        "render": add("render", help="film an episode of a run", formatter_class=_wide),
+        "plot": add("plot", help="draw one run, or several beside each other", formatter_class=_wide),
+        "doctor": add("doctor", help="look at this machine and installation", formatter_class=_wide),
         "envs": add("envs", help="list the environments"),
     }
+    _add_eval_options(commands["eval"])
+    _add_render_options(commands["render"])
+    _add_plot_options(commands["plot"])
     _add_sweep_options(commands["sweep"])
     for name in ("train", "sweep"):
         _add_run_options(commands[name], preset)
         commands[name].set_defaults(run=train)
-    commands["envs"].set_defaults(run=envs)
+    for name, run in {"eval": evaluate, "render": render, "plot": plot, "doctor": doctor, "envs": envs}.items():
+        commands[name].set_defaults(run=run)
     return parser, commands
 
 
@@ -210,6 +232,66 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
     return load_spec(options.resume), options.resume
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """purejaxppo eval"""
+    from purejaxppo.runs.console import print_table
+
+    play = {"gymnax": evaluate_run, "gymnasium": evaluate_in_gymnasium}[options.backend]
+    run = load_run(options.folder)
+    num_seeds = run.spec.num_seeds if options.seeds is None else min(options.seeds, run.spec.num_seeds)
+    returns = play(run, num_seeds, options.episodes, seed=options.seed, sampled=options.sampled)
+    summary = summarise_evaluation(run.spec.env, returns) | {"backend": options.backend, "sampled": options.sampled}
+    if options.json is not None:
+        write_json(options.json, summary)
+    print_table(Console(), evaluation_table(summary))
+    return 0
+
+
+def render(options: argparse.Namespace) -> int:
+    """purejaxppo render"""
+    from purejaxppo.report import check_drawing, film_episode
+
+    run = load_run(options.folder)
+    check_drawing(run.spec.env)
+    seed = run.population.best() if options.seed is None else options.seed
+    state = jax.tree.map(lambda x: jnp.asarray(x)[None], run.seed(seed).train_state)
+    episode = record_episodes(run.agent, state, seed_keys(options.start, 1)[0], max_steps=options.max_steps)[0]
+    out = options.out or options.folder / f"seed-{seed}.gif"
+    film_episode(run.spec.env, episode, out)
+    print(f"seed {seed}: {len(episode.reward)} steps, return {np.sum(episode.reward):g}, in {out}")
+    return 0
+
+
+def plot(options: argparse.Namespace) -> int:
+    """purejaxppo plot"""
+    from purejaxppo.report import plot_comparison
+    from purejaxppo.runs.console import print_rows
+
+    runs = {str(folder): load_run(folder) for folder in options.folders}
+    named = {run.spec.env for run in runs.values()}
+    if len(named) > 1:
+        raise PPOError(f"the runs are of {', '.join(sorted(named))}, whose returns do not compare; plot them apart")
+    curves = [
+        (label, run.population.column("timesteps")[0], run.population.column("episode_return_mean"))
+        for label, run in runs.items()
+    ]
+    plot_comparison(curves, options.out, title=(env := named.pop()), solved_at=SOLVED_AT.get(env))
+    print_rows(Console(), comparison_rows({label: run.population.final_returns() for label, run in runs.items()}))
+    print(f"drawn in {options.out}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """purejaxppo doctor"""
+    from purejaxppo.doctor import examine
+    from purejaxppo.runs.console import print_table
+
+    use_all_cores()
+    findings = examine(Path.cwd())
+    print_table(Console(), {f"{'ok' if x.is_well else 'NOT OK':<8}{x.name}": x.text for x in findings})
+    return 0 if all(x.is_well for x in findings) else 1
 
 
 def envs(options: argparse.Namespace) -> int:
@@ -304,6 +386,41 @@ def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
 
 def _wide(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=38, width=110)
+
+
+def _add_eval_options(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("--episodes", metavar="N", type=_whole(1), default=100, help="of each seed (default 100)")
+    parser.add_argument("--seeds", metavar="N", type=_whole(1), help="the first N seeds only (default all)")
+    parser.add_argument("--seed", metavar="N", type=_whole(0), default=1, help="of the episodes (default 1)")
+    parser.add_argument("--sampled", action="store_true", help="draw actions as in training, not the most probable")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        type=_choice(["gymnax", "gymnasium"]),
+        default="gymnax",
+        help="gymnax: as trained (default); gymnasium: Gymnasium's own environment of that name",
+    )
+    parser.add_argument("--json", metavar="FILE", type=_file(".json"), help="write the numbers there too")
+
+
+def _add_render_options(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("--seed", metavar="I", type=_whole(0), help="which seed's policy (default the best)")
+    parser.add_argument("--start", metavar="N", type=_whole(0), default=0, help="seed of the episode (default 0)")
+    parser.add_argument("--max-steps", metavar="N", type=_whole(1), default=1_000, help="of the episode (default 1000)")
+    parser.add_argument("--out", metavar="FILE", type=_file(".gif"), help="the film (default RUN/seed-I.gif)")
+
+
+def _add_plot_options(parser: Parser) -> None:
+    parser.add_argument("folders", metavar="RUN", type=Path, nargs="+", help="run folders, up to 8 of one environment")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=_file(".png"),
+        default=Path("comparison.png"),
+        help="the picture (default comparison.png)",
+    )
 
 
 def _add_sweep_options(parser: Parser) -> None:
@@ -405,6 +522,18 @@ def _choice(names: Sequence[str]) -> Callable[[str], str]:
         if text not in names:
             raise argparse.ArgumentTypeError(f"{text!r} is unknown; take one of {', '.join(names)}")
         return text
+
+    return read
+
+
+def _file(suffix: str) -> Callable[[str], Path]:
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix != suffix:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {suffix}")
+        if not os.access(path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to")
+        return path
 
     return read
 

@@ -34,6 +34,10 @@ class Agent(Protocol):
         """One rollout and the learning from it."""
         ...
 
+    def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The action for one observation: the most probable one, or with a key a sample."""
+        ...
+
     def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
         """The policy at raw observations."""
         ...

@@ -65,6 +65,12 @@ def has_drawing(name: str) -> bool:
     return name in DRAWINGS
 
 
+def check_drawing(name: str) -> None:
+    """Raises PPOError for an environment that cannot be filmed."""
+    if not has_drawing(name):
+        raise PPOError(f"{name} has no drawing, so there is no film of it; these have one: {', '.join(DRAWINGS)}")
+
+
 def film_episode(
     name: str, episode: Episode, path: str | os.PathLike[str], every: int = 2, max_frames: int = 600
 ) -> None:
@@ -72,8 +78,7 @@ def film_episode(
 
     An episode of more than `max_frames` frames is cut. Raises PPOError for an environment without a drawing.
     """
-    if not has_drawing(name):
-        raise PPOError(f"{name} has no drawing, so there is no film of it; these have one: {', '.join(DRAWINGS)}")
+    check_drawing(name)
     draw = DRAWINGS[name]
     length = len(episode.reward)
     returns = np.concatenate([[0.0], np.cumsum(episode.reward)])

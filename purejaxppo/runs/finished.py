@@ -1,0 +1,152 @@
+"""What one does with finished runs: evaluate them anew, here or in Gymnasium, and compare them."""
+
+import functools
+import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.evaluate import Agent, evaluate
+from purejaxppo.population.statistics import aggregate, iqm_interval, probability_of_improvement
+from purejaxppo.ppo import seed_keys
+from purejaxppo.runs.presets import SOLVED_AT
+from purejaxppo.runs.train import LoadedRun, interval_entries
+from purejaxppo.types import PPOError, TrainState
+
+BLOCK = 256  # seeds that play at a time
+
+
+def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> np.ndarray:
+    """Returns of new episodes of the first seeds, in the environment that they were trained in. -> [S, E]"""
+    play = functools.partial(evaluate, run.agent, num_episodes=num_episodes, sampled=sampled)
+    play_all = jax.jit(jax.vmap(lambda state, key: play(state, key)[0]))
+    keys, store = seed_keys(seed, num_seeds), run.population.store
+    blocks = [
+        play_all(store.runners((first, last)).train_state, keys[first:last])
+        for first in range(0, num_seeds, BLOCK)
+        for last in [min(first + BLOCK, num_seeds)]
+    ]
+    return np.concatenate(blocks)
+
+
+def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> np.ndarray:
+    """The same in Gymnasium's environment of that name, which shares no code with what trained them. -> [S, E]
+
+    Raises PPOError where Gymnasium is not installed, or has no such environment with such parameters.
+    """
+    if run.spec.env_params:
+        raise PPOError(
+            f"the run changed {', '.join(run.spec.env_params)} of {run.spec.env}, which Gymnasium's does not know; "
+            "leave out --backend gymnasium"
+        )
+    envs = make_gymnasium(run.spec.env, num_episodes)
+    try:
+        returns = [
+            play_in_gymnasium(envs, run.agent, run.seed(i).train_state, seed=seed + i * num_episodes, sampled=sampled)
+            for i in range(num_seeds)
+        ]
+    finally:
+        envs.close()
+    return np.stack(returns)
+
+
+def make_gymnasium(name: str, num_envs: int) -> Any:
+    """Gymnasium's vector environment, stepped in this process."""
+    try:
+        gymnasium = importlib.import_module("gymnasium")
+    except ImportError:
+        raise PPOError("Gymnasium is not installed; pip install gymnasium") from None
+    try:
+        return gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode="sync")
+    except gymnasium.error.Error as error:
+        reason = " ".join(str(error).split())
+        raise PPOError(f"Gymnasium does not make {name}: {reason}; leave out --backend gymnasium") from None
+
+
+def play_in_gymnasium(envs: Any, agent: Agent, train_state: TrainState, *, seed: int, sampled: bool) -> np.ndarray:
+    """The return of the first episode of each environment, as the policy acts. -> [E]"""
+    act = jax.jit(functools.partial(act_for_each, agent, train_state, sampled=sampled))
+    key = jax.random.key(seed)
+    obs, _ = envs.reset(seed=seed)
+    episode_return, running, step = np.zeros(len(obs)), np.ones(len(obs), bool), 0
+    while running.any():
+        action = act(jnp.asarray(obs, jnp.float32), jax.random.fold_in(key, step))
+        obs, reward, terminated, truncated, _ = envs.step(np.asarray(action))
+        episode_return += np.where(running, reward, 0.0)
+        running &= ~(terminated | truncated)
+        step += 1
+    return episode_return
+
+
+def act_for_each(agent: Agent, train_state: TrainState, obs: jax.Array, key: jax.Array, *, sampled: bool) -> jax.Array:
+    """An action for each of E observations. [E, ...] -> [E, ...]"""
+    if not sampled:
+        return jax.vmap(lambda obs: agent.act(train_state, obs))(obs)
+    return jax.vmap(lambda obs, key: agent.act(train_state, obs, key))(obs, jax.random.split(key, len(obs)))
+
+
+def summarise_evaluation(env: str, returns: np.ndarray) -> dict[str, Any]:
+    """What `purejaxppo eval` writes. returns: [S, E]"""
+    mean = returns.mean(axis=1)
+    solved_at = SOLVED_AT.get(env)
+    aggregates = aggregate(mean, target=solved_at)._asdict()
+    return {
+        "eval/mean_reward": float(mean.mean()),
+        "return_per_seed": mean.tolist(),
+        **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
+        "episodes": returns.shape[1],
+        "solved_at": solved_at,
+        "seeds_solved": None if solved_at is None else int(np.sum(mean >= solved_at)),
+    }
+
+
+def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The rows of an evaluation for people."""
+    mean = np.asarray(summary["return_per_seed"])
+    rows = {
+        f"return, IQM of {_count(len(mean), 'seed')}": with_interval(
+            *(summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))
+        ),
+        "mean, median": f"{mean.mean():.1f}, {np.median(mean):.1f}",
+        "worst and best seed": f"{mean.min():.1f} ({mean.argmin()}), {mean.max():.1f} ({mean.argmax()})",
+        "episodes of each seed": str(summary["episodes"]),
+    }
+    if summary["solved_at"] is not None:
+        rows["seeds solved"] = f"{summary['seeds_solved']} of {len(mean)}  (mean >= {summary['solved_at']:g})"
+    return rows
+
+
+def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """A table of runs by their final returns [S]; the first is what the others are compared with. The head first."""
+    first = next(iter(returns.values()))
+    head = ["run", "seeds", "IQM", "95% interval", "P(better than the first)"]
+    rows = [
+        [
+            label,
+            str(len(scores)),
+            f"{(found := iqm_interval(scores)).estimate:.1f}",
+            interval_text(found.low, found.high),
+            "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2),
+        ]
+        for label, scores in returns.items()
+    ]
+    return [head, *rows]
+
+
+def with_interval(estimate: float, low: float, high: float, digits: int = 1) -> str:
+    """12.3  (95% interval 11.0 to 13.1); the interval is left out where there is none."""
+    interval = "" if math.isnan(low) else f"  (95% interval {interval_text(low, high, digits)})"
+    return f"{estimate:.{digits}f}{interval}"
+
+
+def interval_text(low: float, high: float, digits: int = 1) -> str:
+    """11.0 to 13.1"""
+    return "" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,160 @@
+"""`purejaxppo eval`, `render`, `plot` and `doctor`."""
+
+import json
+import shutil
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import purejaxppo as pjp
+from purejaxppo import cli, doctor
+from purejaxppo.runs.finished import comparison_rows, play_in_gymnasium
+
+TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    for name, seed in (("a", "0"), ("b", "7")):
+        assert cli.main(["train", "--seeds", "3", "--seed", seed, "--out", str(folder / name), *TINY]) == 0
+    assert cli.main(["train", "--env", "Catch-bsuite", "--out", str(folder / "catch"), "--seeds", "2", *TINY]) == 0
+    return folder
+
+
+def test_eval_gives_the_returns_of_evaluate(folder, capsys):
+    out = folder / "eval.json"
+    assert cli.main(["eval", str(folder / "a"), "--episodes", "20", "--seed", "3", "--json", str(out)]) == 0
+    written = json.loads(out.read_text())
+    run, keys = pjp.load_run(folder / "a"), pjp.seed_keys(3, 3)
+    for i in range(3):
+        returns, _ = pjp.evaluate(run.agent, run.seed(i).train_state, keys[i], 20)
+        assert written["return_per_seed"][i] == pytest.approx(float(returns.mean()), rel=1e-6)
+    assert written["eval/mean_reward"] == pytest.approx(np.mean(written["return_per_seed"]))
+    assert written["seeds_solved"] == sum(x >= 475 for x in written["return_per_seed"])
+    assert "IQM of 3 seeds" in capsys.readouterr().out
+
+
+def test_eval_in_gymnasium_agrees_with_gymnax_in_distribution(folder):
+    found = {}
+    for backend in ("gymnax", "gymnasium"):
+        out = folder / f"{backend}.json"
+        arguments = ["--episodes", "200", "--seeds", "1", "--backend", backend, "--json", str(out)]
+        assert cli.main(["eval", str(folder / "a"), *arguments]) == 0
+        found[backend] = json.loads(out.read_text())["eval/mean_reward"]
+    run = pjp.load_run(folder / "a")
+    returns, _ = pjp.evaluate(run.agent, run.seed(0).train_state, jax.random.key(5), 200)
+    error = float(returns.std()) * np.sqrt(2 / 200)
+    assert abs(found["gymnax"] - found["gymnasium"]) < 4 * error
+
+
+def test_an_episode_in_gymnasium_is_the_one_stepped_by_hand(folder):
+    run = pjp.load_run(folder / "a")
+    state = run.seed(1).train_state
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+    returns = play_in_gymnasium(envs, run.agent, state, seed=11, sampled=False)
+    for i in range(3):
+        env = gymnasium.make("CartPole-v1")
+        obs, _ = env.reset(seed=11 + i)
+        total, ended = 0.0, False
+        while not ended:
+            action = int(run.agent.act(state, jnp.asarray(obs, jnp.float32)))
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total, ended = total + float(reward), terminated or truncated
+        assert returns[i] == total
+    assert len(set(returns)) > 1
+
+
+def test_sampled_actions_differ_from_greedy_ones(folder):
+    run = pjp.load_run(folder / "a")
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=20, vectorization_mode="sync")
+    play = [play_in_gymnasium(envs, run.agent, run.seed(0).train_state, seed=0, sampled=x) for x in (False, True)]
+    assert not np.array_equal(*play)
+
+
+def test_render_films_the_best_seed(folder, capsys):
+    assert cli.main(["render", str(folder / "a"), "--max-steps", "30"]) == 0
+    best = pjp.load_run(folder / "a").population.best()
+    with Image.open(folder / "a" / f"seed-{best}.gif") as film:
+        assert film.n_frames > 5
+    assert f"seed {best}:" in capsys.readouterr().out
+
+
+def test_render_films_the_seed_that_is_asked_for(folder, capsys):
+    out = folder / "film.gif"
+    assert cli.main(["render", str(folder / "a"), "--seed", "2", "--out", str(out), "--max-steps", "10"]) == 0
+    assert out.exists()
+    assert "seed 2: " in capsys.readouterr().out
+
+
+def test_plot_compares_runs(folder, capsys):
+    out = folder / "two.png"
+    assert cli.main(["plot", str(folder / "a"), str(folder / "b"), "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    assert capsys.readouterr().out.count(str(folder)[:20]) >= 1
+
+
+def test_comparison_counts_wins_against_the_first():
+    rows = comparison_rows({"x": np.array([1.0, 2.0, 3.0, 4.0]), "y": np.array([5.0, 6.0, 7.0, 8.0])})
+    assert rows[1][-1] == ""
+    assert rows[2][-1].startswith("1.00")
+    assert [row[2] for row in rows[1:]] == ["2.5", "6.5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["eval", "nowhere"], "nowhere"),
+        (["eval", "{a}", "--episodes", "0"], "--episodes"),
+        (["eval", "{a}", "--backend", "brax"], "gymnax, gymnasium"),
+        (["eval", "{catch}", "--backend", "gymnasium"], "Catch-bsuite"),
+        (["eval", "{a}", "--json", "no/such/x.json"], "no/such"),
+        (["eval", "{a}", "--json", "x.txt"], ".json"),
+        (["render", "{catch}"], "no drawing"),
+        (["render", "{a}", "--seed", "3"], "0 to 2"),
+        (["render", "{a}", "--out", "film.mp4"], ".gif"),
+        (["plot", "{a}", "{catch}"], "plot them apart"),
+        (["plot", *["{a}"] * 9], "8"),
+        (["plot"], "RUN"),
+        (["doctor", "--fix"], "--fix"),
+    ],
+)
+def test_bad_input_is_refused_with_one_line(folder, refused, arguments, named):
+    places = {name: str(folder / name) for name in ("a", "catch")}
+    for i in range(9) if arguments[:3] == ["plot", "{a}", "{a}"] else ():
+        shutil.copytree(folder / "a", folder / f"copy-{i}", dirs_exist_ok=True)
+        arguments = [*arguments[: i + 1], str(folder / f"copy-{i}"), *arguments[i + 2 :]]
+    assert named in refused([word.format(**places) for word in arguments])
+
+
+def test_a_run_of_other_physics_is_not_played_in_gymnasium(folder, refused):
+    other = folder / "long"
+    assert cli.main(["train", "--env-param", "length=1", "--seeds", "1", "--out", str(other), *TINY]) == 0
+    assert "length" in refused(["eval", str(other), "--backend", "gymnasium"])
+
+
+def test_the_doctor_finds_this_machine_well(tmp_path):
+    findings = {finding.name: finding for finding in doctor.examine(tmp_path)}
+    assert all(finding.is_well for finding in findings.values()), findings
+    assert jax.__version__ in findings["versions"].text
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doctor_sees_idle_cores_and_folders_that_cannot_be_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "cpu_cores", lambda: 64)
+    assert not doctor.check_devices().is_well
+    (tmp_path / "file").write_text("")
+    assert not doctor.check_folder(tmp_path / "file").is_well
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/" + name)
+    assert not doctor.check_accelerator().is_well
+
+
+def test_the_doctor_leaves_with_status_1_where_something_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda folder: [doctor.Finding("disk", False, "full")])
+    assert cli.main(["doctor"]) == 1
+    assert "NOT OK" in capsys.readouterr().out
