@@ -3,9 +3,11 @@
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,7 +62,7 @@ from purejaxppo.runs.train import (
     train_run,
 )
 from purejaxppo.storage import write_json
-from purejaxppo.types import PPOError
+from purejaxppo.types import Interrupted, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 COMPARED = 6  # settings in the curves of a sweep
@@ -96,6 +98,34 @@ _CONFIG_HELP = {
     "normalize_obs": "true or false: by running mean and standard deviation",
     "normalize_reward": "true or false: by the running scale of the return",
 }
+
+
+class StopSignal(AbstractContextManager):
+    """Notes the first Ctrl-C or SIGTERM for the training to see; the second one ends it where it is."""
+
+    def __init__(self) -> None:
+        self.number = signal.SIGINT
+        self._noted = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def is_set(self) -> bool:
+        """Whether a signal has come."""
+        return self._noted
+
+    def _note(self, number: int, _: Any) -> None:
+        self.number = signal.Signals(number)
+        if self._noted:
+            raise KeyboardInterrupt
+        self._noted = True
+        print("purejaxppo: stopping at the next report; once more to stop at once", file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -179,18 +209,22 @@ def train(options: argparse.Namespace) -> int:
         leave()
         return 0
     console.print(plan(spec), highlight=False, soft_wrap=True)
+    stop = StopSignal()
     try:
-        with make_view(console, spec) as view:
+        with stop, make_view(console, spec) as view:
             finished = train_run(
                 spec,
                 folder,
                 view,
                 memory_limit=options.memory_limit,
+                checkpoint_every=options.checkpoint_every,
+                should_stop=stop.is_set,
                 on_plan=lambda memory: view.say(describe_plan(memory)),
             )
-    except KeyboardInterrupt:
-        print(f"purejaxppo: interrupted; go on with --resume {folder}", file=sys.stderr)
-        return 130
+    except (Interrupted, KeyboardInterrupt) as reason:
+        text = f"{reason}; its state is kept" if isinstance(reason, Interrupted) else "interrupted"
+        print(f"purejaxppo: {text}; go on with --resume {folder}", file=sys.stderr)
+        return 128 + stop.number
     if isinstance(finished, FinishedSweep):
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
@@ -227,7 +261,7 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "run", "resume", "quiet", "memory_limit", *_PROCESS_OPTIONS)
+    with_it = ("command", "run", "resume", "quiet", "memory_limit", "checkpoint_every", *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
@@ -455,6 +489,12 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="run folder (default runs/ENV-DATE-TIME)")
     parser.add_argument(
         "--resume", metavar="FOLDER", type=Path, help="go on with an interrupted run; what is finished stays"
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        metavar="N",
+        type=_whole(1),
+        help="updates between two checkpoints of the seeds in training; Ctrl-C and SIGTERM write one as well",
     )
     parser.add_argument(
         "--memory-limit",

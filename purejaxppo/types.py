@@ -12,6 +12,10 @@ class PPOError(ValueError):
     """Every error that this library raises on its own account: one line, with the value and the remedy."""
 
 
+class Interrupted(Exception):
+    """A training stopped because it was asked to; what is written is whole."""
+
+
 class Moments(struct.PyTreeNode):
     """Running count, mean and sum of squared deviations, in the shape of what is measured."""
 

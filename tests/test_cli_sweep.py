@@ -99,7 +99,10 @@ def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error == f"purejaxppo: interrupted; go on with --resume {folder}\n"
+    notice, last = error.splitlines()
+    assert notice == "purejaxppo: stopping at the next report; once more to stop at once"
+    assert last.startswith("purejaxppo: stopped after ")
+    assert last.endswith(f"of 10 updates; its state is kept; go on with --resume {folder}")
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}
     assert kept
     assert not (folder / "summary.json").exists()

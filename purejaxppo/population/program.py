@@ -74,6 +74,8 @@ class Options(NamedTuple):
     placement: str
     memory_limit: int | str | None
     evaluation_episodes: int
+    checkpoint_every: int | None
+    should_stop: Callable[[], bool]
     on_plan: Callable[[MemoryPlan], None]
     on_chunk: Callable[[Progress], None]
 

@@ -16,6 +16,14 @@ from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
 from purejaxppo.networks import NetworkLike
+from purejaxppo.population.checkpoints import (
+    Checkpoint,
+    checkpoint_folder,
+    drop_checkpoints,
+    newest_checkpoint,
+    padded,
+    write_checkpoint,
+)
 from purejaxppo.population.memory import (
     MemoryPlan,
 )
@@ -34,7 +42,7 @@ from purejaxppo.population.results import Costs, Population, Sweep
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
 from purejaxppo.storage import to_host
-from purejaxppo.types import Metrics, PPOError
+from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
 
 
 class Plan(NamedTuple):
@@ -58,6 +66,11 @@ def ignore(_: Any) -> None:
     """What is told to nobody."""
 
 
+def never() -> bool:
+    """What goes on to its end."""
+    return False
+
+
 @overload
 def train_population(
     env: Environment,
@@ -72,6 +85,8 @@ def train_population(
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
     out: str | Path | None = ...,
+    checkpoint_every: int | None = ...,
+    should_stop: Callable[[], bool] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
     on_chunk: Callable[[Progress], None] = ...,
 ) -> Population: ...
@@ -89,6 +104,8 @@ def train_population(
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
     out: str | Path | None = ...,
+    checkpoint_every: int | None = ...,
+    should_stop: Callable[[], bool] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
     on_chunk: Callable[[Progress], None] = ...,
 ) -> Sweep: ...
@@ -105,6 +122,8 @@ def train_population(
     memory_limit: int | str | None = None,
     evaluation_episodes: int = 0,
     out: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    should_stop: Callable[[], bool] = never,
     on_plan: Callable[[MemoryPlan], None] = ignore,
     on_chunk: Callable[[Progress], None] = ignore,
 ) -> Population | Sweep:
@@ -121,13 +140,28 @@ def train_population(
         the returns of training.
     out: a folder for the results, which are then not held in memory. Members whose results are there are not trained
         again: a population that was interrupted goes on.
+    checkpoint_every: updates after which the state of the chunk in training is written to `out` as well; an
+        interrupted chunk goes on from there, and ends bit for bit as it would have.
+    should_stop: is asked some 16 times in a chunk; where it says so, the state is written to `out`, if there is one,
+        and `Interrupted` is raised.
     on_plan: is told the memory plan of each program before it runs.
     on_chunk: is called on the host in the course of each chunk of members, about 16 times.
 
     Raises PPOError for what cannot work before anything is compiled, and for what cannot fit before anything is run.
     """
     warn_of_idle_cores()
-    options = Options(network, optimizer, placement, memory_limit, evaluation_episodes, on_plan, on_chunk)
+    check_checkpoints(checkpoint_every, out)
+    options = Options(
+        network,
+        optimizer,
+        placement,
+        memory_limit,
+        evaluation_episodes,
+        checkpoint_every,
+        should_stop,
+        on_plan,
+        on_chunk,
+    )
     plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
     spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in plan.jobs), 0.0)
     costs = []
@@ -155,7 +189,7 @@ def open_population(
     """
     if not (Path(out) / "population.json").exists():
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
-    options = Options(network, optimizer, "seeds", None, evaluation_episodes, ignore, ignore)
+    options = Options(network, optimizer, "seeds", None, evaluation_episodes, None, never, ignore, ignore)
     plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
     return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
 
@@ -298,6 +332,8 @@ def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Opt
     result, spent = train_chunk(job, compiled, width, rows, options, spent)
     if writes_results(job.store, options.placement):
         job.store.write(rows[0], result)
+        if isinstance(job.store, DiskStore):
+            drop_checkpoints(checkpoint_folder(job.store.folder, rows))
     return spent
 
 
@@ -307,26 +343,86 @@ def train_chunk(
     """Trains and evaluates the members of `rows`, at most `width`. -> (what they leave, the work so far)"""
     config, (first, last) = job.program.config, rows
     keys, play_keys, numbers = member_inputs(job, rows, width)
-    metrics: list[Metrics] = []
-    started, now = time.perf_counter(), spent
-    runners = compiled.init(keys, numbers)
-    for done in range(0, config.num_updates, compiled.capacity):
-        count = min(compiled.capacity, config.num_updates - done)
+    runners, metrics, begun = restore(job, rows, compiled.init(keys, numbers))
+    started, done, of_update = time.perf_counter(), begun, (last - first) * config.batch_size
+    now = spent = spent._replace(total_timesteps=spent.total_timesteps - begun * of_update)
+    while done < config.num_updates:
+        count = next_stop(done, config.num_updates, compiled.capacity, options.checkpoint_every) - done
         runners, new = compiled.advance(runners, numbers, jnp.int32(count))
         metrics.append(jax.tree.map(lambda x, count=count: np.asarray(x)[: last - first, :count], new))
+        done += count
         now = Spent(
-            spent.timesteps + (last - first) * (done + count) * config.batch_size,
+            spent.timesteps + (done - begun) * of_update,
             spent.total_timesteps,
             spent.seconds + time.perf_counter() - started,
         )
-        progress = Progress(rows, done + count, config.num_updates, *now, metrics[-1], runners.train_state)
-        options.on_chunk(progress)
+        options.on_chunk(Progress(rows, done, config.num_updates, *now, metrics[-1], runners.train_state))
+        keep_or_stop(job, compiled, rows, runners, metrics, done, options)
     result = MemberResult(
         runner=to_host(compiled.gather(runners)),
-        metrics=jax.tree.map(lambda *x: np.concatenate(x, axis=1), *metrics),
+        metrics=join_updates(metrics),
         returns=np.asarray(compiled.play(runners.train_state, play_keys, numbers)),
     )
     return jax.tree.map(lambda x: x[: last - first], result), now
+
+
+def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list[Metrics], int]:
+    """Where the training of a chunk begins: its newest checkpoint, or `fresh`. -> (runners, metrics, updates done)"""
+    if not isinstance(job.store, DiskStore):
+        return fresh, [], 0
+    of_one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), job.store.like.metrics)
+    like = Checkpoint(job.store.like.runner, of_one)
+    updates, found = newest_checkpoint(checkpoint_folder(job.store.folder, rows), like, rows[1] - rows[0])
+    if found is None:
+        return fresh, [], 0
+    return padded(found.runners, fresh), [jax.tree.map(np.asarray, found.metrics)], updates
+
+
+def next_stop(done: int, num_updates: int, capacity: int, every: int | None) -> int:
+    """The update after which the host looks next: at the end of a call, at a checkpoint, or at the end."""
+    checkpoint = num_updates if every is None else (done // every + 1) * every
+    return min(done + capacity, checkpoint, num_updates)
+
+
+def keep_or_stop(
+    job: Job,
+    compiled: Compiled,
+    rows: Rows,
+    runners: RunnerState,
+    metrics: list[Metrics],
+    done: int,
+    options: Options,
+) -> None:
+    """Writes a checkpoint where one is due, or the caller wants to stop. Raises Interrupted in that case.
+
+    After the last update it does neither: the results come next. Processes that share one run would have to stop
+    together, and do not: they are left to their checkpoints.
+    """
+    if done == job.program.config.num_updates:
+        return
+    stops = options.should_stop() and (options.placement == "seeds" or jax.process_count() == 1)
+    due = options.checkpoint_every is not None and done % options.checkpoint_every == 0
+    if isinstance(job.store, DiskStore) and (stops or due):
+        state = to_host(compiled.gather(runners))
+        if writes_results(job.store, options.placement):
+            whole = Checkpoint(jax.tree.map(lambda x: x[: rows[1] - rows[0]], state), join_updates(metrics))
+            write_checkpoint(checkpoint_folder(job.store.folder, rows), done, whole)
+    if stops:
+        raise Interrupted(f"stopped after {done} of {job.program.config.num_updates} updates")
+
+
+def join_updates(metrics: Sequence[Metrics]) -> Metrics:
+    """Those of consecutive calls in one. [n, u] each -> [n, U]"""
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *metrics)
+
+
+def check_checkpoints(every: int | None, out: str | Path | None) -> None:
+    """Raises PPOError for checkpoints that could not be written."""
+    if every is None:
+        return
+    check_whole("checkpoint_every", every, least=1)
+    if out is None:
+        raise PPOError(f"checkpoint_every = {every} needs a folder to write to; give out=...")
 
 
 def warn_of_idle_cores() -> None:

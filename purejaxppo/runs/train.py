@@ -20,17 +20,18 @@ from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Interval
 from purejaxppo.population.sweep import Point, describe_programs, show_value
-from purejaxppo.population.train import Progress, open_population, train_population
+from purejaxppo.population.train import Progress, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.storage import read_json, write_json, write_whole
+from purejaxppo.storage import load_tree, read_json, save_tree, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", FullBatchConfig: "full-batch-ppo"}
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
+KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,9 @@ def train_run(
     on_chunk: Callable[[Progress], None],
     *,
     memory_limit: int | str | None = None,
-    on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
+    checkpoint_every: int | None = None,
+    should_stop: Callable[[], bool] = never,
+    on_plan: Callable[[MemoryPlan], None] = ignore,
 ) -> FinishedRun | FinishedSweep | None:
     """Trains and evaluates what `spec` says, and writes its folder. What is in there already is not trained again.
 
@@ -136,11 +139,10 @@ def train_run(
     env, is_first = make_env(spec.env, **spec.env_params), jax.process_index() == 0
     if is_first:
         write_json(folder / "config.json", spec_to_json(spec))
-    kept: dict[str, TrainState] = {}
 
     def keep_and_tell(progress: Progress) -> None:
-        if progress.members[0] == 0 and progress.updates in KEPT_UPDATES.get(type(spec.config), ()):
-            kept[f"after-{progress.updates}"] = jax.tree.map(lambda x: jnp.copy(x[0]), progress.train_states)
+        if is_first and progress.members[0] == 0 and progress.updates in KEPT_UPDATES.get(type(spec.config), ()):
+            keep_state(folder, progress)
         on_chunk(progress)
 
     trained = train_population(
@@ -153,20 +155,35 @@ def train_run(
         memory_limit=memory_limit,
         evaluation_episodes=EVALUATION_EPISODES,
         out=folder / RESULTS,
+        checkpoint_every=checkpoint_every,
+        should_stop=should_stop,
         on_plan=on_plan,
         on_chunk=keep_and_tell,
     )
     if not is_first:
         return None
-    return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, kept, folder)
+    return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
 
 
-def write_run(spec: RunSpec, population: Population, kept: dict[str, TrainState], folder: Path) -> FinishedRun:
+def keep_state(folder: Path, progress: Progress) -> None:
+    """The train state of seed 0 as it is now, for its film."""
+    place = folder / KEPT / f"after-{progress.updates}"
+    if not place.exists():
+        save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))
+
+
+def kept_states(folder: Path, like: TrainState) -> dict[str, TrainState]:
+    """Those that were kept, in the order of their updates."""
+    places = sorted((folder / KEPT).glob("after-*"), key=lambda path: int(path.name.removeprefix("after-")))
+    return {path.name: load_tree(path, like) for path in places}
+
+
+def write_run(spec: RunSpec, population: Population, folder: Path) -> FinishedRun:
     """The metrics and the summary of a population."""
     write_metrics(folder, metric_names(population), population.column)
     summary = summarise(spec, population)
     write_json(folder / "summary.json", summary)
-    return FinishedRun(spec, population, kept, summary)
+    return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
 
 
 def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
