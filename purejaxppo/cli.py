@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from purejaxppo import __version__
-from purejaxppo.config import unknown
+from purejaxppo.config import PPOConfig, unknown
+from purejaxppo.devices import use_all_cores
 from purejaxppo.envs import env_names, make_env
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan, parse_bytes
@@ -46,6 +47,7 @@ from purejaxppo.runs.train import (
     table,
     train_run,
 )
+from purejaxppo.storage import write_json
 from purejaxppo.types import PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
@@ -133,8 +135,13 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     commands = {
         "train": add("train", help="train a population of seeds, and write its run folder", formatter_class=_wide),
         "sweep": add("sweep", help="train settings beside each other, each with seeds", formatter_class=_wide),
+        "bench": add(
+            "bench", help="measure speed, and how far it is from this machine's limits", formatter_class=_wide
+        ),
         "envs": add("envs", help="list the environments"),
     }
+    _add_bench_options(commands["bench"])
+    commands["bench"].set_defaults(run=bench)
     _add_sweep_options(commands["sweep"])
     for name in ("train", "sweep"):
         _add_run_options(commands[name], preset)
@@ -212,6 +219,36 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     return load_spec(options.resume), options.resume
 
 
+def bench(options: argparse.Namespace) -> int:
+    """purejaxppo bench"""
+    from purejaxppo.bench.report import show_table
+    from purejaxppo.bench.run import make_plan, run_bench
+
+    use_all_cores()
+    config = PPOConfig(**given_fields(options, PPOConfig()))
+    plan = make_plan(
+        jax.default_backend(),
+        seeds=options.seeds,
+        timesteps=options.timesteps,
+        repeats=options.repeats,
+        quick=options.quick,
+    )
+    if options.out is not None and not options.out.parent.is_dir():
+        raise PPOError(f"--out {options.out}: there is no folder {str(options.out.parent)!r}; make it first")
+    with Console(stderr=True).status("starting") as status:  # silent where there is no terminal
+        report = run_bench(config, plan, say=status.update)
+    print(show_table(report))
+    if options.out is not None:
+        write_json(options.out, report)
+    return 0
+
+
+def given_fields(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    """The hyperparameters that the options set, by name."""
+    chosen = {field.name: getattr(options, f"config.{field.name}", None) for field in dataclasses.fields(config)}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
 def envs(options: argparse.Namespace) -> int:
     """purejaxppo envs"""
     for name in env_names():
@@ -224,8 +261,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     """The run that the options describe: the preset's, with what they change."""
     preset_name = options.preset or default_preset(options.env)
     preset = find_preset(preset_name)
-    chosen = {field.name: getattr(options, f"config.{field.name}") for field in dataclasses.fields(preset.config)}
-    config = preset.config.replace(**{name: value for name, value in chosen.items() if value is not None})
+    config = preset.config.replace(**given_fields(options, preset.config))
     env_name, env_params = options.env or preset.env, dict(options.env_param or [])
     env = make_env(env_name, **env_params)
     points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
@@ -360,8 +396,36 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         "--heartbeat", metavar="SECONDS", type=_whole(1), default=100, help="until a lost machine is noticed (100)"
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    group = parser.add_argument_group("hyperparameters, the preset's by default")
-    for field in dataclasses.fields(preset.config):
+    _add_config_options(parser, preset.config, "hyperparameters, the preset's by default")
+
+
+def _add_bench_options(parser: Parser) -> None:
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, for a first look: the numbers mean little")
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        nargs="+",
+        type=_whole(1),
+        help="populations to train, one after the other (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
+    )
+    parser.add_argument(
+        "--timesteps",
+        metavar="N",
+        type=_whole(1),
+        help="environment steps of each seed (default 100,000 on a CPU, 500,000 elsewhere)",
+    )
+    parser.add_argument(
+        "--repeats", metavar="N", type=_whole(1), help="of each measurement, in turn; the median is shown (default 5)"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write all that was measured as JSON")
+    _add_config_options(parser, PPOConfig(), "hyperparameters, PPOConfig's by default", without=("total_timesteps",))
+
+
+def _add_config_options(parser: Parser, config: RunConfig, title: str, without: Sequence[str] = ()) -> None:
+    group = parser.add_argument_group(title)
+    for field in dataclasses.fields(config):
+        if field.name in without:
+            continue
         group.add_argument(
             f"--config.{field.name.replace('_', '-')}",
             dest=f"config.{field.name}",

@@ -28,6 +28,7 @@ ORDER = [
     "population",
     "runs",
     "report",
+    "bench",
     "cli",
 ]
 
