@@ -228,6 +228,7 @@ def bench(options: argparse.Namespace) -> int:
     config = PPOConfig(**given_fields(options, PPOConfig()))
     plan = make_plan(
         jax.default_backend(),
+        config,
         seeds=options.seeds,
         timesteps=options.timesteps,
         repeats=options.repeats,

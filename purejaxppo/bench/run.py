@@ -24,9 +24,11 @@ from purejaxppo.population.statistics import aggregate
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo import PPO, make_ppo
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions
+from purejaxppo.types import PPOError
 
 ENV = "CartPole-v1"  # whose observations and actions the work is counted for, and which gymnax steps beside ours
 COMPILING_REPEATS = 3  # fewer than of the rest: each takes two new processes
+LEAST_UPDATES = 4  # of a training, unless the caller says
 
 
 class Plan(NamedTuple):
@@ -49,13 +51,19 @@ class Trained(NamedTuple):
 
 def make_plan(
     platform: str,
+    config: PPOConfig,
     *,
     seeds: Sequence[int] | None = None,
     timesteps: int | None = None,
     repeats: int | None = None,
     quick: bool = False,
 ) -> Plan:
-    """What the caller asks for, and else what suits the platform. An accelerator is not full before thousands."""
+    """What the caller asks for, and else what suits the platform. An accelerator is not full before thousands.
+
+    Raises PPOError for fewer timesteps than one rollout has.
+    """
+    if timesteps is not None and timesteps < config.batch_size:
+        raise PPOError(f"--timesteps {timesteps} is below one rollout of {config.batch_size}; give at least that")
     if quick:
         default = Plan((1, 2), 2_048, 2, 0.005, quick)
     elif platform == "cpu":
@@ -64,7 +72,7 @@ def make_plan(
         default = Plan((1, 64, 1_024, 2_048, 8_192), 500_000, 5, 0.3, quick)
     return default._replace(
         seeds=tuple(seeds or default.seeds),
-        timesteps=timesteps or default.timesteps,
+        timesteps=timesteps or max(default.timesteps, LEAST_UPDATES * config.batch_size),
         repeats=repeats or default.repeats,
     )
 
