@@ -95,7 +95,8 @@ def test_every_program_does_what_its_amount_says(num_devices):
     assert limits["sgemm"].call().shape == (num_devices, 256, 256)
     assert limits["sgemm"].amount == 2 * 256**3 * num_devices
     assert limits["tanh"].amount == limits["tanh"].call().size * 64
-    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig())
+    config = pjp.PPOConfig(total_timesteps=512)  # fewer than one call steps without a policy
+    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), config)
     stepping = programs.stepping_programs(agent, QUICK, devices)
     obs, episodes = stepping["env_only"].call()
     assert obs.shape == (num_devices, 64, 4)
@@ -206,6 +207,7 @@ def test_the_table_says_what_the_report_holds(report):
     assert lines[0].startswith("1 x A Device (gpu, 8 cores), jax 0.11.2; CartPole-v1, 4 x 128 steps,")
     rows = {line.split("  ")[0]: line for line in lines[2:]}
     assert rows["large matrix products"].split()[3:] == ["300", "200", "400", "GFLOP/s"]
+    assert rows["tanh in cache"].split()[3:] == ["12", "8", "16", "G/s"]
     assert "227 kFLOP and 1,280 tanh" in rows["limit of training"]
     assert "IQM of the final return 300.0 (" in rows["train, 16 seeds"]
     assert "65% of the limit, 170 GFLOP/s" in rows["train, 16 seeds"]

@@ -80,8 +80,9 @@ def limit_programs(sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
 
 def stepping_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
     """Environment steps with random actions, ours and gymnax's, and with the policy. Amounts: env-steps."""
-    wide = make_ppo(agent.env, agent.config.replace(num_envs=sizes.envs, num_steps=sizes.steps))
     per_device = sizes.envs * sizes.steps
+    shape = {"num_envs": sizes.envs, "num_steps": sizes.steps, "num_minibatches": 1, "total_timesteps": per_device}
+    wide = make_ppo(agent.env, agent.config.replace(**shape))
     keys, count = seed_keys(0, len(devices)), len(devices)
     acting = init_runners(agent, sizes.seeds * count, devices)
     gymnax_steps = make_gymnax_steps(sizes)
