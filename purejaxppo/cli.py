@@ -2,11 +2,10 @@
 
 import argparse
 import dataclasses
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,12 +16,13 @@ import numpy as np
 from rich.console import Console
 
 from purejaxppo import __version__
-from purejaxppo.config import unknown
+from purejaxppo.config import PPOConfig, unknown
 from purejaxppo.devices import use_all_cores
 from purejaxppo.envs import env_names, make_env
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
-from purejaxppo.population.memory import describe_plan, parse_bytes
+from purejaxppo.options import file_to_write, one_of, read_assignment, read_bytes, read_domain, reader_of, whole_from
+from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import PLACEMENTS
 from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
@@ -32,10 +32,8 @@ from purejaxppo.population.sweep import (
     RunConfig,
     at_point,
     draw_points,
-    log_uniform,
     make_points,
     show_value,
-    uniform,
 )
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.finished import (
@@ -181,16 +179,21 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         "render": add("render", help="film an episode of a run", formatter_class=_wide),
         "plot": add("plot", help="draw one run, or several beside each other", formatter_class=_wide),
         "doctor": add("doctor", help="look at this machine and installation", formatter_class=_wide),
+        "bench": add(
+            "bench", help="measure speed, and how far it is from this machine's limits", formatter_class=_wide
+        ),
         "envs": add("envs", help="list the environments"),
     }
     _add_eval_options(commands["eval"])
     _add_render_options(commands["render"])
     _add_plot_options(commands["plot"])
+    _add_bench_options(commands["bench"])
     _add_sweep_options(commands["sweep"])
     for name in ("train", "sweep"):
         _add_run_options(commands[name], preset)
         commands[name].set_defaults(run=train)
-    for name, run in {"eval": evaluate, "render": render, "plot": plot, "doctor": doctor, "envs": envs}.items():
+    runs = {"eval": evaluate, "render": render, "plot": plot, "doctor": doctor, "bench": bench, "envs": envs}
+    for name, run in runs.items():
         commands[name].set_defaults(run=run)
     return parser, commands
 
@@ -328,6 +331,35 @@ def doctor(options: argparse.Namespace) -> int:
     return 0 if all(x.is_well for x in findings) else 1
 
 
+def bench(options: argparse.Namespace) -> int:
+    """purejaxppo bench"""
+    from purejaxppo.bench.report import show_table
+    from purejaxppo.bench.run import make_plan, run_bench
+
+    use_all_cores()
+    config = PPOConfig(**given_fields(options, PPOConfig()))
+    plan = make_plan(
+        jax.default_backend(),
+        config,
+        seeds=options.seeds,
+        timesteps=options.timesteps,
+        repeats=options.repeats,
+        quick=options.quick,
+    )
+    with Console(stderr=True).status("starting") as status:  # silent where there is no terminal
+        report = run_bench(config, plan, say=status.update)
+    print(show_table(report))
+    if options.out is not None:
+        write_json(options.out, report)
+    return 0
+
+
+def given_fields(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    """The hyperparameters that the options set, by name."""
+    chosen = {field.name: getattr(options, f"config.{field.name}", None) for field in dataclasses.fields(config)}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
 def envs(options: argparse.Namespace) -> int:
     """purejaxppo envs"""
     for name in env_names():
@@ -340,8 +372,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     """The run that the options describe: the preset's, with what they change."""
     preset_name = options.preset or default_preset(options.env)
     preset = find_preset(preset_name)
-    chosen = {field.name: getattr(options, f"config.{field.name}") for field in dataclasses.fields(preset.config)}
-    config = preset.config.replace(**{name: value for name, value in chosen.items() if value is not None})
+    config = preset.config.replace(**given_fields(options, preset.config))
     env_name, env_params = options.env or preset.env, dict(options.env_param or [])
     env = make_env(env_name, **env_params)
     points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
@@ -424,26 +455,28 @@ def _wide(prog: str) -> argparse.HelpFormatter:
 
 def _add_eval_options(parser: Parser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("--episodes", metavar="N", type=_whole(1), default=100, help="of each seed (default 100)")
-    parser.add_argument("--seeds", metavar="N", type=_whole(1), help="the first N seeds only (default all)")
-    parser.add_argument("--seed", metavar="N", type=_whole(0), default=1, help="of the episodes (default 1)")
+    parser.add_argument("--episodes", metavar="N", type=whole_from(1), default=100, help="of each seed (default 100)")
+    parser.add_argument("--seeds", metavar="N", type=whole_from(1), help="the first N seeds only (default all)")
+    parser.add_argument("--seed", metavar="N", type=whole_from(0), default=1, help="of the episodes (default 1)")
     parser.add_argument("--sampled", action="store_true", help="draw actions as in training, not the most probable")
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        type=_choice(["gymnax", "gymnasium"]),
+        type=one_of(["gymnax", "gymnasium"]),
         default="gymnax",
         help="gymnax: as trained (default); gymnasium: Gymnasium's own environment of that name",
     )
-    parser.add_argument("--json", metavar="FILE", type=_file(".json"), help="write the numbers there too")
+    parser.add_argument("--json", metavar="FILE", type=file_to_write(".json"), help="write the numbers there too")
 
 
 def _add_render_options(parser: Parser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("--seed", metavar="I", type=_whole(0), help="which seed's policy (default the best)")
-    parser.add_argument("--start", metavar="N", type=_whole(0), default=0, help="seed of the episode (default 0)")
-    parser.add_argument("--max-steps", metavar="N", type=_whole(1), default=1_000, help="of the episode (default 1000)")
-    parser.add_argument("--out", metavar="FILE", type=_file(".gif"), help="the film (default RUN/seed-I.gif)")
+    parser.add_argument("--seed", metavar="I", type=whole_from(0), help="which seed's policy (default the best)")
+    parser.add_argument("--start", metavar="N", type=whole_from(0), default=0, help="seed of the episode (default 0)")
+    parser.add_argument(
+        "--max-steps", metavar="N", type=whole_from(1), default=1_000, help="of the episode (default 1000)"
+    )
+    parser.add_argument("--out", metavar="FILE", type=file_to_write(".gif"), help="the film (default RUN/seed-I.gif)")
 
 
 def _add_plot_options(parser: Parser) -> None:
@@ -451,7 +484,7 @@ def _add_plot_options(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=_file(".png"),
+        type=file_to_write(".png"),
         default=Path("comparison.png"),
         help="the picture (default comparison.png)",
     )
@@ -462,13 +495,13 @@ def _add_sweep_options(parser: Parser) -> None:
         "--over",
         metavar="NAME=VALUES",
         action="append",
-        type=_domain,
+        type=read_domain,
         help="values of a hyperparameter or environment parameter: learning-rate=1e-4,3e-4  hidden-sizes=64x64,128  "
         "env.length=0.5,1; or a range for --random: learning-rate=log:1e-5:1e-2  gamma=uniform:0.9:0.999. "
         "Several make a grid",
     )
-    parser.add_argument("--random", metavar="N", type=_whole(1), help="draw N settings instead of the whole grid")
-    parser.add_argument("--random-seed", metavar="N", type=_whole(0), help="of the draw (default 0)")
+    parser.add_argument("--random", metavar="N", type=whole_from(1), help="draw N settings instead of the whole grid")
+    parser.add_argument("--random-seed", metavar="N", type=whole_from(0), help="of the draw (default 0)")
 
 
 def _add_run_options(parser: Parser, preset: Preset) -> None:
@@ -482,10 +515,12 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         "--env", metavar="NAME", help="environment, the preset's by default; `purejaxppo envs` lists them"
     )
     parser.add_argument(
-        "--env-param", metavar="NAME=NUMBER", action="append", type=_assignment, help="set an environment parameter"
+        "--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="set an environment parameter"
     )
-    parser.add_argument("--seeds", metavar="N", type=_whole(1), help="seeds, trained together; the preset's by default")
-    parser.add_argument("--seed", metavar="N", type=_whole(0), help="the seed of them all (default 0)")
+    parser.add_argument(
+        "--seeds", metavar="N", type=whole_from(1), help="seeds, trained together; the preset's by default"
+    )
+    parser.add_argument("--seed", metavar="N", type=whole_from(0), help="the seed of them all (default 0)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="run folder (default runs/ENV-DATE-TIME)")
     parser.add_argument(
         "--resume", metavar="FOLDER", type=Path, help="go on with an interrupted run; what is finished stays"
@@ -493,142 +528,73 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--checkpoint-every",
         metavar="N",
-        type=_whole(1),
+        type=whole_from(1),
         help="updates between two checkpoints of the seeds in training; Ctrl-C and SIGTERM write one as well",
     )
     parser.add_argument(
         "--memory-limit",
         metavar="SIZE",
-        type=_size,
+        type=read_bytes,
         help="4GiB, 500MB, ...; more seeds than fit are trained in chunks (default 90%% of what is free)",
     )
     parser.add_argument(
         "--placement",
         metavar="NAME",
-        type=_choice(PLACEMENTS),
+        type=one_of(PLACEMENTS),
         help="seeds: the runs spread over the devices (default); data: the environments of each run",
     )
     group = parser.add_argument_group("several processes, on one machine or many, that share the run folder")
     group.add_argument("--cluster", action="store_true", help="as SLURM, GKE or Cloud TPU has started them")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; with the next two, for any others")
-    group.add_argument("--num-processes", metavar="N", type=_whole(1), help="how many there are")
-    group.add_argument("--process-id", metavar="I", type=_whole(0), help="which this one is, from 0")
+    group.add_argument("--num-processes", metavar="N", type=whole_from(1), help="how many there are")
+    group.add_argument("--process-id", metavar="I", type=whole_from(0), help="which this one is, from 0")
     group.add_argument(
-        "--heartbeat", metavar="SECONDS", type=_whole(1), default=100, help="until a lost machine is noticed (100)"
+        "--heartbeat", metavar="SECONDS", type=whole_from(1), default=100, help="until a lost machine is noticed (100)"
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    group = parser.add_argument_group("hyperparameters, the preset's by default")
-    for field in dataclasses.fields(preset.config):
+    _add_config_options(parser, preset.config, "hyperparameters, the preset's by default")
+
+
+def _add_bench_options(parser: Parser) -> None:
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, for a first look: the numbers mean little")
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        nargs="+",
+        type=whole_from(1),
+        help="populations to train, one after the other (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
+    )
+    parser.add_argument(
+        "--timesteps",
+        metavar="N",
+        type=whole_from(1),
+        help="environment steps of each seed (default 100,000 on a CPU, 500,000 elsewhere)",
+    )
+    parser.add_argument(
+        "--repeats",
+        metavar="N",
+        type=whole_from(1),
+        help="of each measurement, in turn; the median is shown (default 5)",
+    )
+    parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all that was measured there")
+    _add_config_options(parser, PPOConfig(), "hyperparameters, PPOConfig's by default", without=("total_timesteps",))
+
+
+def _add_config_options(parser: Parser, config: RunConfig, title: str, without: Sequence[str] = ()) -> None:
+    group = parser.add_argument_group(title)
+    for field in dataclasses.fields(config):
+        if field.name in without:
+            continue
         group.add_argument(
             f"--config.{field.name.replace('_', '-')}",
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(type(field.default), "X"),
-            type=_reader(field.default),
+            type=reader_of(field.default),
             help=_CONFIG_HELP[field.name],
         )
 
 
 _METAVARS = {int: "N", float: "X", bool: "BOOL", str: "NAME", tuple: "N,N"}
-
-
-def _reader(default: Any) -> Callable[[str], Any]:
-    """Reads the text of a config field, by the type of its default."""
-    readers = {bool: _switch, int: _whole(1), float: _number, tuple: _sizes, str: str, type(None): _number}
-    return readers[type(default)]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            number = int(text.replace("_", ""))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{number} is below {least}")
-        return number
-
-    return read
-
-
-def _choice(names: Sequence[str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"{text!r} is unknown; take one of {', '.join(names)}")
-        return text
-
-    return read
-
-
-def _file(suffix: str) -> Callable[[str], Path]:
-    def read(text: str) -> Path:
-        path = Path(text)
-        if path.suffix != suffix:
-            raise argparse.ArgumentTypeError(f"{text!r} does not end in {suffix}")
-        if not os.access(path.parent, os.W_OK):
-            raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to")
-        return path
-
-    return read
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_bytes(int(text) if text.isdecimal() else text)
-    except PPOError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_whole(1)(part) for part in text.split(",") if part)
-
-
-def _domain(text: str) -> tuple[str, Domain]:
-    """NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH or NAME=uniform:LOW:HIGH"""
-    name, equals, values = text.partition("=")
-    if not equals or not values:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUES")
-    ranges = {"log": log_uniform, "uniform": uniform}
-    kind, *bounds = values.split(":")
-    if bounds and (kind not in ranges or len(bounds) != 2):
-        raise argparse.ArgumentTypeError(f"{values!r} is no range; give log:LOW:HIGH or uniform:LOW:HIGH")
-    try:
-        domain = ranges[kind](*map(_number, bounds)) if bounds else [_value(value) for value in values.split(",")]
-    except PPOError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name.replace("-", "_"), domain
-
-
-def _value(text: str) -> Any:
-    """A value of a sweep: a switch, a whole number, a number, sizes as 64x64, or a name."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (int, float, lambda text: tuple(map(int, text.split("x")))):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _assignment(text: str) -> tuple[str, float]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
-    number = _number(value)
-    return name.replace("-", "_"), int(number) if number.is_integer() and "." not in value else number
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ ORDER = [
     "runs",
     "report",
     "doctor",
+    "bench",
+    "options",
     "cli",
 ]
 

@@ -1,0 +1,207 @@
+"""Ours and its peers in turn on one machine: env-steps per second, ratio pair by pair.
+
+python benchmarks/peers.py --envs FOLDER [--checkout PATH] [--peers purejaxrl rejax sb3 sbx] [--seeds 1 16 64]
+    [--timesteps 100000] [--best] [--json OUT]
+
+Whole trainings of CartPole-v1 with the hyperparameters that CleanRL's script has and `PPOConfig` by default;
+compilation is left out, and listed. FOLDER holds the virtual environments of benchmarks/peers/make_envs.py, PATH is a
+checkout of PureJaxRL. Each script in benchmarks/peers says where its peer's algorithm differs, and what it reports as
+the return of a seed. Nothing else should be running.
+
+Stable-Baselines3 and sbx train one seed at a time, so they are timed with one, and over a fifth of the steps. With
+--best each peer has the settings that it is fastest with (more environments, and larger minibatches with them), and
+ours 64 seeds at the defaults.
+
+Not here: CleanRL, whose newest release (1.2.0) asks for Python below 3.11; its algorithm and settings are what the
+others run. Brax's PPO: it acts in continuous spaces of environments of Brax's own, and CartPole-v1 is neither.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import purejaxppo as pjp
+from purejaxppo.bench.timing import Spread, in_pairs, spread_of
+
+FOLDER = Path(__file__).parent / "peers"
+OURS_AT_BEST = 64  # seeds
+
+
+class Peer(NamedTuple):
+    """One of the others."""
+
+    title: str
+    trains_together: bool  # many seeds in one program
+    share: float  # of the timesteps, for the slow ones
+
+
+PEERS = {
+    "purejaxrl": Peer("PureJaxRL", True, 1.0),
+    "rejax": Peer("rejax", True, 1.0),
+    "sb3": Peer("Stable-Baselines3", False, 0.2),
+    "sbx": Peer("sbx", False, 0.2),
+}
+
+
+class Match(NamedTuple):
+    """A peer's training and ours, to be run in turn."""
+
+    peer: str
+    best: bool
+    peer_seeds: int
+    our_seeds: int
+    peer_timesteps: int  # of each seed; so is the next
+    our_timesteps: int
+
+
+class Pair(NamedTuple):
+    """What one repetition of a match gave."""
+
+    peer: dict[str, Any]
+    ours: dict[str, Any]
+
+
+def make_matches(peers: Sequence[str], seeds: Sequence[int], timesteps: int, best: bool) -> list[Match]:
+    """Every peer with each number of seeds that it can train, or once at its best."""
+    matches = []
+    for name in peers:
+        peer_timesteps = round(timesteps * PEERS[name].share)
+        if best:  # one run with 16 times the environments takes 16 times the steps for as many updates
+            matches.append(Match(name, True, 1, OURS_AT_BEST, 16 * peer_timesteps, timesteps))
+        else:
+            fitting = [n for n in seeds if n == 1 or PEERS[name].trains_together]
+            matches += [Match(name, False, n, n, peer_timesteps, timesteps) for n in fitting]
+    return matches
+
+
+def run_peer(match: Match, envs: Path, checkout: Path | None) -> dict[str, Any]:
+    """What the peer reports. Leaves with what it said where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "peer.json"
+        command = [str(envs / match.peer / "bin" / "python"), str(FOLDER / f"{match.peer}_ppo.py"), "--json", str(out)]
+        command += ["--seeds", str(match.peer_seeds), "--timesteps", str(match.peer_timesteps)]
+        command += ["--best"] if match.best else []
+        command += ["--checkout", str(checkout)] if match.peer == "purejaxrl" else []
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{match.peer} failed:\n{done.stderr}")
+        return json.loads(out.read_text())
+
+
+def run_ours(match: Match) -> dict[str, Any]:
+    """The same of ours."""
+    config = pjp.PPOConfig(total_timesteps=match.our_timesteps)
+    population = pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=match.our_seeds)
+    return {
+        "env_steps_per_second": population.costs.timesteps / population.train_seconds,
+        "compile_seconds": population.compile_seconds,
+        "last_return_per_seed": population.final_returns().tolist(),
+    }
+
+
+def ratio_of(pairs: Sequence[Pair]) -> Spread:
+    """Our speed over the peer's, pair by pair."""
+    return in_pairs(
+        lambda ours, peer: ours / peer, speed_of([x.ours for x in pairs]), speed_of([x.peer for x in pairs])
+    )
+
+
+def speed_of(runs: Sequence[dict[str, Any]]) -> Spread:
+    """Env-steps per second of the repetitions."""
+    return spread_of([run["env_steps_per_second"] for run in runs])
+
+
+def show_pair(match: Match, pair: Pair) -> str:
+    """One line for a pair."""
+    runs = ((PEERS[match.peer].title, match.peer_seeds, pair.peer), ("ours", match.our_seeds, pair.ours))
+    shown = [
+        f"{name}, {seeds} seed{'s' if seeds > 1 else ''}: {run['env_steps_per_second']:,.0f} env-steps/s "
+        f"(compiled in {run['compile_seconds']:.1f} s, return {mean_return(run):.0f})"
+        for name, seeds, run in runs
+    ]
+    return "   ".join([*shown, f"ratio {ratio_of([pair]).median:.2f}"])
+
+
+def mean_return(run: dict[str, Any]) -> float:
+    """Over the seeds that have one; NaN without any."""
+    returns = np.array(run["last_return_per_seed"], np.float64)
+    known = returns[~np.isnan(returns)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def show_summary(match: Match, pairs: Sequence[Pair]) -> str:
+    """One line for all pairs of a match: medians, and the ratio with its spread."""
+    ours, peer, ratio = speed_of([x.ours for x in pairs]), speed_of([x.peer for x in pairs]), ratio_of(pairs)
+    setting = "at its best" if match.best else f"{match.peer_seeds} seed{'s' if match.peer_seeds > 1 else ''}"
+    return (
+        f"{PEERS[match.peer].title + ', ' + setting:<32}{peer.median:>12,.0f}{ours.median:>12,.0f}"
+        f"{ratio.median:>9.2f}  ({ratio.least:.2f} to {ratio.most:.2f})"
+    )
+
+
+def describe(match: Match, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """A match for the JSON."""
+    return {
+        **match._asdict(),
+        "ratio": ratio_of(pairs)._asdict(),
+        "our_env_steps_per_second": speed_of([pair.ours for pair in pairs])._asdict(),
+        "peer_env_steps_per_second": speed_of([pair.peer for pair in pairs])._asdict(),
+        "pairs": [pair._asdict() for pair in pairs],
+    }
+
+
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Leaves with status 2 where something that is needed is not there."""
+    for name in options.peers:
+        if name not in PEERS:
+            parser.error(f"--peers {name}: take from {', '.join(PEERS)}")
+        if not (options.envs / name / "bin" / "python").exists():
+            parser.error(f"--envs {options.envs}: no {name}; make it with benchmarks/peers/make_envs.py")
+    if "purejaxrl" in options.peers and options.checkout is None:
+        parser.error("--checkout is missing; give the folder of PureJaxRL's repository, or leave it out of --peers")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--envs", type=Path, required=True, help="folder of the peers' virtual environments")
+    parser.add_argument("--checkout", type=Path, help="a checkout of PureJaxRL")
+    parser.add_argument("--peers", nargs="+", metavar="PEER", default=list(PEERS), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--timesteps", type=int, default=100_000, help="of each seed")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--best", action="store_true", help="each at its best settings")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    check(options, parser)
+
+    matches = make_matches(options.peers, options.seeds, options.timesteps, options.best)
+    pairs: dict[Match, list[Pair]] = {match: [] for match in matches}
+    for _ in range(options.repeats):
+        for match in matches:
+            pair = Pair(run_peer(match, options.envs, options.checkout), run_ours(match))
+            pairs[match].append(pair)
+            print(show_pair(match, pair), flush=True)
+    print(f"\n{'median env-steps/s':<32}{'peer':>12}{'ours':>12}{'ratio':>9}")
+    for match in matches:
+        print(show_summary(match, pairs[match]))
+    if options.json:
+        report = {
+            "matches": [describe(match, pairs[match]) for match in matches],
+            "jax": jax.__version__,
+            "python": sys.version,
+            "time": time.strftime("%Y-%m-%d"),
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

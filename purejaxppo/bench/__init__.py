@@ -1,0 +1,1 @@
+"""How fast this machine trains, and how far that is from what it can do: `run`."""

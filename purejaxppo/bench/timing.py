@@ -1,0 +1,69 @@
+"""Rates by the clock: repetitions of everything in turn, their median and their spread."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+Probe = Callable[[int], float]  # number of the repetition -> what it measured
+
+
+class Timed(NamedTuple):
+    """A compiled call, and how much it does."""
+
+    call: Callable[[], Any]
+    amount: float  # FLOP, tanh or environment steps
+
+
+class Spread(NamedTuple):
+    """Repetitions of one measurement."""
+
+    median: float
+    least: float
+    most: float
+    values: list[float]  # in the order of the repetitions
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Their median, least and most."""
+    return Spread(statistics.median(values), min(values), max(values), list(values))
+
+
+def in_pairs(combine: Callable[..., float], *spreads: Spread) -> Spread:
+    """The spread of what is computed repetition by repetition, as a ratio of two that were measured in turn."""
+    return spread_of([combine(*values) for values in zip(*(spread.values for spread in spreads), strict=True)])
+
+
+def seconds_of(call: Callable[[], Any], count: int) -> float:
+    """Of `count` calls, each of which has ended before the next."""
+    started = time.perf_counter()
+    for _ in range(count):
+        jax.block_until_ready(call())
+    return time.perf_counter() - started
+
+
+def calls_within(call: Callable[[], Any], least_seconds: float) -> int:
+    """A count of calls that takes at least so long. The first call of all is left out: it compiles."""
+    seconds_of(call, 1)
+    count = 1
+    while seconds_of(call, count) < least_seconds:
+        count *= 2
+    return count
+
+
+def make_probe(timed: Timed, least_seconds: float) -> Probe:
+    """Measures amount per second over at least so long."""
+    count = calls_within(timed.call, least_seconds)
+    return lambda _: count * timed.amount / seconds_of(timed.call, count)
+
+
+def measure_in_turn(probes: Mapping[str, Probe], repeats: int, say: Callable[[str], None]) -> dict[str, Spread]:
+    """Each probe once in every repetition, so that a slow minute of the machine falls on all of them."""
+    values: dict[str, list[float]] = {name: [] for name in probes}
+    for repetition in range(repeats):
+        for name, probe in probes.items():
+            say(f"repetition {repetition + 1} of {repeats}: {name}")
+            values[name].append(probe(repetition))
+    return {name: spread_of(value) for name, value in values.items()}

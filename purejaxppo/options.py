@@ -1,0 +1,131 @@
+"""What the texts of the command line's options mean."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from purejaxppo.population.memory import parse_bytes
+from purejaxppo.population.sweep import Domain, log_uniform, uniform
+from purejaxppo.types import PPOError
+
+
+def read_number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def whole_from(least: int) -> Callable[[str], int]:
+    """A whole number from `least` on."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text.replace("_", ""))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+        return number
+
+    return read
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """One of the names."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r} is unknown; take one of {', '.join(names)}")
+        return text
+
+    return read
+
+
+def file_to_write(suffix: str) -> Callable[[str], Path]:
+    """A file of that kind, in a folder that can be written to."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix != suffix:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {suffix}")
+        if not os.access(path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to")
+        return path
+
+    return read
+
+
+def read_bytes(text: str) -> int:
+    """Bytes: 500MB, 4GiB, or a plain number."""
+    try:
+        return parse_bytes(int(text) if text.isdecimal() else text)
+    except PPOError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def read_switch(text: str) -> bool:
+    """true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def read_sizes(text: str) -> tuple[int, ...]:
+    """Sizes of layers: 64,64"""
+    return tuple(whole_from(1)(part) for part in text.split(",") if part)
+
+
+def read_domain(text: str) -> tuple[str, Domain]:
+    """NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH or NAME=uniform:LOW:HIGH"""
+    name, equals, values = text.partition("=")
+    if not equals or not values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUES")
+    ranges = {"log": log_uniform, "uniform": uniform}
+    kind, *bounds = values.split(":")
+    if bounds and (kind not in ranges or len(bounds) != 2):
+        raise argparse.ArgumentTypeError(f"{values!r} is no range; give log:LOW:HIGH or uniform:LOW:HIGH")
+    try:
+        domain = (
+            ranges[kind](*map(read_number, bounds)) if bounds else [read_value(value) for value in values.split(",")]
+        )
+    except PPOError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name.replace("-", "_"), domain
+
+
+def read_value(text: str) -> Any:
+    """A value of a sweep: a switch, a whole number, a number, sizes as 64x64, or a name."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, float, lambda text: tuple(map(int, text.split("x")))):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def read_assignment(text: str) -> tuple[str, float]:
+    """NAME=NUMBER"""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
+    number = read_number(value)
+    return name.replace("-", "_"), int(number) if number.is_integer() and "." not in value else number
+
+
+def reader_of(default: Any) -> Callable[[str], Any]:
+    """Reads the text of a config field, by the type of its default."""
+    readers = {
+        bool: read_switch,
+        int: whole_from(1),
+        float: read_number,
+        tuple: read_sizes,
+        str: str,
+        type(None): read_number,
+    }
+    return readers[type(default)]
