@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 import purejaxppo as pjp
-from purejaxppo.distributions import Categorical
 from purejaxppo.ppo import learn, make_batch, sample_action
 from purejaxppo.rollout import make_noise, rollout
 from purejaxppo.types import Batch, PyTree, RunnerState
@@ -44,9 +43,9 @@ def step_gradients(agent: pjp.PPO, runner: RunnerState, batch: Batch) -> PyTree:
     minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[1:]), batch)
 
     def loss(params: PyTree, minibatch: Batch) -> jax.Array:
-        logits, value = agent.network.apply(params, minibatch.obs)
+        parameters, value = agent.network.apply(params, minibatch.obs)
         return pjp.ppo_loss(
-            Categorical(logits=logits),
+            agent.actions.distribution(parameters),
             value,
             minibatch,
             clip_eps=config.clip_eps,
@@ -73,7 +72,7 @@ def main() -> None:
 
     print(f"{options.seeds} seeds{'us per step':>48}")
     time_phase("whole update", agent.update, runners)
-    noise = time_phase("noise", lambda runner: make_noise(env, Categorical.noise, runner.key, shape), runners)
+    noise = time_phase("noise", lambda runner: make_noise(env, agent.actions.noise, runner.key, shape), runners)
     _, transitions, logits, _ = time_phase(
         "rollout",
         lambda runner, noise: rollout(env, functools.partial(sample_action, agent, runner.train_state), runner, noise),

@@ -32,7 +32,7 @@ print("initialised", len(kernel))
 
 
 def cartpole_net(**changes):
-    options = {"num_actions": 2, "obs_shape": (4,), "hidden_sizes": (64, 64), "activation": "tanh"} | changes
+    options = {"num_outputs": 2, "obs_shape": (4,), "hidden_sizes": (64, 64), "activation": "tanh"} | changes
     return make_actor_critic(**options)
 
 
@@ -181,7 +181,7 @@ def test_scales_shapes_and_biases_of_the_default_network(cartpole_params, tower,
     ],
 )
 def test_the_number_of_parameters(num_actions, obs_shape, hidden_sizes, count):
-    net = cartpole_net(num_actions=num_actions, obs_shape=obs_shape, hidden_sizes=hidden_sizes)
+    net = cartpole_net(num_outputs=num_actions, obs_shape=obs_shape, hidden_sizes=hidden_sizes)
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(obs_shape))
     assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
@@ -221,7 +221,7 @@ def test_the_forward_pass_agrees_with_numpy(activation):
 @pytest.mark.parametrize("obs_shape", [(), (4,), (3, 2)], ids=str)
 @pytest.mark.parametrize("axes", [(), (5,), (3, 2)], ids=str)
 def test_any_leading_axes_are_taken(obs_shape, axes):
-    net = cartpole_net(obs_shape=obs_shape, num_actions=3, hidden_sizes=(8,))
+    net = cartpole_net(obs_shape=obs_shape, num_outputs=3, hidden_sizes=(8,))
     params = random_params(net, obs_shape)
     obs = jax.random.normal(jax.random.key(1), (*axes, *obs_shape))
     apply = jax.jit(net.apply)
