@@ -128,7 +128,7 @@ def test_sampling_frequencies_of_several_choices_are_the_products():
 
 
 class Target:
-    """One step: the reward is -|action - target|^2, summed over the action as it arrives."""
+    """One step: the reward is -|action - target|^2, summed over the action as it arrives, and -1e6 out of bounds."""
 
     default_params = None
     observation_space = pjp.Box((1,), (-1.0,), (1.0,))
@@ -142,7 +142,13 @@ class Target:
 
     def step(self, key, state, action, params):
         reward = -jnp.sum(jnp.square(action - state[0]).astype(float))
-        return state, state, reward, True, False
+        return state, state, jnp.where(self.outside(action), -1e6, reward), True, False
+
+    def outside(self, action):
+        if isinstance(self.action_space, pjp.MultiDiscrete):
+            return jnp.any((action < 0) | (action >= jnp.array(self.action_space.sizes)))
+        low, high = (jnp.reshape(jnp.array(bound), self.action_space.shape) for bound in self.action_space[1:])
+        return jnp.any((action < low) | (action > high))
 
 
 SPACES = {
@@ -175,6 +181,7 @@ def test_every_space_can_be_acted_in_and_learned_from(space, changes):
     runner, metrics = start, None
     for _ in range(2):
         runner, metrics = update(runner)
+        assert float(metrics.episode_return_min) > -1000.0
         assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves((runner.train_state, metrics.entropy)))
     assert len(traces) == 1
     before, after = (jax.tree.leaves(x.train_state.params) for x in (start, runner))
@@ -194,7 +201,7 @@ def test_every_space_can_be_acted_in_and_learned_from(space, changes):
         assert actions.min() == 0
 
     returns, _ = pjp.evaluate(agent, state, KEY, num_episodes=4)
-    assert np.all(np.isfinite(returns))
+    assert np.all(returns > -1000.0)
     (episode,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[None], state), KEY, max_steps=3)
     assert episode.action.shape == (1, *greedy.shape)
     assert episode.probabilities is None
@@ -376,3 +383,41 @@ def test_full_batch_ppo_refuses_what_it_does_not_heed():
     config = pjp.FullBatchConfig(num_steps=8, total_timesteps=8)
     refused(["masks"], pjp.make_full_batch_ppo, masked("one"), config)
     refused(["Discrete spaces"], pjp.make_full_batch_ppo, target("Box"), config)
+
+
+# Populations, and what they write
+
+
+@pytest.mark.parametrize("placement", ["seeds", "data"])
+@pytest.mark.parametrize("name", ["Box", "mask"])
+def test_a_population_trains_is_evaluated_and_comes_back(name, placement, tmp_path):
+    env = target("Box") if name == "Box" else masked("one")
+    arguments = {"num_seeds": 2, "evaluation_episodes": 4, "out": tmp_path, "placement": placement}
+    population = pjp.train_population(env, SMALL, **arguments)
+    assert np.all(np.isfinite(population.final_returns()))
+    one, again = population.seed(1), pjp.train_population(env, SMALL, **arguments).seed(1)
+    jax.tree.map(np.testing.assert_array_equal, one.train_state, again.train_state)
+    assert jax.tree.structure(one) == jax.tree.structure(again)
+    action = population.agent.act(one.train_state, jax.tree.map(lambda x: x[0], one.obs))
+    assert action.shape == ((2, 3) if name == "Box" else ())
+
+
+@pytest.mark.slow
+def test_pendulum_is_learned():
+    config = pjp.PPOConfig(
+        num_envs=32,
+        num_steps=64,
+        total_timesteps=32 * 64 * 150,
+        num_minibatches=8,
+        update_epochs=10,
+        learning_rate=1e-3,
+        gamma=0.95,
+        ent_coef=0.0,
+        normalize_obs=True,
+        normalize_reward=True,
+    )
+    for box_policy in ("clipped", "squashed"):
+        agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), config.replace(box_policy=box_policy))
+        runner, _ = jax.jit(lambda key, agent=agent: pjp.update_many(agent, agent.init(key), config.num_updates))(KEY)
+        returns, _ = jax.jit(functools.partial(pjp.evaluate, agent))(runner.train_state, KEY)
+        assert float(jnp.mean(returns)) > -250.0, box_policy  # at random about -1200

@@ -13,7 +13,15 @@ import scipy.stats
 
 import purejaxppo
 from purejaxppo.config import CHOICES
-from purejaxppo.networks import make_actor_critic, orthogonal, orthonormal_columns
+from purejaxppo.networks import (
+    SharedStd,
+    make_actor_critic,
+    make_cnn_actor_critic,
+    orthogonal,
+    orthonormal_columns,
+    own_std,
+    patches,
+)
 from purejaxppo.types import PPOError
 
 SHAPES = [(4, 64), (64, 64), (64, 2), (64, 1), (1, 64), (256, 256), (1, 1)]
@@ -253,3 +261,51 @@ def test_logits_have_no_gradient_in_the_critic_nor_the_value_in_the_actor():
         slope = jax.jit(jax.grad(lambda p, i=output: net.apply(p, obs)[i].ravel()[0]))(params)["params"]
         assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(slope[other]))
         assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope[own]))
+
+
+def test_patches_times_a_matrix_is_the_convolution_of_flax():
+    image = jax.random.normal(jax.random.key(0), (2, 5, 10, 7, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 16))
+    params = {"params": {"kernel": kernel, "bias": jnp.zeros(16)}}
+    expected = nn.Conv(16, (3, 3), padding="VALID").apply(params, image)
+    np.testing.assert_allclose(patches(image) @ kernel.reshape(36, 16), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_network_of_images_has_orthogonal_kernels_and_takes_any_leading_axes():
+    net = make_cnn_actor_critic(3, (8,), "relu")
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((10, 10, 4)))
+    for name, scale in (("actor", 0.01), ("critic", 1.0)):
+        tower = params["params"][name]
+        kernels = [tower["convolution"]["kernel"], *(tower["dense"][f"Dense_{i}"]["kernel"] for i in range(2))]
+        assert [kernel.shape for kernel in kernels[:2]] == [(36, 16), (8 * 8 * 16, 8)]
+        for kernel, gain in zip(kernels, (2**0.5, 2**0.5, scale), strict=True):
+            np.testing.assert_allclose(np.linalg.svd(kernel, compute_uv=False), gain, rtol=1e-5)
+    images = jax.random.normal(jax.random.key(1), (2, 3, 10, 10, 4))
+    logits, value = net.apply(params, images)
+    assert (logits.shape, value.shape) == ((2, 3, 3), (2, 3))
+    np.testing.assert_allclose(net.apply(params, images[1, 2])[0], logits[1, 2], rtol=1e-4, atol=1e-6)
+    moved = net.apply(params, jnp.roll(images, 1, axis=-2))[0]
+    assert float(jnp.abs(moved - logits).max()) > 1e-4
+
+
+def test_the_default_network_of_images_is_convolutional():
+    for name, kind in (("Breakout-MinAtar", "convolution"), ("Catch-bsuite", "Dense_0")):
+        env = purejaxppo.make_env(name)
+        agent = purejaxppo.make_ppo(env, purejaxppo.PPOConfig(hidden_sizes=(8,)))
+        params = jax.eval_shape(agent.init, jax.random.key(0)).train_state.params
+        assert kind in params["params"]["actor"]
+
+
+def test_the_standard_deviation_is_a_parameter_or_an_output():
+    shared = make_actor_critic(2, (4,), (8,), "tanh", SharedStd())
+    params = shared.init(jax.random.key(0), jnp.zeros(4))
+    assert params["params"]["head"]["log_std"].tolist() == [0.0, 0.0]
+    obs = jax.random.normal(jax.random.key(1), (5, 3, 4))
+    (mean, log_std), value = shared.apply(params, obs)
+    assert mean.shape == log_std.shape == (5, 3, 2)
+    assert value.shape == (5, 3)
+    assert not np.any(log_std)
+    own = make_actor_critic(4, (4,), (8,), "tanh", own_std)
+    (mean, log_std), _ = own.apply(own.init(jax.random.key(0), jnp.zeros(4)), obs)
+    assert mean.shape == log_std.shape == (5, 3, 2)
+    assert len(np.unique(log_std)) == 30

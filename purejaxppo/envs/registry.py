@@ -51,8 +51,8 @@ def make_env(env: Any, **params: Any) -> Environment:
     An object of one's own has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
     and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`).
-    Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true, the
-    Environment's observations are `MaskedObs`, and an agent takes no other action than a legal one.
+    Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
+    episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
 
     Keywords set environment parameters, by the names of the environment's own; tracers are welcome. CartPole's
     `total_mass` and `polemass_length` follow `masscart`, `masspole` and `length` unless they are given.
