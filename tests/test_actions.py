@@ -200,7 +200,7 @@ def test_every_space_can_be_acted_in_and_learned_from(space, changes):
         assert actions.max(axis=0).tolist() == [2, 1, 3]
         assert actions.min() == 0
 
-    returns, _ = pjp.evaluate(agent, state, KEY, num_episodes=4)
+    returns, _ = pjp.evaluate(agent, state, KEY, num_episodes=64, sampled=True)
     assert np.all(returns > -1000.0)
     (episode,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[None], state), KEY, max_steps=3)
     assert episode.action.shape == (1, *greedy.shape)
