@@ -1,9 +1,19 @@
 """PPO in JAX as pure functions over vectorised environments."""
 
+from purejaxppo.actions import Actions
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
-from purejaxppo.distributions import Categorical
-from purejaxppo.envs import Box, Discrete, Environment, Step, env_names, make_env
+from purejaxppo.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, SquashedGaussian
+from purejaxppo.envs import (
+    Box,
+    Discrete,
+    Environment,
+    MaskedObs,
+    MultiDiscrete,
+    Step,
+    env_names,
+    make_env,
+)
 from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
 from purejaxppo.gae import gae, reward_to_go
@@ -41,10 +51,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PPO",
+    "Actions",
     "Batch",
     "Box",
     "Categorical",
+    "DiagGaussian",
     "Discrete",
+    "Distribution",
     "Environment",
     "Episode",
     "EpisodeState",
@@ -55,7 +68,10 @@ __all__ = [
     "Interrupted",
     "LoadedRun",
     "LossTerms",
+    "MaskedObs",
     "Metrics",
+    "MultiCategorical",
+    "MultiDiscrete",
     "Network",
     "PPOConfig",
     "PPOError",
@@ -63,6 +79,7 @@ __all__ = [
     "Progress",
     "RunnerState",
     "SearchResult",
+    "SquashedGaussian",
     "Step",
     "Sweep",
     "TrainState",

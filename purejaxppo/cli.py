@@ -88,6 +88,8 @@ _CONFIG_HELP = {
     "kl_estimator": "approx_kl, or log_ratio as in the Keras example",
     "activation": "tanh, relu, gelu, silu or elu",
     "hidden_sizes": "of each tower, as 64,64",
+    "box_policy": "clipped or squashed: how a Gaussian keeps to the bounds of a Box",
+    "box_std": "shared or state: one standard deviation for all states, or a function of the state",
     "policy_iterations": "full-batch steps of the policy in an update, at most",
     "value_iterations": "full-batch steps of the value in an update",
     "policy_learning_rate": "of the policy's Adam",

@@ -1,8 +1,9 @@
 """The hyperparameters: static where they change the program, traced where they change a number."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import jax
@@ -16,6 +17,8 @@ CHOICES = {
     "activation": ("tanh", "relu", "gelu", "silu", "elu"),
     "kl_stop": ("epoch", "minibatch"),
     "kl_estimator": ("approx_kl", "log_ratio"),
+    "box_policy": ("clipped", "squashed"),
+    "box_std": ("shared", "state"),
 }
 
 # Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
@@ -132,6 +135,8 @@ class PPOConfig(Config):
     kl_estimator: str = static("approx_kl")  # or "log_ratio", the mean of log pi_old - log pi, which can be negative
     activation: str = static("tanh")
     hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
+    box_policy: str = static("clipped")  # in a Box: a Gaussian "clipped" to the bounds, or "squashed" into them by tanh
+    box_std: str = static("shared")  # of the default network: one for all states, or a function of the "state"
     normalize_obs: bool = static(False)  # by running mean and standard deviation
     normalize_reward: bool = static(False)  # by the running standard deviation of the discounted return
 
@@ -172,6 +177,17 @@ def check_float32() -> None:
         raise PPOError(
             'jax_enable_x64 is on, and this library computes in float32; jax.config.update("jax_enable_x64", False)'
         )
+
+
+def standard_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Code of others, that counts on JAX's standard promotion of dtypes also where the caller has made it strict."""
+
+    @functools.wraps(function)
+    def promoted(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoted
 
 
 def check_key(key: Any) -> None:

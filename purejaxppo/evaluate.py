@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxppo.distributions import Categorical
-from purejaxppo.envs.base import Environment
+from purejaxppo.actions import Actions
+from purejaxppo.distributions import Categorical, Distribution
+from purejaxppo.envs.base import Environment, through
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.types import Metrics, PyTree, RunnerState, TrainState
 
@@ -19,6 +20,11 @@ class Agent(Protocol):
     @property
     def env(self) -> Environment:
         """Where it acts."""
+        ...
+
+    @property
+    def actions(self) -> Actions:
+        """How it acts there."""
         ...
 
     @property
@@ -34,11 +40,11 @@ class Agent(Protocol):
         """One rollout and the learning from it."""
         ...
 
-    def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The action for one observation: the most probable one, or with a key a sample."""
+    def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
+        """The environment's action for one observation: the mode of the policy, or with a key a sample."""
         ...
 
-    def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
+    def distribution(self, train_state: TrainState, obs: PyTree) -> Distribution:
         """The policy at raw observations."""
         ...
 
@@ -46,10 +52,10 @@ class Agent(Protocol):
 class Episode(NamedTuple):
     """One episode on the host, cut to its length T."""
 
-    obs: np.ndarray  # [T + 1, ...], raw; the last one follows the last action
-    action: np.ndarray  # [T]
+    obs: PyTree  # [T + 1, ...], raw; the last one follows the last action
+    action: PyTree  # [T, ...], as the environment takes it
     reward: np.ndarray  # [T]
-    probabilities: np.ndarray  # [T, n], of each action
+    probabilities: np.ndarray | None  # [T, n], of each action; None where it is not one of n
 
 
 class Evaluation(struct.PyTreeNode):
@@ -77,8 +83,9 @@ def evaluate(
     The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
     is then; its length says so. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
     """
+    env = through(agent.actions.to_env, agent.env)
     reset_key, play_key = jax.random.split(key)
-    obs, env_state = reset_batch(agent.env, reset_key, num_episodes)
+    obs, env_state = reset_batch(env, reset_key, num_episodes)
     start = Evaluation(
         obs=obs,
         env_state=env_state,
@@ -91,15 +98,15 @@ def evaluate(
     def play_step(state: Evaluation) -> Evaluation:
         action_key, step_key = jax.random.split(jax.random.fold_in(play_key, state.step))
         distribution = agent.distribution(train_state, state.obs)
-        noise = distribution.noise(action_key, (num_episodes,))
+        noise = agent.actions.noise(action_key, (num_episodes,))
         action = distribution.sample(noise) if sampled else distribution.mode()
         keys = jax.random.split(step_key, num_episodes)
-        step = jax.vmap(agent.env.step, in_axes=(0, 0, 0, None))(keys, state.env_state, action, agent.env.params)
+        step = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state.env_state, action, env.params)
         return Evaluation(
             obs=step.obs,
             env_state=step.state,
             episode_return=state.episode_return + jnp.where(state.running, step.reward, 0.0),
-            episode_length=state.episode_length + state.running,
+            episode_length=state.episode_length + state.running.astype(jnp.int32),
             running=state.running & ~(step.terminated | step.truncated),
             step=state.step + 1,
         )
@@ -120,7 +127,7 @@ def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, m
 def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[jax.Array, tuple, jax.Array]:
     """`num_steps` greedy steps without reset.
 
-    -> (first obs, (next obs [T, ...], action [T], reward [T], probabilities [T, n]), done [T])
+    -> (first obs, (next obs [T, ...], action [T, ...], reward [T], probabilities [T, n] or None), done [T])
     """
     reset_key, play_key = jax.random.split(key)
     obs, env_state = agent.env.reset(reset_key, agent.env.params)
@@ -128,16 +135,18 @@ def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) 
     def play_step(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
         obs, env_state = carry
         distribution = agent.distribution(train_state, obs)
-        action = distribution.mode()
+        action = agent.actions.to_env(distribution.mode())
         step = agent.env.step(key, env_state, action, agent.env.params)
-        played = (step.obs, action, step.reward, jax.nn.softmax(distribution.logits))
+        probabilities = jax.nn.softmax(distribution.logits) if isinstance(distribution, Categorical) else None
+        played = (step.obs, action, step.reward, probabilities)
         return (step.obs, step.state), (played, step.terminated | step.truncated)
 
     _, (played, done) = jax.lax.scan(play_step, (obs, env_state), jax.random.split(play_key, num_steps))
     return obs, played, done
 
 
-def _cut(first: np.ndarray, played: tuple, done: np.ndarray) -> Episode:
+def _cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
     length = int(np.argmax(done)) + 1 if done.any() else len(done)
-    obs, action, reward, probabilities = (x[:length] for x in played)
-    return Episode(np.concatenate([first[None], obs]), action, reward, probabilities)
+    obs, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)
+    obs = jax.tree.map(lambda x, y: np.concatenate([x[None], y]), first, obs)
+    return Episode(obs, action, reward, probabilities)

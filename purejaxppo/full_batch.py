@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxppo.actions import Actions, discrete_actions
 from purejaxppo.config import Config, check_fields, check_float32, check_key, check_total, static
 from purejaxppo.distributions import Categorical
 from purejaxppo.envs.base import Discrete, Environment
@@ -73,6 +74,7 @@ class FullBatchPPO:
     """An agent like `PPO`; its params and optimizer state are dicts of "actor" and "critic"."""
 
     env: Environment
+    actions: Actions
     config: FullBatchConfig
     actor: nn.Module  # obs -> logits
     critic: nn.Module  # obs -> [..., 1]
@@ -91,7 +93,7 @@ class FullBatchPPO:
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The action for one observation: the most probable one, or with a key a sample."""
         distribution = self.distribution(train_state, obs)
-        return distribution.mode() if key is None else distribution.sample(distribution.noise(key, ()))
+        return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
 
     def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
         """The policy at observations [..., features]."""
@@ -111,12 +113,15 @@ def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchP
     check_float32()
     if not isinstance(env.action_space, Discrete):
         raise PPOError(f"{env.name} has the action space {env.action_space}; full-batch PPO acts in Discrete spaces")
+    if env.action_mask is not None:
+        raise PPOError(f"{env.name} masks actions, which full-batch PPO does not heed; take make_ppo")
     glorot = nn.initializers.glorot_uniform()
     tower = functools.partial(
         MLP, config.hidden_sizes, activation=config.activation, hidden_init=glorot, output_init=glorot
     )
     return FullBatchPPO(
         env=env,
+        actions=discrete_actions(env.action_space),
         config=config,
         actor=tower(env.action_space.n),
         critic=tower(1),
@@ -134,9 +139,10 @@ def keras_adam(learning_rate: float | jax.Array, eps: float | jax.Array) -> opta
     def step(updates: PyTree, state: Any, params: Any = None) -> tuple[PyTree, Any]:
         del params
         count = state.count + 1
+        steps = count.astype(jnp.float32)
         mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
-        rate = learning_rate * jnp.sqrt(1.0 - 0.999**count) / (1.0 - 0.9**count)
+        rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
         updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), mu, nu)
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
@@ -243,7 +249,7 @@ def fit_policy(agent: FullBatchPPO, params: PyTree, opt_state: PyTree, batch: Ba
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(near, new, old), stepped, (fit.params, fit.opt_state)
         )
-        return PolicyFit(params, opt_state, fit.iterations + near, kl, near)
+        return PolicyFit(params, opt_state, fit.iterations + near.astype(jnp.int32), kl, near)
 
     start = PolicyFit(params, opt_state, jnp.int32(0), jnp.float32(0.0), jnp.bool_(True))
     fit = jax.lax.while_loop(lambda fit: fit.near & (fit.iterations < most), step_if_near, start)
@@ -276,16 +282,16 @@ def make_metrics(
     value_loss: jax.Array,
 ) -> FullBatchMetrics:
     """The report of one update; `state` is that after it."""
-    config, none = agent.config, episodes.count == 0
+    config, none, count = agent.config, episodes.count == 0, episodes.count.astype(jnp.float32)
     distribution = Categorical(logits=agent.logits(fit.params, batch.obs))
     log_ratio = distribution.log_prob(batch.action) - batch.log_prob
     ended_last = transitions.terminated[-1] | transitions.truncated[-1]
-    with_cut = episodes.count + jnp.sum(~ended_last)
+    with_cut = (episodes.count + jnp.sum(~ended_last)).astype(jnp.float32)
     return FullBatchMetrics(
-        episode_return_mean=episodes.return_sum / episodes.count,
+        episode_return_mean=episodes.return_sum / count,
         episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
         episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
-        episode_length_mean=episodes.length_sum / episodes.count,
+        episode_length_mean=episodes.length_sum.astype(jnp.float32) / count,
         episodes=episodes.count,
         policy_loss=policy_loss(jnp.exp(log_ratio), batch.advantage, config.clip_eps),
         value_loss=value_loss,
@@ -296,7 +302,7 @@ def make_metrics(
         learning_rate=jnp.asarray(config.policy_learning_rate, jnp.float32),
         timesteps=state.update * config.batch_size,
         epoch_return_mean=jnp.sum(transitions.reward) / with_cut,
-        epoch_length_mean=config.batch_size / with_cut.astype(jnp.float32),
+        epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,
         kl=fit.kl,
     )

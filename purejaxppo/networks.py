@@ -12,10 +12,13 @@ from purejaxppo.types import PPOError, PyTree
 
 
 class Network(NamedTuple):
-    """A pair of pure functions. `apply` takes any leading axes; what it returns first are logits [..., n]."""
+    """A pair of pure functions. `apply` takes any leading axes.
+
+    What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each.
+    """
 
     init: Callable[[jax.Array, PyTree], PyTree]
-    apply: Callable[[PyTree, PyTree], tuple[jax.Array, jax.Array]]
+    apply: Callable[[PyTree, PyTree], tuple[PyTree, jax.Array]]
 
 
 class NetworkLike(Protocol):
@@ -72,30 +75,85 @@ class MLP(nn.Module):
         return nn.Dense(self.output_size, kernel_init=self.output_init)(x)
 
 
+class CNN(nn.Module):
+    """A convolution with 16 kernels of 3 x 3, its output flattened into an MLP: Young and Tian (2019) for MinAtar."""
+
+    hidden_sizes: tuple[int, ...]
+    output_size: int
+    activation: str
+    hidden_init: Callable[..., jax.Array]  # initializers of the kernels
+    output_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """[..., height, width, channels] -> [..., output_size]"""
+        x = nn.Dense(16, kernel_init=self.hidden_init, name="convolution")(patches(image))
+        x = getattr(nn, self.activation)(x)
+        x = x.reshape(*x.shape[:-3], -1)
+        sizes = (self.hidden_sizes, self.output_size)
+        return MLP(*sizes, self.activation, self.hidden_init, self.output_init, name="dense")(x)
+
+
+def patches(image: jax.Array) -> jax.Array:
+    """The 3 x 3 neighbourhood of each inner pixel: times a matrix, a convolution without padding.
+
+    Under vmap over seeds this stays a batched matrix product, where XLA has no fast kernel for CPUs for convolutions
+    whose kernels differ. [..., h, w, c] -> [..., h - 2, w - 2, 9 c]
+    """
+    height, width = image.shape[-3] - 2, image.shape[-2] - 2
+    shifted = [image[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+class SharedStd(nn.Module):
+    """The head of a Gaussian policy whose standard deviation is the same in every state; it starts at 1."""
+
+    @nn.compact
+    def __call__(self, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """mean [..., d] -> mean, log_std [..., d]"""
+        log_std = self.param("log_std", nn.initializers.zeros, mean.shape[-1:])
+        return mean, jnp.broadcast_to(log_std, mean.shape)
+
+
+def own_std(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The head of a Gaussian policy whose standard deviation depends on the state. [..., 2 d] -> mean, log_std"""
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
+    return mean, log_std
+
+
+def as_logits(outputs: jax.Array) -> jax.Array:
+    """The head of a discrete policy. [..., n] -> [..., n]"""
+    return outputs
+
+
 class ActorCritic(nn.Module):
     """Two separate towers, orthogonal with gain sqrt(2), and 0.01 and 1 at the outputs.
 
     Acting uses the actor alone: the compiler removes the critic from the rollout.
     """
 
-    num_actions: int
-    hidden_sizes: tuple[int, ...]
-    activation: str
+    tower: Callable[..., nn.Module]  # (output_size, output_init=, name=) -> module
+    num_outputs: int  # of the actor
+    head: Callable[[jax.Array], PyTree]  # from them to the distribution's parameters
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[..., *obs_shape], flattened by the caller to [..., features] -> logits [..., n], value [...]"""
-        tower = functools.partial(MLP, self.hidden_sizes, activation=self.activation, hidden_init=orthogonal(2**0.5))
-        logits = tower(self.num_actions, output_init=orthogonal(0.01), name="actor")(obs)
-        value = tower(1, output_init=orthogonal(1.0), name="critic")(obs)
-        return logits, value[..., 0]
+    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
+        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
+        outputs = self.tower(self.num_outputs, output_init=orthogonal(0.01), name="actor")(obs)
+        value = self.tower(1, output_init=orthogonal(1.0), name="critic")(obs)
+        return self.head(outputs), value[..., 0]
 
 
 def make_actor_critic(
-    num_actions: int, obs_shape: tuple[int, ...], hidden_sizes: tuple[int, ...], activation: str
+    num_outputs: int,
+    obs_shape: tuple[int, ...],
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    head: Callable[[jax.Array], PyTree] = as_logits,
 ) -> Network:
     """The default network: two MLP towers over the flattened observation."""
-    module = ActorCritic(num_actions, hidden_sizes, activation)
+    tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
+    module = ActorCritic(tower, num_outputs, head)
 
     def flat(obs: jax.Array) -> jax.Array:
         return obs.reshape(*obs.shape[: obs.ndim - len(obs_shape)], -1)
@@ -104,3 +162,15 @@ def make_actor_critic(
         init=lambda key, obs: module.init(key, flat(obs)),
         apply=lambda params, obs: cast(Any, module.apply(params, flat(obs))),
     )
+
+
+def make_cnn_actor_critic(
+    num_outputs: int,
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    head: Callable[[jax.Array], PyTree] = as_logits,
+) -> Network:
+    """The default network for images [height, width, channels] of at least 3 x 3: two convolutional towers."""
+    tower = functools.partial(CNN, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
+    module = ActorCritic(tower, num_outputs, head)
+    return Network(init=module.init, apply=cast(Any, module.apply))

@@ -1,5 +1,7 @@
 """Running means and variances, and what is normalised by them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +11,11 @@ from purejaxppo.types import Moments, PyTree, RunnerState, Transition
 def init_moments(shape: tuple[int, ...]) -> Moments:
     """Moments of no sample yet: mean 0, and a standard deviation that counts as 1."""
     return Moments(count=jnp.zeros(()), mean=jnp.zeros(shape), square_deviation=jnp.zeros(shape))
+
+
+def init_obs_moments(obs: PyTree) -> PyTree:
+    """Moments for each number that is observed, and None for a mask, which stays as it is. obs: [B, ...]"""
+    return jax.tree.map(lambda x: None if x.dtype == jnp.bool_ else init_moments(x.shape[1:]), obs)
 
 
 def update_moments(moments: Moments, samples: jax.Array) -> Moments:
@@ -36,14 +43,11 @@ def standard_deviation(moments: Moments) -> jax.Array:
 
 def normalize_obs(moments: PyTree, obs: PyTree) -> PyTree:
     """(obs - mean) / std, clipped to +-10, leaf by leaf; obs itself where there are no moments."""
-    if moments is None:
-        return obs
-    return jax.tree.map(
-        lambda m, x: jnp.clip((x - m.mean) / standard_deviation(m), -10.0, 10.0),
-        moments,
-        obs,
-        is_leaf=lambda x: isinstance(x, Moments),
-    )
+
+    def normalize(m: Moments | None, x: PyTree) -> PyTree:
+        return x if m is None else jnp.clip((x - m.mean) / standard_deviation(m), -10.0, 10.0)
+
+    return jax.tree.map(normalize, moments, obs, is_leaf=_is_moments)
 
 
 def discounted_returns(
@@ -87,6 +91,12 @@ def update_obs_moments(moments: PyTree, obs: PyTree) -> PyTree:
 
     To be applied after an update: acting and learning see one normalisation, so the first ratio is 1.
     """
-    if moments is None:
-        return None
-    return jax.tree.map(update_moments, moments, obs, is_leaf=lambda x: isinstance(x, Moments))
+
+    def update(m: Moments | None, x: PyTree) -> Moments | None:
+        return None if m is None else update_moments(m, x)
+
+    return jax.tree.map(update, moments, obs, is_leaf=_is_moments)
+
+
+def _is_moments(x: Any) -> bool:
+    return x is None or isinstance(x, Moments)

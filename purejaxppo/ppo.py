@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from purejaxppo.actions import Actions, make_actions, masked
 from purejaxppo.config import PPOConfig, check_float32, check_key
-from purejaxppo.distributions import Categorical
-from purejaxppo.envs.base import Box, Discrete, Environment, traced
+from purejaxppo.distributions import Distribution
+from purejaxppo.envs.base import Box, Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae
 from purejaxppo.losses import explained_variance, ppo_loss
-from purejaxppo.networks import Network, NetworkLike, make_actor_critic
-from purejaxppo.normalize import init_moments, normalize_obs, scale_reward, update_obs_moments
+from purejaxppo.networks import Network, NetworkLike, make_actor_critic, make_cnn_actor_critic
+from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, scale_reward, update_obs_moments
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import (
     Batch,
@@ -48,7 +49,7 @@ class PPO:
     """An agent: the pure functions `init`, `update` and `act`, and what they are made of."""
 
     env: Environment
-    num_actions: int
+    actions: Actions
     config: PPOConfig
     network: Network
     optimizer: optax.GradientTransformationExtraArgs
@@ -63,20 +64,21 @@ class PPO:
         """One rollout and the learning from it."""
         return update(self, runner)
 
-    def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The action for one observation: the most probable one, or with a key a sample."""
+    def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
+        """The environment's action for one observation: the mode of the policy, or with a key a sample."""
         distribution = self.distribution(train_state, obs)
-        if key is None:
-            return distribution.mode()
-        return distribution.sample(distribution.noise(key, ()))
+        action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
+        return self.actions.to_env(action)
 
-    def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
-        """The policy at raw observations [..., *obs_shape]."""
-        return Categorical(
-            logits=self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[0]
-        )
+    def distribution(self, train_state: TrainState, obs: PyTree) -> Distribution:
+        """The policy at raw observations [..., *obs_shape]; `actions.to_env` makes its actions the environment's."""
+        return self.actions.distribution(self.parameters(train_state, obs))
 
-    def value(self, train_state: TrainState, obs: jax.Array) -> jax.Array:
+    def parameters(self, train_state: TrainState, obs: PyTree) -> PyTree:
+        """Those of the policy's distribution at raw observations [..., *obs_shape]."""
+        return self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[0]
+
+    def value(self, train_state: TrainState, obs: PyTree) -> jax.Array:
         """The critic at raw observations [..., *obs_shape]. -> [...]"""
         return self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[1]
 
@@ -90,7 +92,9 @@ def make_ppo(
 ) -> PPO:
     """The agent for an environment.
 
-    network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (logits, value)`; a flax.linen module is one.
+    network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (parameters, value)`; a flax.linen module is
+        one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete side by
+        side), or for a Box of d numbers the pair (mean, log_std), [..., d] each.
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
         `learning_rate`, `anneal_lr`, `adam_eps` and `max_grad_norm` must be left at their defaults.
 
@@ -101,19 +105,17 @@ def make_ppo(
         raise PPOError(f"config = {config!r} is no PPOConfig; give PPOConfig(...)")
     if not isinstance(env, Environment):
         raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
-    if not isinstance(env.action_space, Discrete):
-        raise PPOError(f"{env.name} has the action space {env.action_space}; this release acts in Discrete spaces")
     if optimizer is not None:
         _check_optimizer(optimizer, config)
     if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
         raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
+    actions = make_actions(env, config)
+    of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
     agent = PPO(
         env=env,
-        num_actions=env.action_space.n,
+        actions=actions,
         config=config,
-        network=_default_network(env, env.action_space.n, config)
-        if network is None
-        else Network(network.init, network.apply),
+        network=of_obs if env.action_mask is None else masked(of_obs),
         optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
         reports_rate=optimizer is None,
     )
@@ -155,7 +157,7 @@ def init(agent: PPO, key: jax.Array) -> RunnerState:
     train_state = TrainState(
         params=params,
         opt_state=agent.optimizer.init(params),
-        obs_moments=jax.tree.map(lambda x: init_moments(x.shape[1:]), obs) if agent.config.normalize_obs else None,
+        obs_moments=init_obs_moments(obs) if agent.config.normalize_obs else None,
         reward_moments=init_moments(()) if agent.config.normalize_reward else None,
         update=jnp.int32(0),
     )
@@ -173,12 +175,12 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     config, state = agent.config, runner.train_state
     noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
 
-    noise = make_noise(agent.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
+    noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
-    runner, transitions, logits, episodes = rollout(agent.env, policy, runner, noise)
+    runner, transitions, parameters, episodes = rollout(through(agent.actions.to_env, agent.env), policy, runner, noise)
 
     runner, reward = scale_reward(runner, transitions, config.gamma)
-    batch = make_batch(agent, state, transitions, logits, reward)
+    batch = make_batch(agent, state, transitions, parameters, reward)
     rate = learning_rate(config, state.update)
     (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
 
@@ -191,14 +193,17 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 
 
-def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
-    """The behaviour policy: an action for each environment, and the logits that it was drawn from."""
-    distribution = agent.distribution(state, obs)
-    return distribution.sample(noise), distribution.logits
+def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[PyTree, PyTree]:
+    """The behaviour policy: its action for each environment, and the distribution's parameters it was drawn from."""
+    parameters = agent.parameters(state, obs)
+    return agent.actions.distribution(parameters).sample(noise), parameters
 
 
-def make_batch(agent: PPO, state: TrainState, transitions: Transition, logits: jax.Array, reward: jax.Array) -> Batch:
-    """Values, advantages and targets of a rollout, computed for all its steps at once, and flattened to N = T * B."""
+def make_batch(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree, reward: jax.Array) -> Batch:
+    """Values, advantages and targets of a rollout, computed for all its steps at once, and flattened to N = T * B.
+
+    transitions, parameters, reward: [T, B, ...]; the parameters are those of the distributions that acted.
+    """
     value = agent.value(state, transitions.obs)
     advantage = gae(
         reward,
@@ -212,7 +217,7 @@ def make_batch(agent: PPO, state: TrainState, transitions: Transition, logits: j
     batch = Batch(
         obs=normalize_obs(state.obs_moments, transitions.obs),
         action=transitions.action,
-        log_prob=Categorical(logits=logits).log_prob(transitions.action),
+        log_prob=agent.actions.distribution(parameters).log_prob(transitions.action),
         value=value,
         advantage=advantage,
         target=advantage + value,
@@ -225,9 +230,9 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     config = agent.config
 
     def loss(params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
-        logits, value = agent.network.apply(params, minibatch.obs)
+        parameters, value = agent.network.apply(params, minibatch.obs)
         return ppo_loss(
-            Categorical(logits=logits),
+            agent.actions.distribution(parameters),
             value,
             minibatch,
             clip_eps=config.clip_eps,
@@ -253,12 +258,12 @@ def make_metrics(
     agent: PPO, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
 ) -> Metrics:
     """The report of one update; `state` is that after it."""
-    none = episodes.count == 0
+    none, count = episodes.count == 0, episodes.count.astype(jnp.float32)
     return Metrics(
-        episode_return_mean=episodes.return_sum / episodes.count,
+        episode_return_mean=episodes.return_sum / count,
         episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
         episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
-        episode_length_mean=episodes.length_sum / episodes.count,
+        episode_length_mean=episodes.length_sum.astype(jnp.float32) / count,
         episodes=episodes.count,
         policy_loss=terms.policy_loss,
         value_loss=terms.value_loss,
@@ -271,9 +276,12 @@ def make_metrics(
     )
 
 
-def _default_network(env: Environment, num_actions: int, config: PPOConfig) -> Network:
+def _default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
+    """Convolutional towers for images, MLP towers for everything else."""
     obs_shape = env.observation_space.shape if isinstance(env.observation_space, Box) else ()
-    return make_actor_critic(num_actions, obs_shape, config.hidden_sizes, config.activation)
+    if len(obs_shape) == 3 and min(obs_shape[:2]) >= 3:
+        return make_cnn_actor_critic(actions.num_outputs, config.hidden_sizes, config.activation, actions.head)
+    return make_actor_critic(actions.num_outputs, obs_shape, config.hidden_sizes, config.activation, actions.head)
 
 
 def _check_optimizer(optimizer: optax.GradientTransformation, config: PPOConfig) -> None:
@@ -292,7 +300,9 @@ def _check_optimizer(optimizer: optax.GradientTransformation, config: PPOConfig)
 
 
 def _check_network(agent: PPO) -> None:
-    """Raises PPOError unless the network gives logits [..., n] and values [...]. Runs nothing."""
+    """Raises PPOError unless the network gives distribution parameters [..., n] and values [...]. Runs nothing."""
+    names, sizes = list(agent.actions.parameters), list(agent.actions.parameters.values())
+    wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
     params = traced("network.init", agent.network.init, key, obs)
@@ -300,10 +310,17 @@ def _check_network(agent: PPO) -> None:
         batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
         outputs = traced("network.apply", agent.network.apply, params, batched)
         if not isinstance(outputs, tuple) or len(outputs) != 2:
-            raise PPOError("network.apply has to return (logits, value)")
-        logits, value = outputs
-        if logits.shape != (*lead, agent.num_actions) or value.shape != lead:
+            raise PPOError(f"network.apply has to return ({wanted}, value)")
+        parameters, value = outputs
+        parameters = (parameters,) if len(names) == 1 else parameters
+        shapes = [jnp.shape(x) for x in parameters] if isinstance(parameters, tuple) else []
+        expected = [(*lead, size) for size in sizes]
+        if shapes != expected or value.shape != lead:
             raise PPOError(
-                f"for observations {batched.shape} the network returns logits {logits.shape} and values "
-                f"{value.shape}; they have to be {(*lead, agent.num_actions)} and {lead}"
+                f"for observations {jax.tree.leaves(batched)[0].shape} the network returns {wanted} "
+                f"{_listed(shapes)} and values {value.shape}; they have to be {_listed(expected)} and {lead}"
             )
+
+
+def _listed(shapes: list[tuple[int, ...]]) -> str:
+    return " ".join(map(str, shapes)) or "of another structure"

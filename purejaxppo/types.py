@@ -29,7 +29,7 @@ class TrainState(struct.PyTreeNode):
 
     params: PyTree
     opt_state: PyTree
-    obs_moments: PyTree  # Moments for each leaf of the observation; None without normalize_obs
+    obs_moments: PyTree  # Moments for each leaf of the observation, None for a mask; None without normalize_obs
     reward_moments: Moments | None  # of the discounted return; None without normalize_reward
     update: jax.Array  # [] int32, the updates applied so far
 
@@ -56,7 +56,7 @@ class Transition(struct.PyTreeNode):
     """One step of every environment."""
 
     obs: PyTree  # [B, ...], raw
-    action: PyTree  # [B, ...]
+    action: PyTree  # [B, ...], the policy's: before it is clipped or squashed
     reward: jax.Array  # [B], raw
     terminated: jax.Array  # [B] bool
     truncated: jax.Array  # [B] bool

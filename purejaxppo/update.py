@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo.config import PPOConfig
+from purejaxppo.config import PPOConfig, standard_promotion
 from purejaxppo.types import Batch, LossTerms, PyTree
 
 Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
@@ -21,13 +21,14 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformationExtraArgs:
 
     All parameters are one vector in it: a few large operations in place of many small ones.
     """
-    return optax.flatten(
+    steps = optax.flatten(
         optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
             optax.scale_by_adam(eps=config.adam_eps),
             scale_by_given_rate(),
         )
     )
+    return optax.GradientTransformationExtraArgs(steps.init, standard_promotion(steps.update))
 
 
 def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
@@ -159,4 +160,5 @@ def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
 
 def mean_where(applied: jax.Array, terms: LossTerms) -> LossTerms:
     """The mean over the minibatches that were applied; NaN if none was. applied and each term: one shape"""
-    return jax.tree.map(lambda x: jnp.sum(x, where=applied) / jnp.sum(applied), terms)
+    count = jnp.sum(applied).astype(jnp.float32)
+    return jax.tree.map(lambda x: jnp.sum(x, where=applied) / count, terms)

@@ -96,7 +96,7 @@ def test_the_defaults_are_those_of_the_cartpole_scripts():
         "clip_eps": 0.2, "clip_value": True, "vf_coef": 0.5, "ent_coef": 0.01, "max_grad_norm": 0.5,
         "normalize_advantage": True, "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
         "activation": "tanh", "hidden_sizes": (64, 64),
-        "normalize_obs": False, "normalize_reward": False,
+        "box_policy": "clipped", "box_std": "shared", "normalize_obs": False, "normalize_reward": False,
     }  # fmt: skip
 
 

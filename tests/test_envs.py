@@ -148,12 +148,42 @@ def test_every_environment_can_be_rolled_out(name):
 
 
 @pytest.mark.parametrize("name", pjp.env_names())
-def test_every_environment_with_discrete_actions_has_an_agent(name):
+def test_every_environment_has_an_agent_whose_actions_fit(name):
     env = pjp.make_env(name)
-    if isinstance(env.action_space, pjp.Box):
-        refused([name, "Discrete"], pjp.make_ppo, env, SMALL)
-    else:
-        assert pjp.make_ppo(env, SMALL).num_actions == env.action_space.n
+    agent = pjp.make_ppo(env, SMALL)
+    state = jax.eval_shape(agent.init, KEY).train_state
+    obs, _ = jax.eval_shape(env.reset, KEY, env.params)
+    for key in (None, KEY):
+        action = jax.eval_shape(agent.act, state, obs, key)
+        expected = jax.eval_shape(lambda: example_action(env.action_space))
+        assert (action.shape, action.dtype) == (expected.shape, expected.dtype)
+
+
+@pytest.mark.parametrize("name", pjp.env_names())
+def test_every_environment_learns_in_one_program_under_strict_promotion(name):
+    with jax.numpy_dtype_promotion("strict"):
+        agent = pjp.make_ppo(pjp.make_env(name), SMALL)
+        update = Traced(agent.update)
+        runner = agent.init(KEY)
+        for _ in range(2):
+            runner, metrics = update(runner)
+    assert update.count == 1
+    learned = (runner.train_state, metrics.policy_loss, metrics.value_loss, metrics.entropy, metrics.approx_kl)
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(learned))
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_every_part_works_under_strict_promotion(name):
+    with jax.numpy_dtype_promotion("strict"):
+        env = pjp.make_env(name)
+        for changes in ({"kl_stop": "epoch"}, {"kl_stop": "minibatch"}):
+            changes |= {"target_kl": 0.1, "normalize_obs": True, "normalize_reward": True}
+            agent = pjp.make_ppo(env, SMALL.replace(**changes))
+            runner, _ = jax.eval_shape(lambda key, agent=agent: agent.update(agent.init(key)), KEY)
+        jax.eval_shape(lambda state, key: pjp.evaluate(agent, state, key, 3, sampled=True), runner.train_state, KEY)
+        if name == "CartPole-v1":
+            full_batch = pjp.make_full_batch_ppo(env, pjp.FullBatchConfig(num_steps=8, total_timesteps=8))
+            jax.eval_shape(lambda key: full_batch.update(full_batch.init(key)), KEY)
 
 
 @pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])
@@ -466,8 +496,24 @@ def test_batched_keys_are_welcome_under_vmap():
     assert jax.eval_shape(jax.vmap(agent.init), jax.random.split(KEY, 3)).obs.shape == (3, 2, 4)
 
 
-def test_continuous_actions_are_refused():
-    refused(["Pendulum-v1", "Box", "Discrete"], pjp.make_ppo, pjp.make_env("Pendulum-v1"), SMALL)
+def test_a_space_without_elements_is_refused():
+    box = pjp.Box((2,), (0.0, 1.0), (1.0, 0.5))
+    for space, said in (
+        (box, "1.0 and 0.5"),
+        (pjp.Box((2,), (0.0,), (1.0,)), "2 bounds"),
+        (pjp.Box((1,), (float("nan"),), (1.0,)), "nan"),
+        (pjp.MultiDiscrete((3, 0)), "(3, 0)"),
+        (pjp.MultiDiscrete(()), "()"),
+        (pjp.MultiDiscrete([3, 2]), "[3, 2]"),
+    ):
+        refused(["ChangedWalk", "action_space", said], pjp.make_env, walk_with(action_space=space))
+
+
+def test_a_mask_that_does_not_fit_the_actions_is_refused():
+    for mask, said in ((lambda *_: jnp.ones(3, bool), "bool[3]"), (lambda *_: jnp.ones(2), "float32[2]")):
+        refused(["ChangedWalk", said, "bool[2]"], pjp.make_env, walk_with(action_mask=mask))
+    box = walk_with(action_space=pjp.Box((), (0.0,), (1.0,)), action_mask=lambda *_: jnp.ones(1, bool))
+    refused(["ChangedWalk", "masks", "Box"], pjp.make_env, box)
 
 
 def test_a_name_in_place_of_an_environment_is_refused():

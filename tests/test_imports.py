@@ -18,6 +18,7 @@ ORDER = [
     "networks",
     "normalize",
     "envs",
+    "actions",
     "rollout",
     "gae",
     "losses",

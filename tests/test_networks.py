@@ -13,7 +13,15 @@ import scipy.stats
 
 import purejaxppo
 from purejaxppo.config import CHOICES
-from purejaxppo.networks import make_actor_critic, orthogonal, orthonormal_columns
+from purejaxppo.networks import (
+    SharedStd,
+    make_actor_critic,
+    make_cnn_actor_critic,
+    orthogonal,
+    orthonormal_columns,
+    own_std,
+    patches,
+)
 from purejaxppo.types import PPOError
 
 SHAPES = [(4, 64), (64, 64), (64, 2), (64, 1), (1, 64), (256, 256), (1, 1)]
@@ -32,7 +40,7 @@ print("initialised", len(kernel))
 
 
 def cartpole_net(**changes):
-    options = {"num_actions": 2, "obs_shape": (4,), "hidden_sizes": (64, 64), "activation": "tanh"} | changes
+    options = {"num_outputs": 2, "obs_shape": (4,), "hidden_sizes": (64, 64), "activation": "tanh"} | changes
     return make_actor_critic(**options)
 
 
@@ -181,7 +189,7 @@ def test_scales_shapes_and_biases_of_the_default_network(cartpole_params, tower,
     ],
 )
 def test_the_number_of_parameters(num_actions, obs_shape, hidden_sizes, count):
-    net = cartpole_net(num_actions=num_actions, obs_shape=obs_shape, hidden_sizes=hidden_sizes)
+    net = cartpole_net(num_outputs=num_actions, obs_shape=obs_shape, hidden_sizes=hidden_sizes)
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(obs_shape))
     assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
@@ -221,7 +229,7 @@ def test_the_forward_pass_agrees_with_numpy(activation):
 @pytest.mark.parametrize("obs_shape", [(), (4,), (3, 2)], ids=str)
 @pytest.mark.parametrize("axes", [(), (5,), (3, 2)], ids=str)
 def test_any_leading_axes_are_taken(obs_shape, axes):
-    net = cartpole_net(obs_shape=obs_shape, num_actions=3, hidden_sizes=(8,))
+    net = cartpole_net(obs_shape=obs_shape, num_outputs=3, hidden_sizes=(8,))
     params = random_params(net, obs_shape)
     obs = jax.random.normal(jax.random.key(1), (*axes, *obs_shape))
     apply = jax.jit(net.apply)
@@ -253,3 +261,51 @@ def test_logits_have_no_gradient_in_the_critic_nor_the_value_in_the_actor():
         slope = jax.jit(jax.grad(lambda p, i=output: net.apply(p, obs)[i].ravel()[0]))(params)["params"]
         assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(slope[other]))
         assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope[own]))
+
+
+def test_patches_times_a_matrix_is_the_convolution_of_flax():
+    image = jax.random.normal(jax.random.key(0), (2, 5, 10, 7, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 16))
+    params = {"params": {"kernel": kernel, "bias": jnp.zeros(16)}}
+    expected = nn.Conv(16, (3, 3), padding="VALID").apply(params, image)
+    np.testing.assert_allclose(patches(image) @ kernel.reshape(36, 16), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_network_of_images_has_orthogonal_kernels_and_takes_any_leading_axes():
+    net = make_cnn_actor_critic(3, (8,), "relu")
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((10, 10, 4)))
+    for name, scale in (("actor", 0.01), ("critic", 1.0)):
+        tower = params["params"][name]
+        kernels = [tower["convolution"]["kernel"], *(tower["dense"][f"Dense_{i}"]["kernel"] for i in range(2))]
+        assert [kernel.shape for kernel in kernels[:2]] == [(36, 16), (8 * 8 * 16, 8)]
+        for kernel, gain in zip(kernels, (2**0.5, 2**0.5, scale), strict=True):
+            np.testing.assert_allclose(np.linalg.svd(kernel, compute_uv=False), gain, rtol=1e-5)
+    images = jax.random.normal(jax.random.key(1), (2, 3, 10, 10, 4))
+    logits, value = net.apply(params, images)
+    assert (logits.shape, value.shape) == ((2, 3, 3), (2, 3))
+    np.testing.assert_allclose(net.apply(params, images[1, 2])[0], logits[1, 2], rtol=1e-4, atol=1e-6)
+    moved = net.apply(params, jnp.roll(images, 1, axis=-2))[0]
+    assert float(jnp.abs(moved - logits).max()) > 1e-4
+
+
+def test_the_default_network_of_images_is_convolutional():
+    for name, kind in (("Breakout-MinAtar", "convolution"), ("Catch-bsuite", "Dense_0")):
+        env = purejaxppo.make_env(name)
+        agent = purejaxppo.make_ppo(env, purejaxppo.PPOConfig(hidden_sizes=(8,)))
+        params = jax.eval_shape(agent.init, jax.random.key(0)).train_state.params
+        assert kind in params["params"]["actor"]
+
+
+def test_the_standard_deviation_is_a_parameter_or_an_output():
+    shared = make_actor_critic(2, (4,), (8,), "tanh", SharedStd())
+    params = shared.init(jax.random.key(0), jnp.zeros(4))
+    assert params["params"]["head"]["log_std"].tolist() == [0.0, 0.0]
+    obs = jax.random.normal(jax.random.key(1), (5, 3, 4))
+    (mean, log_std), value = shared.apply(params, obs)
+    assert mean.shape == log_std.shape == (5, 3, 2)
+    assert value.shape == (5, 3)
+    assert not np.any(log_std)
+    own = make_actor_critic(4, (4,), (8,), "tanh", own_std)
+    (mean, log_std), _ = own.apply(own.init(jax.random.key(0), jnp.zeros(4)), obs)
+    assert mean.shape == log_std.shape == (5, 3, 2)
+    assert len(np.unique(log_std)) == 30

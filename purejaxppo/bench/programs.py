@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from purejaxppo.bench.timing import Timed
 from purejaxppo.devices import compiler_options
-from purejaxppo.distributions import Categorical
 from purejaxppo.losses import ppo_loss
 from purejaxppo.population.placement import OverSeeds, in_turn, make_spread, seed_shardings, together
 from purejaxppo.ppo import PPO, learn, make_batch, make_ppo, sample_action, seed_keys
@@ -109,7 +108,7 @@ def random_rollout(agent: PPO, runner: RunnerState) -> tuple[PyTree, PyTree]:
     """One rollout with random actions, auto-reset included. -> (last observations, episode statistics)"""
 
     def draw_actions(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        return jax.random.randint(key, shape, 0, agent.num_actions)
+        return jax.random.randint(key, shape, 0, agent.actions.num_outputs)
 
     noise = make_noise(agent.env, draw_actions, runner.key, (agent.config.num_steps, agent.config.num_envs))
     runner, _, _, episodes = rollout(agent.env, lambda obs, action: (action, ()), runner, noise)
@@ -145,7 +144,7 @@ def policy_rollout(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Transi
 
 def draw_noise(agent: PPO, runner: RunnerState) -> RolloutNoise:
     """All that is random in a rollout."""
-    return make_noise(agent.env, Categorical.noise, runner.key, (agent.config.num_steps, agent.config.num_envs))
+    return make_noise(agent.env, agent.actions.noise, runner.key, (agent.config.num_steps, agent.config.num_envs))
 
 
 def act_on(agent: PPO, runner: RunnerState, noise: RolloutNoise) -> tuple[RunnerState, Transition, jax.Array]:
@@ -196,7 +195,7 @@ def descend_plainly(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
     def loss(params: PyTree, minibatch: Batch) -> jax.Array:
         logits, value = agent.network.apply(params, minibatch.obs)
         return ppo_loss(
-            Categorical(logits=logits),
+            agent.actions.distribution(logits),
             value,
             minibatch,
             clip_eps=config.clip_eps,

@@ -94,7 +94,7 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
         for num_seeds in compiled_sizes(plan)
     }
     assert isinstance(env.observation_space, Box)  # as CartPole's is
-    work = work_per_step(config, math.prod(env.observation_space.shape), agent.num_actions)
+    work = work_per_step(config, math.prod(env.observation_space.shape), agent.actions.num_outputs)
     return {
         "machine": describe_machine(devices),
         "plan": plan._asdict(),

@@ -1,5 +1,6 @@
 """The environment protocol: two pure functions, two spaces, and parameters that one can trace."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,12 @@ class Discrete(NamedTuple):
     n: int
 
 
+class MultiDiscrete(NamedTuple):
+    """k integers at once, the i-th from 0 ... sizes[i] - 1."""
+
+    sizes: tuple[int, ...]
+
+
 class Box(NamedTuple):
     """Real arrays of one shape. The bounds are flattened; they may be infinite."""
 
@@ -24,21 +31,29 @@ class Box(NamedTuple):
     high: tuple[float, ...]
 
 
-Space = Discrete | Box
+Space = Discrete | MultiDiscrete | Box
+
+
+class MaskedObs(struct.PyTreeNode):
+    """What is observed where some actions may be illegal."""
+
+    obs: jax.Array  # [...]
+    action_mask: jax.Array  # [n] bool, of a Discrete(n); [n_1 + ... + n_k] of a MultiDiscrete; true for a legal action
 
 
 class Step(NamedTuple):
     """What one step of one environment gives, before any auto-reset."""
 
-    obs: jax.Array  # [...]
+    obs: PyTree  # [...], or MaskedObs
     state: PyTree
     reward: jax.Array  # []
     terminated: jax.Array  # [] bool: the task has ended, and what follows is worth 0
     truncated: jax.Array  # [] bool: a time limit has cut the episode, and its value goes on
 
 
-ResetFunction = Callable[[jax.Array, PyTree], tuple[jax.Array, PyTree]]  # (key, params) -> (obs, state)
+ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
 StepFunction = Callable[[jax.Array, PyTree, PyTree, PyTree], Step]  # (key, state, action, params) -> Step
+MaskFunction = Callable[[PyTree, PyTree], jax.Array]  # (state, params) -> action_mask
 
 
 class Environment(struct.PyTreeNode):
@@ -53,6 +68,7 @@ class Environment(struct.PyTreeNode):
     observation_space: Space = struct.field(pytree_node=False)
     action_space: Space = struct.field(pytree_node=False)
     name: str = struct.field(pytree_node=False)
+    action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
 
 
 def strong(x: jax.Array) -> jax.Array:
@@ -65,7 +81,7 @@ def strong(x: jax.Array) -> jax.Array:
 def settle_reset(reset: ResetFunction) -> ResetFunction:
     """`reset` with float32 observations and no weakly typed state."""
 
-    def settled_reset(key: jax.Array, params: PyTree) -> tuple[jax.Array, PyTree]:
+    def settled_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
         obs, state = reset(key, params)
         return jnp.asarray(obs, jnp.float32), jax.tree.map(strong, state)
 
@@ -88,15 +104,43 @@ def settle_step(step: StepFunction) -> StepFunction:
     return settled_step
 
 
+def show_mask(
+    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction
+) -> tuple[ResetFunction, StepFunction]:
+    """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes."""
+
+    def masked_obs(obs: PyTree, state: PyTree, params: PyTree) -> MaskedObs:
+        return MaskedObs(obs, jnp.asarray(action_mask(state, params)))
+
+    def masked_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
+        obs, state = reset(key, params)
+        return masked_obs(obs, state, params), state
+
+    def masked_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
+        after = step(key, state, action, params)
+        return after._replace(obs=masked_obs(after.obs, after.state, params))
+
+    return masked_reset, masked_step
+
+
+def through(convert: Callable[[PyTree], PyTree], env: Environment) -> Environment:
+    """The environment as a policy acts in it: whose step takes what `convert` makes an action of the space."""
+    return env.replace(step=lambda key, state, action, params: env.step(key, state, convert(action), params))
+
+
 def check_environment(env: Environment) -> None:
     """Raises PPOError where reset and step disagree with each other or with the spaces. Runs nothing."""
-    check_discrete(env.name, env.action_space)
+    for what, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
+        check_space(f"{env.name}: {what}", space)
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.eval_shape(lambda: example_action(env.action_space))
     obs, state = traced(f"{env.name}: reset", env.reset, key, env.params)
     after = traced(f"{env.name}: step", env.step, key, state, action, env.params)
+    if env.action_mask is not None:
+        check_mask(env, obs.action_mask)
     expected = env.observation_space.shape if isinstance(env.observation_space, Box) else ()
-    for source, shape in (("reset", obs.shape), ("step", after.obs.shape)):
+    for source, seen in (("reset", obs), ("step", after.obs)):
+        shape = (seen if env.action_mask is None else seen.obs).shape
         if shape != expected:
             raise PPOError(
                 f"{env.name}: {source} returns an observation of shape {shape}, "
@@ -116,10 +160,38 @@ def check_environment(env: Environment) -> None:
             )
 
 
-def check_discrete(name: str, space: Space) -> None:
-    """Raises PPOError for a Discrete space without elements."""
-    if isinstance(space, Discrete) and (isinstance(space.n, bool) or not isinstance(space.n, int) or space.n < 1):
-        raise PPOError(f"{name}: Discrete(n={space.n!r}) needs a whole number of at least 1")
+def check_space(what: str, space: Space) -> None:
+    """Raises PPOError for a space without elements, or a Box whose bounds are not as many as its numbers."""
+    if isinstance(space, Discrete) and not is_size(space.n):
+        raise PPOError(f"{what} = Discrete(n={space.n!r}) needs a whole number of at least 1")
+    if isinstance(space, MultiDiscrete) and not (
+        isinstance(space.sizes, tuple) and space.sizes and all(map(is_size, space.sizes))
+    ):
+        raise PPOError(f"{what} = MultiDiscrete(sizes={space.sizes!r}) needs a tuple of whole numbers of at least 1")
+    if isinstance(space, Box):
+        size = math.prod(space.shape)
+        if len(space.low) != size or len(space.high) != size:
+            raise PPOError(
+                f"{what}: a Box of shape {space.shape} needs {size} bounds, flattened, and has "
+                f"{len(space.low)} below and {len(space.high)} above"
+            )
+        for low, high in zip(space.low, space.high, strict=True):
+            if not low <= high:
+                raise PPOError(f"{what}: a Box with the bounds {low} and {high} is empty; give low <= high")
+
+
+def is_size(n: object) -> bool:
+    """Whether n is a whole number of at least 1."""
+    return isinstance(n, int) and not isinstance(n, bool) and n >= 1
+
+
+def check_mask(env: Environment, mask: Any) -> None:
+    """Raises PPOError unless the mask is one bool for each action of a discrete space."""
+    if isinstance(env.action_space, Box):
+        raise PPOError(f"{env.name} masks the actions of a Box; masks are for Discrete and MultiDiscrete spaces")
+    size = env.action_space.n if isinstance(env.action_space, Discrete) else sum(env.action_space.sizes)
+    if (mask.shape, mask.dtype) != ((size,), jnp.bool_):
+        raise PPOError(f"{env.name}: action_mask is {mask.dtype}{list(mask.shape)}; return bool[{size}]")
 
 
 def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -137,4 +209,6 @@ def example_action(space: Space) -> jax.Array:
     """Some action of the space, for its shape and dtype."""
     if isinstance(space, Discrete):
         return jnp.zeros((), jnp.int32)
+    if isinstance(space, MultiDiscrete):
+        return jnp.zeros(len(space.sizes), jnp.int32)
     return jnp.zeros(space.shape, jnp.float32)

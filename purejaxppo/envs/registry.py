@@ -9,17 +9,19 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from purejaxppo.config import check_float32, unknown
+from purejaxppo.config import check_float32, standard_promotion, unknown
 from purejaxppo.devices import use_all_cores
 from purejaxppo.envs.base import (
     Box,
     Discrete,
     Environment,
+    MultiDiscrete,
     Space,
     Step,
     check_environment,
     settle_reset,
     settle_step,
+    show_mask,
 )
 from purejaxppo.types import PPOError, PyTree
 
@@ -48,7 +50,9 @@ def make_env(env: Any, **params: Any) -> Environment:
 
     An object of one's own has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
-    and the attributes `default_params`, `observation_space` (`Box`) and `action_space` (`Discrete`).
+    and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`).
+    Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
+    episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
 
     Keywords set environment parameters, by the names of the environment's own; tracers are welcome. CartPole's
     `total_mass` and `polemass_length` follow `masscart`, `masspole` and `length` unless they are given.
@@ -73,6 +77,7 @@ def make_env(env: Any, **params: Any) -> Environment:
 
 
 @functools.cache
+@standard_promotion
 def _named(name: str) -> Environment:
     """One instance for each name: equal environments share their compiled programs."""
     if name in _NEEDS_NETWORK:
@@ -85,6 +90,7 @@ def _named(name: str) -> Environment:
 
 
 @functools.cache
+@standard_promotion
 def _from_gymnax(env: Any) -> Environment:
     def step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
         # gymnax's own `step` resets by itself and draws a new start in every step.
@@ -95,8 +101,8 @@ def _from_gymnax(env: Any) -> Environment:
         params = jax.tree.map(_plain_number, env.default_params)
         return Environment(
             params=params,
-            reset=settle_reset(env.reset_env),
-            step=settle_step(step),
+            reset=settle_reset(standard_promotion(env.reset_env)),
+            step=settle_step(standard_promotion(step)),
             observation_space=_space(env.name, env.observation_space(params)),
             action_space=_space(env.name, env.action_space(params)),
             name=env.name,
@@ -113,11 +119,13 @@ def _from_object(env: Any) -> Environment:
             "give a name, a gymnax environment, or an object with " + ", ".join(_OWN_PROTOCOL)
         )
     for name in ("observation_space", "action_space"):
-        if not isinstance(getattr(env, name), Discrete | Box):
+        if not isinstance(getattr(env, name), Discrete | MultiDiscrete | Box):
             raise PPOError(
-                f"{type(env).__name__}.{name} = {getattr(env, name)!r} is no space; give pjp.Discrete or pjp.Box"
+                f"{type(env).__name__}.{name} = {getattr(env, name)!r} is no space; "
+                "give pjp.Discrete, pjp.MultiDiscrete or pjp.Box"
             )
-    reset, step = _own_functions(env.reset, env.step)
+    action_mask = getattr(env, "action_mask", None)
+    reset, step = _own_functions(env.reset, env.step, action_mask)
     return Environment(
         params=env.default_params,
         reset=reset,
@@ -125,13 +133,17 @@ def _from_object(env: Any) -> Environment:
         observation_space=env.observation_space,
         action_space=env.action_space,
         name=getattr(env, "name", type(env).__name__),
+        action_mask=action_mask,
     )
 
 
 @functools.lru_cache(maxsize=256)
-def _own_functions(reset: Callable[..., Any], step: Callable[..., Any]) -> tuple[Any, Any]:
-    """Settled once for each pair: two environments of one object share their compiled programs."""
-    return settle_reset(reset), settle_step(step)
+def _own_functions(
+    reset: Callable[..., Any], step: Callable[..., Any], action_mask: Callable[..., Any] | None
+) -> tuple[Any, Any]:
+    """Settled once for each of them: two environments of one object share their compiled programs."""
+    settled = settle_reset(reset), settle_step(step)
+    return settled if action_mask is None else show_mask(*settled, action_mask)
 
 
 def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:

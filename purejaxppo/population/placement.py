@@ -131,10 +131,10 @@ def share_work(agent: PPO, mesh: Mesh) -> PPO:
     part of a minibatch, and adds up what the parts say: the gradient, and the mean and deviation of the advantages.
     Numbers are as on one device, up to the order of the sums.
     """
-    num_axes = len(jax.eval_shape(agent.env.reset, jax.random.key(0), agent.env.params)[0].shape)
+    one_obs = jax.eval_shape(agent.env.reset, jax.random.key(0), agent.env.params)[0]
 
     def apply(params: PyTree, obs: PyTree) -> Any:
-        lead = obs.ndim - num_axes
+        lead = jax.tree.leaves(obs)[0].ndim - jax.tree.leaves(one_obs)[0].ndim
         if lead == 0:
             return agent.network.apply(params, obs)
         spec = PartitionSpec(*[None] * (lead - 1), _DATA)

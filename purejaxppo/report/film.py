@@ -88,7 +88,7 @@ def film_episode(
             episode.obs[step],
             step=step,
             episode_return=float(returns[step]),
-            probability=episode.probabilities[step] if step < length else None,
+            probability=None if episode.probabilities is None or step == length else episode.probabilities[step],
         )
         for step in steps
     ]

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -43,10 +43,11 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
             f"the run changed {', '.join(run.spec.env_params)} of {run.spec.env}, which Gymnasium's does not know; "
             "leave out --backend gymnasium"
         )
+    act = jax.jit(functools.partial(act_for_each, run.agent, sampled=sampled))
     envs = make_gymnasium(run.spec.env, num_episodes)
     try:
         returns = [
-            play_in_gymnasium(envs, run.agent, run.seed(i).train_state, seed=seed + i * num_episodes, sampled=sampled)
+            play_in_gymnasium(envs, functools.partial(act, run.seed(i).train_state), seed=seed + i * num_episodes)
             for i in range(num_seeds)
         ]
     finally:
@@ -67,9 +68,8 @@ def make_gymnasium(name: str, num_envs: int) -> Any:
         raise PPOError(f"Gymnasium does not make {name}: {reason}; leave out --backend gymnasium") from None
 
 
-def play_in_gymnasium(envs: Any, agent: Agent, train_state: TrainState, *, seed: int, sampled: bool) -> np.ndarray:
-    """The return of the first episode of each environment, as the policy acts. -> [E]"""
-    act = jax.jit(functools.partial(act_for_each, agent, train_state, sampled=sampled))
+def play_in_gymnasium(envs: Any, act: Callable[[jax.Array, jax.Array], jax.Array], *, seed: int) -> np.ndarray:
+    """The return of the first episode of each environment. act: (obs [E, ...], key) -> actions [E, ...]. -> [E]"""
     key = jax.random.key(seed)
     obs, _ = envs.reset(seed=seed)
     episode_return, running, step = np.zeros(len(obs)), np.ones(len(obs), bool), 0
