@@ -43,6 +43,8 @@ from purejaxppo.update import (
     update_minibatch,
 )
 
+CACHED_ROWS = 512  # observations that the critic looks at together
+
 
 @dataclasses.dataclass(frozen=True)
 class PPO:
@@ -204,11 +206,11 @@ def make_batch(agent: PPO, state: TrainState, transitions: Transition, parameter
 
     transitions, parameters, reward: [T, B, ...]; the parameters are those of the distributions that acted.
     """
-    value = agent.value(state, transitions.obs)
+    value = values(agent, state, transitions.obs)
     advantage = gae(
         reward,
         value,
-        agent.value(state, transitions.next_obs),
+        values(agent, state, transitions.next_obs),
         transitions.terminated,
         transitions.truncated,
         gamma=agent.config.gamma,
@@ -225,8 +227,24 @@ def make_batch(agent: PPO, state: TrainState, transitions: Transition, parameter
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
 
-def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Learned, LossTerms]:
-    """The epochs of one update. -> ((params, optimizer state), mean loss terms)"""
+def values(agent: PPO, state: TrainState, obs: PyTree) -> jax.Array:
+    """The critic at the steps of a rollout, some at a time: what lies between its layers stays in the cache.
+
+    obs: [T, B, ...]. -> [T, B]
+    """
+    steps = max(1, CACHED_ROWS // agent.config.num_envs)
+    return jax.lax.map(functools.partial(agent.value, state), obs, batch_size=steps)
+
+
+def learn(
+    agent: PPO,
+    rate: jax.Array,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    descend: Callable[..., tuple[Learned, LossTerms]] = update_minibatch,
+) -> tuple[Learned, LossTerms]:
+    """The epochs of one update, each gradient step by `descend`. -> ((params, optimizer state), mean loss terms)"""
     config = agent.config
 
     def loss(params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
@@ -242,7 +260,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
             normalize_advantage=config.normalize_advantage,
         )
 
-    step = functools.partial(update_minibatch, loss, agent.optimizer, rate)
+    step = functools.partial(descend, loss, agent.optimizer, rate)
     epoch = functools.partial(update_epoch, step, batch)
     learned = (state.params, state.opt_state)
     indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, config.batch_size)

@@ -1,5 +1,6 @@
 """`purejaxppo eval`, `render`, `plot` and `doctor`."""
 
+import functools
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo import cli, doctor
-from purejaxppo.runs.finished import comparison_rows, play_in_gymnasium
+from purejaxppo.runs.finished import act_for_each, comparison_rows, play_in_gymnasium
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 
@@ -52,11 +53,17 @@ def test_eval_in_gymnasium_agrees_with_gymnax_in_distribution(folder):
     assert abs(found["gymnax"] - found["gymnasium"]) < 4 * error
 
 
+def make_player(run, seed, *, sampled):
+    return functools.partial(
+        jax.jit(functools.partial(act_for_each, run.agent, sampled=sampled)), run.seed(seed).train_state
+    )
+
+
 def test_an_episode_in_gymnasium_is_the_one_stepped_by_hand(folder):
     run = pjp.load_run(folder / "a")
     state = run.seed(1).train_state
     envs = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
-    returns = play_in_gymnasium(envs, run.agent, state, seed=11, sampled=False)
+    returns = play_in_gymnasium(envs, make_player(run, 1, sampled=False), seed=11)
     for i in range(3):
         env = gymnasium.make("CartPole-v1")
         obs, _ = env.reset(seed=11 + i)
@@ -72,7 +79,7 @@ def test_an_episode_in_gymnasium_is_the_one_stepped_by_hand(folder):
 def test_sampled_actions_differ_from_greedy_ones(folder):
     run = pjp.load_run(folder / "a")
     envs = gymnasium.make_vec("CartPole-v1", num_envs=20, vectorization_mode="sync")
-    play = [play_in_gymnasium(envs, run.agent, run.seed(0).train_state, seed=0, sampled=x) for x in (False, True)]
+    play = [play_in_gymnasium(envs, make_player(run, 0, sampled=x), seed=0) for x in (False, True)]
     assert not np.array_equal(*play)
 
 

@@ -8,10 +8,10 @@ import scipy.stats
 from purejaxppo.config import PPOConfig
 from purejaxppo.types import Batch, LossTerms
 from purejaxppo.update import (
-    SHORT,
     epochs_within_kl,
     kl_is_within,
     learning_rate,
+    long_permutation,
     make_optimizer,
     scale_by_given_rate,
     short_permutation,
@@ -204,11 +204,64 @@ def test_of_two_numbers_with_the_same_random_bits_either_is_first_as_often(monke
         assert all((place[:, i] < place[:, j]).sum() == 4 for j in range(8) if i != j)
 
 
-def test_more_samples_than_short_are_permuted_by_jax():
+@pytest.mark.parametrize("n", [513, 576, 1024, 30 * 31, 3 * 8192])
+def test_long_permutations_hold_every_number_once(n):
+    rows = np.asarray(shuffled_indices(jax.random.key(n), 20, 1, n)).reshape(20, n)
+    np.testing.assert_array_equal(np.sort(rows, axis=1), np.broadcast_to(np.arange(n), (20, n)))
+    assert len({tuple(row) for row in rows.tolist()}) == 20
+
+
+def test_samples_that_fill_no_table_are_permuted_by_jax():
     key = jax.random.key(4)
-    indices = shuffled_indices(key, 2, 4, 2 * SHORT).reshape(2, -1)
-    expected = [jax.random.permutation(k, 2 * SHORT) for k in jax.random.split(key, 2)]
-    np.testing.assert_array_equal(indices, np.stack(expected))
+    np.testing.assert_array_equal(long_permutation(key, 2 * 521), jax.random.permutation(key, 2 * 521))
+    assert not np.array_equal(long_permutation(key, 1024), jax.random.permutation(key, 1024))
+
+
+@pytest.fixture(scope="module")
+def places():
+    """The place of each number of a table of 24 x 24, [keys, n]."""
+    n, keys = 576, jax.random.split(jax.random.key(6), 40_000)
+    return {
+        permute.__name__: np.argsort(jax.jit(jax.vmap(lambda key, f=permute: f(key, n)))(keys), axis=1)
+        for permute in (long_permutation, jax.random.permutation)
+    }
+
+
+# Corners of a rectangle in the table, neighbours and far ones: what few rounds would leave together.
+GROUPS = {
+    "in a row": (0, 1),
+    "far in a row": (24, 40),
+    "in a column": (3, 27),
+    "far in a column": (5, 24 * 17 + 5),
+    "across": (0, 25),
+    "three in a row": (48, 49, 50),
+    "rectangle": (0, 7, 24 * 5, 24 * 5 + 7),
+    "square": (100, 101, 124, 125),
+}
+
+
+@pytest.mark.parametrize("permute", ["long_permutation", "permutation"])
+@pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
+def test_numbers_meet_in_a_minibatch_as_often_as_by_chance(permute, group, places):
+    minibatch = places[permute][:, group] // 144
+    met = np.sum(np.all(minibatch == minibatch[:, :1], axis=1))
+    chance = np.prod([(143 - i) / (575 - i) for i in range(len(group) - 1)])
+    assert scipy.stats.binomtest(int(met), len(minibatch), chance).pvalue > 0.001
+
+
+@pytest.mark.parametrize("permute", ["long_permutation", "permutation"])
+@pytest.mark.parametrize("number", [0, 77, 575])
+def test_a_number_goes_everywhere_as_often(permute, number, places):
+    counts = np.bincount(places[permute][:, number], minlength=576)
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize("permute", ["long_permutation", "permutation"])
+def test_the_distance_of_neighbours_is_that_of_chance(permute, places):
+    place = places[permute]
+    distance = (place[:, 1::2] - place[:, ::2]) % 576
+    counts = np.bincount(distance.ravel(), minlength=576)[1:]
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
 
 
 def test_the_given_rate_scales_and_descends():

@@ -1,6 +1,5 @@
 """Where a population runs: its members spread over the devices of a process, or each run spread over all of them."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from purejaxppo.networks import Network
+from purejaxppo.population.sharing import DATA
 from purejaxppo.ppo import PPO
 from purejaxppo.types import PPOError, PyTree, RunnerState
 
 PLACEMENTS = ("seeds", "data")
-_SEEDS, _DATA = "seeds", "data"  # axes of the two meshes
+_SEEDS = "seeds"  # the axis of the mesh that members are dealt out over
 
 
 def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed") -> str:
@@ -105,7 +104,7 @@ def pad_seeds(x: PyTree, multiple: int) -> PyTree:
 
 def data_mesh(devices: Sequence[Any]) -> Mesh:
     """The devices that share the environments of each run."""
-    return Mesh(np.array(devices), (_DATA,))
+    return Mesh(np.array(devices), (DATA,))
 
 
 def check_data_placement(agent: Any, num_devices: int) -> None:
@@ -124,28 +123,26 @@ def check_data_placement(agent: Any, num_devices: int) -> None:
             )
 
 
-def share_work(agent: PPO, mesh: Mesh) -> PPO:
-    """The agent whose network asks for its observations by devices: environments [B], steps [T, B], samples [M].
+def make_shared(
+    fn: Callable[..., Any], mesh: Mesh, runners: RunnerState, num_replicated: int
+) -> Callable[..., tuple[RunnerState, Any]]:
+    """`fn` of (runners, replicated arguments) -> (runners, what all devices agree on), on each device's part of them.
 
-    The parameters lie on every device, so the compiler has each device act for its environments and differentiate its
-    part of a minibatch, and adds up what the parts say: the gradient, and the mean and deviation of the advantages.
-    Numbers are as on one device, up to the order of the sums.
+    runners: their shapes, [S, ...]
     """
-    one_obs = jax.eval_shape(agent.env.reset, jax.random.key(0), agent.env.params)[0]
-
-    def apply(params: PyTree, obs: PyTree) -> Any:
-        lead = jax.tree.leaves(obs)[0].ndim - jax.tree.leaves(one_obs)[0].ndim
-        if lead == 0:
-            return agent.network.apply(params, obs)
-        spec = PartitionSpec(*[None] * (lead - 1), _DATA)
-        return agent.network.apply(params, jax.lax.with_sharding_constraint(obs, NamedSharding(mesh, spec)))
-
-    return dataclasses.replace(agent, network=Network(agent.network.init, apply))
+    specs = jax.tree.map(lambda sharding: sharding.spec, runner_shardings(mesh, runners))
+    return jax.shard_map(
+        fn,
+        mesh=mesh,
+        in_specs=(specs, *[PartitionSpec()] * num_replicated),
+        out_specs=(specs, PartitionSpec()),
+        check_vma=False,  # it does not know that what comes from `from_all` is the same everywhere
+    )
 
 
 def runner_shardings(mesh: Mesh, runners: RunnerState) -> RunnerState:
     """How the states of S runs lie: environments [S, B, ...] by devices, what is learned on every device."""
-    by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, _DATA)), NamedSharding(mesh, PartitionSpec())
+    by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, DATA)), NamedSharding(mesh, PartitionSpec())
     shardings = jax.tree.map(lambda _: everywhere, runners)
     of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ("env_state", "obs", "episode")}
     return shardings.replace(**of_envs)

@@ -32,12 +32,13 @@ from purejaxppo.population.placement import (
     check_data_placement,
     data_mesh,
     in_turn,
+    make_shared,
     make_spread,
     runner_shardings,
     seed_shardings,
-    share_work,
     together,
 )
+from purejaxppo.population.sharing import share
 from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
 from purejaxppo.population.sweep import Program, RunConfig, with_numbers
 from purejaxppo.ppo import PPO, make_ppo
@@ -237,13 +238,14 @@ def compile_over_data(
     def shared_agent_of(numbers: Numbers) -> Agent:
         agent = agent_of(numbers)
         assert isinstance(agent, PPO)  # check_data_placement has refused the others
-        return share_work(agent, mesh)
+        return share(agent)
 
     keys, play_keys, numbers = member_inputs(job, (0, 1), width)
-    init_members = jax.vmap(functools.partial(init_member, shared_agent_of))
-    update_members = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))
+    init_members = jax.vmap(functools.partial(init_member, agent_of))
+    update_parts = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))
     play_members = jax.vmap(functools.partial(evaluate_member, agent_of, num_episodes))
     runners = jax.eval_shape(init_members, keys, numbers)
+    update_members = make_shared(update_parts, mesh, runners, num_replicated=2)
     placed = runner_shardings(mesh, runners)
     fast = compiler_options(devices[0].platform)
     advance = jax.jit(

@@ -1,0 +1,157 @@
+"""One run on several devices: each steps its environments and differentiates its part of every minibatch.
+
+For `jax.shard_map` over one axis: of a RunnerState each device has its part of the environments, and all of the rest.
+The numbers are those of `ppo.update` on one device, up to the order of sums. On small networks a collective takes as
+long as the work between two of them, so there are few: one for each dtype after the rollout, and one for each gradient.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from purejaxppo.envs.base import through
+from purejaxppo.losses import normalized_advantage
+from purejaxppo.normalize import scale_reward, update_obs_moments
+from purejaxppo.ppo import PPO, learn, make_batch, make_metrics, sample_action
+from purejaxppo.rollout import make_noise, rollout
+from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
+from purejaxppo.update import Learned, LossFunction, learning_rate
+
+DATA = "data"  # the axis of the devices
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedPPO(PPO):
+    """The agent where each device has a part of its environments."""
+
+    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+        """One rollout and the learning from it, on all devices."""
+        return update_together(self, runner)
+
+
+def share(agent: PPO) -> SharedPPO:
+    """The same agent, for devices that share its environments."""
+    return SharedPPO(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)})
+
+
+def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+    """`ppo.update` of a run whose environments [B / D, ...] are on D devices. The metrics are those of them all."""
+    config, state = agent.config, runner.train_state
+    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+
+    noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
+    policy = functools.partial(sample_action, agent, state)
+    env = through(agent.actions.to_env, agent.env)
+    runner, transitions, parameters, episodes = rollout(env, policy, runner, own_part(noise, axis=1))
+
+    runner, reward = scale_reward_together(runner, transitions, config.gamma)
+    batch = make_batch(agent, state, transitions, parameters, reward)
+    seen = None if state.obs_moments is None else transitions.obs
+    batches, episodes, seen = from_all((batch, episodes, seen))
+    batch, episodes = whole_batch(batches, config.num_steps), sum_episodes(episodes)
+    rate = learning_rate(config, state.update)
+    descend = functools.partial(update_part, config.normalize_advantage)
+    (params, opt_state), terms = learn(normalizing_nothing(agent), rate, state, batch, shuffle_key, descend)
+
+    state = runner.train_state.replace(
+        params=params,
+        opt_state=opt_state,
+        obs_moments=update_obs_moments(state.obs_moments, seen),
+        update=state.update + 1,
+    )
+    return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
+
+
+def scale_reward_together(runner: RunnerState, transitions: Transition, gamma: float) -> tuple[RunnerState, jax.Array]:
+    """`scale_reward` by the discounted returns of all environments. -> (runner, reward [T, B / D])"""
+    if runner.train_state.reward_moments is None:
+        return runner, transitions.reward
+    parts = from_all((runner.episode, transitions.reward, transitions.terminated, transitions.truncated))
+    episode, reward, terminated, truncated = (whole_envs(x, axis) for x, axis in zip(parts, (0, 1, 1, 1), strict=True))
+    whole = transitions.replace(reward=reward, terminated=terminated, truncated=truncated)
+    scaled, reward = scale_reward(runner.replace(episode=episode), whole, gamma)
+    return scaled.replace(episode=own_part(scaled.episode, axis=0)), own_part(reward, axis=1)
+
+
+def update_part(
+    normalize_advantage: bool,
+    loss: LossFunction,
+    optimizer: optax.GradientTransformationExtraArgs,
+    rate: jax.Array,
+    learned: Learned,
+    minibatch: Batch,
+) -> tuple[Learned, LossTerms]:
+    """`update_minibatch` by the mean of the gradients of all parts. The advantages are normalised as a whole."""
+    params, opt_state = learned
+    if normalize_advantage:
+        minibatch = minibatch.replace(advantage=normalized_advantage(minibatch.advantage))
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params, own_part(minibatch, axis=0))
+    gradient, terms = mean_of_all((gradient, terms))
+    updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
+    return (optax.apply_updates(params, updates), opt_state), terms
+
+
+def normalizing_nothing(agent: PPO) -> PPO:
+    """The agent whose loss takes the advantages as they are."""
+    return dataclasses.replace(agent, config=agent.config.replace(normalize_advantage=False))
+
+
+def own_part(x: PyTree, axis: int) -> PyTree:
+    """This device's share of what every device has: n / D along the axis."""
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        size = leaf.shape[axis] // jax.lax.axis_size(DATA)
+        return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(DATA) * size, size, axis)
+
+    return jax.tree.map(cut, x)
+
+
+def from_all(x: PyTree) -> PyTree:
+    """What each device has, on all of them: one collective for each dtype. [...] -> [D, ...]"""
+    leaves, structure = jax.tree.flatten(x)
+    gathered = list(leaves)
+    for dtype in sorted({str(leaf.dtype) for leaf in leaves}):
+        chosen = [i for i, leaf in enumerate(leaves) if str(leaf.dtype) == dtype]
+        rows = jax.lax.all_gather(jnp.concatenate([leaves[i].reshape(-1) for i in chosen]), DATA)  # [D, n]
+        ends = list(itertools.accumulate(leaves[i].size for i in chosen))
+        for i, part in zip(chosen, jnp.split(rows, ends[:-1], axis=1), strict=True):
+            gathered[i] = part.reshape(-1, *leaves[i].shape)
+    return structure.unflatten(gathered)
+
+
+def whole_envs(parts: PyTree, axis: int) -> PyTree:
+    """The environments of all devices in their order along the axis. [D, ..., b, ...] -> [..., D b, ...]"""
+
+    def join(x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    return jax.tree.map(join, parts)
+
+
+def whole_batch(parts: Batch, num_steps: int) -> Batch:
+    """The samples of all devices in the order in which one would have them. [D, T b, ...] -> [T D b, ...]"""
+    by_step = jax.tree.map(lambda x: x.reshape(len(x), num_steps, -1, *x.shape[2:]), parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole_envs(by_step, axis=1))
+
+
+def sum_episodes(parts: EpisodeStats) -> EpisodeStats:
+    """The episodes of all devices. [D] -> []"""
+    return EpisodeStats(
+        count=jnp.sum(parts.count),
+        return_sum=jnp.sum(parts.return_sum),
+        return_min=jnp.min(parts.return_min),
+        return_max=jnp.max(parts.return_max),
+        length_sum=jnp.sum(parts.length_sum),
+    )
+
+
+def mean_of_all(x: PyTree) -> PyTree:
+    """The mean over the devices, in one collective."""
+    row, unravel = ravel_pytree(x)
+    return unravel(jax.lax.pmean(row, DATA))
