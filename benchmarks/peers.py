@@ -1,7 +1,7 @@
 """Ours and its peers in turn on one machine: env-steps per second, ratio pair by pair.
 
 python benchmarks/peers.py --envs FOLDER [--checkout PATH] [--peers purejaxrl rejax sb3 sbx] [--seeds 1 16 64]
-    [--timesteps 100000] [--best] [--json OUT]
+    [--timesteps 100000] [--num-envs 4] [--num-steps 128] [--num-minibatches 4] [--best] [--json OUT]
 
 Whole trainings of CartPole-v1 with the hyperparameters that CleanRL's script has and `PPOConfig` by default;
 compilation is left out, and listed. FOLDER holds the virtual environments of benchmarks/peers/make_envs.py, PATH is a
@@ -52,6 +52,14 @@ PEERS = {
 }
 
 
+class Shape(NamedTuple):
+    """Of a rollout, and of what is learned from it."""
+
+    num_envs: int = 4
+    num_steps: int = 128
+    num_minibatches: int = 4
+
+
 class Match(NamedTuple):
     """A peer's training and ours, to be run in turn."""
 
@@ -61,6 +69,7 @@ class Match(NamedTuple):
     our_seeds: int
     peer_timesteps: int  # of each seed; so is the next
     our_timesteps: int
+    shape: Shape
 
 
 class Pair(NamedTuple):
@@ -70,16 +79,16 @@ class Pair(NamedTuple):
     ours: dict[str, Any]
 
 
-def make_matches(peers: Sequence[str], seeds: Sequence[int], timesteps: int, best: bool) -> list[Match]:
+def make_matches(peers: Sequence[str], seeds: Sequence[int], timesteps: int, best: bool, shape: Shape) -> list[Match]:
     """Every peer with each number of seeds that it can train, or once at its best."""
     matches = []
     for name in peers:
         peer_timesteps = round(timesteps * PEERS[name].share)
         if best:  # one run with 16 times the environments takes 16 times the steps for as many updates
-            matches.append(Match(name, True, 1, OURS_AT_BEST, 16 * peer_timesteps, timesteps))
+            matches.append(Match(name, True, 1, OURS_AT_BEST, 16 * peer_timesteps, timesteps, Shape()))
         else:
             fitting = [n for n in seeds if n == 1 or PEERS[name].trains_together]
-            matches += [Match(name, False, n, n, peer_timesteps, timesteps) for n in fitting]
+            matches += [Match(name, False, n, n, peer_timesteps, timesteps, shape) for n in fitting]
     return matches
 
 
@@ -89,6 +98,8 @@ def run_peer(match: Match, envs: Path, checkout: Path | None) -> dict[str, Any]:
         out = Path(folder) / "peer.json"
         command = [str(envs / match.peer / "bin" / "python"), str(FOLDER / f"{match.peer}_ppo.py"), "--json", str(out)]
         command += ["--seeds", str(match.peer_seeds), "--timesteps", str(match.peer_timesteps)]
+        for name, value in match.shape._asdict().items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
         command += ["--best"] if match.best else []
         command += ["--checkout", str(checkout)] if match.peer == "purejaxrl" else []
         done = subprocess.run(command, capture_output=True, text=True)
@@ -99,7 +110,7 @@ def run_peer(match: Match, envs: Path, checkout: Path | None) -> dict[str, Any]:
 
 def run_ours(match: Match) -> dict[str, Any]:
     """The same of ours."""
-    config = pjp.PPOConfig(total_timesteps=match.our_timesteps)
+    config = pjp.PPOConfig(total_timesteps=match.our_timesteps, **match.shape._asdict())
     population = pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=match.our_seeds)
     return {
         "env_steps_per_second": population.costs.timesteps / population.train_seconds,
@@ -152,6 +163,7 @@ def describe(match: Match, pairs: Sequence[Pair]) -> dict[str, Any]:
     """A match for the JSON."""
     return {
         **match._asdict(),
+        "shape": match.shape._asdict(),
         "ratio": ratio_of(pairs)._asdict(),
         "our_env_steps_per_second": speed_of([pair.ours for pair in pairs])._asdict(),
         "peer_env_steps_per_second": speed_of([pair.peer for pair in pairs])._asdict(),
@@ -177,13 +189,16 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", metavar="PEER", default=list(PEERS), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--timesteps", type=int, default=100_000, help="of each seed")
+    for name, value in Shape()._asdict().items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="of each run; not with --best")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--best", action="store_true", help="each at its best settings")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     check(options, parser)
 
-    matches = make_matches(options.peers, options.seeds, options.timesteps, options.best)
+    shape = Shape(options.num_envs, options.num_steps, options.num_minibatches)
+    matches = make_matches(options.peers, options.seeds, options.timesteps, options.best, shape)
     pairs: dict[Match, list[Pair]] = {match: [] for match in matches}
     for _ in range(options.repeats):
         for match in matches:

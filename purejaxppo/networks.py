@@ -46,6 +46,7 @@ def orthogonal(scale: float) -> Callable[..., jax.Array]:
     return init
 
 
+@jax.jit  # flax traces every initializer again in each `apply`; under jit, this is traced once for each shape
 def orthonormal_columns(matrix: jax.Array) -> jax.Array:
     """The Q of matrix = Q R with a positive diagonal of R, by Gram-Schmidt. [m, n], m >= n -> [m, n]"""
 

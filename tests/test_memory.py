@@ -45,7 +45,13 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_sizes_are_shown():
-    assert [show_bytes(x) for x in (12, 2048, 3.5 * 2**20, 2**42)] == ["12 B", "2 KiB", "3.5 MiB", "4.1e+03 GiB"]
+    assert [show_bytes(x) for x in (12, 2048, 3.5 * 2**20, 2**42)] == ["12 B", "2 KiB", "3.5 MiB", "4,096 GiB"]
+    assert [show_bytes(x) for x in (999, 1000, 1000 * 2**20, 1000 * 2**30)] == [
+        "999 B",
+        "0.977 KiB",
+        "0.977 GiB",
+        "1,000 GiB",
+    ]
 
 
 @pytest.mark.parametrize(

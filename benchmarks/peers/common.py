@@ -49,6 +49,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--timesteps", type=int, default=100_000, help="environment steps of each seed")
+    parser.add_argument("--num-envs", type=int, default=Task.num_envs)
+    parser.add_argument("--num-steps", type=int, default=Task.num_steps, help="of each environment in a rollout")
+    parser.add_argument("--num-minibatches", type=int, default=Task.num_minibatches)
     parser.add_argument("--best", action="store_true", help="with as many environments as the peer is fastest with")
     parser.add_argument("--json", type=Path, required=True, help="where to write speed, compile time and returns")
     return parser
@@ -56,7 +59,13 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 def make_task(options: argparse.Namespace, best_num_envs: int) -> Task:
     """What the options ask for. Leaves with status 2 where there is not even one rollout of it."""
-    task = Task(options.seeds, options.timesteps, num_envs=best_num_envs if options.best else 4)
+    task = Task(
+        options.seeds,
+        options.timesteps,
+        num_envs=best_num_envs if options.best else options.num_envs,
+        num_steps=options.num_steps,
+        num_minibatches=options.num_minibatches,
+    )
     if task.num_updates < 1:
         raise SystemExit(f"--timesteps {task.timesteps} is below one rollout of {task.batch_size}")
     return task

@@ -134,12 +134,12 @@ def parse_bytes(text: int | str) -> int:
 
 
 def show_bytes(count: float) -> str:
-    """Three digits and a binary unit."""
+    """Three digits and a binary unit; whole numbers of the largest one from 1,000 on."""
     for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1024
-    return f"{count:.3g} GiB"
+    return f"{count:.3g} GiB" if count < 999.5 else f"{count:,.0f} GiB"
 
 
 def tree_bytes(tree: Any) -> int:

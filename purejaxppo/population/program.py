@@ -12,7 +12,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from purejaxppo.config import PPOConfig
-from purejaxppo.devices import compiler_options
+from purejaxppo.devices import compiler_options, quickly_compiled
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent, evaluate
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
@@ -215,13 +215,13 @@ def compile_over_seeds(
     )
     play_members = make_spread(functools.partial(evaluate_member, agent_of, num_episodes), devices)
     runners = jax.eval_shape(init_members, keys, numbers)
-    fast = compiler_options(devices[0].platform)
+    fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
     advance = jax.jit(
         update_members, in_shardings=(by_seed, by_seed, everywhere), donate_argnums=0, compiler_options=fast
     )
     play = jax.jit(play_members, in_shardings=by_seed, compiler_options=fast)
     init, advance, play = compile_at_once(
-        jax.jit(init_members, in_shardings=by_seed).lower(keys, numbers),
+        jax.jit(init_members, in_shardings=by_seed, compiler_options=quick).lower(keys, numbers),
         advance.lower(runners, numbers, jnp.int32(0)),
         play.lower(runners.train_state, play_keys, numbers),
     )
@@ -247,7 +247,7 @@ def compile_over_data(
     runners = jax.eval_shape(init_members, keys, numbers)
     update_members = make_shared(update_parts, mesh, runners, num_replicated=2)
     placed = runner_shardings(mesh, runners)
-    fast = compiler_options(devices[0].platform)
+    fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
     advance = jax.jit(
         update_members,
         in_shardings=(placed, everywhere, everywhere),
@@ -257,7 +257,9 @@ def compile_over_data(
     )
     play = jax.jit(play_members, in_shardings=everywhere, out_shardings=everywhere, compiler_options=fast)
     init, advance, play = compile_at_once(
-        jax.jit(init_members, in_shardings=everywhere, out_shardings=placed).lower(keys, numbers),
+        jax.jit(init_members, in_shardings=everywhere, out_shardings=placed, compiler_options=quick).lower(
+            keys, numbers
+        ),
         advance.lower(runners, numbers, jnp.int32(0)),
         play.lower(runners.train_state, play_keys, numbers),
     )
@@ -309,12 +311,13 @@ def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: 
 
     The rows of the metrics from `count` on are 0.
     """
-    blank = jax.eval_shape(agent.update, runner)[1]
+    update = jax.jit(agent.update)  # so that it is traced once for both
+    blank = jax.eval_shape(update, runner)[1]
     metrics = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), blank)
 
     def update_and_note(i: jax.Array, carry: tuple[RunnerState, Metrics]) -> tuple[RunnerState, Metrics]:
         runner, metrics = carry
-        runner, row = agent.update(runner)
+        runner, row = update(runner)
         return runner, jax.tree.map(lambda all_rows, x: all_rows.at[i].set(x), metrics, row)
 
     return jax.lax.fori_loop(0, count, update_and_note, (runner, metrics))

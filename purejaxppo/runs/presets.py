@@ -26,15 +26,14 @@ class Preset:
     num_seeds: int
 
 
+# From `python benchmarks/solve.py search`, then the safest of its best settings on 512 other seeds: all solved it.
 _FAST = PPOConfig(
     num_envs=16,
-    num_steps=32,
-    total_timesteps=120_000,
-    update_epochs=6,
-    num_minibatches=2,
-    learning_rate=3e-3,
-    gamma=0.98,
-    gae_lambda=0.9,
+    num_steps=64,
+    total_timesteps=80_000,
+    num_minibatches=4,
+    hidden_sizes=(64,),
+    learning_rate=7e-3,
     ent_coef=0.0,
     clip_value=False,
 )
