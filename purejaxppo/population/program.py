@@ -41,6 +41,7 @@ from purejaxppo.population.placement import (
 from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
 from purejaxppo.population.sweep import Program, RunConfig, with_numbers
 from purejaxppo.ppo import PPO, make_ppo
+from purejaxppo.recurrent import RecurrentConfig, make_recurrent_ppo
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 REPORTS = 16  # of a chunk of members: how often the host sees its metrics; each costs the devices a pause
@@ -117,7 +118,9 @@ def make_agent(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
 ) -> Agent:
-    """The agent that a config is for. Only PPOConfig's takes a network and an optimizer."""
+    """The agent that a config is for. FullBatchConfig's takes no network and no optimizer."""
+    if isinstance(config, RecurrentConfig):
+        return make_recurrent_ppo(env, config, network=network, optimizer=optimizer)
     if isinstance(config, PPOConfig):
         return make_ppo(env, config, network=network, optimizer=optimizer)
     for name, part in (("network", network), ("optimizer", optimizer)):
