@@ -245,7 +245,7 @@ class Cell(NamedTuple):
     num_gates: int
     start: Callable[[int], PyTree]  # size -> the memory of an episode's start
     init: Callable[[jax.Array, int], PyTree]  # (key, size) -> the parameters of `step`
-    input_bias: Callable[..., jax.Array]  # initializer of b
+    input_bias: Callable[..., jax.Array]  # (key, size, num_steps) -> b, for what has to be remembered so long
     step: Callable[[PyTree, PyTree, jax.Array], PyTree]  # (params, memory, W x + b [..., gates size]) -> memory
     output: Callable[[PyTree], jax.Array]  # memory -> [..., size]
 
@@ -293,18 +293,31 @@ def by_gate(num_gates: int) -> Callable[..., jax.Array]:
     return init
 
 
-def remember_at_first(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """Initializer of an LSTM's b: 1 for the forget gate (Jozefowicz et al. 2015), 0 for the others."""
-    del key
-    gate = jnp.arange(shape[0]) // (shape[0] // 4)
-    return (gate == 1).astype(dtype)
+def log_time_scales(key: jax.Array, size: int, num_steps: int) -> jax.Array:
+    """log u, u ~ U(1, T - 1): a gate of this bias keeps its number for about u steps (Tallec and Ollivier 2018).
+
+    -> [size]
+    """
+    return jnp.log(jax.random.uniform(key, (size,), minval=1.0, maxval=max(num_steps - 1.0, 1.0)))
+
+
+def gru_bias(key: jax.Array, size: int, num_steps: int) -> jax.Array:
+    """The time scales for z, 0 for r and n. -> [3 size]"""
+    scales, zeros = log_time_scales(key, size, num_steps), jnp.zeros(size)
+    return jnp.concatenate([zeros, scales, zeros])
+
+
+def lstm_bias(key: jax.Array, size: int, num_steps: int) -> jax.Array:
+    """The time scales for f, their negative for i, 0 for g and o. -> [4 size]"""
+    scales, zeros = log_time_scales(key, size, num_steps), jnp.zeros(size)
+    return jnp.concatenate([-scales, scales, zeros, zeros])
 
 
 GRU = Cell(
     num_gates=3,
     start=lambda size: jnp.zeros(size),
     init=lambda key, size: {"kernel": by_gate(3)(key, (size, 3 * size)), "bias": jnp.zeros(size)},
-    input_bias=nn.initializers.zeros,
+    input_bias=gru_bias,
     step=gru_step,
     output=lambda hidden: hidden,
 )
@@ -312,7 +325,7 @@ LSTM = Cell(
     num_gates=4,
     start=lambda size: (jnp.zeros(size), jnp.zeros(size)),
     init=lambda key, size: {"kernel": by_gate(4)(key, (size, 4 * size))},
-    input_bias=remember_at_first,
+    input_bias=lstm_bias,
     step=lstm_step,
     output=lambda memory: memory[1],
 )
@@ -325,6 +338,7 @@ class RecurrentTower(nn.Module):
     encoder: Callable[[], nn.Module]
     cell: Cell
     cell_size: int
+    num_steps: int  # that are remembered at first, at most
     output_size: int
     output_init: Callable[..., jax.Array]
 
@@ -332,7 +346,11 @@ class RecurrentTower(nn.Module):
         """The parameters."""
         self.encode = self.encoder()
         num_gates, size = self.cell.num_gates, self.cell_size
-        self.gates = nn.Dense(num_gates * size, kernel_init=by_gate(num_gates), bias_init=self.cell.input_bias)
+        self.gates = nn.Dense(
+            num_gates * size,
+            kernel_init=by_gate(num_gates),
+            bias_init=lambda key, shape, dtype: self.cell.input_bias(key, size, self.num_steps),
+        )
         self.recurrent = self.param("recurrent", self.cell.init, size)
         self.output = nn.Dense(self.output_size, kernel_init=self.output_init)
 
@@ -408,12 +426,16 @@ def make_recurrent_actor_critic(
     activation: str,
     cell: str,
     cell_size: int,
+    num_steps: int,
     head: Callable[[jax.Array], PyTree] = as_logits,
 ) -> RecurrentNetwork:
-    """The default network with a memory: two recurrent towers, over the image or over the flattened observation."""
+    """The default network with a memory: two recurrent towers, over the image or over the flattened observation.
+
+    num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
+    """
     kind, see = (ImageEncoder, lambda obs: obs) if is_image(obs_shape) else (Encoder, lambda obs: flat(obs, obs_shape))
     encoder = functools.partial(kind, hidden_sizes, activation, orthogonal(2**0.5))
-    tower = functools.partial(RecurrentTower, encoder, CELLS[cell], cell_size)
+    tower = functools.partial(RecurrentTower, encoder, CELLS[cell], cell_size, num_steps)
     module = RecurrentActorCritic(tower, CELLS[cell], num_outputs, head)
     start = CELLS[cell].start
     return RecurrentNetwork(

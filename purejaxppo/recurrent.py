@@ -178,6 +178,7 @@ def make_recurrent_ppo(
         config.activation,
         config.cell,
         config.cell_size,
+        config.steps_of_a_sequence,
         actions.head,
     )
     if of_obs.replay is None:
