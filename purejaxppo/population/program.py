@@ -297,11 +297,11 @@ def evaluate_member(
 
 
 def over_seeds(config: RunConfig, width: int, devices: Sequence[Any]) -> OverSeeds:
-    """How the members of one device run: together, but on a CPU in turn if they are full-batch, or only one each.
+    """How the members of one device run: together, but in turn on a CPU if only one is there, or if each is busy alone.
 
-    A batch of one matrix product is slower there than the product itself.
+    A batch of matrix products is slower there than one after another, where they are large or wait for each other.
     """
-    alone = width <= len(devices) or isinstance(config, FullBatchConfig)
+    alone = width <= len(devices) or isinstance(config, FullBatchConfig | RecurrentConfig)
     return in_turn if alone and devices[0].platform == "cpu" else together
 
 

@@ -50,8 +50,8 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
             play_in_gymnasium(
                 envs,
                 functools.partial(act, run.seed(i).train_state),
-                start_memories(run.agent, num_episodes),
                 seed=seed + i * num_episodes,
+                memory=start_memories(run.agent, num_episodes),
             )
             for i in range(num_seeds)
         ]
@@ -73,16 +73,18 @@ def make_gymnasium(name: str, num_envs: int) -> Any:
         raise PPOError(f"Gymnasium does not make {name}: {reason}; leave out --backend gymnasium") from None
 
 
-def play_in_gymnasium(envs: Any, act: Callable[..., tuple[PyTree, PyTree]], memory: PyTree, *, seed: int) -> np.ndarray:
-    """The return of the first episode of each environment. act: (memory, obs, key) -> (actions, memory), [E, ...] each
+def play_in_gymnasium(
+    envs: Any, act: Callable[..., tuple[PyTree, PyTree]], *, seed: int, memory: PyTree = ()
+) -> np.ndarray:
+    """The return of the first episode of each environment. -> [E]
 
-    -> [E]
+    act: (obs, key, memory) -> (actions, memory), [E, ...] each; memory: at the start of the episodes
     """
     key = jax.random.key(seed)
     obs, _ = envs.reset(seed=seed)
     episode_return, running, step = np.zeros(len(obs)), np.ones(len(obs), bool), 0
     while running.any():
-        action, memory = act(memory, jnp.asarray(obs, jnp.float32), jax.random.fold_in(key, step))
+        action, memory = act(jnp.asarray(obs, jnp.float32), jax.random.fold_in(key, step), memory)
         obs, reward, terminated, truncated, _ = envs.step(np.asarray(action))
         episode_return += np.where(running, reward, 0.0)
         running &= ~(terminated | truncated)
@@ -91,7 +93,7 @@ def play_in_gymnasium(envs: Any, act: Callable[..., tuple[PyTree, PyTree]], memo
 
 
 def act_for_each(
-    agent: Agent, train_state: TrainState, memory: PyTree, obs: jax.Array, key: jax.Array, *, sampled: bool
+    agent: Agent, train_state: TrainState, obs: jax.Array, key: jax.Array, memory: PyTree, *, sampled: bool
 ) -> tuple[PyTree, PyTree]:
     """An action for each of E observations, and the memory after them. [E, ...] -> [E, ...]"""
     distribution, memory = agent.policy(train_state, memory, obs)
