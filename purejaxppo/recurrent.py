@@ -92,7 +92,7 @@ class Sequences(struct.PyTreeNode):
     """The observations of N sequences of L steps, and what their replay needs beside."""
 
     obs: PyTree  # [N, L, ...], as the network sees it
-    reset: jax.Array  # [N, L] bool, whether the observation is the first of an episode
+    reset: jax.Array  # [N, L] bool, whether an episode ended in the step before; False in a rollout's first step
     memory: PyTree  # [N, ...], of the rollout, before the first step
 
 
