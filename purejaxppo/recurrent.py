@@ -169,7 +169,8 @@ def make_recurrent_ppo(
     """
     check_parts(env, config, RecurrentConfig, optimizer)
     if network is not None and not isinstance(network, RecurrentNetwork):
-        raise PPOError(f"network = {network!r} has no memory; give pjp.RecurrentNetwork(init, apply, start)")
+        kind = type(network).__name__
+        raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
     actions = make_actions(env, config)
     of_obs = network or make_recurrent_actor_critic(
         actions.num_outputs,

@@ -447,7 +447,7 @@ def test_a_config_out_of_range_is_refused_in_one_line(changes, said):
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (nn.Dense(3), "has no memory; give pjp.RecurrentNetwork"),
+        (nn.Dense(3), "network is a Dense, which has no memory; give pjp.RecurrentNetwork"),
         (COUNTER._replace(apply=lambda params, memory, obs: memory), "has to return (memory"),
         (
             COUNTER._replace(apply=lambda params, memory, obs: (memory, jnp.zeros(3), memory)),
