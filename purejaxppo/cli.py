@@ -88,6 +88,9 @@ _CONFIG_HELP = {
     "kl_estimator": "approx_kl, or log_ratio as in the Keras example",
     "activation": "tanh, relu, gelu, silu or elu",
     "hidden_sizes": "of each tower, as 64,64",
+    "cell": "gru or lstm: what remembers",
+    "cell_size": "numbers in the memory of each tower",
+    "sequence_length": "steps that a gradient goes back; all of a rollout by default",
     "box_policy": "clipped or squashed: how a Gaussian keeps to the bounds of a Box",
     "box_std": "shared or state: one standard deviation for all states, or a function of the state",
     "policy_iterations": "full-batch steps of the policy in an update, at most",
@@ -590,13 +593,13 @@ def _add_config_options(parser: Parser, config: RunConfig, title: str, without: 
         group.add_argument(
             f"--config.{field.name.replace('_', '-')}",
             dest=f"config.{field.name}",
-            metavar=_METAVARS.get(type(field.default), "X"),
-            type=reader_of(field.default),
+            metavar=_METAVARS.get(field.type, "X"),
+            type=reader_of(field.type),
             help=_CONFIG_HELP[field.name],
         )
 
 
-_METAVARS = {int: "N", float: "X", bool: "BOOL", str: "NAME", tuple: "N,N"}
+_METAVARS: dict[Any, str] = {int: "N", int | None: "N", bool: "BOOL", str: "NAME", tuple[int, ...]: "N,N"}
 
 
 if __name__ == "__main__":

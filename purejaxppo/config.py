@@ -143,7 +143,7 @@ class PPOConfig(Config):
     def __post_init__(self) -> None:
         check_fields(self)
         check_total(int(self.total_timesteps), self.batch_size)
-        check_divisions(self.batch_size, int(self.num_minibatches))
+        check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
 
 
 def check_fields(config: Any) -> None:
@@ -153,11 +153,11 @@ def check_fields(config: Any) -> None:
         if name in _RANGES:
             _check_number(name, value, _RANGES[name], optional=field.default is None)
         elif name in CHOICES:
-            _check_choice(name, value)
+            check_choice(name, value, CHOICES[name])
         elif isinstance(field.default, bool):
             _check_switch(name, value)
         elif isinstance(field.default, int):
-            _check_size(name, value)
+            check_size(name, value)
     _check_hidden_sizes(config.hidden_sizes)
 
 
@@ -202,16 +202,18 @@ def _described(x: Any) -> str:
     return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
 
 
-def _check_size(name: str, value: Any) -> None:
+def check_size(name: str, value: Any) -> None:
+    """Raises PPOError unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise PPOError(f"{name} = {_shown(value)} is not a whole number; give an int of at least 1")
     if value < 1:
         raise PPOError(f"{name} = {_shown(value)} is below 1; give an int of at least 1")
 
 
-def _check_choice(name: str, value: Any) -> None:
-    if not isinstance(value, str) or value not in CHOICES[name]:
-        raise PPOError(f"{name} = {_shown(value)} is unknown; take one of {', '.join(CHOICES[name])}")
+def check_choice(name: str, value: Any, valid: tuple[str, ...]) -> None:
+    """Raises PPOError unless `value` is one of the valid names."""
+    if not isinstance(value, str) or value not in valid:
+        raise PPOError(f"{name} = {_shown(value)} is unknown; take one of {', '.join(valid)}")
 
 
 def _check_switch(name: str, value: Any) -> None:
@@ -252,15 +254,15 @@ def _check_hidden_sizes(sizes: Any) -> None:
     if not isinstance(sizes, tuple):
         raise PPOError(f"hidden_sizes = {_shown(sizes)} is not a tuple; give one such as (64, 64)")
     for size in sizes:
-        _check_size("an entry of hidden_sizes", size)
+        check_size("an entry of hidden_sizes", size)
 
 
-def check_divisions(batch_size: int, num_minibatches: int) -> None:
-    """Raises PPOError unless a rollout divides into the minibatches."""
-    if batch_size % num_minibatches:
-        fits = sorted(sorted(_divisors(batch_size), key=lambda d: (abs(d - num_minibatches), -d))[:3])
+def check_divisions(what: str, size: int, parts: str, number: int) -> None:
+    """Raises PPOError unless `size`, what is called `what`, divides by `number`, what is called `parts`."""
+    if size % number:
+        fits = sorted(sorted(_divisors(size), key=lambda d: (abs(d - number), -d))[:3])
         raise PPOError(
-            f"num_envs * num_steps = {batch_size} does not divide into num_minibatches = {num_minibatches}; "
+            f"{what} = {size} does not divide into {parts} = {number}; "
             f"try {' or '.join(filter(None, [', '.join(map(str, fits[:-1])), str(fits[-1])]))}"
         )
 

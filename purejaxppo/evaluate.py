@@ -15,7 +15,7 @@ from purejaxppo.types import Metrics, PyTree, RunnerState, TrainState
 
 
 class Agent(Protocol):
-    """What everything from here on asks of an agent: `PPO`, `FullBatchPPO`, or one of the caller's own."""
+    """What everything from here on asks of an agent: `PPO`, `RecurrentPPO`, `FullBatchPPO`, or one of one's own."""
 
     @property
     def env(self) -> Environment:
@@ -41,11 +41,19 @@ class Agent(Protocol):
         ...
 
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
-        """The environment's action for one observation: the mode of the policy, or with a key a sample."""
+        """The environment's action for one observation: the mode of the policy, or with a key a sample.
+
+        A policy with a memory takes `memory` as well, and gives the pair of action and memory.
+        """
         ...
 
-    def distribution(self, train_state: TrainState, obs: PyTree) -> Distribution:
-        """The policy at raw observations."""
+    @property
+    def start_memory(self) -> PyTree:
+        """What the policy remembers at the start of an episode; () without a memory."""
+        ...
+
+    def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
+        """The policy at raw observations, and what it remembers after them; any leading axes."""
         ...
 
 
@@ -63,6 +71,7 @@ class Evaluation(struct.PyTreeNode):
 
     obs: PyTree  # [E, ...]
     env_state: PyTree  # [E, ...]
+    memory: PyTree  # [E, ...]
     episode_return: jax.Array  # [E]
     episode_length: jax.Array  # [E] int32
     running: jax.Array  # [E] bool
@@ -89,6 +98,7 @@ def evaluate(
     start = Evaluation(
         obs=obs,
         env_state=env_state,
+        memory=start_memories(agent, num_episodes),
         episode_return=jnp.zeros(num_episodes),
         episode_length=jnp.zeros(num_episodes, jnp.int32),
         running=jnp.ones(num_episodes, bool),
@@ -97,7 +107,7 @@ def evaluate(
 
     def play_step(state: Evaluation) -> Evaluation:
         action_key, step_key = jax.random.split(jax.random.fold_in(play_key, state.step))
-        distribution = agent.distribution(train_state, state.obs)
+        distribution, memory = agent.policy(train_state, state.memory, state.obs)
         noise = agent.actions.noise(action_key, (num_episodes,))
         action = distribution.sample(noise) if sampled else distribution.mode()
         keys = jax.random.split(step_key, num_episodes)
@@ -105,6 +115,7 @@ def evaluate(
         return Evaluation(
             obs=step.obs,
             env_state=step.state,
+            memory=memory,
             episode_return=state.episode_return + jnp.where(state.running, step.reward, 0.0),
             episode_length=state.episode_length + state.running.astype(jnp.int32),
             running=state.running & ~(step.terminated | step.truncated),
@@ -113,6 +124,11 @@ def evaluate(
 
     end = jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
     return end.episode_return, end.episode_length
+
+
+def start_memories(agent: Agent, num_episodes: int) -> PyTree:
+    """What the policy remembers at the start of E episodes, [E, ...]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), agent.start_memory)
 
 
 def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
@@ -133,15 +149,17 @@ def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) 
     obs, env_state = agent.env.reset(reset_key, agent.env.params)
 
     def play_step(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
-        obs, env_state = carry
-        distribution = agent.distribution(train_state, obs)
+        obs, env_state, memory = carry
+        distribution, memory = agent.policy(train_state, memory, obs)
         action = agent.actions.to_env(distribution.mode())
         step = agent.env.step(key, env_state, action, agent.env.params)
         probabilities = jax.nn.softmax(distribution.logits) if isinstance(distribution, Categorical) else None
         played = (step.obs, action, step.reward, probabilities)
-        return (step.obs, step.state), (played, step.terminated | step.truncated)
+        return (step.obs, step.state, memory), (played, step.terminated | step.truncated)
 
-    _, (played, done) = jax.lax.scan(play_step, (obs, env_state), jax.random.split(play_key, num_steps))
+    _, (played, done) = jax.lax.scan(
+        play_step, (obs, env_state, agent.start_memory), jax.random.split(play_key, num_steps)
+    )
     return obs, played, done
 
 

@@ -95,6 +95,15 @@ class FullBatchPPO:
         distribution = self.distribution(train_state, obs)
         return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
 
+    @property
+    def start_memory(self) -> PyTree:
+        """None: what it does depends on what it sees."""
+        return ()
+
+    def policy(self, train_state: TrainState, memory: PyTree, obs: jax.Array) -> tuple[Categorical, PyTree]:
+        """The policy at observations, and the memory as it was."""
+        return self.distribution(train_state, obs), memory
+
     def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
         """The policy at observations [..., features]."""
         return Categorical(logits=self.logits(train_state.params["actor"], obs))

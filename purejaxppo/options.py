@@ -118,14 +118,15 @@ def read_assignment(text: str) -> tuple[str, float]:
     return name.replace("-", "_"), int(number) if number.is_integer() and "." not in value else number
 
 
-def reader_of(default: Any) -> Callable[[str], Any]:
-    """Reads the text of a config field, by the type of its default."""
+def reader_of(annotation: Any) -> Callable[[str], Any]:
+    """Reads the text of a config field, by its type."""
     readers = {
         bool: read_switch,
         int: whole_from(1),
+        int | None: whole_from(1),
         float: read_number,
-        tuple: read_sizes,
+        float | None: read_number,
+        tuple[int, ...]: read_sizes,
         str: str,
-        type(None): read_number,
     }
-    return readers[type(default)]
+    return readers[annotation]

@@ -1,8 +1,10 @@
 """PPO, composed of rollout, gae, losses and update: `init` and `update` of one run, and `make_train` of a whole one."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from purejaxppo.envs.base import Box, Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae
 from purejaxppo.losses import explained_variance, ppo_loss
-from purejaxppo.networks import Network, NetworkLike, make_actor_critic, make_cnn_actor_critic
+from purejaxppo.networks import Network, NetworkLike, is_image, make_actor_critic, make_cnn_actor_critic
 from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, scale_reward, update_obs_moments
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import (
@@ -47,15 +49,37 @@ CACHED_ROWS = 512  # observations that the critic looks at together
 
 
 @dataclasses.dataclass(frozen=True)
-class PPO:
-    """An agent: the pure functions `init`, `update` and `act`, and what they are made of."""
+class Learner(abc.ABC):
+    """What learning from a rollout asks of an agent: `PPO`, and `RecurrentPPO`."""
 
     env: Environment
     actions: Actions
     config: PPOConfig
-    network: Network
     optimizer: optax.GradientTransformationExtraArgs
     reports_rate: bool  # whether the optimizer follows config.learning_rate
+
+    @abc.abstractmethod
+    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+        """One rollout and the learning from it."""
+
+    @abc.abstractmethod
+    def seen(self, train_state: TrainState, obs: PyTree) -> PyTree:
+        """What the network sees of raw observations [..., *obs_shape]."""
+
+    @abc.abstractmethod
+    def value(self, train_state: TrainState, obs: PyTree) -> jax.Array:
+        """The critic at raw observations [..., *obs_shape]. -> [...]"""
+
+    @abc.abstractmethod
+    def forward(self, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
+        """The network at the observations of a minibatch. -> distribution parameters [M, ...], value [M, ...]"""
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO(Learner):
+    """An agent: the pure functions `init`, `update` and `act`, and what they are made of."""
+
+    network: Network
 
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update, a function of the key. Raises PPOError for a raw or batched key."""
@@ -76,13 +100,30 @@ class PPO:
         """The policy at raw observations [..., *obs_shape]; `actions.to_env` makes its actions the environment's."""
         return self.actions.distribution(self.parameters(train_state, obs))
 
+    @property
+    def start_memory(self) -> PyTree:
+        """None: what it does depends on what it sees."""
+        return ()
+
+    def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
+        """The policy at raw observations, and the memory as it was."""
+        return self.distribution(train_state, obs), memory
+
     def parameters(self, train_state: TrainState, obs: PyTree) -> PyTree:
         """Those of the policy's distribution at raw observations [..., *obs_shape]."""
-        return self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[0]
+        return self.network.apply(train_state.params, self.seen(train_state, obs))[0]
+
+    def seen(self, train_state: TrainState, obs: PyTree) -> PyTree:
+        """What the network sees of raw observations [..., *obs_shape]."""
+        return normalize_obs(train_state.obs_moments, obs)
 
     def value(self, train_state: TrainState, obs: PyTree) -> jax.Array:
         """The critic at raw observations [..., *obs_shape]. -> [...]"""
-        return self.network.apply(train_state.params, normalize_obs(train_state.obs_moments, obs))[1]
+        return self.network.apply(train_state.params, self.seen(train_state, obs))[1]
+
+    def forward(self, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
+        """The network at M observations as it sees them. -> distribution parameters [M, ...], value [M]"""
+        return self.network.apply(params, obs)
 
 
 def make_ppo(
@@ -102,13 +143,7 @@ def make_ppo(
 
     Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
     """
-    check_float32()
-    if not isinstance(config, PPOConfig):
-        raise PPOError(f"config = {config!r} is no PPOConfig; give PPOConfig(...)")
-    if not isinstance(env, Environment):
-        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
-    if optimizer is not None:
-        _check_optimizer(optimizer, config)
+    check_parts(env, config, PPOConfig, optimizer)
     if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
         raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
     actions = make_actions(env, config)
@@ -141,7 +176,7 @@ def make_train(
     return train
 
 
-def update_many(agent: PPO, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
+def update_many(agent: Learner, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
     """`num_updates` updates in one scan. -> (runner, metrics [num_updates])"""
     return jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
 
@@ -156,19 +191,23 @@ def init(agent: PPO, key: jax.Array) -> RunnerState:
     params_key, reset_key = jax.random.split(jax.random.fold_in(key, 2**32 - 1))  # no update has this index
     obs, env_state = reset_batch(agent.env, reset_key, agent.config.num_envs)
     params = agent.network.init(params_key, jax.tree.map(lambda x: x[0], obs))
-    train_state = TrainState(
+    return RunnerState(
+        train_state=init_train_state(agent, params, obs),
+        env_state=env_state,
+        obs=obs,
+        episode=empty_episodes(agent.config.num_envs),
+        key=key,
+    )
+
+
+def init_train_state(agent: Learner, params: PyTree, obs: PyTree) -> TrainState:
+    """These parameters before the first update. obs: [B, ...], raw"""
+    return TrainState(
         params=params,
         opt_state=agent.optimizer.init(params),
         obs_moments=init_obs_moments(obs) if agent.config.normalize_obs else None,
         reward_moments=init_moments(()) if agent.config.normalize_reward else None,
         update=jnp.int32(0),
-    )
-    return RunnerState(
-        train_state=train_state,
-        env_state=env_state,
-        obs=obs,
-        episode=empty_episodes(agent.config.num_envs),
-        key=key,
     )
 
 
@@ -202,9 +241,15 @@ def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> 
 
 
 def make_batch(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree, reward: jax.Array) -> Batch:
-    """Values, advantages and targets of a rollout, computed for all its steps at once, and flattened to N = T * B.
+    """What is learned from a rollout, flattened to N = T * B. transitions, parameters, reward: [T, B, ...]"""
+    steps = assess(agent, state, transitions, parameters, reward)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
 
-    transitions, parameters, reward: [T, B, ...]; the parameters are those of the distributions that acted.
+
+def assess(agent: Learner, state: TrainState, transitions: Transition, parameters: PyTree, reward: jax.Array) -> Batch:
+    """Values, advantages and targets of a rollout, computed for all its steps at once.
+
+    parameters: those of the distributions that acted. transitions, parameters, reward: [T, B, ...] -> [T, B, ...]
     """
     value = values(agent, state, transitions.obs)
     advantage = gae(
@@ -216,18 +261,17 @@ def make_batch(agent: PPO, state: TrainState, transitions: Transition, parameter
         gamma=agent.config.gamma,
         gae_lambda=agent.config.gae_lambda,
     )
-    batch = Batch(
-        obs=normalize_obs(state.obs_moments, transitions.obs),
+    return Batch(
+        obs=agent.seen(state, transitions.obs),
         action=transitions.action,
         log_prob=agent.actions.distribution(parameters).log_prob(transitions.action),
         value=value,
         advantage=advantage,
         target=advantage + value,
     )
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
 
-def values(agent: PPO, state: TrainState, obs: PyTree) -> jax.Array:
+def values(agent: Learner, state: TrainState, obs: PyTree) -> jax.Array:
     """The critic at the steps of a rollout, some at a time: what lies between its layers stays in the cache.
 
     obs: [T, B, ...]. -> [T, B]
@@ -237,18 +281,21 @@ def values(agent: PPO, state: TrainState, obs: PyTree) -> jax.Array:
 
 
 def learn(
-    agent: PPO,
+    agent: Learner,
     rate: jax.Array,
     state: TrainState,
     batch: Batch,
     key: jax.Array,
     descend: Callable[..., tuple[Learned, LossTerms]] = update_minibatch,
 ) -> tuple[Learned, LossTerms]:
-    """The epochs of one update, each gradient step by `descend`. -> ((params, optimizer state), mean loss terms)"""
+    """The epochs of one update, each gradient step by `descend`. batch: N samples, or N sequences.
+
+    -> ((params, optimizer state), mean loss terms)
+    """
     config = agent.config
 
     def loss(params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
-        parameters, value = agent.network.apply(params, minibatch.obs)
+        parameters, value = agent.forward(params, minibatch.obs)
         return ppo_loss(
             agent.actions.distribution(parameters),
             value,
@@ -263,7 +310,7 @@ def learn(
     step = functools.partial(descend, loss, agent.optimizer, rate)
     epoch = functools.partial(update_epoch, step, batch)
     learned = (state.params, state.opt_state)
-    indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, config.batch_size)
+    indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     if config.target_kl is None:
         return update_epochs(epoch, learned, indices)
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
@@ -273,7 +320,7 @@ def learn(
 
 
 def make_metrics(
-    agent: PPO, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
+    agent: Learner, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
 ) -> Metrics:
     """The report of one update; `state` is that after it."""
     none, count = episodes.count == 0, episodes.count.astype(jnp.float32)
@@ -296,10 +343,29 @@ def make_metrics(
 
 def _default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
     """Convolutional towers for images, MLP towers for everything else."""
-    obs_shape = env.observation_space.shape if isinstance(env.observation_space, Box) else ()
-    if len(obs_shape) == 3 and min(obs_shape[:2]) >= 3:
+    obs_shape = obs_shape_of(env)
+    if is_image(obs_shape):
         return make_cnn_actor_critic(actions.num_outputs, config.hidden_sizes, config.activation, actions.head)
     return make_actor_critic(actions.num_outputs, obs_shape, config.hidden_sizes, config.activation, actions.head)
+
+
+def obs_shape_of(env: Environment) -> tuple[int, ...]:
+    """That of one observation, without its mask."""
+    return env.observation_space.shape if isinstance(env.observation_space, Box) else ()
+
+
+def check_parts(
+    env: Environment, config: PPOConfig, config_class: type, optimizer: optax.GradientTransformation | None
+) -> None:
+    """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
+    check_float32()
+    if type(config) is not config_class:
+        name = config_class.__name__
+        raise PPOError(f"config = {config!r} is no {name}; give {name}(...), or take the factory of its own class")
+    if not isinstance(env, Environment):
+        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
+    if optimizer is not None:
+        _check_optimizer(optimizer, config)
 
 
 def _check_optimizer(optimizer: optax.GradientTransformation, config: PPOConfig) -> None:
@@ -319,25 +385,30 @@ def _check_optimizer(optimizer: optax.GradientTransformation, config: PPOConfig)
 
 def _check_network(agent: PPO) -> None:
     """Raises PPOError unless the network gives distribution parameters [..., n] and values [...]. Runs nothing."""
-    names, sizes = list(agent.actions.parameters), list(agent.actions.parameters.values())
-    wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
     params = traced("network.init", agent.network.init, key, obs)
     for lead in ((), (2,), (2, 3)):
         batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
         outputs = traced("network.apply", agent.network.apply, params, batched)
-        if not isinstance(outputs, tuple) or len(outputs) != 2:
-            raise PPOError(f"network.apply has to return ({wanted}, value)")
-        parameters, value = outputs
-        parameters = (parameters,) if len(names) == 1 else parameters
-        shapes = [jnp.shape(x) for x in parameters] if isinstance(parameters, tuple) else []
-        expected = [(*lead, size) for size in sizes]
-        if shapes != expected or value.shape != lead:
-            raise PPOError(
-                f"for observations {jax.tree.leaves(batched)[0].shape} the network returns {wanted} "
-                f"{_listed(shapes)} and values {value.shape}; they have to be {_listed(expected)} and {lead}"
-            )
+        check_outputs("network.apply", agent.actions, batched, lead, outputs)
+
+
+def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
+    """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
+    names, sizes = list(actions.parameters), list(actions.parameters.values())
+    wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
+    if not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise PPOError(f"{what} has to return ({wanted}, value)")
+    parameters, value = outputs
+    parameters = (parameters,) if len(names) == 1 else parameters
+    shapes = [jnp.shape(x) for x in parameters] if isinstance(parameters, tuple) else []
+    expected = [(*lead, size) for size in sizes]
+    if shapes != expected or value.shape != lead:
+        raise PPOError(
+            f"for observations {jax.tree.leaves(obs)[0].shape} the network returns {wanted} "
+            f"{_listed(shapes)} and values {value.shape}; they have to be {_listed(expected)} and {lead}"
+        )
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:

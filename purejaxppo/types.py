@@ -50,6 +50,7 @@ class RunnerState(struct.PyTreeNode):
     obs: PyTree  # [B, ...], raw
     episode: EpisodeState
     key: jax.Array  # [] typed key
+    memory: PyTree = ()  # [B, ...], what a recurrent policy remembers before `obs`
 
 
 class Transition(struct.PyTreeNode):

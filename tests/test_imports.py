@@ -24,6 +24,7 @@ ORDER = [
     "losses",
     "update",
     "ppo",
+    "recurrent",
     "full_batch",
     "evaluate",
     "population",
@@ -64,7 +65,7 @@ def test_imports_point_upwards():
 
 
 def test_the_algorithm_holds_no_host_code():
-    for name in ("rollout", "gae", "losses", "update", "ppo", "full_batch"):
+    for name in ("rollout", "gae", "losses", "update", "ppo", "recurrent", "full_batch"):
         names = set(imports(ROOT / f"{name}.py"))
         assert not {module.split(".")[0] for module in names} & {"numpy", "time", "os", "rich", "pathlib", "json"}
 

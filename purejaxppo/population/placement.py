@@ -110,7 +110,8 @@ def data_mesh(devices: Sequence[Any]) -> Mesh:
 def check_data_placement(agent: Any, num_devices: int) -> None:
     """Raises PPOError for an agent whose runs do not divide over the devices."""
     if not isinstance(agent, PPO):
-        raise PPOError('placement = "data" spreads the minibatches of PPOConfig; for FullBatchConfig leave it out')
+        name = type(agent.config).__name__
+        raise PPOError(f'placement = "data" spreads the minibatches of PPOConfig; for {name} leave it out')
     config = agent.config
     for name, size in (
         ("num_envs", config.num_envs),

@@ -42,6 +42,7 @@ from purejaxppo.population.sharing import share
 from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
 from purejaxppo.population.sweep import Program, RunConfig, with_numbers
 from purejaxppo.ppo import PPO, make_ppo
+from purejaxppo.recurrent import RecurrentConfig, make_recurrent_ppo
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 REPORTS = 16  # of a chunk of members: how often the host sees its metrics; each costs the devices a pause
@@ -118,7 +119,9 @@ def make_agent(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
 ) -> Agent:
-    """The agent that a config is for. Only PPOConfig's takes a network and an optimizer."""
+    """The agent that a config is for. FullBatchConfig's takes no network and no optimizer."""
+    if isinstance(config, RecurrentConfig):
+        return make_recurrent_ppo(env, config, network=network, optimizer=optimizer)
     if isinstance(config, PPOConfig):
         return make_ppo(env, config, network=network, optimizer=optimizer)
     for name, part in (("network", network), ("optimizer", optimizer)):
@@ -298,11 +301,11 @@ def evaluate_member(
 
 
 def over_seeds(config: RunConfig, width: int, devices: Sequence[Any]) -> OverSeeds:
-    """How the members of one device run: together, but on a CPU in turn if they are full-batch, or only one each.
+    """How the members of one device run: together, but in turn on a CPU if only one is there, or if each is busy alone.
 
-    A batch of one matrix product is slower there than the product itself.
+    A batch of matrix products is slower there than one after another, where they are large or wait for each other.
     """
-    alone = width <= len(devices) or isinstance(config, FullBatchConfig)
+    alone = width <= len(devices) or isinstance(config, FullBatchConfig | RecurrentConfig)
     return in_turn if alone and devices[0].platform == "cpu" else together
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from purejaxppo.config import PPOConfig, unknown
 from purejaxppo.envs import Environment, make_env
 from purejaxppo.full_batch import FullBatchConfig
+from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.types import PPOError, PyTree
 
-RunConfig = PPOConfig | FullBatchConfig
+RunConfig = PPOConfig | RecurrentConfig | FullBatchConfig
 Point = dict[str, Any]  # name -> value; "env.length" is the environment's parameter `length`
 ENV = "env."
 

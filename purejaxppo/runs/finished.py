@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.evaluate import Agent, evaluate
+from purejaxppo.evaluate import Agent, evaluate, start_memories
 from purejaxppo.population.statistics import aggregate, iqm_interval, probability_of_improvement
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.presets import SOLVED_AT
 from purejaxppo.runs.train import LoadedRun, interval_entries
-from purejaxppo.types import PPOError, TrainState
+from purejaxppo.types import PPOError, PyTree, TrainState
 
 BLOCK = 256  # seeds that play at a time
 
@@ -47,7 +47,12 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
     envs = make_gymnasium(run.spec.env, num_episodes)
     try:
         returns = [
-            play_in_gymnasium(envs, functools.partial(act, run.seed(i).train_state), seed=seed + i * num_episodes)
+            play_in_gymnasium(
+                envs,
+                functools.partial(act, run.seed(i).train_state),
+                seed=seed + i * num_episodes,
+                memory=start_memories(run.agent, num_episodes),
+            )
             for i in range(num_seeds)
         ]
     finally:
@@ -68,13 +73,18 @@ def make_gymnasium(name: str, num_envs: int) -> Any:
         raise PPOError(f"Gymnasium does not make {name}: {reason}; leave out --backend gymnasium") from None
 
 
-def play_in_gymnasium(envs: Any, act: Callable[[jax.Array, jax.Array], jax.Array], *, seed: int) -> np.ndarray:
-    """The return of the first episode of each environment. act: (obs [E, ...], key) -> actions [E, ...]. -> [E]"""
+def play_in_gymnasium(
+    envs: Any, act: Callable[..., tuple[PyTree, PyTree]], *, seed: int, memory: PyTree = ()
+) -> np.ndarray:
+    """The return of the first episode of each environment. -> [E]
+
+    act: (obs, key, memory) -> (actions, memory), [E, ...] each; memory: at the start of the episodes
+    """
     key = jax.random.key(seed)
     obs, _ = envs.reset(seed=seed)
     episode_return, running, step = np.zeros(len(obs)), np.ones(len(obs), bool), 0
     while running.any():
-        action = act(jnp.asarray(obs, jnp.float32), jax.random.fold_in(key, step))
+        action, memory = act(jnp.asarray(obs, jnp.float32), jax.random.fold_in(key, step), memory)
         obs, reward, terminated, truncated, _ = envs.step(np.asarray(action))
         episode_return += np.where(running, reward, 0.0)
         running &= ~(terminated | truncated)
@@ -82,11 +92,13 @@ def play_in_gymnasium(envs: Any, act: Callable[[jax.Array, jax.Array], jax.Array
     return episode_return
 
 
-def act_for_each(agent: Agent, train_state: TrainState, obs: jax.Array, key: jax.Array, *, sampled: bool) -> jax.Array:
-    """An action for each of E observations. [E, ...] -> [E, ...]"""
-    if not sampled:
-        return jax.vmap(lambda obs: agent.act(train_state, obs))(obs)
-    return jax.vmap(lambda obs, key: agent.act(train_state, obs, key))(obs, jax.random.split(key, len(obs)))
+def act_for_each(
+    agent: Agent, train_state: TrainState, obs: jax.Array, key: jax.Array, memory: PyTree, *, sampled: bool
+) -> tuple[PyTree, PyTree]:
+    """An action for each of E observations, and the memory after them. [E, ...] -> [E, ...]"""
+    distribution, memory = agent.policy(train_state, memory, obs)
+    action = distribution.sample(agent.actions.noise(key, (len(obs),))) if sampled else distribution.mode()
+    return agent.actions.to_env(action), memory
 
 
 def summarise_evaluation(env: str, returns: np.ndarray) -> dict[str, Any]:

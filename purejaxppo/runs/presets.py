@@ -4,6 +4,7 @@ import dataclasses
 
 from purejaxppo.config import PPOConfig, unknown
 from purejaxppo.full_batch import FullBatchConfig
+from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.types import PPOError
 
 # Mean greedy return from which an environment counts as solved: Gymnasium's reward thresholds.
@@ -22,7 +23,7 @@ class Preset:
 
     summary: str
     env: str
-    config: PPOConfig | FullBatchConfig
+    config: PPOConfig | RecurrentConfig | FullBatchConfig
     num_seeds: int
 
 
@@ -38,6 +39,14 @@ _FAST = PPOConfig(
     clip_value=False,
 )
 
+_RECURRENT = RecurrentConfig(
+    num_envs=16,
+    num_steps=64,
+    total_timesteps=40_960,
+    learning_rate=3e-3,
+    clip_value=False,
+)
+
 # The example's text ends an episode at 15 degrees; the environment, its own included, does at 12.
 _KERAS = FullBatchConfig()
 
@@ -45,6 +54,7 @@ PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
     "cleanrl": Preset("CleanRL's and PureJaxRL's CartPole script", "CartPole-v1", PPOConfig(), 16),
+    "recurrent": Preset("a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8),
     "keras": Preset("the Keras example: time limits end in value 0", "CartPole-v0", _KERAS, 1),
     "keras-bootstrap": Preset(
         "the Keras example, bootstrapping at time limits",

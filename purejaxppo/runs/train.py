@@ -19,15 +19,16 @@ from purejaxppo.population.placement import describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Interval
-from purejaxppo.population.sweep import Point, describe_programs, show_value
+from purejaxppo.population.sweep import Point, RunConfig, describe_programs, show_value
 from purejaxppo.population.train import Progress, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
+from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.presets import SOLVED_AT
 from purejaxppo.storage import load_tree, read_json, save_tree, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
-ALGORITHMS = {PPOConfig: "ppo", FullBatchConfig: "full-batch-ppo"}
+ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfig: "full-batch-ppo"}
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
@@ -40,7 +41,7 @@ class RunSpec:
 
     env: str
     env_params: dict[str, float]
-    config: PPOConfig | FullBatchConfig
+    config: RunConfig
     num_seeds: int
     seed: int
     preset: str
@@ -74,7 +75,7 @@ class LoadedRun:
     summary: dict[str, Any]
 
     @property
-    def config(self) -> PPOConfig | FullBatchConfig:
+    def config(self) -> RunConfig:
         """The hyperparameters."""
         return self.spec.config
 

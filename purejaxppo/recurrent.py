@@ -1,0 +1,356 @@
+"""PPO for policies with a memory: the sequence version of rollout and update, from the same pieces as `ppo`.
+
+A memory is what the policy itself writes into its next observation. So the rollout is that of an environment which
+observes the memory beside what it shows: a new episode starts with an empty one, and the observation before an
+auto-reset keeps the one that the episode has left, which is where the critic bootstraps from.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from purejaxppo.actions import make_actions
+from purejaxppo.config import (
+    PPOConfig,
+    check_choice,
+    check_divisions,
+    check_fields,
+    check_key,
+    check_size,
+    check_total,
+    static,
+)
+from purejaxppo.distributions import Distribution, masked_logits
+from purejaxppo.envs.base import Environment, MaskedObs, Step, through, traced
+from purejaxppo.envs.vector import reset_batch, where_env
+from purejaxppo.networks import CELLS, NetworkLike, RecurrentNetwork, make_recurrent_actor_critic
+from purejaxppo.normalize import normalize_obs, scale_reward, update_obs_moments
+from purejaxppo.ppo import (
+    Learner,
+    assess,
+    check_outputs,
+    check_parts,
+    init_train_state,
+    learn,
+    make_metrics,
+    obs_shape_of,
+)
+from purejaxppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
+from purejaxppo.update import learning_rate, make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentConfig(PPOConfig):
+    """Hyperparameters of PPO, and those of the memory. A minibatch is made of whole sequences."""
+
+    hidden_sizes: tuple[int, ...] = static((64,))  # of each tower, before its cell
+    cell: str = static("gru")  # or "lstm"
+    cell_size: int = static(64)  # numbers that a cell shows of its memory
+    sequence_length: int | None = static(None)  # steps that a gradient goes back, divides num_steps; None: num_steps
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_choice("cell", self.cell, tuple(CELLS))
+        check_total(int(self.total_timesteps), self.batch_size)
+        if self.sequence_length is not None:
+            check_size("sequence_length", self.sequence_length)
+            check_divisions("num_steps", self.num_steps, "sequences of sequence_length", self.sequence_length)
+        sequences = "num_envs * num_steps / sequence_length" if self.sequence_length else "num_envs"
+        check_divisions(sequences, self.num_sequences, "num_minibatches", self.num_minibatches)
+
+    @property
+    def steps_of_a_sequence(self) -> int:
+        """L."""
+        return int(self.sequence_length or self.num_steps)
+
+    @property
+    def num_sequences(self) -> int:
+        """Of one rollout, N = T * B / L."""
+        return self.batch_size // self.steps_of_a_sequence
+
+
+class ObsAndMemory(struct.PyTreeNode):
+    """What a policy with a memory acts on."""
+
+    obs: PyTree  # [...], raw or as the network sees it
+    memory: PyTree  # [...], before the observation
+
+
+class ActionAndMemory(struct.PyTreeNode):
+    """What it gives."""
+
+    action: PyTree  # [...]
+    memory: PyTree  # [...], after the observation
+
+
+class Sequences(struct.PyTreeNode):
+    """The observations of N sequences of L steps, and what their replay needs beside."""
+
+    obs: PyTree  # [N, L, ...], as the network sees it
+    reset: jax.Array  # [N, L] bool, whether an episode ended in the step before; False in a rollout's first step
+    memory: PyTree  # [N, ...], of the rollout, before the first step
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentPPO(Learner):
+    """An agent like `PPO`, whose policy remembers. What it learns from are sequences."""
+
+    config: RecurrentConfig
+    network: RecurrentNetwork
+
+    def init(self, key: jax.Array) -> RunnerState:
+        """The state before the first update, a function of the key. Raises PPOError for a raw or batched key."""
+        check_key(key)
+        return init(self, key)
+
+    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+        """One rollout and the learning from it."""
+        return update(self, runner)
+
+    def act(
+        self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None, memory: PyTree = None
+    ) -> tuple[PyTree, PyTree]:
+        """The environment's action for one observation, the mode or with a key a sample, and the memory after it.
+
+        memory: after the observation before, None at the start of an episode.
+        """
+        memory = self.start_memory if memory is None else memory
+        distribution, memory = self.policy(train_state, memory, obs)
+        action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
+        return self.actions.to_env(action), memory
+
+    @property
+    def start_memory(self) -> PyTree:
+        """The memory of one environment at the start of an episode."""
+        return self.network.start()
+
+    def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
+        """The policy at raw observations [..., *obs_shape] and the memory [..., *memory_shape] after them."""
+        memory, parameters = self.step(train_state, ObsAndMemory(obs, memory))[:2]
+        return self.actions.distribution(parameters), memory
+
+    def step(self, train_state: TrainState, obs: ObsAndMemory) -> tuple[PyTree, PyTree, jax.Array]:
+        """The network at raw observations. -> memory, distribution parameters and value, [...] each"""
+        return self.network.apply(train_state.params, obs.memory, self.seen(train_state, obs).obs)
+
+    def seen(self, train_state: TrainState, obs: ObsAndMemory) -> ObsAndMemory:
+        """What the network sees of raw observations [..., *obs_shape], and the memory as it is."""
+        return obs.replace(obs=normalize_obs(train_state.obs_moments, obs.obs))
+
+    def value(self, train_state: TrainState, obs: ObsAndMemory) -> jax.Array:
+        """The critic at raw observations. -> [...]"""
+        return self.step(train_state, obs)[2]
+
+    def forward(self, params: PyTree, obs: Sequences) -> tuple[PyTree, jax.Array]:
+        """The network along M sequences. -> distribution parameters [M, L, ...], value [M, L]"""
+        assert self.network.replay is not None
+        by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (obs.obs, obs.reset))
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), self.network.replay(params, obs.memory, *by_time))
+
+
+def make_recurrent_ppo(
+    env: Environment,
+    config: RecurrentConfig,
+    *,
+    network: NetworkLike | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> RecurrentPPO:
+    """The agent for an environment, with a memory.
+
+    network: a `RecurrentNetwork`; what it returns for the policy is what `make_ppo` asks of a network.
+    optimizer: as in `make_ppo`.
+
+    Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
+    """
+    check_parts(env, config, RecurrentConfig, optimizer)
+    if network is not None and not isinstance(network, RecurrentNetwork):
+        kind = type(network).__name__
+        raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
+    actions = make_actions(env, config)
+    of_obs = network or make_recurrent_actor_critic(
+        actions.num_outputs,
+        obs_shape_of(env),
+        config.hidden_sizes,
+        config.activation,
+        config.cell,
+        config.cell_size,
+        config.steps_of_a_sequence,
+        actions.head,
+    )
+    if of_obs.replay is None:
+        of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))
+    agent = RecurrentPPO(
+        env=env,
+        actions=actions,
+        config=config,
+        network=of_obs if env.action_mask is None else masked(of_obs),
+        optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
+        reports_rate=optimizer is None,
+    )
+    _check_network(agent)
+    return agent
+
+
+def replay(
+    network: RecurrentNetwork, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array
+) -> tuple[PyTree, jax.Array]:
+    """A network's `apply` along T steps, from its `start` where an episode begins.
+
+    memory: [B, ...], obs: [T, B, ...], reset: [T, B] -> distribution parameters [T, B, ...], value [T, B]
+    """
+
+    def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, tuple[PyTree, jax.Array]]:
+        obs, reset = step
+        memory = jax.tree.map(functools.partial(where_env, reset), starts(network, reset.shape), memory)
+        memory, parameters, value = network.apply(params, memory, obs)
+        return memory, (parameters, value)
+
+    return jax.lax.scan(remember, memory, (obs, reset))[1]
+
+
+def starts(network: RecurrentNetwork, shape: tuple[int, ...]) -> PyTree:
+    """The memory that an episode starts with, [*shape, ...]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), network.start())
+
+
+def masked(network: RecurrentNetwork) -> RecurrentNetwork:
+    """A network of plain observations, for `MaskedObs`: an illegal action has the logit -inf."""
+
+    def apply(params: PyTree, memory: PyTree, obs: MaskedObs) -> tuple[PyTree, PyTree, jax.Array]:
+        memory, logits, value = network.apply(params, memory, obs.obs)
+        return memory, masked_logits(logits, obs.action_mask), value
+
+    def masked_replay(params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array) -> tuple[PyTree, jax.Array]:
+        assert network.replay is not None
+        logits, value = network.replay(params, memory, obs.obs, reset)
+        return masked_logits(logits, obs.action_mask), value
+
+    return RecurrentNetwork(
+        init=lambda key, memory, obs: network.init(key, memory, obs.obs),
+        apply=apply,
+        start=network.start,
+        replay=masked_replay,
+    )
+
+
+def init(agent: RecurrentPPO, key: jax.Array) -> RunnerState:
+    """The state before the first update."""
+    params_key, reset_key = jax.random.split(jax.random.fold_in(key, 2**32 - 1))  # no update has this index
+    obs, env_state = reset_batch(agent.env, reset_key, agent.config.num_envs)
+    params = agent.network.init(params_key, agent.start_memory, jax.tree.map(lambda x: x[0], obs))
+    return RunnerState(
+        train_state=init_train_state(agent, params, obs),
+        env_state=env_state,
+        obs=obs,
+        episode=empty_episodes(agent.config.num_envs),
+        key=key,
+        memory=starts(agent.network, (agent.config.num_envs,)),
+    )
+
+
+def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+    """As `ppo.update`, from sequences in place of single steps."""
+    config, state = agent.config, runner.train_state
+    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+
+    env = with_memory(through(agent.actions.to_env, agent.env), agent.network)
+    noise = make_noise(env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
+    policy = functools.partial(sample_action, agent, state)
+    runner, transitions, parameters, episodes = rollout(env, policy, observing_memory(runner), noise)
+    runner = runner.replace(obs=runner.obs.obs, memory=runner.obs.memory)
+    transitions = transitions.replace(action=transitions.action.action)
+
+    runner, reward = scale_reward(runner, transitions, config.gamma)
+    steps = assess(agent, state, transitions, parameters, reward)
+    batch = to_sequences(steps, transitions, config.steps_of_a_sequence)
+    rate = learning_rate(config, state.update)
+    (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
+
+    state = runner.train_state.replace(
+        params=params,
+        opt_state=opt_state,
+        obs_moments=update_obs_moments(state.obs_moments, transitions.obs.obs),
+        update=state.update + 1,
+    )
+    return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
+
+
+def with_memory(env: Environment, network: RecurrentNetwork) -> Environment:
+    """The environment that observes the memory, and takes it with the action: `ObsAndMemory`, `ActionAndMemory`."""
+
+    def reset(key: jax.Array, params: PyTree) -> tuple[ObsAndMemory, PyTree]:
+        obs, state = env.reset(key, params)
+        return ObsAndMemory(obs, network.start()), state
+
+    def step(key: jax.Array, state: PyTree, action: ActionAndMemory, params: PyTree) -> Step:
+        after = env.step(key, state, action.action, params)
+        return after._replace(obs=ObsAndMemory(after.obs, action.memory))
+
+    return env.replace(reset=reset, step=step)
+
+
+def observing_memory(runner: RunnerState) -> RunnerState:
+    """The runner in the environment `with_memory`."""
+    return runner.replace(obs=ObsAndMemory(runner.obs, runner.memory))
+
+
+def sample_action(
+    agent: RecurrentPPO, state: TrainState, obs: ObsAndMemory, noise: PyTree
+) -> tuple[ActionAndMemory, PyTree]:
+    """The behaviour policy: action and memory for each environment, and its distribution's parameters."""
+    memory, parameters, _ = agent.step(state, obs)
+    return ActionAndMemory(agent.actions.distribution(parameters).sample(noise), memory), parameters
+
+
+def to_sequences(steps: Batch, transitions: Transition, length: int) -> Batch:
+    """The steps of a rollout, cut into sequences; each has the memory that the rollout had before it.
+
+    [T, B, ...] -> [N, L, ...], with `Sequences` for obs
+    """
+    done = transitions.terminated | transitions.truncated
+    reset = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])  # the first memory is that of its episode already
+    cut = functools.partial(cut_in_sequences, length)
+    first_memory = jax.tree.map(lambda x: cut(x)[:, 0], steps.obs.memory)
+    obs = Sequences(obs=jax.tree.map(cut, steps.obs.obs), reset=cut(reset), memory=first_memory)
+    return jax.tree.map(cut, steps.replace(obs=())).replace(obs=obs)
+
+
+def cut_in_sequences(length: int, x: jax.Array) -> jax.Array:
+    """Pieces of L consecutive steps of one environment each. [T, B, ...] -> [T / L * B, L, ...]"""
+    pieces = x.reshape(-1, length, *x.shape[1:])  # [T / L, L, B, ...]
+    return jnp.moveaxis(pieces, 2, 1).reshape(-1, length, *x.shape[2:])
+
+
+def _check_network(agent: RecurrentPPO) -> None:
+    """Raises PPOError unless `apply` and `replay` give what they have to, in the right shapes. Runs nothing."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
+    start = traced("network.start", agent.network.start)
+    params = traced("network.init", agent.network.init, key, start, obs)
+    for lead in ((), (2,), (2, 3)):
+        batched, memory = _with_lead(lead, obs), _with_lead(lead, start)
+        outputs = traced("network.apply", agent.network.apply, params, memory, batched)
+        if not isinstance(outputs, tuple) or len(outputs) != 3:
+            raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
+        _check_memory(memory, outputs[0])
+        check_outputs("network.apply", agent.actions, batched, lead, outputs[1:])
+    assert agent.network.replay is not None
+    steps, reset = _with_lead((5, 2), obs), jax.ShapeDtypeStruct((5, 2), bool)
+    outputs = traced("network.replay", agent.network.replay, params, _with_lead((2,), start), steps, reset)
+    check_outputs("network.replay", agent.actions, steps, (5, 2), outputs)
+
+
+def _check_memory(given: PyTree, returned: PyTree) -> None:
+    """Raises PPOError unless the memory keeps its structure, shapes and dtypes."""
+    shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", memory) for memory in (given, returned)]
+    if shapes[0] != shapes[1]:
+        raise PPOError(f"network.apply makes the memory {shapes[0]} one of {shapes[1]}; it has to stay as it starts")
+
+
+def _with_lead(lead: tuple[int, ...], one: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), one)
