@@ -16,7 +16,7 @@ from purejaxppo.normalize import scale_reward
 from purejaxppo.population.statistics import iqm
 from purejaxppo.ppo import learn, make_batch, sample_action
 from purejaxppo.rollout import make_noise
-from purejaxppo.update import learning_rate, shuffled_indices, update_minibatch
+from purejaxppo.update import shuffled_indices, update_minibatch
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8)
 
@@ -187,7 +187,6 @@ def test_annealing_starts_at_the_full_rate_and_is_reported(env):
     _, metrics = jax.jit(functools.partial(pjp.update_many, agent, num_updates=8))(agent.init(jax.random.key(0)))
     np.testing.assert_allclose(metrics.learning_rate, 2.5e-4 * (1 - np.arange(8) / 8), rtol=1e-6)
     np.testing.assert_array_equal(metrics.timesteps, 64 * np.arange(1, 9))
-    assert float(learning_rate(dataclasses.replace(SMALL, anneal_lr=False), jnp.int32(5))) == np.float32(2.5e-4)
 
 
 @pytest.mark.parametrize("estimator", ["approx_kl", "log_ratio"])
@@ -317,11 +316,6 @@ def test_an_optimizer_of_ones_own_is_used_and_its_rate_not_claimed(env):
     for a, b in zip(jax.tree.leaves(start.train_state.params), jax.tree.leaves(end.train_state.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isnan(metrics.learning_rate)
-
-
-def test_the_learning_rate_never_turns_negative():
-    beyond = learning_rate(SMALL, jnp.int32(SMALL.num_updates + 2))
-    assert float(beyond) == 0.0
 
 
 def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
