@@ -96,7 +96,8 @@ def test_the_defaults_are_those_of_the_cartpole_scripts():
         "learning_rate": 2.5e-4, "anneal_lr": True, "lr_schedule": "linear", "desired_kl": 0.01, "adam_eps": 1e-5,
         "gamma": 0.99, "gae_lambda": 0.95, "clip_eps": 0.2, "clip_eps_schedule": "constant", "clip_value": True,
         "vf_coef": 0.5, "ent_coef": 0.01, "ent_coef_schedule": "constant", "max_grad_norm": 0.5,
-        "normalize_advantage": True, "normalize_advantage_over": "minibatch", "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
+        "normalize_advantage": True, "normalize_advantage_over": "minibatch",
+        "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
         "activation": "tanh", "hidden_sizes": (64, 64),
         "box_policy": "clipped", "box_std": "shared", "normalize_obs": False, "normalize_reward": False,
     }  # fmt: skip
@@ -336,7 +337,7 @@ junk = st.recursive(
 # Numbers alone may be huge: a huge size is a test of its own.
 huge = st.sampled_from([2**31, 2**63, 2**64, HUGE, -HUGE])
 every_field = {name: junk | huge if name in NUMBERS else junk for name in (*SIZES, *SWITCHES, *NUMBERS)}
-every_field |= {name: junk for name in ("hidden_sizes", *CHOICES)}
+every_field |= dict.fromkeys(("hidden_sizes", *CHOICES), junk)
 
 
 def complaint(fields):
