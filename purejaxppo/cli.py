@@ -44,7 +44,7 @@ from purejaxppo.runs.finished import (
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
+from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, default_preset, find_preset
 from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
@@ -413,11 +413,6 @@ def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]
     return space
 
 
-def default_preset(env_name: str | None) -> str:
-    """The preset of a command that names none."""
-    return "fast" if env_name is None or env_name.startswith("CartPole") else "cleanrl"
-
-
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
     """curves.png, and a film of each kept policy where the environment can be drawn."""
     from purejaxppo.report import film_episode, has_drawing, plot_curves, plot_keras_curve
@@ -516,7 +511,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"settings to start from, fast by default for CartPole and else cleanrl ({presets})",
+        help=f"settings to start from, by default those of the environment's family, or else cleanrl ({presets})",
     )
     parser.add_argument(
         "--env", metavar="NAME", help="environment, the preset's by default; `purejaxppo envs` lists them"
