@@ -29,10 +29,8 @@ class RateRule(NamedTuple):
     """Where the learning rate of an update comes from. What it carries is `TrainState.learning_rate`."""
 
     init: Callable[[], PyTree]  # -> what it carries into the first update
-    rate: Callable[[TrainState], jax.Array]  # the state before an update -> its learning rate []
-    adapt: Callable[
-        [TrainState, LossTerms], jax.Array | None
-    ]  # that state and the update's terms -> what it carries on
+    rate: Callable[[TrainState], jax.Array]  # state before an update -> its learning rate []
+    adapt: Callable[[TrainState, LossTerms], PyTree]  # that state, and the update's terms -> what it carries on
 
 
 def constant(update: jax.Array, num_updates: int) -> float:
