@@ -60,7 +60,7 @@ _PENDULUM = _NORMALISED.replace(
     total_timesteps=400_000, update_epochs=10, num_minibatches=16, gamma=0.95, normalize_reward=True
 )
 _CATCH = PPOConfig(num_envs=16, num_steps=32, total_timesteps=100_000, learning_rate=2e-3)
-# One path of 2^8 pays: with 64 environments every seed meets it by chance.
+# One path of 2^8 pays: with 64 environments almost every seed meets it by chance.
 _DEEP_SEA = _CATCH.replace(num_envs=64, total_timesteps=300_000)
 
 # Hyperparameters of PureJaxRL's notebook examples/brax_minatar.ipynb (Lu et al. 2022), with our convolutional towers in
