@@ -44,7 +44,7 @@ from purejaxppo.runs.finished import (
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
+from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, default_preset, find_preset
 from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
@@ -73,16 +73,21 @@ _CONFIG_HELP = {
     "update_epochs": "passes over a rollout",
     "num_minibatches": "minibatches of one pass",
     "learning_rate": "of Adam, in the first update",
-    "anneal_lr": "true or false: learning rate down to 0 in a line",
+    "anneal_lr": "true or false: the learning rate follows lr-schedule",
+    "lr_schedule": "linear or cosine, to 0 at the end; constant; or adaptive, which follows the KL",
+    "desired_kl": "nats; where the adaptive rate holds the mean KL of an update",
     "adam_eps": "Adam's epsilon",
     "gamma": "discount per step, 0 to 1",
     "gae_lambda": "lambda of the advantages, 0 to 1",
     "clip_eps": "the ratio stays within 1 +- this",
+    "clip_eps_schedule": "constant; linear or cosine, to 0 at the end",
     "clip_value": "true or false: clip the value like the ratio",
     "vf_coef": "weight of the value loss",
     "ent_coef": "weight of the entropy bonus",
+    "ent_coef_schedule": "constant; linear or cosine, to 0 at the end",
     "max_grad_norm": "global norm; inf does not clip",
-    "normalize_advantage": "true or false, in each minibatch",
+    "normalize_advantage": "true or false: to mean 0 and standard deviation 1",
+    "normalize_advantage_over": "each minibatch, or the whole batch",
     "target_kl": "nats; an update's passes over the data end beyond it",
     "kl_stop": "epoch or minibatch: whose KL is compared",
     "kl_estimator": "approx_kl, or log_ratio as in the Keras example",
@@ -411,11 +416,6 @@ def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]
     return space
 
 
-def default_preset(env_name: str | None) -> str:
-    """The preset of a command that names none."""
-    return "fast" if env_name is None or env_name.startswith("CartPole") else "cleanrl"
-
-
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
     """curves.png, and a film of each kept policy where the environment can be drawn."""
     from purejaxppo.report import film_episode, has_drawing, plot_curves, plot_keras_curve
@@ -514,7 +514,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"settings to start from, fast by default for CartPole and else cleanrl ({presets})",
+        help=f"settings to start from, by default those of the environment's family, or else cleanrl ({presets})",
     )
     parser.add_argument(
         "--env", metavar="NAME", help="environment, the preset's by default; `purejaxppo envs` lists them"

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ CHOICES = {
     "kl_estimator": ("approx_kl", "log_ratio"),
     "box_policy": ("clipped", "squashed"),
     "box_std": ("shared", "state"),
+    "lr_schedule": ("linear", "cosine", "constant", "adaptive"),
+    "clip_eps_schedule": ("constant", "linear", "cosine"),
+    "ent_coef_schedule": ("constant", "linear", "cosine"),
+    "normalize_advantage_over": ("minibatch", "batch"),
 }
 
 # Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
@@ -34,6 +38,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "ent_coef": (0.0, math.inf, False),
     "max_grad_norm": (0.0, math.inf, True),
     "target_kl": (0.0, math.inf, True),
+    "desired_kl": (0.0, math.inf, True),
 }
 _MAX_TIMESTEPS = 2**31 - 1
 
@@ -120,16 +125,21 @@ class PPOConfig(Config):
     update_epochs: int = static(4)  # passes over a rollout
     num_minibatches: int = static(4)  # minibatches of one pass
     learning_rate: float = 2.5e-4  # of Adam, in the first update
-    anneal_lr: bool = static(True)  # update k of K has learning_rate * (1 - k / K)
+    anneal_lr: bool = static(True)  # the rate follows lr_schedule; by default, update k of K has lr * (1 - k / K)
+    lr_schedule: str = static("linear")  # to 0; or "cosine", to 0; "constant"; "adaptive", which follows the KL
+    desired_kl: float = 0.01  # nats; where the "adaptive" rate holds the mean KL of an update
     adam_eps: float = 1e-5
     gamma: float = 0.99  # discount per step
     gae_lambda: float = 0.95
     clip_eps: float = 0.2  # the ratio stays within 1 +- clip_eps; with clip_value the value within +- clip_eps
+    clip_eps_schedule: str = static("constant")  # or "linear" or "cosine", to 0
     clip_value: bool = static(True)
     vf_coef: float = 0.5  # weight of the value loss
     ent_coef: float = 0.01  # weight of the entropy bonus
+    ent_coef_schedule: str = static("constant")  # or "linear" or "cosine", to 0
     max_grad_norm: float = 0.5  # global norm; inf does not clip
-    normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1, in each minibatch
+    normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1
+    normalize_advantage_over: str = static("minibatch")  # each "minibatch", or the whole "batch" of a rollout
     target_kl: float | None = None  # nats; an update ends early once its KL exceeds this
     kl_stop: str = static("epoch")  # the KL is that of an "epoch", or of each "minibatch" before its step is applied
     kl_estimator: str = static("approx_kl")  # or "log_ratio", the mean of log pi_old - log pi, which can be negative
@@ -144,6 +154,7 @@ class PPOConfig(Config):
         check_fields(self)
         check_total(int(self.total_timesteps), self.batch_size)
         check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
+        check_effects(self)
 
 
 def check_fields(config: Any) -> None:
@@ -265,6 +276,29 @@ def check_divisions(what: str, size: int, parts: str, number: int) -> None:
             f"{what} = {size} does not divide into {parts} = {number}; "
             f"try {' or '.join(filter(None, [', '.join(map(str, fits[:-1])), str(fits[-1])]))}"
         )
+
+
+def check_effects(config: PPOConfig) -> None:
+    """Raises PPOError for a field that would do nothing beside another."""
+    if config.lr_schedule not in ("linear", "constant") and not config.anneal_lr:
+        _refuse_idle(config, "lr_schedule", "anneal_lr")
+    if config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"):
+        _refuse_idle(config, "desired_kl", "lr_schedule")
+    if config.normalize_advantage_over != "minibatch" and not config.normalize_advantage:
+        _refuse_idle(config, "normalize_advantage_over", "normalize_advantage")
+
+
+def is_changed(config: PPOConfig, name: str) -> bool:
+    """Whether a field is known to be another than its default; that of a tracer is not."""
+    value = getattr(config, name)
+    return not isinstance(value, Tracer) and bool(np.any(np.asarray(value) != getattr(PPOConfig, name)))
+
+
+def _refuse_idle(config: PPOConfig, name: str, beside: str) -> NoReturn:
+    raise PPOError(
+        f"{name} = {_shown(getattr(config, name))} would do nothing beside {beside} = {getattr(config, beside)!r}; "
+        f"change that, or leave {name} at {getattr(PPOConfig, name)!r}"
+    )
 
 
 def check_total(total_timesteps: int, batch_size: int) -> None:

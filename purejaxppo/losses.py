@@ -68,6 +68,26 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.where(variance > 0, 1.0 - jnp.var(target - value) / variance, jnp.nan)
 
 
+class Loss(Protocol):
+    """What `make_ppo(loss=...)` takes: `ppo_loss`, or a function of the caller's own that is called like it."""
+
+    def __call__(
+        self,
+        distribution: Distribution,
+        value: jax.Array,
+        minibatch: Batch,
+        /,
+        *,
+        clip_eps: float | jax.Array,
+        vf_coef: float | jax.Array,
+        ent_coef: float | jax.Array,
+        clip_value: bool,
+        normalize_advantage: bool,
+    ) -> tuple[jax.Array, LossTerms]:
+        """What to minimise over the parameters, [], and the terms to report."""
+        ...
+
+
 def ppo_loss(
     distribution: Distribution,
     value: jax.Array,

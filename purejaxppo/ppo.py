@@ -3,24 +3,24 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
-from purejaxppo.actions import Actions, make_actions, masked
-from purejaxppo.config import PPOConfig, check_float32, check_key
+from purejaxppo.actions import Actions, make_actions, masked, unchanged
+from purejaxppo.config import PPOConfig, check_float32, check_key, is_changed
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Box, Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae
-from purejaxppo.losses import explained_variance, ppo_loss
+from purejaxppo.losses import Loss, explained_variance, normalized_advantage, ppo_loss
 from purejaxppo.networks import Network, NetworkLike, is_image, make_actor_critic, make_cnn_actor_critic
 from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, scale_reward, update_obs_moments
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.schedules import RateRule, Schedule, Schedules, make_rate_rule, make_schedules
 from purejaxppo.types import (
     Batch,
     EpisodeStats,
@@ -36,7 +36,6 @@ from purejaxppo.update import (
     Learned,
     epochs_within_kl,
     kl_is_within,
-    learning_rate,
     make_optimizer,
     minibatches_within_kl,
     shuffled_indices,
@@ -56,6 +55,9 @@ class Learner(abc.ABC):
     actions: Actions
     config: PPOConfig
     optimizer: optax.GradientTransformationExtraArgs
+    loss: Loss
+    schedules: Schedules
+    rate_rule: RateRule
     reports_rate: bool  # whether the optimizer follows config.learning_rate
 
     @abc.abstractmethod
@@ -132,6 +134,8 @@ def make_ppo(
     *,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    schedules: Mapping[str, Schedule] | None = None,
 ) -> PPO:
     """The agent for an environment.
 
@@ -139,14 +143,18 @@ def make_ppo(
         one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete side by
         side), or for a Box of d numbers the pair (mean, log_std), [..., d] each.
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
-        `learning_rate`, `anneal_lr`, `adam_eps` and `max_grad_norm` must be left at their defaults.
+        `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must be left at their defaults.
+    loss: any function that is called like `ppo_loss`, and returns like it.
+    schedules: for "learning_rate", "clip_eps" and "ent_coef", a function of the update's index, from 0, to the factor
+        on the config's number: an optax schedule, such as `optax.cosine_decay_schedule(1.0, config.num_updates)`.
 
-    Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
+    Raises PPOError for a config out of range, and for an environment or a part that does not fit.
     """
-    check_parts(env, config, PPOConfig, optimizer)
+    check_parts(env, config, PPOConfig, optimizer, schedules)
     if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
         raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
     actions = make_actions(env, config)
+    factors = make_schedules(config, schedules)
     of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
     agent = PPO(
         env=env,
@@ -154,9 +162,14 @@ def make_ppo(
         config=config,
         network=of_obs if env.action_mask is None else masked(of_obs),
         optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
+        loss=loss,
+        schedules=factors,
+        rate_rule=make_rate_rule(config, factors.learning_rate),
         reports_rate=optimizer is None,
     )
     _check_network(agent)
+    if loss is not ppo_loss:
+        _check_loss(agent)
     return agent
 
 
@@ -166,9 +179,11 @@ def make_train(
     *,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    schedules: Mapping[str, Schedule] | None = None,
 ) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
     """A whole run as one function: key -> (RunnerState, Metrics [num_updates]). `jit` and `vmap` are the caller's."""
-    agent = make_ppo(env, config, network=network, optimizer=optimizer)
+    agent = make_ppo(env, config, network=network, optimizer=optimizer, loss=loss, schedules=schedules)
 
     def train(key: jax.Array) -> tuple[RunnerState, Metrics]:
         return update_many(agent, agent.init(key), config.num_updates)
@@ -208,6 +223,7 @@ def init_train_state(agent: Learner, params: PyTree, obs: PyTree) -> TrainState:
         obs_moments=init_obs_moments(obs) if agent.config.normalize_obs else None,
         reward_moments=init_moments(()) if agent.config.normalize_reward else None,
         update=jnp.int32(0),
+        learning_rate=agent.rate_rule.init(),
     )
 
 
@@ -222,7 +238,7 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
 
     runner, reward = scale_reward(runner, transitions, config.gamma)
     batch = make_batch(agent, state, transitions, parameters, reward)
-    rate = learning_rate(config, state.update)
+    rate = agent.rate_rule.rate(state)
     (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
 
     state = runner.train_state.replace(
@@ -230,6 +246,7 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         opt_state=opt_state,
         obs_moments=update_obs_moments(state.obs_moments, transitions.obs),
         update=state.update + 1,
+        learning_rate=agent.rate_rule.adapt(state, terms),
     )
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 
@@ -261,12 +278,13 @@ def assess(agent: Learner, state: TrainState, transitions: Transition, parameter
         gamma=agent.config.gamma,
         gae_lambda=agent.config.gae_lambda,
     )
+    scale = normalized_advantage if agent.config.normalize_advantage_over == "batch" else unchanged
     return Batch(
         obs=agent.seen(state, transitions.obs),
         action=transitions.action,
         log_prob=agent.actions.distribution(parameters).log_prob(transitions.action),
         value=value,
-        advantage=advantage,
+        advantage=scale(advantage),
         target=advantage + value,
     )
 
@@ -293,20 +311,7 @@ def learn(
     -> ((params, optimizer state), mean loss terms)
     """
     config = agent.config
-
-    def loss(params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
-        parameters, value = agent.forward(params, minibatch.obs)
-        return ppo_loss(
-            agent.actions.distribution(parameters),
-            value,
-            minibatch,
-            clip_eps=config.clip_eps,
-            vf_coef=config.vf_coef,
-            ent_coef=config.ent_coef,
-            clip_value=config.clip_value,
-            normalize_advantage=config.normalize_advantage,
-        )
-
+    loss = functools.partial(minibatch_loss, agent, state.update)
     step = functools.partial(descend, loss, agent.optimizer, rate)
     epoch = functools.partial(update_epoch, step, batch)
     learned = (state.params, state.opt_state)
@@ -317,6 +322,22 @@ def learn(
     if config.kl_stop == "epoch":
         return epochs_within_kl(epoch, is_within, learned, indices)
     return minibatches_within_kl(step, is_within, learned, batch, indices)
+
+
+def minibatch_loss(agent: Learner, update: jax.Array, params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
+    """The loss of parameters on a minibatch, with the numbers of the update of that index. -> ([], its terms)"""
+    config, schedules = agent.config, agent.schedules
+    parameters, value = agent.forward(params, minibatch.obs)
+    return agent.loss(
+        agent.actions.distribution(parameters),
+        value,
+        minibatch,
+        clip_eps=config.clip_eps * schedules.clip_eps(update),
+        vf_coef=config.vf_coef,
+        ent_coef=config.ent_coef * schedules.ent_coef(update),
+        clip_value=config.clip_value,
+        normalize_advantage=config.normalize_advantage and config.normalize_advantage_over == "minibatch",
+    )
 
 
 def make_metrics(
@@ -355,7 +376,11 @@ def obs_shape_of(env: Environment) -> tuple[int, ...]:
 
 
 def check_parts(
-    env: Environment, config: PPOConfig, config_class: type, optimizer: optax.GradientTransformation | None
+    env: Environment,
+    config: PPOConfig,
+    config_class: type,
+    optimizer: optax.GradientTransformation | None,
+    schedules: Mapping[str, Schedule] | None,
 ) -> None:
     """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
     check_float32()
@@ -365,21 +390,21 @@ def check_parts(
     if not isinstance(env, Environment):
         raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
     if optimizer is not None:
-        _check_optimizer(optimizer, config)
+        _check_optimizer(optimizer, config, schedules)
 
 
-def _check_optimizer(optimizer: optax.GradientTransformation, config: PPOConfig) -> None:
+def _check_optimizer(
+    optimizer: optax.GradientTransformation, config: PPOConfig, schedules: Mapping[str, Schedule] | None
+) -> None:
     if not isinstance(optimizer, optax.GradientTransformation):
         raise PPOError(f"optimizer = {optimizer!r} is no optax transformation; give one such as optax.adam(1e-3)")
-    default = PPOConfig()
-    for name in ("learning_rate", "anneal_lr", "adam_eps", "max_grad_norm"):
-        value = getattr(config, name)
-        with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
-            differs = not isinstance(value, Tracer) and bool(jnp.any(jnp.asarray(value) != getattr(default, name)))
-        if differs:
+    if "learning_rate" in (schedules or {}):
+        raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
+    for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
+        if is_changed(config, name):
             raise PPOError(
-                f"{name} = {value} would do nothing beside optimizer=...; set it in the optimizer, "
-                f"and leave the config's at {getattr(default, name)}"
+                f"{name} = {getattr(config, name)} would do nothing beside optimizer=...; set it in the optimizer, "
+                f"and leave the config's at {getattr(PPOConfig, name)}"
             )
 
 
@@ -409,6 +434,28 @@ def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...
             f"for observations {jax.tree.leaves(obs)[0].shape} the network returns {wanted} "
             f"{_listed(shapes)} and values {value.shape}; they have to be {_listed(expected)} and {lead}"
         )
+
+
+def _check_loss(agent: PPO) -> None:
+    """Raises PPOError unless the loss takes what `ppo_loss` takes, and returns a number and LossTerms. Runs nothing."""
+    if not callable(agent.loss):
+        raise PPOError(f"loss = {agent.loss!r} is no function; give one that is called like pjp.ppo_loss")
+
+    def first_loss(key: jax.Array) -> tuple[jax.Array, LossTerms]:
+        state = init(agent, key).train_state
+        obs, _ = reset_batch(agent.env, key, 2)
+        parameters, value = agent.network.apply(state.params, obs)
+        distribution = agent.actions.distribution(parameters)
+        action = distribution.sample(agent.actions.noise(key, (2,)))
+        batch = Batch(obs, action, distribution.log_prob(action), value, value, value)
+        return minibatch_loss(agent, state.update, state.params, batch)
+
+    returned = traced("loss", first_loss, jax.eval_shape(lambda: jax.random.key(0)))
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], LossTerms):
+        raise PPOError("loss has to return (loss, LossTerms), as pjp.ppo_loss does")
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(returned)]
+    if any(shapes):
+        raise PPOError(f"loss returns shapes {_listed(shapes)}; the loss and each of its terms have to be one number")
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:

@@ -7,6 +7,7 @@ auto-reset keeps the one that the episode has left, which is where the critic bo
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from purejaxppo.config import (
 from purejaxppo.distributions import Distribution, masked_logits
 from purejaxppo.envs.base import Environment, MaskedObs, Step, through, traced
 from purejaxppo.envs.vector import reset_batch, where_env
+from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import CELLS, NetworkLike, RecurrentNetwork, make_recurrent_actor_critic
 from purejaxppo.normalize import normalize_obs, scale_reward, update_obs_moments
 from purejaxppo.ppo import (
@@ -40,8 +42,9 @@ from purejaxppo.ppo import (
     obs_shape_of,
 )
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.schedules import Schedule, make_rate_rule, make_schedules
 from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
-from purejaxppo.update import learning_rate, make_optimizer
+from purejaxppo.update import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,19 +162,22 @@ def make_recurrent_ppo(
     *,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    schedules: Mapping[str, Schedule] | None = None,
 ) -> RecurrentPPO:
     """The agent for an environment, with a memory.
 
     network: a `RecurrentNetwork`; what it returns for the policy is what `make_ppo` asks of a network.
-    optimizer: as in `make_ppo`.
+    optimizer, loss, schedules: as in `make_ppo`; distributions and values are those of M sequences, [M, L].
 
-    Raises PPOError for a config out of range, and for an environment, network or optimizer that does not fit.
+    Raises PPOError for a config out of range, and for an environment or a part that does not fit.
     """
-    check_parts(env, config, RecurrentConfig, optimizer)
+    check_parts(env, config, RecurrentConfig, optimizer, schedules)
     if network is not None and not isinstance(network, RecurrentNetwork):
         kind = type(network).__name__
         raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
     actions = make_actions(env, config)
+    factors = make_schedules(config, schedules)
     of_obs = network or make_recurrent_actor_critic(
         actions.num_outputs,
         obs_shape_of(env),
@@ -190,9 +196,14 @@ def make_recurrent_ppo(
         config=config,
         network=of_obs if env.action_mask is None else masked(of_obs),
         optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
+        loss=loss,
+        schedules=factors,
+        rate_rule=make_rate_rule(config, factors.learning_rate),
         reports_rate=optimizer is None,
     )
     _check_network(agent)
+    if loss is not ppo_loss:
+        traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
     return agent
 
 
@@ -268,7 +279,7 @@ def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metri
     runner, reward = scale_reward(runner, transitions, config.gamma)
     steps = assess(agent, state, transitions, parameters, reward)
     batch = to_sequences(steps, transitions, config.steps_of_a_sequence)
-    rate = learning_rate(config, state.update)
+    rate = agent.rate_rule.rate(state)
     (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
 
     state = runner.train_state.replace(
@@ -276,6 +287,7 @@ def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metri
         opt_state=opt_state,
         obs_moments=update_obs_moments(state.obs_moments, transitions.obs.obs),
         update=state.update + 1,
+        learning_rate=agent.rate_rule.adapt(state, terms),
     )
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 

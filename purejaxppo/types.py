@@ -32,6 +32,7 @@ class TrainState(struct.PyTreeNode):
     obs_moments: PyTree  # Moments for each leaf of the observation, None for a mask; None without normalize_obs
     reward_moments: Moments | None  # of the discounted return; None without normalize_reward
     update: jax.Array  # [] int32, the updates applied so far
+    learning_rate: PyTree = None  # [], of the next update; None where it is a function of `update`
 
 
 class EpisodeState(struct.PyTreeNode):

@@ -44,12 +44,6 @@ def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
 
 
-def learning_rate(config: PPOConfig, update: jax.Array) -> jax.Array:
-    """lr (1 - k / K) in update k of K, counted from 0, and 0 beyond; lr throughout without anneal_lr. -> []"""
-    remaining = jnp.maximum(1.0 - update / config.num_updates, 0.0) if config.anneal_lr else 1.0
-    return jnp.asarray(config.learning_rate * remaining, jnp.float32)
-
-
 def shuffled_indices(key: jax.Array, num_epochs: int, num_minibatches: int, num_samples: int) -> jax.Array:
     """An independent permutation of the samples for each epoch. -> [epochs, minibatches, M] int32"""
     permute = short_permutation if num_samples <= SHORT else long_permutation

@@ -16,7 +16,8 @@ from purejaxppo.types import PPOError
 SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minibatches")
 SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward")
 FROM_0 = ("learning_rate", "gamma", "gae_lambda", "vf_coef", "ent_coef")
-ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl")
+ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl", "desired_kl")
+NEEDS = {"desired_kl": {"lr_schedule": "adaptive"}}  # without which a field would do nothing
 ACTIVATIONS = CHOICES["activation"]
 NUMBERS = FROM_0 + ABOVE_0
 WRONG_TYPES = ("3", "", 1j, (), {}, [], b"1", {1: 2, "a": 3}, (0.5, "x"))
@@ -46,7 +47,7 @@ BAD = [
             np.asarray(["tanh", "relu"]),
         )
     ],
-    *[(n, x) for n in ("kl_stop", "kl_estimator") for x in ("tanh", "", None, 1, True, math.nan, ["epoch"])],
+    *[(n, x) for n in CHOICES if n != "activation" for x in ("tanh", "", None, 1, True, math.nan, ["epoch"])],
     *[("hidden_sizes", x) for x in (None, 64, "64", [64, 64], {64}, math.nan, True, range(2))],
     *[("hidden_sizes", (64, x)) for x in (0, -1, 1.5, math.nan, "64", None, True, (64,))],
 ]
@@ -86,15 +87,17 @@ def test_a_bad_value_is_refused_by_name_and_value(name, value):
 
 @pytest.mark.parametrize(("name", "value"), GOOD, ids=map(name_of, GOOD))
 def test_a_good_value_is_kept(name, value):
-    assert getattr(PPOConfig(**{name: value}), name) == value
+    assert getattr(PPOConfig(**{name: value}, **NEEDS.get(name, {})), name) == value
 
 
 def test_the_defaults_are_those_of_the_cartpole_scripts():
     assert dataclasses.asdict(PPOConfig()) == {
         "num_envs": 4, "num_steps": 128, "total_timesteps": 500_000, "update_epochs": 4, "num_minibatches": 4,
-        "learning_rate": 2.5e-4, "anneal_lr": True, "adam_eps": 1e-5, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_eps": 0.2, "clip_value": True, "vf_coef": 0.5, "ent_coef": 0.01, "max_grad_norm": 0.5,
-        "normalize_advantage": True, "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
+        "learning_rate": 2.5e-4, "anneal_lr": True, "lr_schedule": "linear", "desired_kl": 0.01, "adam_eps": 1e-5,
+        "gamma": 0.99, "gae_lambda": 0.95, "clip_eps": 0.2, "clip_eps_schedule": "constant", "clip_value": True,
+        "vf_coef": 0.5, "ent_coef": 0.01, "ent_coef_schedule": "constant", "max_grad_norm": 0.5,
+        "normalize_advantage": True, "normalize_advantage_over": "minibatch",
+        "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
         "activation": "tanh", "hidden_sizes": (64, 64),
         "box_policy": "clipped", "box_std": "shared", "normalize_obs": False, "normalize_reward": False,
     }  # fmt: skip
@@ -212,11 +215,30 @@ def test_numbers_are_leaves_and_the_rest_is_static():
         "num_envs": 8, "num_steps": 64, "total_timesteps": 10**6, "update_epochs": 1, "num_minibatches": 2,
         "activation": "relu", "hidden_sizes": (8,), "anneal_lr": False, "clip_value": False,
         "normalize_advantage": False, "normalize_obs": True, "normalize_reward": True,
-        "kl_stop": "minibatch", "kl_estimator": "log_ratio",
+        "kl_stop": "minibatch", "kl_estimator": "log_ratio", "lr_schedule": "cosine", "clip_eps_schedule": "cosine",
+        "ent_coef_schedule": "linear", "normalize_advantage_over": "batch",
+        "box_policy": "squashed", "box_std": "state",
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():
         assert structure != jax.tree.structure(config.replace(**{name: value})), name
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"anneal_lr": False, "lr_schedule": "cosine"}, "lr_schedule = 'cosine' would do nothing beside anneal_lr"),
+        ({"anneal_lr": False, "lr_schedule": "adaptive"}, "lr_schedule = 'adaptive' would do nothing"),
+        ({"desired_kl": 0.02}, "desired_kl = 0.02 would do nothing beside lr_schedule = 'linear'"),
+        ({"desired_kl": np.array([0.01, 0.02])}, "desired_kl = array"),
+        (
+            {"normalize_advantage": False, "normalize_advantage_over": "batch"},
+            "normalize_advantage_over = 'batch' would do nothing beside normalize_advantage = False",
+        ),
+    ],
+)
+def test_a_field_that_would_do_nothing_is_refused(fields, said):
+    assert said in refusal(**fields)
 
 
 def test_a_config_survives_flattening():
@@ -315,7 +337,7 @@ junk = st.recursive(
 # Numbers alone may be huge: a huge size is a test of its own.
 huge = st.sampled_from([2**31, 2**63, 2**64, HUGE, -HUGE])
 every_field = {name: junk | huge if name in NUMBERS else junk for name in (*SIZES, *SWITCHES, *NUMBERS)}
-every_field |= {"activation": junk, "hidden_sizes": junk, "kl_stop": junk, "kl_estimator": junk}
+every_field |= dict.fromkeys(("hidden_sizes", *CHOICES), junk)
 
 
 def complaint(fields):

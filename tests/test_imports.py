@@ -22,6 +22,7 @@ ORDER = [
     "rollout",
     "gae",
     "losses",
+    "schedules",
     "update",
     "ppo",
     "recurrent",

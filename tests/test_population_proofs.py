@@ -119,9 +119,19 @@ class TestDataPlacement:
 
     config = pjp.PPOConfig(num_envs=8, num_steps=16, total_timesteps=8 * 16 * 2, normalize_obs=True, num_minibatches=2)
 
-    def test_it_is_the_run_of_one_device(self, env):
-        shared = pjp.train_population(env, self.config, num_seeds=2, seed=1, placement="data")
-        train = jax.jit(jax.vmap(pjp.make_train(env, self.config)))
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"normalize_reward": True, "normalize_advantage_over": "batch", "lr_schedule": "adaptive"},
+            {"normalize_obs": False, "normalize_advantage": False, "target_kl": 1e-4},
+        ],
+        ids=["defaults", "all that is shared", "KL"],
+    )
+    def test_it_is_the_run_of_one_device(self, env, changes):
+        config = self.config.replace(**changes)
+        shared = pjp.train_population(env, config, num_seeds=2, seed=1, placement="data")
+        train = jax.jit(jax.vmap(pjp.make_train(env, config)))
         runners, metrics = train(pjp.seed_keys(1, 2))
         for name in ("policy_loss", "value_loss", "entropy", "explained_variance"):
             np.testing.assert_allclose(getattr(shared.metrics, name), getattr(metrics, name), rtol=1e-4, atol=1e-6)

@@ -16,7 +16,7 @@ from purejaxppo.normalize import scale_reward
 from purejaxppo.population.statistics import iqm
 from purejaxppo.ppo import learn, make_batch, sample_action
 from purejaxppo.rollout import make_noise
-from purejaxppo.update import learning_rate, shuffled_indices, update_minibatch
+from purejaxppo.update import shuffled_indices, update_minibatch
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8)
 
@@ -187,7 +187,6 @@ def test_annealing_starts_at_the_full_rate_and_is_reported(env):
     _, metrics = jax.jit(functools.partial(pjp.update_many, agent, num_updates=8))(agent.init(jax.random.key(0)))
     np.testing.assert_allclose(metrics.learning_rate, 2.5e-4 * (1 - np.arange(8) / 8), rtol=1e-6)
     np.testing.assert_array_equal(metrics.timesteps, 64 * np.arange(1, 9))
-    assert float(learning_rate(dataclasses.replace(SMALL, anneal_lr=False), jnp.int32(5))) == np.float32(2.5e-4)
 
 
 @pytest.mark.parametrize("estimator", ["approx_kl", "log_ratio"])
@@ -319,9 +318,112 @@ def test_an_optimizer_of_ones_own_is_used_and_its_rate_not_claimed(env):
     assert np.isnan(metrics.learning_rate)
 
 
-def test_the_learning_rate_never_turns_negative():
-    beyond = learning_rate(SMALL, jnp.int32(SMALL.num_updates + 2))
-    assert float(beyond) == 0.0
+def huber_loss(distribution, value, minibatch, **numbers):
+    """ppo_loss with Huber's loss for the value."""
+    loss, terms = pjp.ppo_loss(distribution, value, minibatch, **numbers)
+    huber = jnp.mean(optax.huber_loss(value, minibatch.target))
+    return loss + numbers["vf_coef"] * (huber - terms.value_loss), terms.replace(value_loss=huber)
+
+
+def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
+    config = dataclasses.replace(SMALL, update_epochs=1, num_minibatches=1)
+    agent = pjp.make_ppo(env, config, loss=huber_loss, optimizer=optax.sgd(1.0))
+    start = jax.jit(agent.init)(jax.random.key(0))
+    _, batch = collect(agent, start)
+
+    def loss(params):
+        logits, value = agent.network.apply(params, batch.obs)
+        numbers = {"clip_eps": 0.2, "vf_coef": 0.5, "ent_coef": 0.01, "clip_value": True, "normalize_advantage": True}
+        return huber_loss(pjp.Categorical(logits), value, batch, **numbers)[0]
+
+    end, metrics = jax.jit(agent.update)(start)
+    expected = jax.tree.map(lambda x, g: x - g, start.train_state.params, jax.grad(loss)(start.train_state.params))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), end.train_state.params, expected)
+    error = np.abs(np.asarray(batch.value - batch.target))
+    assert error.max() > 2  # where Huber's loss is another
+    np.testing.assert_allclose(metrics.value_loss, np.where(error < 1, error**2 / 2, error - 0.5).mean(), rtol=1e-5)
+
+
+def test_a_loss_of_ones_own_learns(env):
+    config = dataclasses.replace(SMALL, num_steps=32, total_timesteps=40_000, learning_rate=5e-3, update_epochs=1)
+    _, metrics = jax.jit(pjp.make_train(env, config, loss=huber_loss))(jax.random.key(0))
+    assert np.nanmean(metrics.episode_return_mean[-30:]) > 2 * np.nanmean(metrics.episode_return_mean[:15])
+
+
+def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
+    per_minibatch = pjp.make_ppo(env, SMALL)
+    runner = jax.jit(per_minibatch.init)(jax.random.key(0))
+    _, raw = collect(per_minibatch, runner)
+    whole = pjp.make_ppo(env, dataclasses.replace(SMALL, normalize_advantage_over="batch"))
+    _, batch = collect(whole, runner)
+    advantage = np.asarray(raw.advantage, np.float64)
+    expected = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    np.testing.assert_allclose(batch.advantage, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(batch.target, raw.target)
+
+    seen = []
+
+    def noting_loss(distribution, value, minibatch, **numbers):
+        seen.append(numbers["normalize_advantage"])
+        return pjp.ppo_loss(distribution, value, minibatch, **numbers)
+
+    choices = {
+        "minibatch": {},
+        "batch": {"normalize_advantage_over": "batch"},
+        "off": {"normalize_advantage": False},
+    }
+    given = {}
+    for name, changes in choices.items():
+        seen.clear()
+        agent = pjp.make_ppo(env, dataclasses.replace(SMALL, **changes), loss=noting_loss)
+        jax.eval_shape(agent.update, runner)
+        given[name] = set(seen)
+        assert (collect(agent, runner)[1].advantage == raw.advantage).all() == (name != "batch")
+    assert given == {"minibatch": {True}, "batch": {False}, "off": {False}}
+
+
+def test_an_update_has_the_gradient_of_its_finite_differences_in_every_number(env):
+    # One step of plain gradient descent on one batch of a policy that is far from uniform: smooth in each number.
+    config = dataclasses.replace(SMALL, update_epochs=1, num_minibatches=1, clip_value=False)
+    runner = jax.jit(pjp.make_ppo(env, config, optimizer=optax.sgd(1.0)).init)(jax.random.key(0))
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), runner.train_state.params)
+    runner = runner.replace(train_state=runner.train_state.replace(params=params))
+    direction = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), params)
+
+    def moved(numbers):
+        agent = pjp.make_ppo(env, dataclasses.replace(config, **numbers), optimizer=optax.sgd(1.0))
+        params = agent.update(runner)[0].train_state.params
+        return sum(jnp.vdot(d, x) for d, x in zip(jax.tree.leaves(direction), jax.tree.leaves(params), strict=True))
+
+    numbers = {name: jnp.float32(getattr(config, name)) for name in ("gamma", "gae_lambda", "vf_coef", "ent_coef")}
+    slope = jax.jit(jax.grad(moved))(numbers)
+    at = jax.jit(moved)
+    for name, number in numbers.items():
+        step = 0.01
+        ahead, behind = (at(numbers | {name: number + sign * step}) for sign in (1, -1))
+        difference = (float(ahead) - float(behind)) / (2 * step)
+        np.testing.assert_allclose(slope[name], difference, rtol=0.02, atol=2e-3)
+        assert abs(difference) > 1e-2, name
+
+
+def test_the_gradient_in_the_learning_rate_is_the_step(env):
+    # params = before - rate * step: what the optimizer's state says does not depend on the rate.
+    config = dataclasses.replace(SMALL, update_epochs=1, num_minibatches=1)
+    runner = jax.jit(pjp.make_ppo(env, config).init)(jax.random.key(0))
+
+    def learned(rate):
+        return pjp.make_ppo(env, config.replace(learning_rate=rate)).update(runner)[0].train_state.params
+
+    rate = jnp.float32(1e-2)
+    after, slope = jax.jit(lambda rate: jax.jvp(learned, (rate,), (jnp.float32(1.0),)))(rate)
+    jax.tree.map(
+        lambda x, y, z: np.testing.assert_allclose(z, (y - x) / rate, atol=1e-4),
+        runner.train_state.params,
+        after,
+        slope,
+    )
+    back = jax.jit(jax.grad(lambda rate: sum(jnp.sum(x) for x in jax.tree.leaves(learned(rate)))))(rate)
+    np.testing.assert_allclose(back, sum(jnp.sum(x) for x in jax.tree.leaves(slope)), rtol=1e-3)
 
 
 def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
@@ -342,6 +444,13 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
         ),
         ({"optimizer": optax.adam}, "is no optax transformation"),
         ({"optimizer": "adam"}, "is no optax transformation"),
+        ({"loss": "mse"}, "is no function"),
+        ({"loss": lambda distribution, value, minibatch: value}, "loss cannot be traced"),
+        ({"loss": lambda distribution, value, minibatch, **numbers: jnp.sum(value)}, "has to return"),
+        (
+            {"loss": lambda *args, **numbers: (args[1], pjp.ppo_loss(*args, **numbers)[1])},
+            "have to be one number",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):

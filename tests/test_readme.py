@@ -1,4 +1,4 @@
-"""Every Python snippet of the README runs as it stands, and its options and files exist."""
+"""Every Python snippet of the README and of the pages in docs/ runs as it stands, and its options and files exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,9 @@ import pytest
 from purejaxppo import cli
 from purejaxppo.runs.presets import PRESETS, find_preset
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -26,6 +28,19 @@ def test_the_snippet_runs(snippet, capsys):
 
 def test_there_are_snippets():
     assert len(SNIPPETS) >= 6
+
+
+def test_the_environment_of_ones_own_is_short_and_is_learned():
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGES["environments.md"], re.DOTALL)
+    assert len(snippet.splitlines()) <= 60
+    names = {"__name__": "snippet"}
+    exec(compile(snippet, "environments.md", "exec"), names)
+    assert names["returns"].mean() > 8.5  # a free fall lands at 4.5, and random thrust at 7.4
+
+
+def test_every_page_is_linked():
+    for name in PAGES:
+        assert f"(docs/{name})" in README
 
 
 def test_every_option_in_the_readme_exists():

@@ -10,7 +10,6 @@ from purejaxppo.types import Batch, LossTerms
 from purejaxppo.update import (
     epochs_within_kl,
     kl_is_within,
-    learning_rate,
     long_permutation,
     make_optimizer,
     scale_by_given_rate,
@@ -105,32 +104,6 @@ def learner(config, rate=0.05):
 def assert_equal_trees(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-def test_the_rate_falls_linearly_from_the_full_rate():
-    config = PPOConfig(total_timesteps=512 * 10 + 3, learning_rate=3e-4)
-    rates = [learning_rate(config, jnp.int32(k)) for k in range(10)]
-    np.testing.assert_allclose(rates, 3e-4 * (1 - np.arange(10) / 10), rtol=1e-6)
-    assert rates[0] == np.float32(3e-4)
-    assert rates[0].dtype == jnp.float32
-
-
-def test_a_run_of_one_update_has_the_full_rate():
-    config = PPOConfig(total_timesteps=512, learning_rate=3e-4)
-    assert learning_rate(config, jnp.int32(0)) == np.float32(3e-4)
-
-
-def test_the_rate_stays_without_annealing():
-    config = PPOConfig(total_timesteps=5120, learning_rate=3e-4, anneal_lr=False)
-    assert {float(learning_rate(config, jnp.int32(k))) for k in range(10)} == {float(np.float32(3e-4))}
-
-
-def test_the_rate_may_be_traced():
-    config = PPOConfig(total_timesteps=5120)
-    got = jax.jit(jax.vmap(lambda lr, k: learning_rate(config.replace(learning_rate=lr), k)))(
-        jnp.asarray([1e-3, 2e-3]), jnp.asarray([5, 0])
-    )
-    np.testing.assert_allclose(got, [5e-4, 2e-3], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("epochs", "minibatches", "samples"), [(1, 1, 1), (4, 4, 512), (3, 2, 6), (10, 1, 30)])

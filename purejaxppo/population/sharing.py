@@ -8,19 +8,21 @@ long as the work between two of them, so there are few: one for each dtype after
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from purejaxppo.actions import unchanged
 from purejaxppo.envs.base import through
 from purejaxppo.losses import normalized_advantage
 from purejaxppo.normalize import scale_reward, update_obs_moments
 from purejaxppo.ppo import PPO, learn, make_batch, make_metrics, sample_action
 from purejaxppo.rollout import make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
-from purejaxppo.update import Learned, LossFunction, learning_rate
+from purejaxppo.update import Learned, LossFunction
 
 DATA = "data"  # the axis of the devices
 
@@ -50,19 +52,26 @@ def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metri
     runner, transitions, parameters, episodes = rollout(env, policy, runner, own_part(noise, axis=1))
 
     runner, reward = scale_reward_together(runner, transitions, config.gamma)
-    batch = make_batch(agent, state, transitions, parameters, reward)
+    plain = normalizing_nothing(agent)
+    batch = make_batch(plain, state, transitions, parameters, reward)
     seen = None if state.obs_moments is None else transitions.obs
     batches, episodes, seen = from_all((batch, episodes, seen))
     batch, episodes = whole_batch(batches, config.num_steps), sum_episodes(episodes)
-    rate = learning_rate(config, state.update)
-    descend = functools.partial(update_part, config.normalize_advantage)
-    (params, opt_state), terms = learn(normalizing_nothing(agent), rate, state, batch, shuffle_key, descend)
+    over_batch, over_minibatch = (
+        normalized_advantage if config.normalize_advantage and config.normalize_advantage_over == scope else unchanged
+        for scope in ("batch", "minibatch")
+    )
+    batch = batch.replace(advantage=over_batch(batch.advantage))
+    rate = agent.rate_rule.rate(state)
+    descend = functools.partial(update_part, over_minibatch)
+    (params, opt_state), terms = learn(plain, rate, state, batch, shuffle_key, descend)
 
     state = runner.train_state.replace(
         params=params,
         opt_state=opt_state,
         obs_moments=update_obs_moments(state.obs_moments, seen),
         update=state.update + 1,
+        learning_rate=agent.rate_rule.adapt(state, terms),
     )
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 
@@ -79,17 +88,16 @@ def scale_reward_together(runner: RunnerState, transitions: Transition, gamma: f
 
 
 def update_part(
-    normalize_advantage: bool,
+    scale: Callable[[jax.Array], jax.Array],
     loss: LossFunction,
     optimizer: optax.GradientTransformationExtraArgs,
     rate: jax.Array,
     learned: Learned,
     minibatch: Batch,
 ) -> tuple[Learned, LossTerms]:
-    """`update_minibatch` by the mean of the gradients of all parts. The advantages are normalised as a whole."""
+    """`update_minibatch` by the mean of the gradients of all parts. The advantages are scaled as a whole."""
     params, opt_state = learned
-    if normalize_advantage:
-        minibatch = minibatch.replace(advantage=normalized_advantage(minibatch.advantage))
+    minibatch = minibatch.replace(advantage=scale(minibatch.advantage))
     (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params, own_part(minibatch, axis=0))
     gradient, terms = mean_of_all((gradient, terms))
     updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
@@ -98,7 +106,8 @@ def update_part(
 
 def normalizing_nothing(agent: PPO) -> PPO:
     """The agent whose loss takes the advantages as they are."""
-    return dataclasses.replace(agent, config=agent.config.replace(normalize_advantage=False))
+    config = agent.config.replace(normalize_advantage=False, normalize_advantage_over="minibatch")
+    return dataclasses.replace(agent, config=config)
 
 
 def own_part(x: PyTree, axis: int) -> PyTree:
