@@ -114,9 +114,10 @@ NUMBERS = [field.name for field in dataclasses.fields(pjp.PPOConfig) if not fiel
 
 
 def test_every_number_of_the_config_can_be_vmapped_over(env):
-    base = dataclasses.replace(SMALL, target_kl=0.5)
+    base = dataclasses.replace(SMALL, target_kl=0.5, lr_schedule="adaptive")
     assert set(NUMBERS) == {
         "learning_rate",
+        "desired_kl",
         "adam_eps",
         "gamma",
         "gae_lambda",
@@ -131,7 +132,9 @@ def test_every_number_of_the_config_can_be_vmapped_over(env):
         name: jnp.array([getattr(base, name) * (0.5 if i == row else 1.0) for row in range(len(NUMBERS) + 1)])
         for i, name in enumerate(NUMBERS)
     }
-    configs = dataclasses.replace(base, **{**stacked, "target_kl": stacked["target_kl"].at[-2].set(1e-7)})
+    for name in ("target_kl", "desired_kl"):  # half of it is still far above the KL
+        stacked[name] = stacked[name].at[NUMBERS.index(name)].set(1e-7)
+    configs = dataclasses.replace(base, **stacked)
     runners, _ = jax.jit(jax.vmap(lambda c: pjp.make_train(env, c)(jax.random.key(0))))(configs)
     leaves = [np.asarray(x) for x in jax.tree.leaves(runners.train_state.params)]
     for row, name in enumerate(NUMBERS):

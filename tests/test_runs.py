@@ -123,7 +123,7 @@ def test_a_run_is_loaded_as_it_was(run):
         (["train", "--config.hidden-sizes", "64,x"], "--config.hidden-sizes: 'x' is not a whole number"),
         (["train", "--env-param", "length"], "--env-param: 'length' is not NAME=NUMBER"),
         (["train", "--env-param", "lenght=1"], "unknown parameter of CartPole-v1 'lenght'; did you mean length"),
-        (["train", "--env", "Pendulum-v1"], "Pendulum-v1 has the action space"),
+        (["train", "--preset", "keras", "--env", "Pendulum-v1"], "Pendulum-v1 has the action space"),
         (["trian"], "invalid choice: 'trian'"),
         ([], "the following arguments are required: COMMAND"),
     ],
