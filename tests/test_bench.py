@@ -286,13 +286,14 @@ def peers():
 
 
 def test_peers_are_matched_with_the_seeds_that_they_can_train(peers):
-    matches = peers.make_matches(["purejaxrl", "sb3"], [1, 16], 100_000, best=False)
+    matches = peers.make_matches(["purejaxrl", "sb3"], [1, 16], 100_000, best=False, shape=peers.Shape(num_envs=64))
     assert [(m.peer, m.peer_seeds, m.our_seeds, m.peer_timesteps) for m in matches] == [
         ("purejaxrl", 1, 1, 100_000),
         ("purejaxrl", 16, 16, 100_000),
         ("sb3", 1, 1, 20_000),
     ]
-    (at_best,) = peers.make_matches(["purejaxrl"], [1, 16], 100_000, best=True)
+    assert {m.shape.num_envs for m in matches} == {64}
+    (at_best,) = peers.make_matches(["purejaxrl"], [1, 16], 100_000, best=True, shape=peers.Shape())
     assert (at_best.best, at_best.peer_seeds, at_best.our_seeds) == (True, 1, 64)
 
 
@@ -302,7 +303,7 @@ def test_the_ratio_to_a_peer_is_taken_pair_by_pair(peers):
 
     pairs = [peers.Pair(peer=run(100.0), ours=run(300.0)), peers.Pair(peer=run(200.0), ours=run(400.0))]
     assert peers.ratio_of(pairs) == (2.5, 2.0, 3.0, [3.0, 2.0])
-    (match,) = peers.make_matches(["rejax"], [16], 100_000, best=False)
+    (match,) = peers.make_matches(["rejax"], [16], 100_000, best=False, shape=peers.Shape())
     assert peers.show_summary(match, pairs).split()[3:] == ["150", "350", "2.50", "(2.00", "to", "3.00)"]
     assert "rejax, 16 seeds: 100 env-steps/s (compiled in 2.0 s, return 150)" in peers.show_pair(match, pairs[0])
     assert peers.describe(match, pairs)["ratio"]["median"] == 2.5
