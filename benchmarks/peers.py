@@ -31,6 +31,7 @@ import numpy as np
 
 import purejaxppo as pjp
 from purejaxppo.bench.timing import Spread, in_pairs, spread_of
+from purejaxppo.storage import write_json
 
 FOLDER = Path(__file__).parent / "peers"
 OURS_AT_BEST = 64  # seeds
@@ -215,7 +216,7 @@ def main() -> None:
             "python": sys.version,
             "time": time.strftime("%Y-%m-%d"),
         }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ hours on a CPU and is not among the defaults.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from purejaxppo.population.placement import describe_devices
 from purejaxppo.runs.console import print_rows
 from purejaxppo.runs.finished import interval_text
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, Preset, find_preset
+from purejaxppo.storage import write_json
 
 DEFAULT = [name for name, preset in PRESETS.items() if preset.family and name != "minatar"]
 EPISODES = 100
@@ -102,7 +102,7 @@ def main() -> None:
             "python": sys.version,
             "time": time.strftime("%Y-%m-%d"),
         }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 import purejaxppo as pjp
 from purejaxppo.population.sweep import RunConfig
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT
+from purejaxppo.storage import write_json
 
 TASK = "CartPole-v1"
 EPISODES = 100
@@ -117,7 +118,7 @@ def main() -> None:
     options.first_seed = (1000 if searching else 0) if options.first_seed is None else options.first_seed
     rows = {"search": search, "check": check, "one": one}[options.what](options)
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "jax": jax.__version__, "python": sys.version}, indent=2))
+        write_json(options.json, {"rows": rows, "jax": jax.__version__, "python": sys.version})
 
 
 if __name__ == "__main__":

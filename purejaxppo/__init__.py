@@ -18,7 +18,7 @@ from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
-from purejaxppo.networks import Network, RecurrentNetwork
+from purejaxppo.networks import Network
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import (
@@ -33,6 +33,7 @@ from purejaxppo.population.sweep import draw_points, log_uniform, uniform
 from purejaxppo.population.train import Progress, open_population, train_population
 from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
+from purejaxppo.recurrent_networks import RecurrentNetwork
 from purejaxppo.rollout import rollout
 from purejaxppo.runs.train import LoadedRun, load_run, load_sweep
 from purejaxppo.types import (

@@ -5,19 +5,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.types import Batch, LossTerms, PyTree
-
-
-class Distribution(Protocol):
-    """What the loss asks of the policy."""
-
-    def log_prob(self, action: PyTree) -> jax.Array:
-        """Of each action, in nats."""
-        ...
-
-    def entropy(self) -> jax.Array:
-        """Of the distribution for each sample, in nats."""
-        ...
+from purejaxppo.distributions import Distribution
+from purejaxppo.types import Batch, LossTerms
 
 
 def policy_loss(ratio: jax.Array, advantage: jax.Array, clip_eps: float | jax.Array) -> jax.Array:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.actions import Actions, make_actions, masked, unchanged
-from purejaxppo.config import PPOConfig, check_float32, check_key, is_changed
+from purejaxppo.checks import check_outputs, check_parts, shape_list
+from purejaxppo.config import PPOConfig, check_key
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Box, Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
@@ -154,23 +155,37 @@ def make_ppo(
     if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
         raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
     actions = make_actions(env, config)
-    factors = make_schedules(config, schedules)
     of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
     agent = PPO(
-        env=env,
-        actions=actions,
-        config=config,
         network=of_obs if env.action_mask is None else masked(of_obs),
-        optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
-        loss=loss,
-        schedules=factors,
-        rate_rule=make_rate_rule(config, factors.learning_rate),
-        reports_rate=optimizer is None,
+        **learner_parts(env, actions, config, optimizer, loss, schedules),
     )
     _check_network(agent)
     if loss is not ppo_loss:
         _check_loss(agent)
     return agent
+
+
+def learner_parts(
+    env: Environment,
+    actions: Actions,
+    config: PPOConfig,
+    optimizer: optax.GradientTransformation | None,
+    loss: Loss,
+    schedules: Mapping[str, Schedule] | None,
+) -> dict[str, Any]:
+    """The fields of a `Learner`, from what its factory takes."""
+    factors = make_schedules(config, schedules)
+    return {
+        "env": env,
+        "actions": actions,
+        "config": config,
+        "optimizer": optax.with_extra_args_support(optimizer or make_optimizer(config)),
+        "loss": loss,
+        "schedules": factors,
+        "rate_rule": make_rate_rule(config, factors.learning_rate),
+        "reports_rate": optimizer is None,
+    }
 
 
 def make_train(
@@ -239,15 +254,9 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     runner, reward = scale_reward(runner, transitions, config.gamma)
     batch = make_batch(agent, state, transitions, parameters, reward)
     rate = agent.rate_rule.rate(state)
-    (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
+    learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
-    state = runner.train_state.replace(
-        params=params,
-        opt_state=opt_state,
-        obs_moments=update_obs_moments(state.obs_moments, transitions.obs),
-        update=state.update + 1,
-        learning_rate=agent.rate_rule.adapt(state, terms),
-    )
+    state = learned_state(agent, runner.train_state, learned, terms, transitions.obs)
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 
 
@@ -278,7 +287,7 @@ def assess(agent: Learner, state: TrainState, transitions: Transition, parameter
         gamma=agent.config.gamma,
         gae_lambda=agent.config.gae_lambda,
     )
-    scale = normalized_advantage if agent.config.normalize_advantage_over == "batch" else unchanged
+    scale = advantage_scale(agent.config, "batch")
     return Batch(
         obs=agent.seen(state, transitions.obs),
         action=transitions.action,
@@ -287,6 +296,12 @@ def assess(agent: Learner, state: TrainState, transitions: Transition, parameter
         advantage=scale(advantage),
         target=advantage + value,
     )
+
+
+def advantage_scale(config: PPOConfig, over: str) -> Callable[[jax.Array], jax.Array]:
+    """What the advantages of each "minibatch", or of the whole "batch", go through: [M] -> [M]"""
+    chosen = config.normalize_advantage and config.normalize_advantage_over == over
+    return normalized_advantage if chosen else unchanged
 
 
 def values(agent: Learner, state: TrainState, obs: PyTree) -> jax.Array:
@@ -340,6 +355,18 @@ def minibatch_loss(agent: Learner, update: jax.Array, params: PyTree, minibatch:
     )
 
 
+def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: LossTerms, obs: PyTree) -> TrainState:
+    """The state after an update. obs: [T, B, ...], raw, what its rollout has seen"""
+    params, opt_state = learned
+    return state.replace(
+        params=params,
+        opt_state=opt_state,
+        obs_moments=update_obs_moments(state.obs_moments, obs),
+        update=state.update + 1,
+        learning_rate=agent.rate_rule.adapt(state, terms),
+    )
+
+
 def make_metrics(
     agent: Learner, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
 ) -> Metrics:
@@ -375,39 +402,6 @@ def obs_shape_of(env: Environment) -> tuple[int, ...]:
     return env.observation_space.shape if isinstance(env.observation_space, Box) else ()
 
 
-def check_parts(
-    env: Environment,
-    config: PPOConfig,
-    config_class: type,
-    optimizer: optax.GradientTransformation | None,
-    schedules: Mapping[str, Schedule] | None,
-) -> None:
-    """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
-    check_float32()
-    if type(config) is not config_class:
-        name = config_class.__name__
-        raise PPOError(f"config = {config!r} is no {name}; give {name}(...), or take the factory of its own class")
-    if not isinstance(env, Environment):
-        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
-    if optimizer is not None:
-        _check_optimizer(optimizer, config, schedules)
-
-
-def _check_optimizer(
-    optimizer: optax.GradientTransformation, config: PPOConfig, schedules: Mapping[str, Schedule] | None
-) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise PPOError(f"optimizer = {optimizer!r} is no optax transformation; give one such as optax.adam(1e-3)")
-    if "learning_rate" in (schedules or {}):
-        raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
-    for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
-        if is_changed(config, name):
-            raise PPOError(
-                f"{name} = {getattr(config, name)} would do nothing beside optimizer=...; set it in the optimizer, "
-                f"and leave the config's at {getattr(PPOConfig, name)}"
-            )
-
-
 def _check_network(agent: PPO) -> None:
     """Raises PPOError unless the network gives distribution parameters [..., n] and values [...]. Runs nothing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -417,23 +411,6 @@ def _check_network(agent: PPO) -> None:
         batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
         outputs = traced("network.apply", agent.network.apply, params, batched)
         check_outputs("network.apply", agent.actions, batched, lead, outputs)
-
-
-def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
-    """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
-    names, sizes = list(actions.parameters), list(actions.parameters.values())
-    wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
-    if not isinstance(outputs, tuple) or len(outputs) != 2:
-        raise PPOError(f"{what} has to return ({wanted}, value)")
-    parameters, value = outputs
-    parameters = (parameters,) if len(names) == 1 else parameters
-    shapes = [jnp.shape(x) for x in parameters] if isinstance(parameters, tuple) else []
-    expected = [(*lead, size) for size in sizes]
-    if shapes != expected or value.shape != lead:
-        raise PPOError(
-            f"for observations {jax.tree.leaves(obs)[0].shape} the network returns {wanted} "
-            f"{_listed(shapes)} and values {value.shape}; they have to be {_listed(expected)} and {lead}"
-        )
 
 
 def _check_loss(agent: PPO) -> None:
@@ -455,8 +432,6 @@ def _check_loss(agent: PPO) -> None:
         raise PPOError("loss has to return (loss, LossTerms), as pjp.ppo_loss does")
     shapes = [jnp.shape(x) for x in jax.tree.leaves(returned)]
     if any(shapes):
-        raise PPOError(f"loss returns shapes {_listed(shapes)}; the loss and each of its terms have to be one number")
-
-
-def _listed(shapes: list[tuple[int, ...]]) -> str:
-    return " ".join(map(str, shapes)) or "of another structure"
+        raise PPOError(
+            f"loss returns shapes {shape_list(shapes)}; the loss and each of its terms have to be one number"
+        )

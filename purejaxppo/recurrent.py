@@ -15,6 +15,7 @@ import optax
 from flax import struct
 
 from purejaxppo.actions import make_actions
+from purejaxppo.checks import check_outputs, check_parts
 from purejaxppo.config import (
     PPOConfig,
     check_choice,
@@ -29,22 +30,22 @@ from purejaxppo.distributions import Distribution, masked_logits
 from purejaxppo.envs.base import Environment, MaskedObs, Step, through, traced
 from purejaxppo.envs.vector import reset_batch, where_env
 from purejaxppo.losses import Loss, ppo_loss
-from purejaxppo.networks import CELLS, NetworkLike, RecurrentNetwork, make_recurrent_actor_critic
-from purejaxppo.normalize import normalize_obs, scale_reward, update_obs_moments
+from purejaxppo.networks import NetworkLike
+from purejaxppo.normalize import normalize_obs, scale_reward
 from purejaxppo.ppo import (
     Learner,
     assess,
-    check_outputs,
-    check_parts,
     init_train_state,
     learn,
+    learned_state,
+    learner_parts,
     make_metrics,
     obs_shape_of,
 )
+from purejaxppo.recurrent_networks import CELLS, RecurrentNetwork, make_recurrent_actor_critic
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
-from purejaxppo.schedules import Schedule, make_rate_rule, make_schedules
+from purejaxppo.schedules import Schedule
 from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
-from purejaxppo.update import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +178,6 @@ def make_recurrent_ppo(
         kind = type(network).__name__
         raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
     actions = make_actions(env, config)
-    factors = make_schedules(config, schedules)
     of_obs = network or make_recurrent_actor_critic(
         actions.num_outputs,
         obs_shape_of(env),
@@ -191,15 +191,8 @@ def make_recurrent_ppo(
     if of_obs.replay is None:
         of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))
     agent = RecurrentPPO(
-        env=env,
-        actions=actions,
-        config=config,
         network=of_obs if env.action_mask is None else masked(of_obs),
-        optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
-        loss=loss,
-        schedules=factors,
-        rate_rule=make_rate_rule(config, factors.learning_rate),
-        reports_rate=optimizer is None,
+        **learner_parts(env, actions, config, optimizer, loss, schedules),
     )
     _check_network(agent)
     if loss is not ppo_loss:
@@ -280,15 +273,9 @@ def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metri
     steps = assess(agent, state, transitions, parameters, reward)
     batch = to_sequences(steps, transitions, config.steps_of_a_sequence)
     rate = agent.rate_rule.rate(state)
-    (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
+    learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
-    state = runner.train_state.replace(
-        params=params,
-        opt_state=opt_state,
-        obs_moments=update_obs_moments(state.obs_moments, transitions.obs.obs),
-        update=state.update + 1,
-        learning_rate=agent.rate_rule.adapt(state, terms),
-    )
+    state = learned_state(agent, runner.train_state, learned, terms, transitions.obs.obs)
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 
 

@@ -97,10 +97,17 @@ def update_minibatch(
     minibatch: Batch,
 ) -> tuple[Learned, LossTerms]:
     """One gradient step."""
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], minibatch)
+    return apply_gradient(optimizer, rate, learned, gradient), terms
+
+
+def apply_gradient(
+    optimizer: optax.GradientTransformationExtraArgs, rate: jax.Array, learned: Learned, gradient: PyTree
+) -> Learned:
+    """What the optimizer makes of a gradient, applied."""
     params, opt_state = learned
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params, minibatch)
     updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
-    return (optax.apply_updates(params, updates), opt_state), terms
+    return optax.apply_updates(params, updates), opt_state
 
 
 def update_epoch(

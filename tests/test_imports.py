@@ -16,6 +16,7 @@ ORDER = [
     "storage",
     "distributions",
     "networks",
+    "recurrent_networks",
     "normalize",
     "envs",
     "actions",
@@ -23,6 +24,7 @@ ORDER = [
     "gae",
     "losses",
     "schedules",
+    "checks",
     "update",
     "ppo",
     "recurrent",
@@ -34,6 +36,7 @@ ORDER = [
     "doctor",
     "bench",
     "options",
+    "arguments",
     "cli",
 ]
 

@@ -10,7 +10,6 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.envs.base import through
-from purejaxppo.networks import CELLS, gru_step, log_time_scales, lstm_bias, lstm_step
 from purejaxppo.normalize import scale_reward
 from purejaxppo.population.store import key_data
 from purejaxppo.ppo import assess
@@ -22,6 +21,7 @@ from purejaxppo.recurrent import (
     to_sequences,
     with_memory,
 )
+from purejaxppo.recurrent_networks import CELLS, gru_step, log_time_scales, lstm_bias, lstm_step
 from purejaxppo.rollout import make_noise
 
 SMALL = pjp.RecurrentConfig(

@@ -2,11 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -69,6 +72,13 @@ def make_task(options: argparse.Namespace, best_num_envs: int) -> Task:
     if task.num_updates < 1:
         raise SystemExit(f"--timesteps {task.timesteps} is below one rollout of {task.batch_size}")
     return task
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    """What a call returns, and its seconds."""
+    started = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - started
 
 
 def write_report(

@@ -8,14 +8,13 @@ termination to it. The return of a seed is that of its environments' last episod
 # pyright: reportMissingImports=false
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import jax
 import numpy as np
-from common import Task, make_parser, make_task, write_report
+from common import Task, make_parser, make_task, timed, write_report
 
 BEST_NUM_ENVS = 64  # of one run; 512 and 2048 were slower on two cores
 
@@ -54,12 +53,8 @@ def main() -> None:
 
     train = jax.jit(jax.vmap(make_train(make_config(task))))
     keys = jax.random.split(jax.random.PRNGKey(0), task.seeds)
-    started = time.perf_counter()
-    train = train.lower(keys).compile()
-    compile_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    metrics = jax.block_until_ready(train(keys))["metrics"]
-    seconds = time.perf_counter() - started
+    compiled, compile_seconds = timed(lambda: train.lower(keys).compile())
+    metrics, seconds = timed(lambda: jax.block_until_ready(compiled(keys))["metrics"])
     last = np.asarray(metrics["returned_episode_returns"])[:, -1].mean(axis=(1, 2))  # [S]
     packages = ("jax", "gymnax", "flax", "distrax")
     write_report(

@@ -9,13 +9,12 @@ sampled episodes after training.
 """
 # pyright: reportMissingImports=false
 
-import time
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from common import Task, make_parser, make_task, write_report
+from common import Task, make_parser, make_task, timed, write_report
 from rejax import PPO
 from rejax.evaluate import evaluate
 
@@ -52,12 +51,8 @@ def main() -> None:
     agent = make_agent(task)
     train = jax.jit(jax.vmap(lambda key: agent.train(key)[0]))
     keys = jax.random.split(jax.random.PRNGKey(0), task.seeds)
-    started = time.perf_counter()
-    train = train.lower(keys).compile()
-    compile_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    states = jax.block_until_ready(train(keys))
-    seconds = time.perf_counter() - started
+    compiled, compile_seconds = timed(lambda: train.lower(keys).compile())
+    states, seconds = timed(lambda: jax.block_until_ready(compiled(keys)))
     play = jax.jit(jax.vmap(lambda state, key: evaluate(agent.make_act(state), key, agent.env, agent.env_params)[1]))
     returns = np.asarray(play(states, keys)).mean(axis=1)
     packages = ("rejax", "jax", "gymnax", "flax")

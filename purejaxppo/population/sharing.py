@@ -15,14 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from purejaxppo.actions import unchanged
 from purejaxppo.envs.base import through
-from purejaxppo.losses import normalized_advantage
-from purejaxppo.normalize import scale_reward, update_obs_moments
-from purejaxppo.ppo import PPO, learn, make_batch, make_metrics, sample_action
+from purejaxppo.normalize import scale_reward
+from purejaxppo.ppo import PPO, advantage_scale, learn, learned_state, make_batch, make_metrics, sample_action
 from purejaxppo.rollout import make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
-from purejaxppo.update import Learned, LossFunction
+from purejaxppo.update import Learned, LossFunction, apply_gradient
 
 DATA = "data"  # the axis of the devices
 
@@ -57,22 +55,12 @@ def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metri
     seen = None if state.obs_moments is None else transitions.obs
     batches, episodes, seen = from_all((batch, episodes, seen))
     batch, episodes = whole_batch(batches, config.num_steps), sum_episodes(episodes)
-    over_batch, over_minibatch = (
-        normalized_advantage if config.normalize_advantage and config.normalize_advantage_over == scope else unchanged
-        for scope in ("batch", "minibatch")
-    )
-    batch = batch.replace(advantage=over_batch(batch.advantage))
+    batch = batch.replace(advantage=advantage_scale(config, "batch")(batch.advantage))
     rate = agent.rate_rule.rate(state)
-    descend = functools.partial(update_part, over_minibatch)
-    (params, opt_state), terms = learn(plain, rate, state, batch, shuffle_key, descend)
+    descend = functools.partial(update_part, advantage_scale(config, "minibatch"))
+    learned, terms = learn(plain, rate, state, batch, shuffle_key, descend)
 
-    state = runner.train_state.replace(
-        params=params,
-        opt_state=opt_state,
-        obs_moments=update_obs_moments(state.obs_moments, seen),
-        update=state.update + 1,
-        learning_rate=agent.rate_rule.adapt(state, terms),
-    )
+    state = learned_state(agent, runner.train_state, learned, terms, seen)
     return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
 
 
@@ -96,12 +84,10 @@ def update_part(
     minibatch: Batch,
 ) -> tuple[Learned, LossTerms]:
     """`update_minibatch` by the mean of the gradients of all parts. The advantages are scaled as a whole."""
-    params, opt_state = learned
     minibatch = minibatch.replace(advantage=scale(minibatch.advantage))
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params, own_part(minibatch, axis=0))
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0))
     gradient, terms = mean_of_all((gradient, terms))
-    updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
-    return (optax.apply_updates(params, updates), opt_state), terms
+    return apply_gradient(optimizer, rate, learned, gradient), terms
 
 
 def normalizing_nothing(agent: PPO) -> PPO:
