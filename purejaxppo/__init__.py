@@ -3,13 +3,14 @@
 from purejaxppo.actions import Actions
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
-from purejaxppo.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, SquashedGaussian
+from purejaxppo.distributions import Categorical, DiagGaussian, Distribution, Joint, MultiCategorical, SquashedGaussian
 from purejaxppo.envs import (
     Box,
     Discrete,
     Environment,
     MaskedObs,
     MultiDiscrete,
+    SpaceTree,
     Step,
     env_names,
     make_env,
@@ -68,6 +69,7 @@ __all__ = [
     "FullBatchMetrics",
     "FullBatchPPO",
     "Interrupted",
+    "Joint",
     "LoadedRun",
     "LossTerms",
     "MaskedObs",
@@ -84,6 +86,7 @@ __all__ = [
     "RecurrentPPO",
     "RunnerState",
     "SearchResult",
+    "SpaceTree",
     "SquashedGaussian",
     "Step",
     "Sweep",

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,12 @@ class PPOConfig(Config):
 
     The numbers (`float`) are leaves of a pytree: pass a config through `jit`, `vmap` or `grad`, and one
     program serves every value. The other fields are static: each combination is its own program.
+
+    A frozen dataclass of your own may inherit from it and add fields, for parts of your own: numbers, and what is
+    static by `static(default)`.
     """
+
+    factory: ClassVar[str] = "make_ppo"  # of the agents that a config is for, its subclasses' included
 
     num_envs: int = static(4)  # B, environments stepped in parallel
     num_steps: int = static(128)  # T, steps of each environment in one rollout
@@ -151,15 +156,18 @@ class PPOConfig(Config):
     normalize_reward: bool = static(False)  # by the running standard deviation of the discounted return
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, PPOConfig)
         check_total(int(self.total_timesteps), self.batch_size)
         check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
         check_effects(self)
 
 
-def check_fields(config: Any) -> None:
-    """Raises PPOError for the first field whose value is known and not of its type, or out of range. Tracers pass."""
-    for field in dataclasses.fields(config):
+def check_fields(config: Any, config_class: type[Config]) -> None:
+    """Raises PPOError for the first field whose value is known and not of its type, or out of range. Tracers pass.
+
+    Fields that a subclass adds to the class are its own to check.
+    """
+    for field in dataclasses.fields(config_class):
         name, value = field.name, getattr(config, field.name)
         if name in _RANGES:
             _check_number(name, value, _RANGES[name], optional=field.default is None)

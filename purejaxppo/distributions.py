@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxppo.types import Structure
+
 # Gauss-Hermite: E f(x) for x ~ N(0, 1) is the sum of WEIGHTS f(NODES). The rule is numpy's, for exp(-x^2).
 _POINTS, _POINT_WEIGHTS = np.polynomial.hermite.hermgauss(32)
 NODES = np.asarray(math.sqrt(2.0) * _POINTS, np.float32)
@@ -17,12 +19,7 @@ WEIGHTS = np.asarray(_POINT_WEIGHTS / math.sqrt(math.pi), np.float32)
 
 
 class Distribution(Protocol):
-    """Of one action, or of a batch of them [...]."""
-
-    @staticmethod
-    def noise(key: jax.Array, shape: tuple[int, ...]) -> Any:
-        """What `sample` consumes for actions of shape `shape`."""
-        ...
+    """Of one action, or of a batch of them [...]. What `sample` consumes is drawn by `Actions.noise`."""
 
     def sample(self, noise: Any) -> Any:
         """An action, a function of the noise."""
@@ -178,6 +175,31 @@ class SquashedGaussian(struct.PyTreeNode):
         """
         u = self.gaussian.sample(jnp.reshape(NODES, (-1, *[1] * self.gaussian.mean.ndim)))  # [nodes, ..., d]
         return self.gaussian.entropy() + jnp.sum(jnp.tensordot(WEIGHTS, log_slope_of_tanh(u), axes=1), axis=-1)
+
+
+class Joint(struct.PyTreeNode):
+    """Independent parts. An action is a pytree of theirs."""
+
+    parts: tuple[Distribution, ...]  # in the order of the leaves
+    structure: Structure = struct.field(pytree_node=False)
+
+    def sample(self, noise: Any) -> Any:
+        """Each part's, of its own noise."""
+        own = self.structure.flatten_up_to(noise)
+        return self.structure.unflatten([part.sample(x) for part, x in zip(self.parts, own, strict=True)])
+
+    def mode(self) -> Any:
+        """Each part's."""
+        return self.structure.unflatten([part.mode() for part in self.parts])
+
+    def log_prob(self, action: Any) -> jax.Array:
+        """sum_i log P_i(action_i), in nats. -> [...]"""
+        own = self.structure.flatten_up_to(action)
+        return functools.reduce(jnp.add, [part.log_prob(x) for part, x in zip(self.parts, own, strict=True)])
+
+    def entropy(self) -> jax.Array:
+        """sum_i H_i, in nats. -> [...]"""
+        return functools.reduce(jnp.add, [part.entropy() for part in self.parts])
 
 
 def log_slope_of_tanh(u: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import optax
 from purejaxppo.actions import Actions, discrete_actions
 from purejaxppo.config import Config, check_fields, check_float32, check_key, check_total, static
 from purejaxppo.distributions import Categorical
-from purejaxppo.envs.base import Discrete, Environment
+from purejaxppo.envs.base import Box, Discrete, Environment
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, policy_loss
@@ -46,7 +46,7 @@ class FullBatchConfig(Config):
     hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, FullBatchConfig)
         check_total(int(self.total_timesteps), self.batch_size)
 
 
@@ -122,6 +122,11 @@ def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchP
     check_float32()
     if not isinstance(env.action_space, Discrete):
         raise PPOError(f"{env.name} has the action space {env.action_space}; full-batch PPO acts in Discrete spaces")
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        raise PPOError(
+            f"{env.name} has the observation space {env.observation_space}; full-batch PPO takes vectors, "
+            "a Box of one axis; take make_ppo"
+        )
     if env.action_mask is not None:
         raise PPOError(f"{env.name} masks actions, which full-batch PPO does not heed; take make_ppo")
     glorot = nn.initializers.glorot_uniform()

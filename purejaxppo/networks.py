@@ -1,6 +1,7 @@
 """Actor-critic networks: `init(key, obs) -> params` and `apply(params, obs) -> (distribution parameters, value)`."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -8,13 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.types import PPOError, PyTree, Structure
 
 
 class Network(NamedTuple):
     """A pair of pure functions. `apply` takes any leading axes.
 
-    What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each.
+    What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each; of
+    a pytree of spaces a pytree of these.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
@@ -140,6 +142,21 @@ def as_logits(outputs: jax.Array) -> jax.Array:
     return outputs
 
 
+class JointHead(nn.Module):
+    """The head of a policy over a pytree of spaces: each has its own, on its piece of the outputs."""
+
+    structure: Structure
+    sizes: tuple[int, ...]  # of the pieces
+    heads: tuple[Callable[[jax.Array], PyTree], ...]
+
+    @nn.compact
+    def __call__(self, outputs: jax.Array) -> PyTree:
+        """[..., n_1 + ... + n_k] -> the parameters of each part"""
+        ends = list(itertools.accumulate(self.sizes))
+        pieces = jnp.split(outputs, ends[:-1], axis=-1)
+        return self.structure.unflatten([head(piece) for head, piece in zip(self.heads, pieces, strict=True)])
+
+
 class ActorCritic(nn.Module):
     """Two separate towers, orthogonal with gain sqrt(2), and 0.01 and 1 at the outputs.
 
@@ -160,12 +177,12 @@ class ActorCritic(nn.Module):
 
 def make_actor_critic(
     num_outputs: int,
-    obs_shape: tuple[int, ...],
+    obs_shape: PyTree,
     hidden_sizes: tuple[int, ...],
     activation: str,
     head: Callable[[jax.Array], PyTree] = as_logits,
 ) -> Network:
-    """The default network: two MLP towers over the flattened observation."""
+    """The default network: two MLP towers over the flattened observation. obs_shape: that of each of its arrays"""
     tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
     module = ActorCritic(tower, num_outputs, head)
     return Network(
@@ -174,14 +191,18 @@ def make_actor_critic(
     )
 
 
-def flat(obs: jax.Array, obs_shape: tuple[int, ...]) -> jax.Array:
-    """[..., *obs_shape] -> [..., features]"""
-    return obs.reshape(*obs.shape[: obs.ndim - len(obs_shape)], -1)
+def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:
+    """The arrays of an observation, side by side. [..., *obs_shape] each -> [..., features]"""
+    arrays, structure = jax.tree.flatten(obs)
+    shapes = structure.flatten_up_to(obs_shape)
+    rows = [x.reshape(*x.shape[: x.ndim - len(shape)], -1) for x, shape in zip(arrays, shapes, strict=True)]
+    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1)
 
 
-def is_image(obs_shape: tuple[int, ...]) -> bool:
-    """Whether a convolution has room in it."""
-    return len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
+def is_image(obs_shape: PyTree) -> bool:
+    """Whether it is that of one array, with room for a convolution."""
+    is_one = isinstance(obs_shape, tuple) and all(isinstance(size, int) for size in obs_shape)
+    return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
 
 
 def make_cnn_actor_critic(

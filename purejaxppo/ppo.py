@@ -14,7 +14,7 @@ from purejaxppo.actions import Actions, make_actions, masked, unchanged
 from purejaxppo.checks import check_outputs, check_parts, shape_list
 from purejaxppo.config import PPOConfig, check_key
 from purejaxppo.distributions import Distribution
-from purejaxppo.envs.base import Box, Environment, through, traced
+from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae
 from purejaxppo.losses import Loss, explained_variance, normalized_advantage, ppo_loss
@@ -142,7 +142,8 @@ def make_ppo(
 
     network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (parameters, value)`; a flax.linen module is
         one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete side by
-        side), or for a Box of d numbers the pair (mean, log_std), [..., d] each.
+        side), or for a Box of d numbers the pair (mean, log_std), [..., d] each; of a pytree of spaces a pytree of
+        these.
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
         `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must be left at their defaults.
     loss: any function that is called like `ppo_loss`, and returns like it.
@@ -156,11 +157,11 @@ def make_ppo(
         raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
     actions = make_actions(env, config)
     of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
+    _check_network(env, actions, of_obs)
     agent = PPO(
-        network=of_obs if env.action_mask is None else masked(of_obs),
+        network=of_obs if env.action_mask is None else masked(of_obs, actions),
         **learner_parts(env, actions, config, optimizer, loss, schedules),
     )
-    _check_network(agent)
     if loss is not ppo_loss:
         _check_loss(agent)
     return agent
@@ -390,27 +391,27 @@ def make_metrics(
 
 
 def _default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
-    """Convolutional towers for images, MLP towers for everything else."""
-    obs_shape = obs_shape_of(env)
+    """Convolutional towers for an image, MLP towers for everything else."""
+    obs_shape = shapes_of(env.observation_space)
     if is_image(obs_shape):
         return make_cnn_actor_critic(actions.num_outputs, config.hidden_sizes, config.activation, actions.head)
     return make_actor_critic(actions.num_outputs, obs_shape, config.hidden_sizes, config.activation, actions.head)
 
 
-def obs_shape_of(env: Environment) -> tuple[int, ...]:
-    """That of one observation, without its mask."""
-    return env.observation_space.shape if isinstance(env.observation_space, Box) else ()
+def plain_obs(env: Environment) -> PyTree:
+    """The shapes of one observation, without its mask."""
+    obs, _ = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)), env.params)
+    return obs if env.action_mask is None else obs.obs
 
 
-def _check_network(agent: PPO) -> None:
+def _check_network(env: Environment, actions: Actions, network: Network) -> None:
     """Raises PPOError unless the network gives distribution parameters [..., n] and values [...]. Runs nothing."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
-    params = traced("network.init", agent.network.init, key, obs)
+    obs = plain_obs(env)
+    params = traced("network.init", network.init, jax.eval_shape(lambda: jax.random.key(0)), obs)
     for lead in ((), (2,), (2, 3)):
         batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
-        outputs = traced("network.apply", agent.network.apply, params, batched)
-        check_outputs("network.apply", agent.actions, batched, lead, outputs)
+        outputs = traced("network.apply", network.apply, params, batched)
+        check_outputs("network.apply", actions, batched, lead, outputs)
 
 
 def _check_loss(agent: PPO) -> None:

@@ -8,13 +8,14 @@ auto-reset keeps the one that the episode has left, which is where the critic bo
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from purejaxppo.actions import make_actions
+from purejaxppo.actions import Actions, make_actions, masked_parameters
 from purejaxppo.checks import check_outputs, check_parts
 from purejaxppo.config import (
     PPOConfig,
@@ -26,8 +27,8 @@ from purejaxppo.config import (
     check_total,
     static,
 )
-from purejaxppo.distributions import Distribution, masked_logits
-from purejaxppo.envs.base import Environment, MaskedObs, Step, through, traced
+from purejaxppo.distributions import Distribution
+from purejaxppo.envs.base import Environment, MaskedObs, Step, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch, where_env
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
@@ -40,7 +41,7 @@ from purejaxppo.ppo import (
     learned_state,
     learner_parts,
     make_metrics,
-    obs_shape_of,
+    plain_obs,
 )
 from purejaxppo.recurrent_networks import CELLS, RecurrentNetwork, make_recurrent_actor_critic
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
@@ -52,13 +53,15 @@ from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, Trai
 class RecurrentConfig(PPOConfig):
     """Hyperparameters of PPO, and those of the memory. A minibatch is made of whole sequences."""
 
+    factory: ClassVar[str] = "make_recurrent_ppo"
+
     hidden_sizes: tuple[int, ...] = static((64,))  # of each tower, before its cell
     cell: str = static("gru")  # or "lstm"
     cell_size: int = static(64)  # numbers that a cell shows of its memory
     sequence_length: int | None = static(None)  # steps that a gradient goes back, divides num_steps; None: num_steps
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, RecurrentConfig)
         check_choice("cell", self.cell, tuple(CELLS))
         check_total(int(self.total_timesteps), self.batch_size)
         if self.sequence_length is not None:
@@ -180,7 +183,7 @@ def make_recurrent_ppo(
     actions = make_actions(env, config)
     of_obs = network or make_recurrent_actor_critic(
         actions.num_outputs,
-        obs_shape_of(env),
+        shapes_of(env.observation_space),
         config.hidden_sizes,
         config.activation,
         config.cell,
@@ -190,11 +193,11 @@ def make_recurrent_ppo(
     )
     if of_obs.replay is None:
         of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))
+    _check_network(env, actions, of_obs)
     agent = RecurrentPPO(
-        network=of_obs if env.action_mask is None else masked(of_obs),
+        network=of_obs if env.action_mask is None else masked(of_obs, actions),
         **learner_parts(env, actions, config, optimizer, loss, schedules),
     )
-    _check_network(agent)
     if loss is not ppo_loss:
         traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
     return agent
@@ -222,17 +225,18 @@ def starts(network: RecurrentNetwork, shape: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), network.start())
 
 
-def masked(network: RecurrentNetwork) -> RecurrentNetwork:
+def masked(network: RecurrentNetwork, actions: Actions) -> RecurrentNetwork:
     """A network of plain observations, for `MaskedObs`: an illegal action has the logit -inf."""
+    structure = jax.tree.structure(actions.parameters)
 
     def apply(params: PyTree, memory: PyTree, obs: MaskedObs) -> tuple[PyTree, PyTree, jax.Array]:
-        memory, logits, value = network.apply(params, memory, obs.obs)
-        return memory, masked_logits(logits, obs.action_mask), value
+        memory, parameters, value = network.apply(params, memory, obs.obs)
+        return memory, masked_parameters(structure, parameters, obs.action_mask), value
 
     def masked_replay(params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array) -> tuple[PyTree, jax.Array]:
         assert network.replay is not None
-        logits, value = network.replay(params, memory, obs.obs, reset)
-        return masked_logits(logits, obs.action_mask), value
+        parameters, value = network.replay(params, memory, obs.obs, reset)
+        return masked_parameters(structure, parameters, obs.action_mask), value
 
     return RecurrentNetwork(
         init=lambda key, memory, obs: network.init(key, memory, obs.obs),
@@ -325,23 +329,22 @@ def cut_in_sequences(length: int, x: jax.Array) -> jax.Array:
     return jnp.moveaxis(pieces, 2, 1).reshape(-1, length, *x.shape[2:])
 
 
-def _check_network(agent: RecurrentPPO) -> None:
+def _check_network(env: Environment, actions: Actions, network: RecurrentNetwork) -> None:
     """Raises PPOError unless `apply` and `replay` give what they have to, in the right shapes. Runs nothing."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
-    start = traced("network.start", agent.network.start)
-    params = traced("network.init", agent.network.init, key, start, obs)
+    obs = plain_obs(env)
+    start = traced("network.start", network.start)
+    params = traced("network.init", network.init, jax.eval_shape(lambda: jax.random.key(0)), start, obs)
     for lead in ((), (2,), (2, 3)):
         batched, memory = _with_lead(lead, obs), _with_lead(lead, start)
-        outputs = traced("network.apply", agent.network.apply, params, memory, batched)
+        outputs = traced("network.apply", network.apply, params, memory, batched)
         if not isinstance(outputs, tuple) or len(outputs) != 3:
             raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
         _check_memory(memory, outputs[0])
-        check_outputs("network.apply", agent.actions, batched, lead, outputs[1:])
-    assert agent.network.replay is not None
+        check_outputs("network.apply", actions, batched, lead, outputs[1:])
+    assert network.replay is not None
     steps, reset = _with_lead((5, 2), obs), jax.ShapeDtypeStruct((5, 2), bool)
-    outputs = traced("network.replay", agent.network.replay, params, _with_lead((2,), start), steps, reset)
-    check_outputs("network.replay", agent.actions, steps, (5, 2), outputs)
+    outputs = traced("network.replay", network.replay, params, _with_lead((2,), start), steps, reset)
+    check_outputs("network.replay", actions, steps, (5, 2), outputs)
 
 
 def _check_memory(given: PyTree, returned: PyTree) -> None:

@@ -235,7 +235,7 @@ def outputs_of(cell: Cell, memory: PyTree) -> PyTree:
 
 def make_recurrent_actor_critic(
     num_outputs: int,
-    obs_shape: tuple[int, ...],
+    obs_shape: PyTree,
     hidden_sizes: tuple[int, ...],
     activation: str,
     cell: str,

@@ -6,6 +6,7 @@ import jax
 from flax import struct
 
 PyTree = Any
+Structure = Any  # of a PyTree, as jax.tree.structure gives it
 
 
 class PPOError(ValueError):

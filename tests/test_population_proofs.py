@@ -147,7 +147,7 @@ class TestDataPlacement:
         """Each device steps its own environments and differentiates its own part of a minibatch."""
         from purejaxppo.population import program
 
-        options = program.Options(None, None, "data", None, 0, None, bool, print, print)
+        options = program.Options(None, None, pjp.ppo_loss, None, "data", None, 0, None, bool, print, print)
         from purejaxppo.population.train import make_jobs
 
         (job,) = make_jobs(env, self.config, [{}], 1, 0, options, None)

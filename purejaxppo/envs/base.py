@@ -1,5 +1,6 @@
 """The environment protocol: two pure functions, two spaces, and parameters that one can trace."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.types import PPOError, PyTree, Structure
 
 
 class Discrete(NamedTuple):
@@ -34,17 +35,37 @@ class Box(NamedTuple):
 Space = Discrete | MultiDiscrete | Box
 
 
-class MaskedObs(struct.PyTreeNode):
-    """What is observed where some actions may be illegal."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class SpaceTree:
+    """A pytree of spaces, such as a dict of them. `make_env` makes it of what it is given: this one has a hash."""
 
-    obs: jax.Array  # [...]
-    action_mask: jax.Array  # [n] bool, of a Discrete(n); [n_1 + ... + n_k] of a MultiDiscrete; true for a legal action
+    parts: tuple[Space, ...]  # in the order of the leaves
+    structure: Structure
+
+    @property
+    def tree(self) -> PyTree:
+        """The pytree as it was given."""
+        return self.structure.unflatten(self.parts)
+
+    def __repr__(self) -> str:
+        return repr(self.tree)
+
+
+class MaskedObs(struct.PyTreeNode):
+    """What is observed where some actions may be illegal.
+
+    action_mask: [n] bool of a Discrete(n), [n_1 + ... + n_k] of a MultiDiscrete, true for a legal action. Of a
+        `SpaceTree` a pytree of these, with None for a Box, and for any other part whose actions are all legal.
+    """
+
+    obs: PyTree  # [...]
+    action_mask: PyTree
 
 
 class Step(NamedTuple):
     """What one step of one environment gives, before any auto-reset."""
 
-    obs: PyTree  # [...], or MaskedObs
+    obs: PyTree  # [...] float32 in the structure of the observation space; or MaskedObs
     state: PyTree
     reward: jax.Array  # []
     terminated: jax.Array  # [] bool: the task has ended, and what follows is worth 0
@@ -53,7 +74,7 @@ class Step(NamedTuple):
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
 StepFunction = Callable[[jax.Array, PyTree, PyTree, PyTree], Step]  # (key, state, action, params) -> Step
-MaskFunction = Callable[[PyTree, PyTree], jax.Array]  # (state, params) -> action_mask
+MaskFunction = Callable[[PyTree, PyTree], PyTree]  # (state, params) -> action_mask
 
 
 class Environment(struct.PyTreeNode):
@@ -65,10 +86,43 @@ class Environment(struct.PyTreeNode):
     params: PyTree
     reset: ResetFunction = struct.field(pytree_node=False)
     step: StepFunction = struct.field(pytree_node=False)
-    observation_space: Space = struct.field(pytree_node=False)
-    action_space: Space = struct.field(pytree_node=False)
+    observation_space: Space | SpaceTree = struct.field(pytree_node=False)
+    action_space: Space | SpaceTree = struct.field(pytree_node=False)
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
+
+
+def settle_space(what: str, space: Any) -> Space | SpaceTree:
+    """A space as it is, and a pytree of spaces as one. Raises PPOError for what is neither."""
+    if isinstance(space, Space | SpaceTree):
+        return space
+    parts, structure = jax.tree.flatten(space, is_leaf=lambda x: x is None or isinstance(x, Space))
+    if not parts or not all(isinstance(part, Space) for part in parts):
+        raise PPOError(
+            f"{what} = {space!r} is no space; give pjp.Discrete, pjp.MultiDiscrete or pjp.Box, or a pytree of these"
+        )
+    return SpaceTree(tuple(parts), structure)
+
+
+def structure_of(space: Space | SpaceTree) -> Structure:
+    """That of what lies in the space: a single leaf, or that of the pytree."""
+    return space.structure if isinstance(space, SpaceTree) else jax.tree.structure(0)
+
+
+def parts_of(space: Space | SpaceTree) -> dict[str, Space]:
+    """The spaces of a pytree by their place in it, such as "['left']"; "" is the place of a space alone."""
+    tree = space.tree if isinstance(space, SpaceTree) else space
+    places = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Space))
+    return {jax.tree_util.keystr(path): part for path, part in places}
+
+
+def in_parts(what: str, structure: Structure, tree: PyTree) -> list[Any]:
+    """What a pytree has for each part of a space. Raises PPOError for one that is built in another way."""
+    try:
+        return structure.flatten_up_to(tree)
+    except ValueError:
+        given = jax.tree.structure(tree)
+        raise PPOError(f"{what}: the structure is {given}, and that of the space {structure}; make them one") from None
 
 
 def strong(x: jax.Array) -> jax.Array:
@@ -78,23 +132,29 @@ def strong(x: jax.Array) -> jax.Array:
     return x if is_key else jax.lax.convert_element_type(x, x.dtype)
 
 
-def settle_reset(reset: ResetFunction) -> ResetFunction:
+def settle_obs(space: Space | SpaceTree, obs: PyTree) -> PyTree:
+    """float32 arrays in the structure of the observation space."""
+    structure = structure_of(space)
+    return structure.unflatten([jnp.asarray(x, jnp.float32) for x in in_parts("an observation", structure, obs)])
+
+
+def settle_reset(reset: ResetFunction, observation_space: Space | SpaceTree) -> ResetFunction:
     """`reset` with float32 observations and no weakly typed state."""
 
     def settled_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
         obs, state = reset(key, params)
-        return jnp.asarray(obs, jnp.float32), jax.tree.map(strong, state)
+        return settle_obs(observation_space, obs), jax.tree.map(strong, state)
 
     return settled_reset
 
 
-def settle_step(step: StepFunction) -> StepFunction:
+def settle_step(step: StepFunction, observation_space: Space | SpaceTree) -> StepFunction:
     """`step` with float32 observations and rewards, boolean flags, and no weakly typed state."""
 
     def settled_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
         obs, new_state, reward, terminated, truncated = step(key, state, action, params)
         return Step(
-            obs=jnp.asarray(obs, jnp.float32),
+            obs=settle_obs(observation_space, obs),
             state=jax.tree.map(strong, new_state),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
             terminated=jnp.asarray(terminated, bool).reshape(()),
@@ -105,12 +165,14 @@ def settle_step(step: StepFunction) -> StepFunction:
 
 
 def show_mask(
-    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction
+    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, action_space: Space | SpaceTree
 ) -> tuple[ResetFunction, StepFunction]:
     """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes."""
+    structure = structure_of(action_space)
 
     def masked_obs(obs: PyTree, state: PyTree, params: PyTree) -> MaskedObs:
-        return MaskedObs(obs, jnp.asarray(action_mask(state, params)))
+        masks = in_parts("action_mask", structure, action_mask(state, params))
+        return MaskedObs(obs, structure.unflatten([None if mask is None else jnp.asarray(mask) for mask in masks]))
 
     def masked_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
         obs, state = reset(key, params)
@@ -131,21 +193,16 @@ def through(convert: Callable[[PyTree], PyTree], env: Environment) -> Environmen
 def check_environment(env: Environment) -> None:
     """Raises PPOError where reset and step disagree with each other or with the spaces. Runs nothing."""
     for what, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
-        check_space(f"{env.name}: {what}", space)
+        for place, part in parts_of(space).items():
+            check_space(f"{env.name}: {what}{place}", part)
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.eval_shape(lambda: example_action(env.action_space))
     obs, state = traced(f"{env.name}: reset", env.reset, key, env.params)
     after = traced(f"{env.name}: step", env.step, key, state, action, env.params)
     if env.action_mask is not None:
         check_mask(env, obs.action_mask)
-    expected = env.observation_space.shape if isinstance(env.observation_space, Box) else ()
     for source, seen in (("reset", obs), ("step", after.obs)):
-        shape = (seen if env.action_mask is None else seen.obs).shape
-        if shape != expected:
-            raise PPOError(
-                f"{env.name}: {source} returns an observation of shape {shape}, "
-                f"and observation_space says {expected}; make them one"
-            )
+        check_obs(f"{env.name}: {source}", env.observation_space, seen if env.action_mask is None else seen.obs)
     if jax.tree.structure(state) != jax.tree.structure(after.state):
         raise PPOError(
             f"{env.name}: reset returns the state {jax.tree.structure(state)}, "
@@ -157,6 +214,17 @@ def check_environment(env: Environment) -> None:
             raise PPOError(
                 f"{env.name}: state{jax.tree_util.keystr(path)} is {x.dtype}{x.shape} from reset "
                 f"and {y.dtype}{y.shape} from step; return one shape and dtype"
+            )
+
+
+def check_obs(source: str, space: Space | SpaceTree, obs: PyTree) -> None:
+    """Raises PPOError unless an observation has the structure and the shapes of its space."""
+    seen = in_parts(f"{source}: an observation", structure_of(space), obs)
+    for (place, part), x in zip(parts_of(space).items(), seen, strict=True):
+        if x.shape != shape_of(part):
+            raise PPOError(
+                f"{source} returns an observation{place} of shape {x.shape}, "
+                f"and observation_space{place} says {shape_of(part)}; make them one"
             )
 
 
@@ -185,13 +253,26 @@ def is_size(n: object) -> bool:
     return isinstance(n, int) and not isinstance(n, bool) and n >= 1
 
 
-def check_mask(env: Environment, mask: Any) -> None:
+def check_mask(env: Environment, action_mask: PyTree) -> None:
+    """Raises PPOError unless there is a mask, and each is one bool for each action of a discrete space."""
+    masks = in_parts(f"{env.name}: action_mask", structure_of(env.action_space), action_mask)
+    if all(mask is None for mask in masks):
+        raise PPOError(f"{env.name}: action_mask is None; return one bool for each action, or leave action_mask out")
+    for (place, part), mask in zip(parts_of(env.action_space).items(), masks, strict=True):
+        if mask is not None:
+            check_part_mask(env.name, place, part, mask)
+
+
+def check_part_mask(name: str, place: str, space: Space, mask: Any) -> None:
     """Raises PPOError unless the mask is one bool for each action of a discrete space."""
-    if isinstance(env.action_space, Box):
-        raise PPOError(f"{env.name} masks the actions of a Box; masks are for Discrete and MultiDiscrete spaces")
-    size = env.action_space.n if isinstance(env.action_space, Discrete) else sum(env.action_space.sizes)
+    if isinstance(space, Box):
+        raise PPOError(
+            f"{name}: action_mask{place} masks the actions of a Box; masks are for Discrete and MultiDiscrete spaces, "
+            "and None for a Box among them"
+        )
+    size = space.n if isinstance(space, Discrete) else sum(space.sizes)
     if (mask.shape, mask.dtype) != ((size,), jnp.bool_):
-        raise PPOError(f"{env.name}: action_mask is {mask.dtype}{list(mask.shape)}; return bool[{size}]")
+        raise PPOError(f"{name}: action_mask{place} is {mask.dtype}{list(mask.shape)}; return bool[{size}]")
 
 
 def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -205,10 +286,20 @@ def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
         raise PPOError(f"{what} cannot be traced: {type(error).__name__}: {reason}") from error
 
 
-def example_action(space: Space) -> jax.Array:
-    """Some action of the space, for its shape and dtype."""
-    if isinstance(space, Discrete):
-        return jnp.zeros((), jnp.int32)
-    if isinstance(space, MultiDiscrete):
-        return jnp.zeros(len(space.sizes), jnp.int32)
-    return jnp.zeros(space.shape, jnp.float32)
+def example_action(space: Space | SpaceTree) -> PyTree:
+    """Some action of the space, for its structure, shapes and dtypes."""
+    parts = parts_of(space).values()
+    zeros = [jnp.zeros(shape_of(part), jnp.float32 if isinstance(part, Box) else jnp.int32) for part in parts]
+    return structure_of(space).unflatten(zeros)
+
+
+def shape_of(space: Space) -> tuple[int, ...]:
+    """That of an array of the space."""
+    if isinstance(space, Box):
+        return space.shape
+    return (len(space.sizes),) if isinstance(space, MultiDiscrete) else ()
+
+
+def shapes_of(space: Space | SpaceTree) -> PyTree:
+    """The shape of an array of the space, in the structure of the space."""
+    return structure_of(space).unflatten(map(shape_of, parts_of(space).values()))

@@ -15,11 +15,12 @@ from purejaxppo.envs.base import (
     Box,
     Discrete,
     Environment,
-    MultiDiscrete,
     Space,
+    SpaceTree,
     Step,
     check_environment,
     settle_reset,
+    settle_space,
     settle_step,
     show_mask,
 )
@@ -50,7 +51,8 @@ def make_env(env: Any, **params: Any) -> Environment:
 
     An object of one's own has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
-    and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`).
+    and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`,
+    or a pytree of these, such as a dict: observations and actions are then pytrees of that structure).
     Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
 
@@ -66,7 +68,10 @@ def make_env(env: Any, **params: Any) -> Environment:
     if isinstance(env, str):
         built = _named(env)
     elif isinstance(env, Environment):
-        built = env
+        built = env.replace(
+            observation_space=settle_space(f"{env.name}.observation_space", env.observation_space),
+            action_space=settle_space(f"{env.name}.action_space", env.action_space),
+        )
     elif isinstance(env, _gymnax().environments.environment.Environment):
         built = _from_gymnax(env)
     else:
@@ -99,12 +104,13 @@ def _from_gymnax(env: Any) -> Environment:
 
     with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
         params = jax.tree.map(_plain_number, env.default_params)
+        observation_space = _settled_space(env.name, env.observation_space(params))
         return Environment(
             params=params,
-            reset=settle_reset(standard_promotion(env.reset_env)),
-            step=settle_step(standard_promotion(step)),
-            observation_space=_space(env.name, env.observation_space(params)),
-            action_space=_space(env.name, env.action_space(params)),
+            reset=settle_reset(standard_promotion(env.reset_env), observation_space),
+            step=settle_step(standard_promotion(step), observation_space),
+            observation_space=observation_space,
+            action_space=_settled_space(env.name, env.action_space(params)),
             name=env.name,
         )
 
@@ -118,20 +124,18 @@ def _from_object(env: Any) -> Environment:
             f"{type(env).__name__} is no environment: it lacks {', '.join(missing)}; "
             "give a name, a gymnax environment, or an object with " + ", ".join(_OWN_PROTOCOL)
         )
-    for name in ("observation_space", "action_space"):
-        if not isinstance(getattr(env, name), Discrete | MultiDiscrete | Box):
-            raise PPOError(
-                f"{type(env).__name__}.{name} = {getattr(env, name)!r} is no space; "
-                "give pjp.Discrete, pjp.MultiDiscrete or pjp.Box"
-            )
+    observation_space, action_space = (
+        settle_space(f"{type(env).__name__}.{name}", getattr(env, name))
+        for name in ("observation_space", "action_space")
+    )
     action_mask = getattr(env, "action_mask", None)
-    reset, step = _own_functions(env.reset, env.step, action_mask)
+    reset, step = _own_functions(env.reset, env.step, action_mask, observation_space, action_space)
     return Environment(
         params=env.default_params,
         reset=reset,
         step=step,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
+        observation_space=observation_space,
+        action_space=action_space,
         name=getattr(env, "name", type(env).__name__),
         action_mask=action_mask,
     )
@@ -139,11 +143,15 @@ def _from_object(env: Any) -> Environment:
 
 @functools.lru_cache(maxsize=256)
 def _own_functions(
-    reset: Callable[..., Any], step: Callable[..., Any], action_mask: Callable[..., Any] | None
+    reset: Callable[..., Any],
+    step: Callable[..., Any],
+    action_mask: Callable[..., Any] | None,
+    observation_space: Space | SpaceTree,
+    action_space: Space | SpaceTree,
 ) -> tuple[Any, Any]:
     """Settled once for each of them: two environments of one object share their compiled programs."""
-    settled = settle_reset(reset), settle_step(step)
-    return settled if action_mask is None else show_mask(*settled, action_mask)
+    settled = settle_reset(reset, observation_space), settle_step(step, observation_space)
+    return settled if action_mask is None else show_mask(*settled, action_mask, action_space)
 
 
 def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
@@ -185,14 +193,23 @@ def _plain_number(x: Any) -> Any:
     return x.item() if isinstance(x, jax.Array | np.ndarray | np.generic) and np.ndim(x) == 0 else x
 
 
-def _space(env_name: str, space: Any) -> Space:
+def _settled_space(env_name: str, space: Any) -> Space | SpaceTree:
+    return settle_space(f"{env_name}: a space", _space(env_name, space))
+
+
+def _space(env_name: str, space: Any) -> PyTree:
+    """gymnax's space as one of ours, its Dict as a dict of them, and its Tuple as a tuple."""
     gymnax_spaces = _gymnax().environments.spaces
     if isinstance(space, gymnax_spaces.Discrete):
         return Discrete(int(space.n))
     if isinstance(space, gymnax_spaces.Box):
         shape = tuple(space.shape)
         return Box(shape, _flat(space.low, shape), _flat(space.high, shape))
-    raise PPOError(f"{env_name} has the space {space!r}; supported are Discrete and Box")
+    if isinstance(space, gymnax_spaces.Dict):
+        return {name: _space(env_name, part) for name, part in space.spaces.items()}
+    if isinstance(space, gymnax_spaces.Tuple):
+        return tuple(_space(env_name, part) for part in space.spaces)
+    raise PPOError(f"{env_name} has the space {space!r}; supported are Discrete, Box, Dict and Tuple")
 
 
 def _flat(bound: Any, shape: tuple[int, ...]) -> tuple[float, ...]:

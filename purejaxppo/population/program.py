@@ -16,6 +16,7 @@ from purejaxppo.devices import compiler_options, quickly_compiled
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent, evaluate
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
+from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.memory import (
     MemoryPlan,
@@ -43,6 +44,7 @@ from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
 from purejaxppo.population.sweep import Program, RunConfig, with_numbers
 from purejaxppo.ppo import PPO, make_ppo
 from purejaxppo.recurrent import RecurrentConfig, make_recurrent_ppo
+from purejaxppo.schedules import Schedule
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 REPORTS = 16  # of a chunk of members: how often the host sees its metrics; each costs the devices a pause
@@ -73,6 +75,8 @@ class Options(NamedTuple):
 
     network: NetworkLike | None
     optimizer: optax.GradientTransformation | None
+    loss: Loss
+    schedules: Mapping[str, Schedule] | None
     placement: str
     memory_limit: int | str | None
     evaluation_episodes: int
@@ -118,21 +122,31 @@ def make_agent(
     *,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    schedules: Mapping[str, Schedule] | None = None,
 ) -> Agent:
-    """The agent that a config is for. FullBatchConfig's takes no network and no optimizer."""
+    """The agent that a config is for. FullBatchConfig's takes no parts of the caller's own."""
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "loss": loss, "schedules": schedules}
     if isinstance(config, RecurrentConfig):
-        return make_recurrent_ppo(env, config, network=network, optimizer=optimizer)
+        return make_recurrent_ppo(env, config, **parts)
     if isinstance(config, PPOConfig):
-        return make_ppo(env, config, network=network, optimizer=optimizer)
-    for name, part in (("network", network), ("optimizer", optimizer)):
-        if part is not None:
+        return make_ppo(env, config, **parts)
+    for name, part in parts.items():
+        if part is not None and part is not ppo_loss:
             raise PPOError(f"{name}=... does not go with FullBatchConfig, which has its own; leave it out")
     return make_full_batch_ppo(env, config)
 
 
 def make_setting_agent(env: Environment, config: RunConfig, options: Options) -> Agent:
     """The agent of one setting. Raises PPOError where it does not go with its placement."""
-    agent = make_agent(env, config, network=options.network, optimizer=options.optimizer)
+    agent = make_agent(
+        env,
+        config,
+        network=options.network,
+        optimizer=options.optimizer,
+        loss=options.loss,
+        schedules=options.schedules,
+    )
     if options.placement not in PLACEMENTS:
         raise PPOError(f"placement = {options.placement!r} is unknown; take one of {', '.join(PLACEMENTS)}")
     if options.placement == "data":

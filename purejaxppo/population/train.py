@@ -15,6 +15,7 @@ import optax
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
+from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.checkpoints import (
     Checkpoint,
@@ -41,6 +42,7 @@ from purejaxppo.population.program import (
 from purejaxppo.population.results import Costs, Population, Sweep
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
+from purejaxppo.schedules import Schedule
 from purejaxppo.storage import to_host
 from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
 
@@ -81,6 +83,8 @@ def train_population(
     sweep: None = ...,
     network: NetworkLike | None = ...,
     optimizer: optax.GradientTransformation | None = ...,
+    loss: Loss = ...,
+    schedules: Mapping[str, Schedule] | None = ...,
     placement: str = ...,
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
@@ -100,6 +104,8 @@ def train_population(
     sweep: Mapping[str, Sequence[Any]] | Sequence[Point],
     network: NetworkLike | None = ...,
     optimizer: optax.GradientTransformation | None = ...,
+    loss: Loss = ...,
+    schedules: Mapping[str, Schedule] | None = ...,
     placement: str = ...,
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
@@ -118,6 +124,8 @@ def train_population(
     sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None = None,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    schedules: Mapping[str, Schedule] | None = None,
     placement: str = "seeds",
     memory_limit: int | str | None = None,
     evaluation_episodes: int = 0,
@@ -132,8 +140,11 @@ def train_population(
     sweep: lists of values by name (a grid), or a list of points, as `draw_points` draws them at random. Names are
         those of the config's fields and of the environment's parameters. Points that differ in numbers share one
         compilation; every setting trains on the same keys. With a sweep the result is a `Sweep`.
+    network, optimizer, loss, schedules: as in `make_ppo`, for every member alike; a schedule is a factor on the
+        member's own number.
     placement: "seeds" spreads the members over the devices of this process; "data" spreads the environments and the
-        minibatches of each run over all devices, and averages what they say.
+        minibatches of each run over all devices, and averages what they say: a loss of one's own has to be a mean
+        over the samples of a minibatch, whose advantages it takes as they are.
     memory_limit: bytes, or a text such as "4GiB"; by default most of what is free. Members that do not fit together
         are trained in chunks, one after the other.
     evaluation_episodes: of the greedy policy of each member at the end, for `final_returns`; with 0 of them these are
@@ -154,6 +165,8 @@ def train_population(
     options = Options(
         network,
         optimizer,
+        loss,
+        schedules,
         placement,
         memory_limit,
         evaluation_episodes,
@@ -181,6 +194,8 @@ def open_population(
     sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None = None,
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    schedules: Mapping[str, Schedule] | None = None,
     evaluation_episodes: int = 0,
 ) -> Population | Sweep:
     """What `train_population` has written to `out`, called with the same arguments; nothing is trained.
@@ -189,7 +204,9 @@ def open_population(
     """
     if not (Path(out) / "population.json").exists():
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
-    options = Options(network, optimizer, "seeds", None, evaluation_episodes, None, never, ignore, ignore)
+    options = Options(
+        network, optimizer, loss, schedules, "seeds", None, evaluation_episodes, None, never, ignore, ignore
+    )
     plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
     return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
 
@@ -270,6 +287,8 @@ def describe_population(
         "evaluation_episodes": options.evaluation_episodes,
         "own_network": options.network is not None,
         "own_optimizer": options.optimizer is not None,
+        "own_loss": options.loss is not ppo_loss,
+        "own_schedules": sorted(options.schedules or {}),
     }
 
 
