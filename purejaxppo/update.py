@@ -201,7 +201,8 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
     """x if condition [] holds and y if not, exactly, leaf by leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
+    # A leaf that both share is that leaf: a key counts as used where something is chosen by it.
+    return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), x, y)
 
 
 def mean_where(applied: jax.Array, terms: LossTerms) -> LossTerms:
