@@ -210,6 +210,11 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         "--heartbeat", metavar="SECONDS", type=whole_from(1), default=100, help="until a lost machine is noticed (100)"
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="leave with status 3 where an update of a seed was not finite; all is written as without it",
+    )
     _add_config_options(parser, preset.config, "hyperparameters, the preset's by default")
 
 

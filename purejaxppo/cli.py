@@ -47,6 +47,7 @@ from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
     RunSpec,
+    describe_divergence,
     film_episodes,
     is_finished,
     load_run,
@@ -57,11 +58,12 @@ from purejaxppo.runs.train import (
     table,
     train_run,
 )
-from purejaxppo.storage import write_json
+from purejaxppo.storage import read_json, write_json
 from purejaxppo.types import Interrupted, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 COMPARED = 6  # settings in the curves of a sweep
+DIVERGED = 3  # the exit status of --strict
 
 
 class StopSignal(AbstractContextManager):
@@ -93,7 +95,7 @@ class StopSignal(AbstractContextManager):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. -> exit status: 0 done, 2 bad input"""
+    """Runs one command. -> exit status: 0 done, 2 bad input, 3 a run diverged under --strict"""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         parser, commands = make_parser(chosen_preset(words))
@@ -121,7 +123,7 @@ def train(options: argparse.Namespace) -> int:
     if options.resume and is_finished(folder):
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
         leave()
-        return 0
+        return diverged_status(read_json(folder / "summary.json")) if options.strict else 0
     console.print(plan(spec), highlight=False, soft_wrap=True)
     stop = StopSignal()
     try:
@@ -147,7 +149,14 @@ def train(options: argparse.Namespace) -> int:
         write_pictures(finished, folder)
         print_table(console, table(finished, folder))
     leave()
-    return 0
+    return diverged_status(finished.summary) if options.strict and finished is not None else 0
+
+
+def diverged_status(summary: dict[str, Any]) -> int:
+    """The exit status of --strict, which says why it is not 0."""
+    if summary["diverged"]:
+        print(f"purejaxppo: {describe_divergence(summary)}", file=sys.stderr)
+    return DIVERGED if summary["diverged"] else 0
 
 
 def join_processes(options: argparse.Namespace) -> None:
@@ -175,7 +184,7 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "resume", "quiet", "memory_limit", "checkpoint_every", *_PROCESS_OPTIONS)
+    with_it = ("command", "resume", "quiet", "strict", "memory_limit", "checkpoint_every", *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
@@ -222,8 +231,7 @@ def plot(options: argparse.Namespace) -> int:
     if len(named) > 1:
         raise PPOError(f"the runs are of {', '.join(sorted(named))}, whose returns do not compare; plot them apart")
     curves = [
-        (label, run.population.column("timesteps")[0], run.population.column("episode_return_mean"))
-        for label, run in runs.items()
+        (label, run.population.timesteps, run.population.column("episode_return_mean")) for label, run in runs.items()
     ]
     plot_comparison(curves, options.out, title=(env := named.pop()), solved_at=SOLVED_AT.get(env))
     print_rows(Console(), comparison_rows({label: run.population.final_returns() for label, run in runs.items()}))
@@ -326,7 +334,7 @@ def write_pictures(finished: FinishedRun, folder: Path) -> None:
         plot_keras_curve(np.asarray(metrics.epoch_return_mean), folder / "curves.png", title=f"{env}, full-batch PPO")
     else:
         plot_curves(
-            np.asarray(metrics.timesteps)[0],
+            finished.population.timesteps,
             np.asarray(metrics.episode_return_mean),
             folder / "curves.png",
             title=env,
@@ -347,7 +355,7 @@ def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
     curves = [
         (
             ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in row.point.items()),
-            np.asarray(sweep[row.setting].column("timesteps"))[0],
+            sweep[row.setting].timesteps,
             np.asarray(sweep[row.setting].column("episode_return_mean")),
         )
         for row in sweep.table()[:COMPARED]

@@ -23,6 +23,7 @@ from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, poli
 from purejaxppo.networks import MLP
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
+from purejaxppo.update import keep_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +178,7 @@ def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
         obs_moments=None,
         reward_moments=None,
         update=jnp.int32(0),
+        diverged_at=jnp.int32(-1),
     )
     return RunnerState(
         train_state=train_state,
@@ -193,10 +195,10 @@ def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullB
     reset_key, noise_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
 
     obs, env_state = reset_batch(agent.env, reset_key, config.num_envs)
-    runner = runner.replace(obs=obs, env_state=env_state, episode=empty_episodes(config.num_envs))
+    fresh = runner.replace(obs=obs, env_state=env_state, episode=empty_episodes(config.num_envs))
     noise = make_noise(agent.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
-    runner, transitions, logits, episodes = rollout(agent.env, policy, runner, noise)
+    acted, transitions, logits, episodes = rollout(agent.env, policy, fresh, noise)
 
     transitions = transitions if config.bootstrap_time_limits else close_at_time_limits(transitions)
     batch = make_batch(agent, state.params["critic"], transitions, logits)
@@ -208,8 +210,8 @@ def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullB
         opt_state={"actor": fit.opt_state, "critic": critic_opt_state},
         update=state.update + 1,
     )
-    metrics = make_metrics(agent, state, episodes, transitions, batch, fit, value_loss)
-    return runner.replace(train_state=state), metrics
+    runner = keep_finite(runner, acted.replace(train_state=state))
+    return runner, make_metrics(agent, runner.train_state, episodes, transitions, batch, fit, value_loss)
 
 
 def sample_action(agent: FullBatchPPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -259,7 +261,7 @@ def fit_policy(agent: FullBatchPPO, params: PyTree, opt_state: PyTree, batch: Ba
         gradient, kl = jax.grad(loss, has_aux=True)(fit.params)
         updates, opt_state = agent.actor_optimizer.update(gradient, fit.opt_state)
         stepped = (optax.apply_updates(fit.params, updates), opt_state)
-        near = kl <= limit
+        near = ~(kl > limit)  # NaN goes on, into the parameters, for `keep_finite` to see
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(near, new, old), stepped, (fit.params, fit.opt_state)
         )

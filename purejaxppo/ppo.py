@@ -36,6 +36,7 @@ from purejaxppo.types import (
 from purejaxppo.update import (
     Learned,
     epochs_within_kl,
+    keep_finite,
     kl_is_within,
     make_optimizer,
     minibatches_within_kl,
@@ -239,6 +240,7 @@ def init_train_state(agent: Learner, params: PyTree, obs: PyTree) -> TrainState:
         obs_moments=init_obs_moments(obs) if agent.config.normalize_obs else None,
         reward_moments=init_moments(()) if agent.config.normalize_reward else None,
         update=jnp.int32(0),
+        diverged_at=jnp.int32(-1),
         learning_rate=agent.rate_rule.init(),
     )
 
@@ -250,15 +252,16 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
 
     noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
-    runner, transitions, parameters, episodes = rollout(through(agent.actions.to_env, agent.env), policy, runner, noise)
+    acted, transitions, parameters, episodes = rollout(through(agent.actions.to_env, agent.env), policy, runner, noise)
 
-    runner, reward = scale_reward(runner, transitions, config.gamma)
+    acted, reward = scale_reward(acted, transitions, config.gamma)
     batch = make_batch(agent, state, transitions, parameters, reward)
     rate = agent.rate_rule.rate(state)
     learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
-    state = learned_state(agent, runner.train_state, learned, terms, transitions.obs)
-    return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
+    state = learned_state(agent, acted.train_state, learned, terms, transitions.obs)
+    runner = keep_finite(runner, acted.replace(train_state=state))
+    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
 
 
 def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[PyTree, PyTree]:

@@ -47,6 +47,7 @@ from purejaxppo.recurrent_networks import CELLS, RecurrentNetwork, make_recurren
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import Schedule
 from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
+from purejaxppo.update import keep_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,18 +270,19 @@ def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metri
     env = with_memory(through(agent.actions.to_env, agent.env), agent.network)
     noise = make_noise(env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
-    runner, transitions, parameters, episodes = rollout(env, policy, observing_memory(runner), noise)
-    runner = runner.replace(obs=runner.obs.obs, memory=runner.obs.memory)
+    acted, transitions, parameters, episodes = rollout(env, policy, observing_memory(runner), noise)
+    acted = acted.replace(obs=acted.obs.obs, memory=acted.obs.memory)
     transitions = transitions.replace(action=transitions.action.action)
 
-    runner, reward = scale_reward(runner, transitions, config.gamma)
+    acted, reward = scale_reward(acted, transitions, config.gamma)
     steps = assess(agent, state, transitions, parameters, reward)
     batch = to_sequences(steps, transitions, config.steps_of_a_sequence)
     rate = agent.rate_rule.rate(state)
     learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
-    state = learned_state(agent, runner.train_state, learned, terms, transitions.obs.obs)
-    return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
+    state = learned_state(agent, acted.train_state, learned, terms, transitions.obs.obs)
+    runner = keep_finite(runner, acted.replace(train_state=state))
+    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
 
 
 def with_memory(env: Environment, network: RecurrentNetwork) -> Environment:

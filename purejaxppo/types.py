@@ -33,6 +33,7 @@ class TrainState(struct.PyTreeNode):
     obs_moments: PyTree  # Moments for each leaf of the observation, None for a mask; None without normalize_obs
     reward_moments: Moments | None  # of the discounted return; None without normalize_reward
     update: jax.Array  # [] int32, the updates applied so far
+    diverged_at: jax.Array  # [] int32, the index of the update that was not finite; -1 while there was none
     learning_rate: PyTree = None  # [], of the next update; None where it is a function of `update`
 
 
@@ -113,4 +114,4 @@ class Metrics(struct.PyTreeNode):
     clip_fraction: jax.Array  # [], in [0, 1]
     explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
     learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
-    timesteps: jax.Array  # [] int32, environment steps since the start
+    timesteps: jax.Array  # [] int32, environment steps since the start; they stand still in a run that has diverged

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.config import PPOConfig, standard_promotion
-from purejaxppo.types import Batch, LossTerms, PyTree
+from purejaxppo.types import Batch, LossTerms, PyTree, RunnerState
 
 Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
 LossFunction = Callable[[PyTree, Batch], tuple[jax.Array, LossTerms]]  # (params, minibatch) -> (loss, terms)
@@ -175,13 +175,34 @@ def minibatches_within_kl(
 
 
 def kl_is_within(terms: LossTerms, target_kl: float | jax.Array, estimator: str) -> jax.Array:
-    """Whether the KL of `terms`, by the estimator of the config, is at most the target; NaN is not. -> [] bool"""
-    return {"approx_kl": terms.approx_kl, "log_ratio": -terms.mean_log_ratio}[estimator] <= target_kl
+    """Whether the KL of `terms`, by the estimator of the config, is not above the target. -> [] bool
+
+    NaN is not: its step is applied, so that `keep_finite` sees it, and no run goes on learning nothing.
+    """
+    return ~({"approx_kl": terms.approx_kl, "log_ratio": -terms.mean_log_ratio}[estimator] > target_kl)
+
+
+def keep_finite(before: RunnerState, after: RunnerState) -> RunnerState:
+    """`after` an update whose train state is finite; else `before` it, with the update in `diverged_at`, for good.
+
+    The update of a state that has diverged acts and learns as it did then, and none of it is kept. `before` and `after`
+    have one train state on all devices that share a run, and so one decision.
+    """
+    state = before.train_state
+    is_kept = (state.diverged_at < 0) & all_finite(after.train_state)
+    return where(is_kept, after, before.replace(train_state=state.replace(diverged_at=state.update)))
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether no float of the tree is NaN or infinite. -> [] bool"""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats], bool))
 
 
 def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
     """x if condition [] holds and y if not, exactly, leaf by leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
+    # A leaf that both share is that leaf: a key counts as used where something is chosen by it.
+    return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), x, y)
 
 
 def mean_where(applied: jax.Array, terms: LossTerms) -> LossTerms:

@@ -16,7 +16,7 @@ from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.runs.folder import make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.train import EVALUATION_EPISODES, spec_from_json, spec_to_json
-from purejaxppo.storage import load_tree, save_tree, write_json, write_whole
+from purejaxppo.storage import load_tree, save_tree, to_host, write_json, write_whole
 from purejaxppo.types import Metrics
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
@@ -71,6 +71,21 @@ def test_the_metrics_are_the_same_in_both_files(run):
     np.testing.assert_array_equal(rows["update"], np.tile(np.arange(1, 20), 3))
     for name in vars(metrics):
         np.testing.assert_allclose(rows[name], np.asarray(getattr(metrics, name)).ravel(), rtol=1e-7)
+
+
+def test_the_same_command_twice_gives_the_same_bits(run, tmp_path):
+    """In another process, with the compiler's work done anew."""
+    folder, _ = run
+    command = [sys.executable, "-m", "purejaxppo.cli", "train", "--quiet", "--out", str(tmp_path / "b"), *TINY]
+    subprocess.run(command, check=True)
+    with np.load(folder / "metrics.npz") as one, np.load(tmp_path / "b" / "metrics.npz") as other:
+        assert set(one) == set(other)
+        for name in one:
+            assert one[name].tobytes() == other[name].tobytes(), name
+    states = [to_host(pjp.load_run(place).runners) for place in (folder, tmp_path / "b")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    summaries = [json.loads((place / "summary.json").read_text()) for place in (folder, tmp_path / "b")]
+    assert summaries[0]["final_return_per_seed"] == summaries[1]["final_return_per_seed"]
 
 
 def test_the_pictures_are_pictures(run):

@@ -209,14 +209,12 @@ def test_members_are_dealt_out_best_first():
     np.testing.assert_array_equal(search.put(values, seats, 10 * search.take(values, seats)), 10 * values)
 
 
-def test_scores_of_members_without_an_episode_or_a_finite_parameter():
-    params = {"w": jnp.ones(3)}
-    score = search.score_of
-    assert score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), params) == 7.5
-    assert score(jnp.float32(7.0), jnp.float32(0.0), jnp.int32(0), params) == 7.0
-    assert np.isnan(score(jnp.float32(jnp.nan), jnp.float32(0.0), jnp.int32(0), params))
-    broken = {"w": jnp.array([1.0, jnp.nan, 1.0])}
-    assert np.isnan(score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), broken))
+def test_scores_of_members_without_an_episode_or_that_have_diverged():
+    score, well, diverged = search.score_of, jnp.bool_(False), jnp.bool_(True)
+    assert score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), well) == 7.5
+    assert score(jnp.float32(7.0), jnp.float32(0.0), jnp.int32(0), well) == 7.0
+    assert np.isnan(score(jnp.float32(jnp.nan), jnp.float32(0.0), jnp.int32(0), well))
+    assert np.isnan(score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), diverged))
 
 
 def test_the_worst_go_on_from_the_best():

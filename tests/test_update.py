@@ -329,7 +329,7 @@ def test_update_epochs_applies_every_epoch_and_averages_every_minibatch():
         ([0.05, 0.01, 0.01, 0.01], 1),
         ([0.01, 0.01, 0.01, 0.05], 4),
         ([0.03, 0.03, 0.04, 0.01], 3),  # equal is not above
-        ([np.nan, 0.01, 0.01, 0.01], 1),
+        ([np.nan, 0.01, 0.01, 0.01], 4),  # NaN ends nothing: `keep_finite` is to see it
     ],
 )
 def test_epochs_after_the_first_that_exceeds_change_nothing(kls, applied):

@@ -40,7 +40,7 @@ def make_starts(env: Environment, key: jax.Array, shape: tuple[int, int]) -> Sta
     Both forms give the same starts; drawing them in bulk keeps small random kernels out of the scan.
     """
     keys = jax.random.split(key, shape)
-    start = jax.eval_shape(env.reset, keys[0, 0], env.params)
+    start = jax.eval_shape(env.reset, key, env.params)
     size = math.prod(shape) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start))
     return draw_ahead(env, keys) if size <= AHEAD_BYTES else StartKeys(keys)
 

@@ -83,8 +83,21 @@ class Population:
         """One field of the metrics, [S, U], without reading the others."""
         return self.store.column(name, self.rows)
 
+    @property
+    def timesteps(self) -> np.ndarray:
+        """Environment steps of a seed after each update, [U]; in `metrics` those of a diverged seed stand still."""
+        return (1 + np.arange(self.agent.config.num_updates)) * self.agent.config.batch_size
+
+    @functools.cached_property
+    def diverged_at(self) -> np.ndarray:
+        """The index of each seed's update that was not finite, [S] int32; -1 where there was none."""
+        return first_standstill(self.column("timesteps"), self.timesteps)
+
     def final_returns(self) -> np.ndarray:
-        """How good each seed became, [S]: the mean of its greedy episodes, or without any of its last in training."""
+        """How good each seed became, [S]: the mean of its greedy episodes, or without any of its last in training.
+
+        A diverged seed has the return of its last good state.
+        """
         returns = self.store.returns(self.rows)
         if returns.shape[1]:
             return returns.mean(axis=1)
@@ -115,6 +128,7 @@ class Ranked(NamedTuple):
     point: Point
     iqm: Interval  # of its seeds' final returns
     num_seeds: int  # that have one
+    num_diverged: int = 0  # of its seeds; they count with their last good state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +163,8 @@ class Sweep:
 
     def table(self) -> list[Ranked]:
         """The settings, the best first, each with the IQM of its final returns and its 95% interval."""
-        return sort_ranked(rank(self.points, self.final_returns()))
+        ranked = rank(self.points, self.final_returns())
+        return sort_ranked([row._replace(num_diverged=count_diverged(self[row.setting])) for row in ranked])
 
     def to_dataframe(self) -> "DataFrame":
         """A pandas DataFrame with a row for each setting, seed and update; the point in columns "setting.NAME"."""
@@ -161,6 +176,20 @@ class Sweep:
             for n in [population.metrics.timesteps.size]
         ]
         return pandas.concat(frames, ignore_index=True)
+
+
+def first_standstill(timesteps: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The first update after which a seed has fewer steps than expected; -1 without one. [S, U], [U] -> [S] int32
+
+    A diverged seed takes no further step that counts: so what diverged is known without the states.
+    """
+    behind = timesteps < expected
+    return np.where(behind.any(axis=1), behind.argmax(axis=1), -1).astype(np.int32)
+
+
+def count_diverged(population: Population) -> int:
+    """How many of its seeds have diverged."""
+    return int(np.sum(population.diverged_at >= 0))
 
 
 def last_returns(returns: np.ndarray, episodes: np.ndarray) -> np.ndarray:
@@ -176,7 +205,7 @@ def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
     """Each setting with the IQM over those of its seeds that have a score. scores: [settings, S]"""
     rows = []
     for i, (point, row) in enumerate(zip(points, scores, strict=True)):
-        known = row[~np.isnan(row)]
+        known = row[np.isfinite(row)]
         nothing = Interval(float("nan"), float("nan"), float("nan"))
         rows.append(Ranked(i, point, aggregate(known).iqm if known.size else nothing, int(known.size)))
     return rows

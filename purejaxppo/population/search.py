@@ -22,7 +22,7 @@ from purejaxppo.networks import NetworkLike
 from purejaxppo.population.placement import in_turn, make_spread, pad_seeds
 from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_whole, full_name, is_number
 from purejaxppo.ppo import PPO, make_ppo
-from purejaxppo.types import PPOError, PyTree, RunnerState
+from purejaxppo.types import PPOError, RunnerState
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
 Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
@@ -237,17 +237,17 @@ def train_member(agent_of: AgentOf, member: Member, num_updates: jax.Array) -> M
 
     start = (member.runner, jnp.float32(0), jnp.int32(0))
     runner, return_sum, episodes = jax.lax.fori_loop(0, num_updates, update_and_tally, start)
-    return member.replace(runner=runner, score=score_of(member.score, return_sum, episodes, runner.train_state.params))
+    has_diverged = runner.train_state.diverged_at >= 0
+    return member.replace(runner=runner, score=score_of(member.score, return_sum, episodes, has_diverged))
 
 
-def score_of(previous: jax.Array, return_sum: jax.Array, episodes: jax.Array, params: PyTree) -> jax.Array:
-    """The mean return of the episodes; without an episode the previous score, and NaN where a parameter is not finite.
+def score_of(previous: jax.Array, return_sum: jax.Array, episodes: jax.Array, has_diverged: jax.Array) -> jax.Array:
+    """The mean return of the episodes; without an episode the previous score, and NaN of a member that has diverged.
 
     A policy whose episodes outlast what is counted keeps its rank so. Before any episode it is NaN, which ranks last.
     """
-    finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]))
     score = jnp.where(episodes > 0, return_sum / episodes, previous)
-    return jnp.where(finite, score, jnp.nan)
+    return jnp.where(has_diverged, jnp.nan, score)
 
 
 def run_rung(

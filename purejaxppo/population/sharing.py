@@ -20,7 +20,7 @@ from purejaxppo.normalize import scale_reward
 from purejaxppo.ppo import PPO, advantage_scale, learn, learned_state, make_batch, make_metrics, sample_action
 from purejaxppo.rollout import make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
-from purejaxppo.update import Learned, LossFunction, apply_gradient
+from purejaxppo.update import Learned, LossFunction, apply_gradient, keep_finite
 
 DATA = "data"  # the axis of the devices
 
@@ -47,9 +47,9 @@ def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metri
     noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
     env = through(agent.actions.to_env, agent.env)
-    runner, transitions, parameters, episodes = rollout(env, policy, runner, own_part(noise, axis=1))
+    acted, transitions, parameters, episodes = rollout(env, policy, runner, own_part(noise, axis=1))
 
-    runner, reward = scale_reward_together(runner, transitions, config.gamma)
+    acted, reward = scale_reward_together(acted, transitions, config.gamma)
     plain = normalizing_nothing(agent)
     batch = make_batch(plain, state, transitions, parameters, reward)
     seen = None if state.obs_moments is None else transitions.obs
@@ -60,8 +60,9 @@ def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metri
     descend = functools.partial(update_part, advantage_scale(config, "minibatch"))
     learned, terms = learn(plain, rate, state, batch, shuffle_key, descend)
 
-    state = learned_state(agent, runner.train_state, learned, terms, seen)
-    return runner.replace(train_state=state), make_metrics(agent, state, episodes, terms, batch, rate)
+    state = learned_state(agent, acted.train_state, learned, terms, seen)
+    runner = keep_finite(runner, acted.replace(train_state=state))
+    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
 
 
 def scale_reward_together(runner: RunnerState, transitions: Transition, gamma: float) -> tuple[RunnerState, jax.Array]:

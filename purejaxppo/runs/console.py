@@ -10,6 +10,7 @@ from rich.table import Table
 
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
 from purejaxppo.population.program import Progress as TrainProgress
+from purejaxppo.population.store import Rows
 from purejaxppo.runs.train import RunSpec
 
 _EPOCH_SEEDS = 256  # more may not be trained at once, and an epoch is then no line
@@ -23,6 +24,7 @@ class ProgressView(AbstractContextManager):
         self._console = console
         self._lines = 0
         self._mean_return = float("nan")
+        self._diverged: dict[Rows, int] = {}  # of each chunk
         self._bar = Progress(
             TextColumn("{task.percentage:>3.0f}%"),
             BarColumn(bar_width=28),
@@ -45,7 +47,8 @@ class ProgressView(AbstractContextManager):
         """To be called after each chunk."""
         share = progress.timesteps / progress.total_timesteps
         self._mean_return = latest_mean_return(np.asarray(progress.metrics.episode_return_mean), self._mean_return)
-        line = describe_progress(progress, self._mean_return)
+        self._diverged[progress.members] = count_diverged(progress)
+        line = describe_progress(progress, self._mean_return, sum(self._diverged.values()))
         if self._console.is_terminal:
             self._bar.update(self._task, completed=share, description=line)
         elif share * _LINES >= self._lines + 1:
@@ -108,11 +111,21 @@ def latest_mean_return(returns: np.ndarray, before: float) -> float:
     return before
 
 
-def describe_progress(progress: TrainProgress, mean_return: float) -> str:
+def count_diverged(progress: TrainProgress) -> int:
+    """The members of the chunk in training that have diverged; padding may follow them."""
+    first, last = progress.members
+    return int(np.sum(np.asarray(progress.train_states.diverged_at)[: last - first] >= 0))
+
+
+def describe_progress(progress: TrainProgress, mean_return: float, num_diverged: int) -> str:
     """One line of numbers."""
     speed = progress.timesteps / progress.seconds
     left = progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
-    return f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {clock(left)} left"
+    diverged = f"  {num_diverged} diverged" if num_diverged else ""
+    return (
+        f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {clock(left)} left"
+        f"{diverged}"
+    )
 
 
 def clock(seconds: float) -> str:

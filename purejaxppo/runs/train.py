@@ -18,7 +18,7 @@ from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
-from purejaxppo.population.statistics import Interval
+from purejaxppo.population.statistics import Aggregates, Interval, aggregate
 from purejaxppo.population.sweep import Point, RunConfig, describe_programs, show_value
 from purejaxppo.population.train import Progress, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
@@ -33,6 +33,7 @@ EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
+MOST_NAMED = 8  # diverged runs that a line for people names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,13 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
         write_metrics(place, metric_names(population), population.column)
     rows = sweep.table()
     write_whole(folder / "table.csv", lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
-    summary = {"best_setting": rows[0].setting, "best_point": rows[0].point} | costs(spec, list(sweep))
+    summary = {
+        "best_setting": rows[0].setting,
+        "best_point": rows[0].point,
+        "diverged": sum(row.num_diverged for row in rows),
+        "diverged_at": [or_none(population.diverged_at) for population in sweep],
+        **costs(spec, list(sweep)),
+    }
     write_json(folder / "summary.json", summary)
     return FinishedSweep(spec, sweep, summary)
 
@@ -208,12 +215,13 @@ def metric_names(population: Population) -> list[str]:
 def table_lines(rows: list[Ranked]) -> list[str]:
     """table.csv, the best setting first."""
     names = list({name: None for row in rows for name in row.point})
-    head = ["setting", *names, "seeds", "iqm", "iqm_95_low", "iqm_95_high"]
+    head = ["setting", *names, "seeds", "diverged", "iqm", "iqm_95_low", "iqm_95_high"]
     lines = [
         [
             row.setting,
             *(show_value(row.point.get(name)) for name in names),
             row.num_seeds,
+            row.num_diverged,
             *(f"{x:.9g}" for x in row.iqm),
         ]
         for row in rows
@@ -222,18 +230,45 @@ def table_lines(rows: list[Ranked]) -> list[str]:
 
 
 def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
-    """summary.json: the greedy returns of the final policies, and what the run took."""
-    final = population.final_returns()
+    """summary.json: the greedy returns of the final policies, which seeds diverged, and what the run took."""
+    final, diverged_at = population.final_returns(), or_none(population.diverged_at)
     solved_at = SOLVED_AT.get(spec.env)
-    aggregates = population.aggregate(target=solved_at)._asdict()
+    aggregates = aggregate_finite(final, solved_at)._asdict()
     return {
         "final_return_per_seed": final.tolist(),
         **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
         "evaluation_episodes": EVALUATION_EPISODES,
         "solved_at": solved_at,
         "seeds_solved": None if solved_at is None else int(np.sum(final >= solved_at)),
+        "diverged": sum(x is not None for x in diverged_at),
+        "diverged_at": diverged_at,
         **costs(spec, [population]),
     }
+
+
+def aggregate_finite(returns: np.ndarray, target: float | None) -> Aggregates:
+    """`aggregate` of the seeds whose return is finite: in an environment that pays NaN some may have none. [S]"""
+    finite = returns[np.isfinite(returns)]
+    if finite.size:
+        return aggregate(finite, target=target)
+    return Aggregates(*[Interval(math.nan, math.nan, math.nan)] * len(Aggregates._fields))
+
+
+def or_none(diverged_at: np.ndarray) -> list[int | None]:
+    """The update of each seed that has diverged, None for the others. [S]"""
+    return [None if update < 0 else update for update in diverged_at.tolist()]
+
+
+def describe_divergence(summary: dict[str, Any]) -> str:
+    """For people, of a run or a sweep: how many runs have diverged, and which."""
+    if "best_setting" in summary:
+        rows = enumerate(summary["diverged_at"])
+        named = {f"setting {i} seed {j}": update for i, row in rows for j, update in enumerate(row)}
+    else:
+        named = {f"seed {i}": update for i, update in enumerate(summary["diverged_at"])}
+    found = [f"{name} after {update} updates" for name, update in named.items() if update is not None]
+    more = ", ..." if len(found) > MOST_NAMED else ""
+    return f"{len(found)} of {len(named)} runs diverged: {', '.join(found[:MOST_NAMED])}{more}"
 
 
 def interval_entries(name: str, interval: Interval) -> dict[str, float]:
@@ -272,6 +307,9 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     if summary["solved_at"] is not None:
         bar = f"mean of {summary['evaluation_episodes']} episodes >= {summary['solved_at']:g}"
         rows["seeds solved"] = f"{summary['seeds_solved']} of {summary['num_seeds']}  ({bar})"
+    if summary["diverged"]:
+        first = min(update for update in summary["diverged_at"] if update is not None)
+        rows["seeds diverged"] = f"{summary['diverged']} of {summary['num_seeds']}  (the first after {first} updates)"
     return rows | speed_rows(summary) | {"run folder": str(folder)}
 
 
@@ -291,18 +329,23 @@ def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
-    """The table of a sweep for people, the names first: at most `most` settings, the best first."""
+    """The table of a sweep for people, the names first: at most `most` settings, the best first.
+
+    The column "diverged", of seeds, is there where some have.
+    """
     rows = finished.sweep.table()
     names = list({name: None for row in rows for name in row.point})
+    tells = any(row.num_diverged for row in rows)
     shown = [
         [
             *(show_value(row.point.get(name)) for name in names),
             f"{row.iqm.estimate:.1f}",
             f"{row.iqm.low:.1f} to {row.iqm.high:.1f}",
+            *([str(row.num_diverged)] if tells else []),
         ]
         for row in rows[:most]
     ]
-    return [[*names, "IQM", "95% interval"], *shown]
+    return [[*names, "IQM", "95% interval", *(["diverged"] if tells else [])], *shown]
 
 
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
