@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.actions import Actions, discrete_actions
+from purejaxppo.checks import check_act, check_config, check_env, check_runner
 from purejaxppo.config import Config, check_fields, check_float32, check_key, check_total, static
 from purejaxppo.distributions import Categorical
-from purejaxppo.envs.base import Discrete, Environment
+from purejaxppo.envs.base import Box, Discrete, Environment
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, policy_loss
@@ -87,11 +88,16 @@ class FullBatchPPO:
         return init(self, key)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
-        """One rollout from fresh starts, and the learning from it."""
+        """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""
+        check_runner(runner, self.config.num_envs)
         return update(self, runner)
 
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The action for one observation: the most probable one, or with a key a sample."""
+        """The action for one observation: the most probable one, or with a key a sample.
+
+        Raises PPOError for what is no train state, no observation of the environment, or no typed key.
+        """
+        check_act(self.env, train_state, obs, key)
         distribution = self.distribution(train_state, obs)
         return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
 
@@ -120,10 +126,14 @@ class FullBatchPPO:
 def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchPPO:
     """The agent for an environment of discrete actions and vector observations: separate Glorot-uniform towers."""
     check_float32()
+    check_config(config, FullBatchConfig)
+    check_env(env)
     if not isinstance(env.action_space, Discrete):
         raise PPOError(f"{env.name} has the action space {env.action_space}; full-batch PPO acts in Discrete spaces")
     if env.action_mask is not None:
         raise PPOError(f"{env.name} masks actions, which full-batch PPO does not heed; take make_ppo")
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        raise PPOError(f"{env.name} observes {env.observation_space}, and full-batch PPO vectors; take make_ppo")
     glorot = nn.initializers.glorot_uniform()
     tower = functools.partial(
         MLP, config.hidden_sizes, activation=config.activation, hidden_init=glorot, output_init=glorot

@@ -15,12 +15,21 @@ import optax
 from flax import struct
 
 from purejaxppo.actions import make_actions
-from purejaxppo.checks import check_outputs, check_parts
+from purejaxppo.checks import (
+    check_act,
+    check_optimizer_steps,
+    check_outputs,
+    check_params,
+    check_parts,
+    check_runner,
+)
 from purejaxppo.config import (
     PPOConfig,
     check_choice,
     check_divisions,
+    check_effects,
     check_fields,
+    check_function,
     check_key,
     check_size,
     check_total,
@@ -66,6 +75,7 @@ class RecurrentConfig(PPOConfig):
             check_divisions("num_steps", self.num_steps, "sequences of sequence_length", self.sequence_length)
         sequences = "num_envs * num_steps / sequence_length" if self.sequence_length else "num_envs"
         check_divisions(sequences, self.num_sequences, "num_minibatches", self.num_minibatches)
+        check_effects(self)
 
     @property
     def steps_of_a_sequence(self) -> int:
@@ -113,7 +123,8 @@ class RecurrentPPO(Learner):
         return init(self, key)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it."""
+        """One rollout and the learning from it. Raises PPOError for a runner of another agent."""
+        check_runner(runner, self.config.num_envs)
         return update(self, runner)
 
     def act(
@@ -122,8 +133,14 @@ class RecurrentPPO(Learner):
         """The environment's action for one observation, the mode or with a key a sample, and the memory after it.
 
         memory: after the observation before, None at the start of an episode.
+
+        Raises PPOError for what is no train state, observation, typed key or memory.
         """
-        memory = self.start_memory if memory is None else memory
+        check_act(self.env, train_state, obs, key)
+        if memory is None:
+            memory = self.start_memory
+        elif jax.tree.structure(memory) != jax.tree.structure(jax.eval_shape(self.network.start)):
+            raise PPOError(f"memory = {memory!r} is none of this network; give the one that the last act returned")
         distribution, memory = self.policy(train_state, memory, obs)
         action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
         return self.actions.to_env(action), memory
@@ -196,6 +213,7 @@ def make_recurrent_ppo(
     )
     _check_network(agent)
     if loss is not ppo_loss:
+        check_function("loss", loss, "give one that is called like pjp.ppo_loss")
         traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
     return agent
 
@@ -331,6 +349,7 @@ def _check_network(agent: RecurrentPPO) -> None:
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
     start = traced("network.start", agent.network.start)
     params = traced("network.init", agent.network.init, key, start, obs)
+    check_params(params)
     for lead in ((), (2,), (2, 3)):
         batched, memory = _with_lead(lead, obs), _with_lead(lead, start)
         outputs = traced("network.apply", agent.network.apply, params, memory, batched)
@@ -342,6 +361,7 @@ def _check_network(agent: RecurrentPPO) -> None:
     steps, reset = _with_lead((5, 2), obs), jax.ShapeDtypeStruct((5, 2), bool)
     outputs = traced("network.replay", agent.network.replay, params, _with_lead((2,), start), steps, reset)
     check_outputs("network.replay", agent.actions, steps, (5, 2), outputs)
+    check_optimizer_steps(agent.optimizer, params)
 
 
 def _check_memory(given: PyTree, returned: PyTree) -> None:
