@@ -64,8 +64,9 @@ def forward(dtype=jnp.float32, logits=2):
     return lambda params, obs: (jnp.zeros((*obs.shape[:-1], logits), dtype), jnp.zeros(obs.shape[:-1], dtype))
 
 
-def network(apply, params=np.float32(0)):
-    return pjp.make_ppo(CARTPOLE, CONFIG, network=pjp.Network(lambda key, obs: params, apply))
+def network(apply, params=0.0):
+    given = pjp.Network(lambda key, obs: jax.tree.map(jnp.asarray, params), apply)
+    return pjp.make_ppo(CARTPOLE, CONFIG, network=given)
 
 
 def optimizer(init, update):
@@ -325,7 +326,7 @@ PARTS = {
     ),
     "network-value": (
         lambda: network(lambda params, obs: (forward()(params, obs)[0], 0.0)),
-        r"values float; they have to be \(2,\) and \(\)",
+        r"values \(\); they have to be \(2,\) and \(\)",
     ),
     "network-deep": (
         lambda: network(lambda params, obs: ({"a": obs}, obs[..., 0])),
@@ -414,7 +415,7 @@ CALLS = {
         lambda: pjp.record_episodes(AGENT, RUNNER.train_state, RAW_KEY),
         r"train_states is one alone; give it a leading axis",
     ),
-    "act-shape": (lambda: act(jnp.zeros(3)), r"obs has shape \(3,\), and the observations of CartPole-v1 have \(4,\)"),
+    "act-shape": (lambda: act(OBS[:3]), r"obs has shape \(3,\), and the observations of CartPole-v1 have \(4,\)"),
     "act-list": (lambda: act([0.0] * 4), r"obs is a list and no array of numbers; give jnp.asarray"),
     "act-texts": (lambda: act(np.array(["a"] * 4)), r"obs is a ndarray and no array of numbers; give jnp.asarray"),
     "act-runner": (lambda: AGENT.act(RUNNER, OBS), r"a RunnerState is no TrainState; give runner.train_state"),
@@ -608,7 +609,8 @@ def test_seeds_beyond_32_bits_would_be_those_of_others():
 COMMANDS = [
     ("", "arguments are required: COMMAND"),
     ("trian", "unknown command 'trian'; did you mean train"),
-    ("--seeds 3", "unknown command '3'; take one of train, sweep"),
+    ("--seeds 3", "unknown option '--seeds'; did you mean --version"),
+    ("seeds=3", "unknown command 'seeds=3'; take one of train, sweep"),
     ("--vresion train", "unknown option '--vresion'; did you mean --version"),
     ("train extra", "'extra' is one word too many; leave it out"),
     ("train --sedes 3", "unknown option '--sedes'; did you mean --seeds"),
