@@ -19,6 +19,7 @@ from purejaxppo.options import (
     whole_from,
 )
 from purejaxppo.population.placement import PLACEMENTS
+from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sweep import RunConfig
 from purejaxppo.runs.presets import PRESETS, Preset, default_preset, find_preset
 
@@ -90,10 +91,16 @@ class Parser(argparse.ArgumentParser):
 
 def presets_with(option: str) -> list[str]:
     """The presets whose hyperparameters the option is one of."""
-    name = option.removeprefix("--config.").replace("-", "_")
-    return [
-        preset for preset, entry in PRESETS.items() if option.startswith("--config.") and hasattr(entry.config, name)
-    ]
+    options = {
+        preset: [config_option(field.name) for field in dataclasses.fields(PRESETS[preset].config)]
+        for preset in PRESETS
+    }
+    return [preset for preset, names in options.items() if option in names]
+
+
+def config_option(name: str) -> str:
+    """The option of a hyperparameter."""
+    return f"--config.{name.replace('_', '-')}"
 
 
 def find_command(commands: dict[str, Parser], parser: Parser, words: Sequence[str]) -> None:
@@ -222,7 +229,9 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--seeds", metavar="N", type=whole_from(1), help="seeds, trained together; the preset's by default"
     )
-    parser.add_argument("--seed", metavar="N", type=whole_from(0, MAX_SEED), help="the seed of them all (default 0)")
+    parser.add_argument(
+        "--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)"
+    )
     parser.add_argument("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
     parser.add_argument(
         "--resume", metavar="FOLDER", type=a_path, help="go on with an interrupted run; what is finished stays"
@@ -288,7 +297,7 @@ def _add_config_options(parser: Parser, config: RunConfig, title: str, without: 
         if field.name in without:
             continue
         group.add_argument(
-            f"--config.{field.name.replace('_', '-')}",
+            config_option(field.name),
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
             type=reader_of(field.type),

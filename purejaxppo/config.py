@@ -220,14 +220,14 @@ def check_key(key: Any) -> None:
         raise PPOError(f"key has shape {key.shape}; give one key, and vmap over more")
 
 
-def check_seed(name: str, value: Any) -> None:
-    """Raises PPOError unless `value` is a whole number from 0 to 2**32 - 1, or a tracer: others would wrap around."""
+def check_seed(name: str, value: Any, *, most: int = MAX_SEED) -> None:
+    """Raises PPOError unless `value` is a whole number from 0 to `most`, or a tracer: others would wrap around."""
     if isinstance(value, Tracer):
         return
     if not _is_whole(value):
-        raise PPOError(f"{name} = {shown(value)} is not a whole number; give an int from 0 to {MAX_SEED}")
+        raise PPOError(f"{name} = {shown(value)} is not a whole number; give an int from 0 to {most}")
     if not 0 <= value <= MAX_SEED:
-        raise PPOError(f"{name} = {shown(value)} is out of range; give an int from 0 to {MAX_SEED}")
+        raise PPOError(f"{name} = {shown(value)} is out of range; give an int from 0 to {most}")
 
 
 def check_function(name: str, value: Any, remedy: str) -> None:

@@ -326,7 +326,7 @@ PARTS = {
     ),
     "network-value": (
         lambda: network(lambda params, obs: (forward()(params, obs)[0], 0.0)),
-        r"values \(\); they have to be \(2,\) and \(\)",
+        r"values \(\); they have to be \(2, 2\) and \(2,\)",
     ),
     "network-deep": (
         lambda: network(lambda params, obs: ({"a": obs}, obs[..., 0])),
@@ -615,7 +615,7 @@ COMMANDS = [
     ("train extra", "'extra' is one word too many; leave it out"),
     ("train --sedes 3", "unknown option '--sedes'; did you mean --seeds"),
     ("train --seed -1", "--seed: -1 is below 0; give a whole number"),
-    ("train --seed 4294967296", "--seed: 4294967296 is above 4294967295; give a whole number"),
+    ("train --seed 4294967295", "--seed: 4294967295 is above 4293967292; give a whole number"),
     ("train --seeds 0", "--seeds: 0 is below 1; give a whole number"),
     ("train --seeds 1.5", "--seeds: '1.5' is not a whole number; give one from 1"),
     ("train --seeds 99999999999", "--seeds: 99999999999 is above 2147483647; give a whole number"),
@@ -631,6 +631,7 @@ COMMANDS = [
     ("train --config.cell lstm", r"the preset has no --config\.cell; take --preset recurrent, which has it"),
     ("train --preset keras --config.ent-coef 0", r"the preset has no --config\.ent-coef; take --preset fast"),
     ("train --preset recurrent --config.cell lstn", "cell = 'lstn' is unknown; take one of gru, lstm"),
+    ("train --config.batch-size 64", r"unknown option '--config\.batch-size'; did you mean --config\."),
     ("train --preset fats", "unknown preset 'fats'; did you mean fast"),
     ("train --preset=", "unknown preset ''; take one of fast"),
     ("train --env Cartpole", "unknown environment 'Cartpole'; did you mean CartPole-v1"),

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from purejaxppo.checks import check_env
-from purejaxppo.config import check_function, check_seed
+from purejaxppo.config import MAX_SEED, check_function, check_seed
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
@@ -30,6 +30,7 @@ from purejaxppo.population.checkpoints import (
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
 from purejaxppo.population.processes import barrier, gather_rows
 from purejaxppo.population.program import (
+    EVALUATION_SEED,
     Compiled,
     Job,
     Options,
@@ -210,7 +211,7 @@ def plan_population(
 ) -> Plan:
     """The settings of a population and what is left to do. Raises PPOError for what cannot work."""
     check_whole("num_seeds", num_seeds)
-    check_seed("seed", seed)
+    check_seed("seed", seed, most=MAX_SEED - EVALUATION_SEED)
     check_env(env)
     if not isinstance(config, RunConfig):
         raise PPOError(f"config = {config!r} is no config; give PPOConfig(...), or another of the three")
