@@ -610,7 +610,7 @@ COMMANDS = [
     ("", "arguments are required: COMMAND"),
     ("trian", "unknown command 'trian'; did you mean train"),
     ("--seeds 3", "unknown option '--seeds'; did you mean --version"),
-    ("seeds=3", "unknown command 'seeds=3'; take one of train, sweep"),
+    ("seeds=3", "unknown command 'seeds=3'; did you mean sweep"),
     ("--vresion train", "unknown option '--vresion'; did you mean --version"),
     ("train extra", "'extra' is one word too many; leave it out"),
     ("train --sedes 3", "unknown option '--sedes'; did you mean --seeds"),
