@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from purejaxppo import __version__
-from purejaxppo.config import PPOConfig, unknown
-from purejaxppo.options import file_to_write, one_of, read_assignment, read_bytes, read_domain, reader_of, whole_from
+from purejaxppo.config import MAX_SEED, PPOConfig, unknown
+from purejaxppo.options import (
+    a_path,
+    file_to_write,
+    one_of,
+    read_assignment,
+    read_bytes,
+    read_domain,
+    reader_of,
+    whole_from,
+)
 from purejaxppo.population.placement import PLACEMENTS
+from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sweep import RunConfig
 from purejaxppo.runs.presets import PRESETS, Preset, default_preset, find_preset
 
+MAX_SETTINGS = 1_000_000  # that --random draws
 # What each option of --config.* means; the defaults are the preset's.
 _CONFIG_HELP = {
     "num_envs": "environments stepped in parallel, for each seed",
@@ -64,11 +75,43 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leaves with status 2."""
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            option = next(word for word in message.removeprefix(prefix).split(" "))
-            message = unknown("option", option.split("=")[0], [o for a in self._actions for o in a.option_strings])
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
+
+    def refuse(self, word: str) -> NoReturn:
+        """Leaves with status 2 because of a word that is no option of this command."""
+        option = word.split("=")[0]
+        if not option.startswith("-"):
+            self.error(f"{word!r} is one word too many; leave it out, or see {self.prog} --help")
+        options = [name for action in self._actions for name in action.option_strings]
+        presets = [] if "--preset" not in options else presets_with(option)
+        if presets:
+            self.error(f"the preset has no {option}; take --preset {presets[0]}, which has it")
+        self.error(unknown("option", option, options))
+
+
+def presets_with(option: str) -> list[str]:
+    """The presets whose hyperparameters the option is one of."""
+    options = {
+        preset: [config_option(field.name) for field in dataclasses.fields(PRESETS[preset].config)]
+        for preset in PRESETS
+    }
+    return [preset for preset, names in options.items() if option in names]
+
+
+def config_option(name: str) -> str:
+    """The option of a hyperparameter."""
+    return f"--config.{name.replace('_', '-')}"
+
+
+def find_command(commands: dict[str, Parser], parser: Parser, words: Sequence[str]) -> None:
+    """Leaves with status 2 where an option before the command is none, or the first other word is no command."""
+    for word in words:
+        if not word.startswith("-"):
+            if word not in commands:
+                parser.error(unknown("command", word, list(commands)))
+            return
+        if word not in ("-h", "--help", "--version"):
+            parser.refuse(word)
 
 
 def chosen_preset(words: Sequence[str]) -> Preset:
@@ -77,7 +120,7 @@ def chosen_preset(words: Sequence[str]) -> Preset:
     parser.add_argument("--preset", nargs="?")
     parser.add_argument("--env", nargs="?")
     known, _ = parser.parse_known_args(words)
-    return find_preset(known.preset or default_preset(known.env))
+    return find_preset(default_preset(known.env) if known.preset is None else known.preset)
 
 
 def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
@@ -112,10 +155,12 @@ def _wide(prog: str) -> argparse.HelpFormatter:
 
 
 def _add_eval_options(parser: Parser) -> None:
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
     parser.add_argument("--episodes", metavar="N", type=whole_from(1), default=100, help="of each seed (default 100)")
     parser.add_argument("--seeds", metavar="N", type=whole_from(1), help="the first N seeds only (default all)")
-    parser.add_argument("--seed", metavar="N", type=whole_from(0), default=1, help="of the episodes (default 1)")
+    parser.add_argument(
+        "--seed", metavar="N", type=whole_from(0, MAX_SEED), default=1, help="of the episodes (default 1)"
+    )
     parser.add_argument("--sampled", action="store_true", help="draw actions as in training, not the most probable")
     parser.add_argument(
         "--backend",
@@ -128,9 +173,11 @@ def _add_eval_options(parser: Parser) -> None:
 
 
 def _add_render_options(parser: Parser) -> None:
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
     parser.add_argument("--seed", metavar="I", type=whole_from(0), help="which seed's policy (default the best)")
-    parser.add_argument("--start", metavar="N", type=whole_from(0), default=0, help="seed of the episode (default 0)")
+    parser.add_argument(
+        "--start", metavar="N", type=whole_from(0, MAX_SEED), default=0, help="seed of the episode (default 0)"
+    )
     parser.add_argument(
         "--max-steps", metavar="N", type=whole_from(1), default=1_000, help="of the episode (default 1000)"
     )
@@ -138,7 +185,9 @@ def _add_render_options(parser: Parser) -> None:
 
 
 def _add_plot_options(parser: Parser) -> None:
-    parser.add_argument("folders", metavar="RUN", type=Path, nargs="+", help="run folders, up to 8 of one environment")
+    parser.add_argument(
+        "folders", metavar="RUN", type=a_path, nargs="+", help="run folders, up to 8 of one environment"
+    )
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -158,8 +207,10 @@ def _add_sweep_options(parser: Parser) -> None:
         "env.length=0.5,1; or a range for --random: learning-rate=log:1e-5:1e-2  gamma=uniform:0.9:0.999. "
         "Several make a grid",
     )
-    parser.add_argument("--random", metavar="N", type=whole_from(1), help="draw N settings instead of the whole grid")
-    parser.add_argument("--random-seed", metavar="N", type=whole_from(0), help="of the draw (default 0)")
+    parser.add_argument(
+        "--random", metavar="N", type=whole_from(1, MAX_SETTINGS), help="draw N settings instead of the whole grid"
+    )
+    parser.add_argument("--random-seed", metavar="N", type=whole_from(0, MAX_SEED), help="of the draw (default 0)")
 
 
 def _add_run_options(parser: Parser, preset: Preset) -> None:
@@ -178,10 +229,12 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--seeds", metavar="N", type=whole_from(1), help="seeds, trained together; the preset's by default"
     )
-    parser.add_argument("--seed", metavar="N", type=whole_from(0), help="the seed of them all (default 0)")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="run folder (default runs/ENV-DATE-TIME)")
     parser.add_argument(
-        "--resume", metavar="FOLDER", type=Path, help="go on with an interrupted run; what is finished stays"
+        "--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)"
+    )
+    parser.add_argument("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
+    parser.add_argument(
+        "--resume", metavar="FOLDER", type=a_path, help="go on with an interrupted run; what is finished stays"
     )
     parser.add_argument(
         "--checkpoint-every",
@@ -249,7 +302,7 @@ def _add_config_options(parser: Parser, config: RunConfig, title: str, without: 
         if field.name in without:
             continue
         group.add_argument(
-            f"--config.{field.name.replace('_', '-')}",
+            config_option(field.name),
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
             type=reader_of(field.type),

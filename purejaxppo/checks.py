@@ -1,16 +1,20 @@
 """What is checked when an agent is made, whatever its kind."""
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from purejaxppo.actions import Actions, Parameters
-from purejaxppo.config import PPOConfig, check_float32, is_changed
-from purejaxppo.envs.base import Environment, in_parts
+from purejaxppo.config import Config, PPOConfig, check_float32, check_key, is_changed
+from purejaxppo.envs.base import Environment, MaskedObs, in_parts, parts_of, shape_of, structure_of, traced
 from purejaxppo.schedules import Schedule
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.types import PPOError, PyTree, RunnerState, TrainState
 
 
 def check_parts(
@@ -22,13 +26,32 @@ def check_parts(
 ) -> None:
     """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
     check_float32()
+    check_config(config, config_class)
+    check_env(env)
+    if schedules is not None and not isinstance(schedules, Mapping):
+        raise PPOError(f'schedules = {schedules!r} is no dict; give one such as {{"clip_eps": lambda update: 1.0}}')
+    if optimizer is not None:
+        _check_optimizer(optimizer, config, schedules)
+
+
+def check_env(env: Any) -> None:
+    """Raises PPOError unless `env` is an Environment."""
+    if not isinstance(env, Environment):
+        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
+
+
+def check_config(config: Any, config_class: type[Config]) -> None:
+    """Raises PPOError unless `config` is of that class, or of one that adds to it, with one number for each number."""
     if getattr(config, "factory", None) != config_class.factory:
         name = config_class.__name__
         raise PPOError(f"config = {config!r} is no {name}; give {name}(...), or take the factory of its own class")
-    if not isinstance(env, Environment):
-        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
-    if optimizer is not None:
-        _check_optimizer(optimizer, config, schedules)
+    own = {field.name for field in dataclasses.fields(config_class)}
+    for path, number in jax.tree_util.tree_leaves_with_path(config):
+        name = jax.tree_util.keystr(path, simple=True)
+        if name in own and jnp.shape(number) != ():
+            raise PPOError(
+                f"{name} has shape {jnp.shape(number)}; give one number, and vmap over a function that makes the agent"
+            )
 
 
 def _check_optimizer(
@@ -46,6 +69,83 @@ def _check_optimizer(
             )
 
 
+def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, params: PyTree) -> None:
+    """Raises PPOError unless the optimizer makes updates like the parameters, and keeps its state as it is."""
+    state = traced("optimizer.init", optimizer.init, params)
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    step = functools.partial(_updates_and_state, optimizer)
+    updates, new_state = traced("optimizer.update", step, params, state, rate)
+    for what, before, after in (("updates", params, updates), ("the state", state, new_state)):
+        if _signature(before) != _signature(after):
+            raise PPOError(
+                f"optimizer.update returns {what} in other shapes or another structure than it was given; "
+                "give an optax transformation such as optax.adam(1e-3)"
+            )
+
+
+def _updates_and_state(
+    optimizer: optax.GradientTransformationExtraArgs, params: PyTree, state: PyTree, rate: jax.Array
+) -> tuple[PyTree, PyTree]:
+    return optimizer.update(params, state, params, learning_rate=rate)
+
+
+def _signature(tree: PyTree) -> Any:
+    return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def check_params(params: PyTree) -> None:
+    """Raises PPOError for parameters that have no gradient."""
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise PPOError(
+                f"network.init returns params{jax.tree_util.keystr(path)} as {x.dtype}{list(x.shape)}, "
+                "which has no gradient; give floats, and keep the rest in the functions"
+            )
+
+
+def check_state(state: Any, state_class: type, remedy: str) -> None:
+    """Raises PPOError unless `state` is a TrainState, or a RunnerState, as the class says."""
+    if not isinstance(state, state_class):
+        raise PPOError(f"a {type(state).__name__} is no {state_class.__name__}; give {remedy}")
+
+
+def check_runner(runner: Any, num_envs: int) -> None:
+    """Raises PPOError unless `runner` is a RunnerState of so many environments."""
+    check_state(runner, RunnerState, "what agent.init(key) returns")
+    shape = jnp.shape(runner.episode.episode_return)
+    if shape != (num_envs,):
+        raise PPOError(
+            f"the runner's environments are {list(shape)}, and config.num_envs is {num_envs}; "
+            "give what init of this agent returns, and vmap over more"
+        )
+
+
+def check_act(env: Environment, train_state: Any, obs: Any, key: Any) -> None:
+    """Raises PPOError for what no agent can act on."""
+    check_state(train_state, TrainState, "runner.train_state")
+    check_obs(env, obs)
+    if key is not None:
+        check_key(key)
+
+
+def check_obs(env: Environment, obs: Any) -> None:
+    """Raises PPOError unless `obs` is an observation of the environment, or several with leading axes."""
+    if env.action_mask is not None:
+        if not isinstance(obs, MaskedObs):
+            raise PPOError(f"obs is a {type(obs).__name__}, and {env.name} masks actions; give pjp.MaskedObs")
+        obs = obs.obs
+    arrays = in_parts("obs", structure_of(env.observation_space), obs)
+    for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True):
+        _check_obs_array(f"obs{place}", env.name, shape_of(space), x)
+
+
+def _check_obs_array(what: str, env_name: str, shape: tuple[int, ...], x: Any) -> None:
+    if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.number):
+        raise PPOError(f"{what} is a {type(x).__name__} and no array of numbers; give jnp.asarray(obs, jnp.float32)")
+    if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
+        raise PPOError(f"{what} has shape {x.shape}, and the observations of {env_name} have {shape}")
+
+
 def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
     """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
     places, structure = jax.tree_util.tree_flatten_with_path(actions.parameters)
@@ -54,8 +154,8 @@ def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...
     parameters, value = outputs
     values = _shapes((value,))
     for (path, wanted), own in zip(places, in_parts(f"{what}, parameters", structure, parameters), strict=True):
-        shapes = _shapes((own,) if len(wanted.sizes) == 1 else own)
-        expected = [(*lead, size) for size in wanted.sizes.values()]
+        own = (own,) if len(wanted.sizes) == 1 else own
+        shapes, expected = _shapes(own), [(*lead, size) for size in wanted.sizes.values()]
         if shapes != expected or values != [lead]:
             seen = shape_list(_shapes(tuple(jax.tree.leaves(obs))))
             place = f" of {jax.tree_util.keystr(path)}" if path else ""
@@ -63,6 +163,9 @@ def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...
                 f"for observations {seen} the network returns {_names(wanted)}{place} {shape_list(shapes)} "
                 f"and values {shape_list(values)}; they have to be {shape_list(expected)} and {lead}"
             )
+        for name, x in zip((*wanted.sizes, "value"), (*own, value), strict=True):
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                raise PPOError(f"{what} returns {name} as {x.dtype}{list(x.shape)}; it has to be of floats")
 
 
 def _names(wanted: Parameters) -> str:

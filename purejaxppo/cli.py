@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from purejaxppo.arguments import chosen_preset, make_parser
+from purejaxppo.arguments import chosen_preset, find_command, make_parser
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
 from purejaxppo.envs import env_names, make_env
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan
+from purejaxppo.population.placement import check_data_placement
 from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import (
@@ -99,9 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         parser, commands = make_parser(chosen_preset(words))
+        find_command(commands, parser, words)
         known, rest = parser.parse_known_args(words)
         if rest:
-            commands[known.command].error("unrecognized arguments: " + " ".join(rest))
+            commands[known.command].refuse(rest[0])
         return RUN[known.command](known)
     except PPOError as error:
         print(f"purejaxppo: error: {error}", file=sys.stderr)
@@ -289,14 +291,17 @@ def envs(options: argparse.Namespace) -> int:
 
 def make_spec(options: argparse.Namespace) -> RunSpec:
     """The run that the options describe: the preset's, with what they change."""
-    preset_name = options.preset or default_preset(options.env)
+    preset_name = default_preset(options.env) if options.preset is None else options.preset
     preset = find_preset(preset_name)
     config = preset.config.replace(**given_fields(options, preset.config))
-    env_name, env_params = options.env or preset.env, dict(options.env_param or [])
+    env_name = preset.env if options.env is None else options.env
+    env_params = each_once("--env-param", options.env_param or [])
     env = make_env(env_name, **env_params)
     points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
     for point in points or [{}]:
-        make_agent(*at_point(env, config, point))  # refuses here, before there is a folder
+        agent = make_agent(*at_point(env, config, point))  # refuses here, before there is a folder
+        if options.placement == "data":
+            check_data_placement(agent, jax.device_count())
     return RunSpec(
         env=env_name,
         env_params=env_params,
@@ -313,7 +318,9 @@ def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]
     """The grid of the --over options, or with --random that many points drawn from them."""
     if not options.over:
         raise PPOError("a sweep needs --over NAME=VALUES, such as --over learning-rate=1e-4,3e-4")
-    space: dict[str, Domain] = dict(options.over)
+    if options.random is None and options.random_seed is not None:
+        raise PPOError(f"--random-seed {options.random_seed} would do nothing without --random N; leave it out")
+    space: dict[str, Domain] = each_once("--over", options.over)
     for name, domain in space.items():
         if isinstance(getattr(config, name, None), tuple) and isinstance(domain, list):
             space[name] = [(value,) if isinstance(value, int) else value for value in domain]  # 64 is one layer
@@ -323,6 +330,15 @@ def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]
         if not isinstance(domain, list):
             raise PPOError(f"--over {name} is a range to draw from; say how many settings to draw with --random N")
     return space
+
+
+def each_once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The values by name. Raises PPOError for a name that comes twice."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise PPOError(f"{option} names {name} twice; give it once")
+    return dict(pairs)
 
 
 def write_pictures(finished: FinishedRun, folder: Path) -> None:

@@ -40,7 +40,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "target_kl": (0.0, math.inf, True),
     "desired_kl": (0.0, math.inf, True),
 }
-_MAX_TIMESTEPS = 2**31 - 1
+MAX_SEED = 2**32 - 1  # of jax.random.key: what is beyond gives the key of another seed
+MAX_COUNT = 2**31 - 1  # of what an int32 counts
 
 
 def static(default: Any) -> Any:
@@ -56,9 +57,16 @@ class Config:
     Unflattening does not: what it is given need not be numbers.
     """
 
+    factory: ClassVar[str]  # of the agents that a config is for, its subclasses' included
+
     num_envs: int = static(1)  # B
     num_steps: int = static(1)  # T, of one rollout
     total_timesteps: int = static(1)  # of the whole run
+
+    def __new__(cls, *_: Any, **fields: Any) -> Self:
+        """Raises PPOError for a field that there is not, with the nearest ones."""
+        check_names(cls, fields)
+        return super().__new__(cls)
 
     def __init_subclass__(cls) -> None:
         def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -82,10 +90,7 @@ class Config:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`. Raises PPOError for an unknown name, with the nearest ones, and for a bad value."""
-        names = [field.name for field in dataclasses.fields(self)]
-        for name in changes:
-            if name not in names:
-                raise PPOError(unknown(f"{type(self).__name__} field", name, names))
+        check_names(type(self), changes)
         return dataclasses.replace(self, **changes)
 
     @property
@@ -122,7 +127,7 @@ class PPOConfig(Config):
     static by `static(default)`.
     """
 
-    factory: ClassVar[str] = "make_ppo"  # of the agents that a config is for, its subclasses' included
+    factory: ClassVar[str] = "make_ppo"
 
     num_envs: int = static(4)  # B, environments stepped in parallel
     num_steps: int = static(128)  # T, steps of each environment in one rollout
@@ -180,11 +185,19 @@ def check_fields(config: Any, config_class: type[Config]) -> None:
     _check_hidden_sizes(config.hidden_sizes)
 
 
-def unknown(what: str, name: str, valid: list[str]) -> str:
+def check_names(config_class: type, fields: Iterable[str]) -> None:
+    """Raises PPOError for a name that is no field of the class, with the nearest ones."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    for name in fields:
+        if name not in names:
+            raise PPOError(unknown(f"{config_class.__name__} field", name, names))
+
+
+def unknown(what: str, name: Any, valid: list[str]) -> str:
     """The line that refuses `name` and says what it may have been meant to be."""
     import difflib
 
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"take one of {', '.join(valid)}"
     return f"unknown {what} {name!r}; {hint}"
 
@@ -217,27 +230,49 @@ def check_key(key: Any) -> None:
         raise PPOError(f"key has shape {key.shape}; give one key, and vmap over more")
 
 
+def check_seed(name: str, value: Any, *, most: int = MAX_SEED) -> None:
+    """Raises PPOError unless `value` is a whole number from 0 to `most`, or a tracer: others would wrap around."""
+    if isinstance(value, Tracer):
+        return
+    if not _is_whole(value):
+        raise PPOError(f"{name} = {shown(value)} is not a whole number; give an int from 0 to {most}")
+    if not 0 <= value <= MAX_SEED:
+        raise PPOError(f"{name} = {shown(value)} is out of range; give an int from 0 to {most}")
+
+
+def check_function(name: str, value: Any, remedy: str) -> None:
+    """Raises PPOError unless `value` can be called."""
+    if not callable(value):
+        raise PPOError(f"{name} = {shown(value)} is no function; {remedy}")
+
+
 def _described(x: Any) -> str:
     return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
 
 
-def check_size(name: str, value: Any) -> None:
-    """Raises PPOError unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise PPOError(f"{name} = {_shown(value)} is not a whole number; give an int of at least 1")
+def check_size(name: str, value: Any, *, most: int | None = None) -> None:
+    """Raises PPOError unless `value` is a whole number of at least 1, and at most `most`."""
+    if not _is_whole(value):
+        raise PPOError(f"{name} = {shown(value)} is not a whole number; give an int of at least 1")
     if value < 1:
-        raise PPOError(f"{name} = {_shown(value)} is below 1; give an int of at least 1")
+        raise PPOError(f"{name} = {shown(value)} is below 1; give an int of at least 1")
+    if most is not None and value > most:
+        raise PPOError(f"{name} = {shown(value)} is too many; give an int of at most {most}")
 
 
 def check_choice(name: str, value: Any, valid: tuple[str, ...]) -> None:
     """Raises PPOError unless `value` is one of the valid names."""
     if not isinstance(value, str) or value not in valid:
-        raise PPOError(f"{name} = {_shown(value)} is unknown; take one of {', '.join(valid)}")
+        raise PPOError(f"{name} = {shown(value)} is unknown; take one of {', '.join(valid)}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _check_switch(name: str, value: Any) -> None:
     if not isinstance(value, bool | np.bool_):
-        raise PPOError(f"{name} = {_shown(value)} is neither True nor False")
+        raise PPOError(f"{name} = {shown(value)} is neither True nor False")
 
 
 def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], optional: bool) -> None:
@@ -246,16 +281,16 @@ def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], opti
     if isinstance(value, Tracer) or (value is None and optional):
         return
     if not _is_number(value):
-        raise PPOError(f"{name} = {_shown(value)} is not a number; give one {valid}")
+        raise PPOError(f"{name} = {shown(value)} is not a number; give one {valid}")
     try:
         numbers = np.asarray(value, np.float64)
     except OverflowError:
-        raise PPOError(f"{name} = {_shown(value)} is more than a float can hold; give a number {valid}") from None
+        raise PPOError(f"{name} = {shown(value)} is more than a float can hold; give a number {valid}") from None
     inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
     if not np.all(inside):
-        raise PPOError(f"{name} = {_shown(value)} is out of range; give a number {valid}")
+        raise PPOError(f"{name} = {shown(value)} is out of range; give a number {valid}")
     if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
-        raise PPOError(f"{name} = {_shown(value)} is not finite; give a number {valid}")
+        raise PPOError(f"{name} = {shown(value)} is not finite; give a number {valid}")
 
 
 def _is_number(value: Any) -> bool:
@@ -264,14 +299,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value, for people: in one line that is not long."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write it
+        return f"an int of {value.bit_length()} bits"
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _check_hidden_sizes(sizes: Any) -> None:
     if not isinstance(sizes, tuple):
-        raise PPOError(f"hidden_sizes = {_shown(sizes)} is not a tuple; give one such as (64, 64)")
+        raise PPOError(f"hidden_sizes = {shown(sizes)} is not a tuple; give one such as (64, 64)")
     for size in sizes:
         check_size("an entry of hidden_sizes", size)
 
@@ -281,7 +319,7 @@ def check_divisions(what: str, size: int, parts: str, number: int) -> None:
     if size % number:
         fits = sorted(sorted(_divisors(size), key=lambda d: (abs(d - number), -d))[:3])
         raise PPOError(
-            f"{what} = {size} does not divide into {parts} = {number}; "
+            f"{what} = {shown(size)} does not divide into {parts} = {shown(number)}; "
             f"try {' or '.join(filter(None, [', '.join(map(str, fits[:-1])), str(fits[-1])]))}"
         )
 
@@ -304,7 +342,7 @@ def is_changed(config: PPOConfig, name: str) -> bool:
 
 def _refuse_idle(config: PPOConfig, name: str, beside: str) -> NoReturn:
     raise PPOError(
-        f"{name} = {_shown(getattr(config, name))} would do nothing beside {beside} = {getattr(config, beside)!r}; "
+        f"{name} = {shown(getattr(config, name))} would do nothing beside {beside} = {getattr(config, beside)!r}; "
         f"change that, or leave {name} at {getattr(PPOConfig, name)!r}"
     )
 
@@ -313,11 +351,11 @@ def check_total(total_timesteps: int, batch_size: int) -> None:
     """Raises PPOError for a run shorter than one rollout, or too long for its counter."""
     if total_timesteps < batch_size:
         raise PPOError(
-            f"total_timesteps = {_shown(total_timesteps)} is below one rollout of "
-            f"num_envs * num_steps = {_shown(batch_size)}; give at least that"
+            f"total_timesteps = {shown(total_timesteps)} is below one rollout of "
+            f"num_envs * num_steps = {shown(batch_size)}; give at least that"
         )
-    if total_timesteps > _MAX_TIMESTEPS:
-        raise PPOError(f"total_timesteps = {_shown(total_timesteps)} overflows int32; give at most {_MAX_TIMESTEPS}")
+    if total_timesteps > MAX_COUNT:
+        raise PPOError(f"total_timesteps = {shown(total_timesteps)} overflows int32; give at most {MAX_COUNT}")
 
 
 def _divisors(n: int) -> list[int]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from purejaxppo.config import check_size
+
 # XLA uses half of a 512-bit vector unit unless told (cores without one go on as they are), and optimises for a second
 # more than pays.
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": 1}
@@ -45,8 +47,10 @@ def use_all_cores(cores: int | None = None) -> None:
     """Makes one JAX CPU device of each core: XLA keeps a single core busy on operations as small as PPO's.
 
     `cores` is how many, and by default all that this process may use. Without effect once JAX has started, or where
-    `jax_num_cpu_devices` is set already.
+    `jax_num_cpu_devices` is set already. Raises PPOError for fewer than one.
     """
+    if cores is not None:
+        check_size("cores", cores)
     settings: Any = jax.config  # its attributes are made at run time
     if settings.jax_num_cpu_devices < 0:
         with contextlib.suppress(RuntimeError):  # what JAX raises once it has started

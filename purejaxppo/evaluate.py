@@ -8,10 +8,12 @@ import numpy as np
 from flax import struct
 
 from purejaxppo.actions import Actions
+from purejaxppo.checks import check_state
+from purejaxppo.config import check_key, check_size
 from purejaxppo.distributions import Categorical, Distribution
-from purejaxppo.envs.base import Environment, through
+from purejaxppo.envs.base import Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
-from purejaxppo.types import Metrics, PyTree, RunnerState, TrainState
+from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, TrainState
 
 
 class Agent(Protocol):
@@ -91,7 +93,11 @@ def evaluate(
 
     The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
     is then; its length says so. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
+
+    Raises PPOError for a train state that is not this agent's, a raw or batched key, and less than one episode.
     """
+    check_play(agent, train_state, key, max_steps)
+    check_size("num_episodes", num_episodes)
     env = through(agent.actions.to_env, agent.env)
     reset_key, play_key = jax.random.split(key)
     obs, env_state = reset_batch(env, reset_key, num_episodes)
@@ -126,6 +132,20 @@ def evaluate(
     return end.episode_return, end.episode_length
 
 
+def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps: int) -> None:
+    """Raises PPOError unless the agent can act in this state. Runs nothing."""
+    check_state(train_state, TrainState, "runner.train_state")
+    check_key(key)
+    check_size("max_steps", max_steps)
+    obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
+    traced(
+        "the agent in this train_state, which has to be one of its own (vmap over several),",
+        lambda state, obs: agent.policy(state, agent.start_memory, obs)[1],
+        train_state,
+        obs,
+    )
+
+
 def start_memories(agent: Agent, num_episodes: int) -> PyTree:
     """What the policy remembers at the start of E episodes, [E, ...]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), agent.start_memory)
@@ -134,8 +154,14 @@ def start_memories(agent: Agent, num_episodes: int) -> PyTree:
 def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
     """One greedy episode of each train state [N, ...], all from the same start, at most `max_steps` long.
 
-    Compiles and runs at once, and brings the episodes to the host: not for jit.
+    Compiles and runs at once, and brings the episodes to the host: not for jit. Raises PPOError as `evaluate` does.
     """
+    check_state(train_states, TrainState, "the train states of runners, [N, ...]")
+    if jnp.ndim(train_states.update) != 1:
+        raise PPOError(
+            "train_states is one alone; give it a leading axis: jax.tree.map(lambda x: x[None], train_state)"
+        )
+    check_play(agent, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), train_states), key, max_steps)
     episodes = jax.jit(jax.vmap(lambda state: play(agent, state, key, max_steps)))(train_states)
     return [_cut(*jax.tree.map(lambda x, i=i: x[i], jax.device_get(episodes))) for i in range(train_states.update.size)]
 

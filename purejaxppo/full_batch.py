@@ -6,7 +6,7 @@ KL divergence, the value regressed on the discounted reward-to-go.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.actions import Actions, discrete_actions
+from purejaxppo.checks import check_act, check_config, check_env, check_runner
 from purejaxppo.config import Config, check_fields, check_float32, check_key, check_total, static
 from purejaxppo.distributions import Categorical
 from purejaxppo.envs.base import Box, Discrete, Environment
@@ -29,6 +30,8 @@ from purejaxppo.update import keep_finite
 @dataclasses.dataclass(frozen=True)
 class FullBatchConfig(Config):
     """Hyperparameters of the full-batch PPO. The defaults are those of the Keras example."""
+
+    factory: ClassVar[str] = "make_full_batch_ppo"
 
     num_envs: int = static(1)  # B
     num_steps: int = static(4_000)  # T; an update is an "epoch" of the example
@@ -88,11 +91,16 @@ class FullBatchPPO:
         return init(self, key)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
-        """One rollout from fresh starts, and the learning from it."""
+        """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""
+        check_runner(runner, self.config.num_envs)
         return update(self, runner)
 
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The action for one observation: the most probable one, or with a key a sample."""
+        """The action for one observation: the most probable one, or with a key a sample.
+
+        Raises PPOError for what is no train state, no observation of the environment, or no typed key.
+        """
+        check_act(self.env, train_state, obs, key)
         distribution = self.distribution(train_state, obs)
         return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
 
@@ -121,6 +129,8 @@ class FullBatchPPO:
 def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchPPO:
     """The agent for an environment of discrete actions and vector observations: separate Glorot-uniform towers."""
     check_float32()
+    check_config(config, FullBatchConfig)
+    check_env(env)
     if not isinstance(env.action_space, Discrete):
         raise PPOError(f"{env.name} has the action space {env.action_space}; full-batch PPO acts in Discrete spaces")
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:

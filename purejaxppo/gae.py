@@ -1,8 +1,11 @@
 """Generalised advantage estimation."""
 
-import chex
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from purejaxppo.types import PPOError
 
 
 def gae(
@@ -25,7 +28,7 @@ def gae(
 
     reward, value, next_value, terminated, truncated: [T, B], or any one shape with time first. -> [T, B]
     """
-    chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
+    check_steps(reward=reward, value=value, next_value=next_value, terminated=terminated, truncated=truncated)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     trace = jnp.where(terminated | truncated, 0.0, gamma * gae_lambda)
 
@@ -54,7 +57,7 @@ def reward_to_go(
 
     It is advantage + value of `gae` at lambda = 1. [T, B] each -> [T, B]
     """
-    chex.assert_equal_shape([reward, next_value, terminated, truncated])
+    check_steps(reward=reward, next_value=next_value, terminated=terminated, truncated=truncated)
 
     def accumulate(following: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         reward, next_value, terminated, truncated = step
@@ -64,3 +67,16 @@ def reward_to_go(
 
     steps = (reward, next_value, terminated, truncated)
     return jax.lax.scan(accumulate, next_value[-1], steps, reverse=True, unroll=8)[1]
+
+
+def check_steps(**arrays: Any) -> None:
+    """Raises PPOError unless all have one shape with at least one step: flags of bools, and numbers of floats."""
+    shapes = {name: getattr(x, "shape", type(x).__name__) for name, x in arrays.items()}
+    shape = shapes["reward"]
+    for name, x in arrays.items():
+        if shapes[name] != shape or isinstance(shape, str) or not all(shape[:1]) or shape == ():
+            told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise PPOError(f"{told}: give arrays of one shape, time first, with at least one step")
+        kind = jnp.bool_ if name in ("terminated", "truncated") else jnp.floating
+        if not jnp.issubdtype(x.dtype, kind):
+            raise PPOError(f"{name} is {x.dtype}{list(x.shape)}; give {'bools' if kind is jnp.bool_ else 'floats'}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from purejaxppo.config import MAX_COUNT
 from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.sweep import Domain, log_uniform, uniform
 from purejaxppo.types import PPOError
@@ -16,19 +17,23 @@ def read_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; give one such as 0.5 or 3e-4") from None
 
 
-def whole_from(least: int) -> Callable[[str], int]:
-    """A whole number from `least` on."""
+def whole_from(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
+    """A whole number from `least` to `most`."""
 
     def read(text: str) -> int:
         try:
             number = int(text.replace("_", ""))
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number; give one from {least} to {most}"
+            ) from None
         if number < least:
-            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+            raise argparse.ArgumentTypeError(f"{number} is below {least}; give a whole number of at least that")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"{number} is above {most}; give a whole number of at most that")
         return number
 
     return read
@@ -45,15 +50,24 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return read
 
 
+def a_path(text: str) -> Path:
+    """The path of a file or folder, there or not."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path; give that of a folder or file")
+    return Path(text)
+
+
 def file_to_write(suffix: str) -> Callable[[str], Path]:
     """A file of that kind, in a folder that can be written to."""
 
     def read(text: str) -> Path:
-        path = Path(text)
+        path = a_path(text)
         if path.suffix != suffix:
             raise argparse.ArgumentTypeError(f"{text!r} does not end in {suffix}")
         if not os.access(path.parent, os.W_OK):
-            raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to")
+            raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to; take another")
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r} is a folder; give the name of a file")
         return path
 
     return read
@@ -62,7 +76,7 @@ def file_to_write(suffix: str) -> Callable[[str], Path]:
 def read_bytes(text: str) -> int:
     """Bytes: 500MB, 4GiB, or a plain number."""
     try:
-        return parse_bytes(int(text) if text.isdecimal() else text)
+        return parse_bytes(text)
     except PPOError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -70,7 +84,7 @@ def read_bytes(text: str) -> int:
 def read_switch(text: str) -> bool:
     """true or false."""
     if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false; give one of them")
     return text.lower() == "true"
 
 
@@ -82,8 +96,8 @@ def read_sizes(text: str) -> tuple[int, ...]:
 def read_domain(text: str) -> tuple[str, Domain]:
     """NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH or NAME=uniform:LOW:HIGH"""
     name, equals, values = text.partition("=")
-    if not equals or not values:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUES")
+    if not name or not equals or not values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUES, such as learning-rate=1e-4,3e-4")
     ranges = {"log": log_uniform, "uniform": uniform}
     kind, *bounds = values.split(":")
     if bounds and (kind not in ranges or len(bounds) != 2):
@@ -112,8 +126,8 @@ def read_value(text: str) -> Any:
 def read_assignment(text: str) -> tuple[str, float]:
     """NAME=NUMBER"""
     name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER, such as length=0.5")
     number = read_number(value)
     return name.replace("-", "_"), int(number) if number.is_integer() and "." not in value else number
 

@@ -11,8 +11,16 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.actions import Actions, make_actions, masked, unchanged
-from purejaxppo.checks import check_outputs, check_parts, shape_list
-from purejaxppo.config import PPOConfig, check_key
+from purejaxppo.checks import (
+    check_act,
+    check_optimizer_steps,
+    check_outputs,
+    check_params,
+    check_parts,
+    check_runner,
+    shape_list,
+)
+from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, check_seed, check_size
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
@@ -91,11 +99,16 @@ class PPO(Learner):
         return init(self, key)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it."""
+        """One rollout and the learning from it. Raises PPOError for a runner of another agent."""
+        check_runner(runner, self.config.num_envs)
         return update(self, runner)
 
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
-        """The environment's action for one observation: the mode of the policy, or with a key a sample."""
+        """The environment's action for one observation: the mode of the policy, or with a key a sample.
+
+        Raises PPOError for what is no train state, no observation of the environment, or no typed key.
+        """
+        check_act(self.env, train_state, obs, key)
         distribution = self.distribution(train_state, obs)
         action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
         return self.actions.to_env(action)
@@ -158,11 +171,12 @@ def make_ppo(
         raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
     actions = make_actions(env, config)
     of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
-    _check_network(env, actions, of_obs)
+    params = _check_network(env, actions, of_obs)
     agent = PPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
         **learner_parts(env, actions, config, optimizer, loss, schedules),
     )
+    check_optimizer_steps(agent.optimizer, params)
     if loss is not ppo_loss:
         _check_loss(agent)
     return agent
@@ -210,11 +224,17 @@ def make_train(
 
 def update_many(agent: Learner, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
     """`num_updates` updates in one scan. -> (runner, metrics [num_updates])"""
+    check_size("num_updates", num_updates)
     return jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """Key i is fold_in(key(seed), i): more seeds leave the earlier ones as they are. -> [num_seeds] typed keys"""
+    """Key i is fold_in(key(seed), i): more seeds leave the earlier ones as they are. -> [num_seeds] typed keys
+
+    Raises PPOError for a seed that is not one from 0 to 2**32 - 1.
+    """
+    check_seed("seed", seed)
+    check_size("num_seeds", num_seeds, most=MAX_COUNT)
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(num_seeds))
 
 
@@ -407,20 +427,24 @@ def plain_obs(env: Environment) -> PyTree:
     return obs if env.action_mask is None else obs.obs
 
 
-def _check_network(env: Environment, actions: Actions, network: Network) -> None:
-    """Raises PPOError unless the network gives distribution parameters [..., n] and values [...]. Runs nothing."""
+def _check_network(env: Environment, actions: Actions, network: Network) -> PyTree:
+    """Raises PPOError unless the network gives distribution parameters [..., n] and values [...].
+
+    -> its parameters' shapes
+    """
     obs = plain_obs(env)
     params = traced("network.init", network.init, jax.eval_shape(lambda: jax.random.key(0)), obs)
+    check_params(params)
     for lead in ((), (2,), (2, 3)):
         batched = jax.tree.map(lambda x, lead=lead: jax.ShapeDtypeStruct(lead + x.shape, x.dtype), obs)
         outputs = traced("network.apply", network.apply, params, batched)
         check_outputs("network.apply", actions, batched, lead, outputs)
+    return params
 
 
 def _check_loss(agent: PPO) -> None:
     """Raises PPOError unless the loss takes what `ppo_loss` takes, and returns a number and LossTerms. Runs nothing."""
-    if not callable(agent.loss):
-        raise PPOError(f"loss = {agent.loss!r} is no function; give one that is called like pjp.ppo_loss")
+    check_function("loss", agent.loss, "give one that is called like pjp.ppo_loss")
 
     def first_loss(key: jax.Array) -> tuple[jax.Array, LossTerms]:
         state = init(agent, key).train_state

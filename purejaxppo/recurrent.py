@@ -16,12 +16,21 @@ import optax
 from flax import struct
 
 from purejaxppo.actions import Actions, make_actions, masked_parameters
-from purejaxppo.checks import check_outputs, check_parts
+from purejaxppo.checks import (
+    check_act,
+    check_optimizer_steps,
+    check_outputs,
+    check_params,
+    check_parts,
+    check_runner,
+)
 from purejaxppo.config import (
     PPOConfig,
     check_choice,
     check_divisions,
+    check_effects,
     check_fields,
+    check_function,
     check_key,
     check_size,
     check_total,
@@ -70,6 +79,7 @@ class RecurrentConfig(PPOConfig):
             check_divisions("num_steps", self.num_steps, "sequences of sequence_length", self.sequence_length)
         sequences = "num_envs * num_steps / sequence_length" if self.sequence_length else "num_envs"
         check_divisions(sequences, self.num_sequences, "num_minibatches", self.num_minibatches)
+        check_effects(self)
 
     @property
     def steps_of_a_sequence(self) -> int:
@@ -117,7 +127,8 @@ class RecurrentPPO(Learner):
         return init(self, key)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it."""
+        """One rollout and the learning from it. Raises PPOError for a runner of another agent."""
+        check_runner(runner, self.config.num_envs)
         return update(self, runner)
 
     def act(
@@ -126,8 +137,14 @@ class RecurrentPPO(Learner):
         """The environment's action for one observation, the mode or with a key a sample, and the memory after it.
 
         memory: after the observation before, None at the start of an episode.
+
+        Raises PPOError for what is no train state, observation, typed key or memory.
         """
-        memory = self.start_memory if memory is None else memory
+        check_act(self.env, train_state, obs, key)
+        if memory is None:
+            memory = self.start_memory
+        elif jax.tree.structure(memory) != jax.tree.structure(jax.eval_shape(self.network.start)):
+            raise PPOError(f"memory = {memory!r} is none of this network; give the one that the last act returned")
         distribution, memory = self.policy(train_state, memory, obs)
         action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
         return self.actions.to_env(action), memory
@@ -194,12 +211,14 @@ def make_recurrent_ppo(
     )
     if of_obs.replay is None:
         of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))
-    _check_network(env, actions, of_obs)
+    params = _check_network(env, actions, of_obs)
     agent = RecurrentPPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
         **learner_parts(env, actions, config, optimizer, loss, schedules),
     )
+    check_optimizer_steps(agent.optimizer, params)
     if loss is not ppo_loss:
+        check_function("loss", loss, "give one that is called like pjp.ppo_loss")
         traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
     return agent
 
@@ -331,11 +350,15 @@ def cut_in_sequences(length: int, x: jax.Array) -> jax.Array:
     return jnp.moveaxis(pieces, 2, 1).reshape(-1, length, *x.shape[2:])
 
 
-def _check_network(env: Environment, actions: Actions, network: RecurrentNetwork) -> None:
-    """Raises PPOError unless `apply` and `replay` give what they have to, in the right shapes. Runs nothing."""
+def _check_network(env: Environment, actions: Actions, network: RecurrentNetwork) -> PyTree:
+    """Raises PPOError unless `apply` and `replay` give what they have to, in the right shapes.
+
+    -> its parameters' shapes
+    """
     obs = plain_obs(env)
     start = traced("network.start", network.start)
     params = traced("network.init", network.init, jax.eval_shape(lambda: jax.random.key(0)), start, obs)
+    check_params(params)
     for lead in ((), (2,), (2, 3)):
         batched, memory = _with_lead(lead, obs), _with_lead(lead, start)
         outputs = traced("network.apply", network.apply, params, memory, batched)
@@ -347,6 +370,7 @@ def _check_network(env: Environment, actions: Actions, network: RecurrentNetwork
     steps, reset = _with_lead((5, 2), obs), jax.ShapeDtypeStruct((5, 2), bool)
     outputs = traced("network.replay", network.replay, params, _with_lead((2,), start), steps, reset)
     check_outputs("network.replay", actions, steps, (5, 2), outputs)
+    return params
 
 
 def _check_memory(given: PyTree, returned: PyTree) -> None:

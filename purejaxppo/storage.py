@@ -18,6 +18,13 @@ import numpy as np
 from purejaxppo.types import PPOError, PyTree
 
 
+def as_path(name: str, value: Any) -> Path:
+    """The path that the argument `name` gives. Raises PPOError where it is none."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in str(value):
+        raise PPOError(f"{name} = {value!r} is no path; give that of a folder")
+    return Path(value)
+
+
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Calls `write` with a file beside `path`, and puts it in place when it is complete and on the disk."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -40,13 +47,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises PPOError for a file that is not there or no JSON."""
+    """Raises PPOError for a file that is not there, no JSON, or holds no names and values."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except OSError as error:
         raise PPOError(f"{path} cannot be read: {error.strerror}; is {str(path.parent)!r} a finished run?") from None
-    except ValueError as error:
-        raise PPOError(f"{path} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise PPOError(f"{path} is no JSON: {error}; write the file anew, or take another folder") from None
+    if not isinstance(content, dict):
+        raise PPOError(f"{path} holds a {type(content).__name__}, and no names and values; take another folder")
+    return content
 
 
 def save_tree(folder: Path, tree: PyTree) -> None:
@@ -109,7 +119,7 @@ def is_key(leaf: Any) -> bool:
 
 def _read(folder: Path, only: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_json(folder / "manifest.json")
         path = folder / "leaves.npz"
         # Read at once: a zip file that is damaged where nobody looks must not pass for a good one.
         with np.load(io.BytesIO(path.read_bytes()) if only is None else path, allow_pickle=False) as file:

@@ -12,6 +12,10 @@ Structure = Any  # of a PyTree, as jax.tree.structure gives it
 class PPOError(ValueError):
     """Every error that this library raises on its own account: one line, with the value and the remedy."""
 
+    def __init__(self, message: str) -> None:
+        # A value may be shown in several lines, as an array is.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
 
 class Interrupted(Exception):
     """A training stopped because it was asked to; what is written is whole."""

@@ -389,7 +389,7 @@ def test_what_cannot_be_an_environment_is_refused_in_one_line():
     refused(["Discrete(n=0)"], pjp.make_env, walk_with(action_space=pjp.Discrete(0)))
     refused(["Discrete(n=2.0)"], pjp.make_env, walk_with(action_space=pjp.Discrete(2.0)))
     four_values = walk_with(step=lambda self, key, state, action, params: (jnp.zeros(1), state, 0.0, True))
-    refused(["step cannot be traced", "unpack"], pjp.make_env, four_values)
+    refused(["step returns 4 values", "return (obs, state, reward, terminated, truncated)"], pjp.make_env, four_values)
 
 
 def test_a_parameter_that_is_no_number_is_refused():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from purejaxppo.types import PPOError, PyTree, Structure
@@ -142,7 +143,7 @@ def settle_reset(reset: ResetFunction, observation_space: Space | SpaceTree) -> 
     """`reset` with float32 observations and no weakly typed state."""
 
     def settled_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-        obs, state = reset(key, params)
+        obs, state = several("reset", reset(key, params), ("obs", "state"))
         return settle_obs(observation_space, obs), jax.tree.map(strong, state)
 
     return settled_reset
@@ -152,16 +153,38 @@ def settle_step(step: StepFunction, observation_space: Space | SpaceTree) -> Ste
     """`step` with float32 observations and rewards, boolean flags, and no weakly typed state."""
 
     def settled_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
-        obs, new_state, reward, terminated, truncated = step(key, state, action, params)
+        returned = step(key, state, action, params)
+        obs, new_state, reward, terminated, truncated = several("step", returned, Step._fields)
         return Step(
             obs=settle_obs(observation_space, obs),
             state=jax.tree.map(strong, new_state),
-            reward=jnp.asarray(reward, jnp.float32).reshape(()),
-            terminated=jnp.asarray(terminated, bool).reshape(()),
-            truncated=jnp.asarray(truncated, bool).reshape(()),
+            reward=one("reward", reward, jnp.number).astype(jnp.float32),
+            terminated=one("terminated", terminated, jnp.bool_),
+            truncated=one("truncated", truncated, jnp.bool_),
         )
 
     return settled_step
+
+
+def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """What a function of the caller's returned. Raises PPOError unless it is a tuple of as many values as names."""
+    if not isinstance(returned, tuple) or len(returned) != len(names):
+        found = f"{len(returned)} values" if isinstance(returned, tuple) else f"a {type(returned).__name__}"
+        raise PPOError(f"{what} returns {found}; return ({', '.join(names)})")
+    return returned
+
+
+def one(name: str, value: Any, kind: type) -> jax.Array:
+    """A value that step returned, []. Raises PPOError unless it is one of its kind: a float is no flag."""
+    wanted = "bool" if kind is jnp.bool_ else "real number"
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float):
+        raise PPOError(f"step returns {name} as a {type(value).__name__}; return one {wanted}")
+    value = jnp.asarray(value)
+    is_real = not jnp.issubdtype(value.dtype, jnp.complexfloating)
+    fits = jnp.issubdtype(value.dtype, kind) or (kind is jnp.number and value.dtype == jnp.bool_)
+    if value.size != 1 or not (fits and is_real):
+        raise PPOError(f"step returns {name} as {value.dtype}{list(value.shape)}; return one {wanted}")
+    return value.reshape(())
 
 
 def show_mask(
@@ -231,12 +254,19 @@ def check_obs(source: str, space: Space | SpaceTree, obs: PyTree) -> None:
 def check_space(what: str, space: Space) -> None:
     """Raises PPOError for a space without elements, or a Box whose bounds are not as many as its numbers."""
     if isinstance(space, Discrete) and not is_size(space.n):
-        raise PPOError(f"{what} = Discrete(n={space.n!r}) needs a whole number of at least 1")
+        raise PPOError(f"{what} = Discrete(n={space.n!r}) needs a whole number of at least 1, a Python int")
     if isinstance(space, MultiDiscrete) and not (
         isinstance(space.sizes, tuple) and space.sizes and all(map(is_size, space.sizes))
     ):
         raise PPOError(f"{what} = MultiDiscrete(sizes={space.sizes!r}) needs a tuple of whole numbers of at least 1")
     if isinstance(space, Box):
+        if not (isinstance(space.shape, tuple) and all(map(is_size, space.shape))):
+            raise PPOError(f"{what}: a Box of shape {space.shape!r} needs a tuple of whole numbers, such as (4,)")
+        for bounds in (space.low, space.high):
+            if not (isinstance(bounds, tuple) and all(isinstance(x, int | float) for x in bounds)):
+                raise PPOError(
+                    f"{what}: a Box with the bounds {bounds!r} needs tuples of numbers, such as (-1.0, -1.0)"
+                )
         size = math.prod(space.shape)
         if len(space.low) != size or len(space.high) != size:
             raise PPOError(
@@ -244,13 +274,13 @@ def check_space(what: str, space: Space) -> None:
                 f"{len(space.low)} below and {len(space.high)} above"
             )
         for low, high in zip(space.low, space.high, strict=True):
-            if not low <= high:
+            if not low <= high or low == math.inf or high == -math.inf:
                 raise PPOError(f"{what}: a Box with the bounds {low} and {high} is empty; give low <= high")
 
 
 def is_size(n: object) -> bool:
-    """Whether n is a whole number of at least 1."""
-    return isinstance(n, int) and not isinstance(n, bool) and n >= 1
+    """Whether n is a whole number of at least 1 that an int32 holds."""
+    return isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**31
 
 
 def check_mask(env: Environment, action_mask: PyTree) -> None:

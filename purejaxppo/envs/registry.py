@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from purejaxppo.config import check_float32, standard_promotion, unknown
+from purejaxppo.config import MAX_COUNT, check_float32, standard_promotion, unknown
 from purejaxppo.devices import use_all_cores
 from purejaxppo.envs.base import (
     Box,
@@ -129,6 +130,16 @@ def _from_object(env: Any) -> Environment:
         for name in ("observation_space", "action_space")
     )
     action_mask = getattr(env, "action_mask", None)
+    for name, function in {"reset": env.reset, "step": env.step, "action_mask": action_mask}.items():
+        if function is not None and not callable(function):
+            raise PPOError(f"{type(env).__name__}.{name} = {function!r} is no function; see make_env")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(env.default_params):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+            place = jax.tree_util.keystr(path)
+            raise PPOError(
+                f"{type(env).__name__}.default_params{place} = {leaf!r} is no number; "
+                "give a pytree of numbers, and keep the rest in the object"
+            )
     reset, step = _own_functions(env.reset, env.step, action_mask, observation_space, action_space)
     return Environment(
         params=env.default_params,
@@ -173,6 +184,8 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
 
 
 def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None:
+    if not _is_real(value, default):
+        raise PPOError(f"{env_name}: {name} = {value!r} is not a number")
     if np.shape(value) != np.shape(default):
         raise PPOError(
             f"{env_name}: {name} has shape {np.shape(value)}, and {np.shape(default)} is wanted; "
@@ -180,12 +193,24 @@ def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None
         )
     if isinstance(value, Tracer):
         return
-    if isinstance(value, str) or not np.issubdtype(np.asarray(value).dtype, np.number):
-        raise PPOError(f"{env_name}: {name} = {value!r} is not a number")
     if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
-    if name == "max_steps_in_episode" and (value < 1 or value != int(value)):
-        raise PPOError(f"{env_name}: max_steps_in_episode = {value!r} is not a whole number of at least 1")
+    if name == "max_steps_in_episode" and not (1 <= value <= MAX_COUNT and value == int(value)):
+        raise PPOError(f"{env_name}: max_steps_in_episode = {value!r} is not a whole number from 1 to {MAX_COUNT}")
+    if isinstance(value, int) and abs(value) > MAX_COUNT:
+        raise PPOError(f"{env_name}: {name} = {value!r} overflows int32; give a float")
+
+
+def _is_real(value: Any, default: Any) -> bool:
+    """Whether a parameter is a number, or several; or a switch, where its default is one."""
+    if isinstance(value, Tracer):
+        return True
+    try:
+        found = np.asarray(value).dtype
+    except ValueError:  # lists of different lengths
+        return False
+    kinds = "iufb" if isinstance(default, bool | np.bool_) else "iuf"
+    return found.kind in kinds or jnp.issubdtype(found, jnp.floating)
 
 
 def _plain_number(x: Any) -> Any:

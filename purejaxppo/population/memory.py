@@ -127,7 +127,7 @@ def parse_bytes(text: int | str) -> int:
     """4GiB, 500MB, 1.5g or a number of bytes. Raises PPOError for anything else."""
     if isinstance(text, int) and not isinstance(text, bool) and text > 0:
         return text
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text.lower()) if isinstance(text, str) else None
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text.lower()) if isinstance(text, str) else None
     if not found or float(found[1]) == 0:
         raise PPOError(f"memory limit {text!r} is no size; give bytes, or one such as 4GiB or 500MB")
     return int(float(found[1]) * _UNITS[found[2] or ""])

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import re
 import selectors
 import socket
 import struct
@@ -22,6 +23,7 @@ import numpy as np
 from jax._src.distributed import global_state  # the key-value store of JAX's service has no public name
 from jax.experimental import multihost_utils
 
+from purejaxppo.config import check_size
 from purejaxppo.devices import core_ids, share_of_cores, use_all_cores
 from purejaxppo.types import PPOError, PyTree
 
@@ -132,12 +134,11 @@ def check_address(coordinator: str | None, num_processes: int | None, process_id
         return
     if missing or coordinator is None or num_processes is None or process_id is None:
         raise PPOError(f"{' and '.join(missing)} missing; give all of {', '.join(given)}, or none in a cluster")
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("", "", "")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise PPOError(f"coordinator = {coordinator!r} is no address; give host:port of process 0")
-    if num_processes < 1:
-        raise PPOError(f"num_processes = {num_processes} is below 1")
-    if not 0 <= process_id < num_processes:
+    check_size("num_processes", num_processes)
+    if not isinstance(process_id, int) or not 0 <= process_id < num_processes:
         raise PPOError(f"process_id = {process_id} is not among {num_processes}; give 0 to {num_processes - 1}")
 
 

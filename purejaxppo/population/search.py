@@ -164,6 +164,10 @@ def plan_rungs(config: PPOConfig, *, num_members: int, eta: int, num_rungs: int)
     check_whole("num_members", num_members)
     check_whole("eta", eta, least=2)
     check_whole("num_rungs", num_rungs)
+    if num_rungs > num_members.bit_length():  # as eta is at least 2; a power of it might never end
+        raise PPOError(
+            f"num_rungs = {num_rungs} is more than num_members = {num_members} divide into; give fewer rungs"
+        )
     steepness = eta ** (num_rungs - 1)
     if num_members % steepness:
         raise PPOError(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from purejaxppo.config import check_size, shown
 from purejaxppo.types import PPOError
 
 BLOCK = 2**17  # runs drawn at a time: the memory of a bootstrap does not grow with its resamples
@@ -54,6 +55,7 @@ def aggregate(
     Raises PPOError where a score is not finite.
     """
     scores = finite_scores("scores", scores)
+    check_size("num_resamples", num_resamples)
     if scores.ndim not in (1, 2):
         raise PPOError(f"scores {scores.shape} have to be [S] or [S, K]; give one value for each run")
     num_runs, num_strata = len(scores), scores[0].size
@@ -80,6 +82,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
     section 4.3). Bounds are NaN with fewer than two runs of either. Raises PPOError where a score is not finite.
     """
     x, y = finite_scores("x", x), finite_scores("y", y)
+    check_size("num_resamples", num_resamples)
     if x.ndim != 1 or y.ndim != 1:
         raise PPOError(f"x {x.shape} and y {y.shape} have to be [S] and [S']; compare one task at a time")
     x, y = np.sort(x), np.sort(y)
@@ -97,7 +100,10 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
 
 def finite_scores(name: str, scores: np.ndarray) -> np.ndarray:
     """The scores as float64, none of them missing: a NaN would have no rank."""
-    scores = np.asarray(scores, np.float64)
+    try:
+        scores = np.asarray(scores, np.float64)
+    except (TypeError, ValueError):
+        raise PPOError(f"{name} = {shown(scores)} are no array of numbers; give one number for each run") from None
     if not scores.size:
         raise PPOError(f"{name} {scores.shape} are empty; give the score of at least one run")
     diverged = scores.size - int(np.isfinite(scores).sum())

@@ -1,6 +1,8 @@
 """Where the results of a population are kept as its chunks finish: in memory, or in parts on disk."""
 
 import dataclasses
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -123,6 +125,9 @@ class DiskStore:
         """The parts that are there, in order."""
         folder = self.folder / "runners"
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        for name in names:
+            if not re.fullmatch(r"[0-9]{8,}-[0-9]{8,}", name):
+                raise PPOError(f"{str(folder)!r} holds {name!r}, which is no part of a population; remove it")
         return sorted((int(first), int(last)) for first, last in (name.split("-") for name in names))
 
     def write(self, first: int, result: MemberResult) -> None:
@@ -173,21 +178,37 @@ class DiskStore:
 def claim(folder: Path, description: dict[str, Any]) -> None:
     """Writes what the folder is for. Raises PPOError where it is for something else, with the first difference."""
     path = folder / "population.json"
-    if path.exists():
-        for name, value in read_json(path).items():
-            if description.get(name) != value:
+    if os.path.exists(path):
+        held, wanted = flattened(read_json(path)), flattened(description)
+        for name in {**wanted, **held}:
+            if held.get(name) != wanted.get(name):
                 raise PPOError(
-                    f"{str(folder)!r} holds another population: its {name} is {value}, and {description.get(name)} "
-                    "is wanted; choose another folder"
+                    f"{str(folder)!r} holds another population: its {name} is {held.get(name)}, "
+                    f"and {wanted.get(name)} is wanted; choose another folder"
                 )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, description)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, description)
+    except OSError as error:
+        raise PPOError(f"{str(folder)!r} cannot be written: {error.strerror}; choose another folder") from None
+
+
+def flattened(description: dict[str, Any]) -> dict[str, Any]:
+    """The description with "config.NAME" for each hyperparameter."""
+    config = description.get("config")
+    fields = {f"config.{name}": value for name, value in config.items()} if isinstance(config, dict) else {}
+    return {**description, **fields, "config": None} if fields else description
 
 
 def make_memory_store(like: MemberResult, num_members: int) -> MemoryStore:
     """An empty store in memory."""
-    data = jax.tree.map(lambda x: np.empty((num_members, *x.shape), x.dtype), jax.eval_shape(key_data, like))
+    try:
+        data = jax.tree.map(lambda x: np.empty((num_members, *x.shape), x.dtype), jax.eval_shape(key_data, like))
+    except (MemoryError, ValueError):  # more than there is, and more than an address can say
+        raise PPOError(
+            f"the results of {num_members} members are more than the memory holds; write them to disk (out=...)"
+        ) from None
     return MemoryStore(like, num_members, data, done=[])
 
 

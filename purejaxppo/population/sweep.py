@@ -3,13 +3,13 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from purejaxppo.config import PPOConfig, unknown
+from purejaxppo.config import MAX_COUNT, PPOConfig, check_seed, shown, unknown
 from purejaxppo.envs import Environment, make_env
 from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.recurrent import RecurrentConfig
@@ -60,22 +60,39 @@ def log_uniform(low: float, high: float) -> LogUniform:
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
     """Every combination of the values, the last name varying fastest."""
+    if not values:
+        raise PPOError("sweep has no names; give at least one, or leave it out")
     for name, choices in values.items():
-        if isinstance(choices, str | Uniform | LogUniform) or not isinstance(
-            choices, Sequence | np.ndarray | jax.Array
-        ):
+        if not is_list(choices):
             raise PPOError(f"sweep of {name}: {choices!r} is no list of values; for random draws give draw_points(...)")
         if len(choices) == 0:
             raise PPOError(f"sweep of {name} is empty; give at least one value")
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
+def is_list(values: Any) -> bool:
+    """Whether it holds values one after the other, as a list does, and is no text, number or range."""
+    if isinstance(values, str | Uniform | LogUniform):
+        return False
+    return isinstance(values, Sequence) or (isinstance(values, np.ndarray | jax.Array) and values.ndim > 0)
+
+
 def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> list[Point]:
     """Independent random points. Each name draws from its own stream: another name leaves its values as they are.
 
     space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values to choose from evenly.
+
+    Raises PPOError for a number of points, a space or a seed that is none.
     """
     check_whole("num_points", num_points)
+    check_seed("seed", seed)
+    if not isinstance(space, Mapping) or not space:
+        raise PPOError(f'space = {space!r} has no names; give a dict such as {{"gamma": uniform(0.9, 1.0)}}')
+    for name, domain in space.items():
+        if not isinstance(name, str):
+            raise PPOError(f"space has the name {name!r}, which is no text; give one such as 'gamma'")
+        if not isinstance(domain, Uniform | LogUniform) and not (is_list(domain) and len(domain)):
+            raise PPOError(f"space: {name} = {domain!r} is no domain; give uniform(low, high), log_uniform or a list")
     columns = {
         name: draw_values(domain, num_points, np.random.default_rng([seed, *name.encode()]))
         for name, domain in space.items()
@@ -91,7 +108,6 @@ def draw_values(domain: Domain, size: int, generator: np.random.Generator) -> li
         case LogUniform(low, high):
             return np.exp(generator.uniform(math.log(low), math.log(high), size)).tolist()
         case _:
-            grid({"a random draw": domain})  # refuses what is no list
             return [domain[i] for i in generator.integers(len(domain), size=size)]
 
 
@@ -103,13 +119,23 @@ def make_points(
     A name is a field of the config, or a parameter of the environment with or without "env." before it; in the
     points returned it has it. Raises PPOError for a sweep without points and an unknown name, with the nearest ones.
     """
+    if isinstance(sweep, str) or not isinstance(sweep, Iterable):
+        raise PPOError(f"sweep = {sweep!r} is neither a dict of lists nor a list of dicts; give one of them")
     points = grid(sweep) if isinstance(sweep, Mapping) else list(sweep)
     if not points:
         raise PPOError("sweep has no points; give at least one, or leave it out")
     for point in points:
         if not isinstance(point, Mapping):
             raise PPOError(f"sweep holds {point!r}, which is no dict of names and values")
-    return [{full_name(env, config, name): plain(value) for name, value in point.items()} for point in points]
+    return [named_fully(env, config, point) for point in points]
+
+
+def named_fully(env: Environment, config: RunConfig, point: Point) -> Point:
+    """The point with "env." before parameters of the environment. Raises PPOError where two names are of one."""
+    named = {full_name(env, config, name): plain(value) for name, value in point.items()}
+    if len(named) < len(point):
+        raise PPOError(f"the names {', '.join(point)} are not all of different parameters; leave one out")
+    return named
 
 
 def full_name(env: Environment, config: RunConfig, name: str) -> str:
@@ -118,8 +144,8 @@ def full_name(env: Environment, config: RunConfig, name: str) -> str:
     parameters = [ENV + parameter for parameter in param_names(env)]
     if name in fields or name in parameters:
         return name
-    if ENV + name in parameters:
-        return ENV + name
+    if f"{ENV}{name}" in parameters:
+        return f"{ENV}{name}"
     raise PPOError(unknown("name in a sweep", name, fields + parameters))
 
 
@@ -180,16 +206,18 @@ def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environm
 
 
 def check_bounds(name: str, low: float, high: float, *, least: float) -> None:
-    """Raises PPOError unless least < low < high, all finite."""
-    if not (isinstance(low, int | float) and isinstance(high, int | float) and least < low < high < math.inf):
+    """Raises PPOError unless least < low < high, both finite."""
+    if not (is_number(low) and is_number(high) and least < low < high):
         above = f"{least:g} < " if least > -math.inf else ""
         raise PPOError(f"{name}({low!r}, {high!r}): give numbers with {above}low < high")
 
 
 def check_whole(name: str, value: Any, *, least: int = 1) -> None:
-    """Raises PPOError unless `value` is a whole number of at least `least`."""
+    """Raises PPOError unless `value` is a whole number from `least` to what an int32 counts."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PPOError(f"{name} = {value!r} is not a whole number of at least {least}")
+        raise PPOError(f"{name} = {shown(value)} is not a whole number of at least {least}")
+    if value > MAX_COUNT:
+        raise PPOError(f"{name} = {shown(value)} is too many; give a whole number of at most {MAX_COUNT}")
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Training a population: chunks of members that fit the memory, and within each compiled chunks of updates."""
 
 import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from purejaxppo.checks import check_env
+from purejaxppo.config import MAX_SEED, check_function, check_seed
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
@@ -25,11 +28,10 @@ from purejaxppo.population.checkpoints import (
     padded,
     write_checkpoint,
 )
-from purejaxppo.population.memory import (
-    MemoryPlan,
-)
+from purejaxppo.population.memory import MemoryPlan, parse_bytes
 from purejaxppo.population.processes import barrier, gather_rows
 from purejaxppo.population.program import (
+    EVALUATION_SEED,
     Compiled,
     Job,
     Options,
@@ -43,7 +45,7 @@ from purejaxppo.population.results import Costs, Population, Sweep
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
 from purejaxppo.schedules import Schedule
-from purejaxppo.storage import to_host
+from purejaxppo.storage import as_path, to_host
 from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
 
 
@@ -162,6 +164,9 @@ def train_population(
     """
     warn_of_idle_cores()
     check_checkpoints(checkpoint_every, out)
+    check_limits(memory_limit, evaluation_episodes)
+    for name, function in (("should_stop", should_stop), ("on_plan", on_plan), ("on_chunk", on_chunk)):
+        check_function(name, function, "give one, or leave it out")
     options = Options(
         network,
         optimizer,
@@ -202,7 +207,8 @@ def open_population(
 
     Raises PPOError for a folder of no population or another; results that are missing are refused when they are read.
     """
-    if not (Path(out) / "population.json").exists():
+    folder = as_path("out", out)
+    if not os.path.exists(folder / "population.json"):
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
     options = Options(
         network, optimizer, loss, schedules, "seeds", None, evaluation_episodes, None, never, ignore, ignore
@@ -222,6 +228,10 @@ def plan_population(
 ) -> Plan:
     """The settings of a population and what is left to do. Raises PPOError for what cannot work."""
     check_whole("num_seeds", num_seeds)
+    check_seed("seed", seed, most=MAX_SEED - EVALUATION_SEED)
+    check_env(env)
+    if not isinstance(config, RunConfig):
+        raise PPOError(f"config = {config!r} is no config; give PPOConfig(...), or another of the three")
     points = [{}] if sweep is None else make_points(env, config, sweep)
     agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
     return Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
@@ -254,7 +264,7 @@ def make_jobs(
     Raises PPOError where `out` holds the results of another population.
     """
     if out is not None:
-        claim(Path(out), describe_population(env, config, points, num_seeds, seed, options))
+        claim(as_path("out", out), describe_population(env, config, points, num_seeds, seed, options))
     jobs = []
     for i, program in enumerate(make_programs(env, config, points)):
         like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
@@ -442,6 +452,13 @@ def check_checkpoints(every: int | None, out: str | Path | None) -> None:
     check_whole("checkpoint_every", every, least=1)
     if out is None:
         raise PPOError(f"checkpoint_every = {every} needs a folder to write to; give out=...")
+
+
+def check_limits(memory_limit: int | str | None, evaluation_episodes: int) -> None:
+    """Raises PPOError for a memory limit that is no size, and a number of episodes that is none."""
+    if memory_limit is not None:
+        parse_bytes(memory_limit)
+    check_whole("evaluation_episodes", evaluation_episodes, least=0)
 
 
 def warn_of_idle_cores() -> None:

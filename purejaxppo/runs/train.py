@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import PPOConfig
+from purejaxppo.config import PPOConfig, check_choice, shown
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.placement import describe_devices, describe_sharing
+from purejaxppo.population.placement import PLACEMENTS, describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate
@@ -25,13 +25,25 @@ from purejaxppo.ppo import seed_keys
 from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.storage import load_tree, read_json, save_tree, write_json, write_whole
+from purejaxppo.storage import as_path, load_tree, read_json, save_tree, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfig: "full-batch-ppo"}
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
+# What config.json has to hold for the run to be repeated.
+_KINDS: dict[str, Any] = {
+    "env": str,
+    "env_params": dict,
+    "algorithm": str,
+    "config": dict,
+    "num_seeds": int,
+    "seed": int,
+    "preset": str,
+    "sweep": list | None,
+    "placement": str,
+}
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
 MOST_NAMED = 8  # diverged runs that a line for people names
 
@@ -359,23 +371,29 @@ def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
 
 def load_run(path: str | Path) -> LoadedRun:
     """A finished run. Raises PPOError for a folder that holds none, or a sweep."""
-    spec, population = _open(Path(path))
+    folder = as_path("path", path)
+    spec, population = _open(folder)
     if isinstance(population, Sweep):
         raise PPOError(f"{str(path)!r} is a sweep; read it with load_sweep")
-    return LoadedRun(spec, population, read_json(Path(path) / "summary.json"))
+    return LoadedRun(spec, population, read_json(folder / "summary.json"))
 
 
 def load_sweep(path: str | Path) -> Sweep:
     """A finished sweep. Raises PPOError for a folder that holds none, or a run of one setting."""
-    _, sweep = _open(Path(path))
+    _, sweep = _open(as_path("path", path))
     if isinstance(sweep, Population):
         raise PPOError(f"{str(path)!r} is a run of one setting; read it with load_run")
     return sweep
 
 
 def load_spec(folder: Path) -> RunSpec:
-    """What a run folder says that its run is. Raises PPOError for a folder that says nothing."""
-    return spec_from_json(read_json(folder / "config.json"), folder)
+    """What a run folder says that its run is. Raises PPOError for a folder that says none that can be."""
+    spec = spec_from_json(read_json(folder / "config.json"), folder)
+    try:
+        make_env(spec.env, **spec.env_params)
+    except PPOError as error:
+        raise PPOError(f"{folder / 'config.json'}: {error}") from None
+    return spec
 
 
 def is_finished(folder: Path) -> bool:
@@ -419,19 +437,29 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
-    """The inverse of `spec_to_json`."""
+    """The inverse of `spec_to_json`. Raises PPOError for what that never writes."""
+    path = folder / "config.json"
+    for name, kind in _KINDS.items():
+        if name not in content:
+            raise PPOError(f"{path} lacks '{name}'; it is no run's config")
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; it is no run's config")
+    points = content["sweep"]
+    if points is not None and not all(isinstance(point, dict) for point in points):
+        raise PPOError(f"{path}: sweep = {shown(points)} is no list of names and values; it is no run's config")
     try:
-        config = {name: _python_value(value) for name, value in content["config"].items()}
-        names = [field.name for field in dataclasses.fields(RunSpec) if field.name not in ("config", "sweep")]
+        check_choice("algorithm", content["algorithm"], tuple(ALGORITHMS.values()))
+        check_choice("placement", content["placement"], PLACEMENTS)
         config_class = {name: cls for cls, name in ALGORITHMS.items()}[content["algorithm"]]
-        points = content["sweep"]
-        return RunSpec(
-            config=config_class().replace(**config),
-            sweep=None if points is None else tuple(map(_python_point, points)),
-            **{name: content[name] for name in names},
-        )
-    except (KeyError, AttributeError) as error:
-        raise PPOError(f"{folder / 'config.json'} lacks {error}; it is no run's config") from None
+        config = config_class().replace(**_python_point(content["config"]))
+    except PPOError as error:
+        raise PPOError(f"{path}: {error}") from None
+    names = [field.name for field in dataclasses.fields(RunSpec) if field.name not in ("config", "sweep")]
+    return RunSpec(
+        config=config,
+        sweep=None if points is None else tuple(map(_python_point, points)),
+        **{name: content[name] for name in names},
+    )
 
 
 def _json_number(x: Any) -> Any:
@@ -449,4 +477,4 @@ def _python_point(point: dict[str, Any]) -> Point:
 def _python_value(x: Any) -> Any:
     if isinstance(x, list):
         return tuple(x)
-    return float(x) if x in ("inf", "-inf", "nan") else x
+    return float(x) if isinstance(x, str) and x in ("inf", "-inf", "nan") else x
