@@ -4,6 +4,7 @@ from purejaxppo.actions import Actions
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
 from purejaxppo.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, SquashedGaussian
+from purejaxppo.doctor import Finding, check_agent, check_env
 from purejaxppo.envs import (
     Box,
     Discrete,
@@ -64,6 +65,7 @@ __all__ = [
     "Episode",
     "EpisodeState",
     "EpisodeStats",
+    "Finding",
     "FullBatchConfig",
     "FullBatchMetrics",
     "FullBatchPPO",
@@ -90,6 +92,8 @@ __all__ = [
     "TrainState",
     "Transition",
     "aggregate",
+    "check_agent",
+    "check_env",
     "draw_points",
     "env_names",
     "evaluate",
