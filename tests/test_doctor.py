@@ -1,5 +1,6 @@
 """`purejaxppo doctor` and `check_env`: planted faults are found, each by the check that is there for it."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -243,7 +244,7 @@ def half_blind(obs, state, reward, terminated, truncated, key, params):
 
 
 def python_noise(obs, state, reward, terminated, truncated, key, params):
-    return obs, state, reward + np.random.default_rng().uniform(), terminated, truncated
+    return obs * np.random.default_rng().uniform(size=2).astype(np.float32), state, reward, terminated, truncated
 
 
 def inner_noise(obs, state, reward, terminated, truncated, key, params):
@@ -598,3 +599,17 @@ def test_the_command_leaves_with_status_1_where_something_is_wrong_with_the_mach
     monkeypatch.setattr(doctor, "examine", lambda folder: [doctor.Finding("disk", False, "full")])
     assert cli.main(["doctor"]) == 1
     assert "NOT OK" in capsys.readouterr().out
+
+
+# The page
+
+
+def test_the_page_names_every_finding_and_its_example_is_what_it_says():
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"__name__": "snippet"}
+    exec(compile(snippet, "doctor.md", "exec"), names)
+    findings = look_at(names["Walk"]())
+    assert list(faults(findings)) == ["observations"]
+    in_tables = set(re.findall(r"`([a-z ]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))))
+    assert in_tables == {*findings, "network", "rows", "first minibatch", "replay", "update"}
