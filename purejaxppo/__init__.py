@@ -4,6 +4,7 @@ from purejaxppo.actions import Actions
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
 from purejaxppo.distributions import Categorical, DiagGaussian, Distribution, Joint, MultiCategorical, SquashedGaussian
+from purejaxppo.doctor import Finding, check_agent, check_env
 from purejaxppo.envs import (
     Box,
     Discrete,
@@ -65,6 +66,7 @@ __all__ = [
     "Episode",
     "EpisodeState",
     "EpisodeStats",
+    "Finding",
     "FullBatchConfig",
     "FullBatchMetrics",
     "FullBatchPPO",
@@ -93,6 +95,8 @@ __all__ = [
     "TrainState",
     "Transition",
     "aggregate",
+    "check_agent",
+    "check_env",
     "draw_points",
     "env_names",
     "evaluate",

@@ -134,7 +134,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         "eval": add("eval", help="play new episodes with the policies of a run", formatter_class=_wide),
         "render": add("render", help="film an episode of a run", formatter_class=_wide),
         "plot": add("plot", help="draw one run, or several beside each other", formatter_class=_wide),
-        "doctor": add("doctor", help="look at this machine and installation", formatter_class=_wide),
+        "doctor": add("doctor", help="look at this machine, and an environment of your own", formatter_class=_wide),
         "bench": add(
             "bench", help="measure speed, and how far it is from this machine's limits", formatter_class=_wide
         ),
@@ -143,6 +143,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     _add_eval_options(commands["eval"])
     _add_render_options(commands["render"])
     _add_plot_options(commands["plot"])
+    _add_doctor_options(commands["doctor"])
     _add_bench_options(commands["bench"])
     _add_sweep_options(commands["sweep"])
     for name in ("train", "sweep"):
@@ -269,6 +270,19 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         help="leave with status 3 where an update of a seed was not finite; all is written as without it",
     )
     _add_config_options(parser, preset.config, "hyperparameters, the preset's by default")
+
+
+def _add_doctor_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--env",
+        metavar="MODULE:FACTORY",
+        help="look at this environment too, what the factory returns; or FILE.py:FACTORY, or a name",
+    )
+    parser.add_argument(
+        "--network",
+        metavar="MODULE:FACTORY",
+        help="and at this network in it, in place of the default ones; the factory may take the Environment",
+    )
 
 
 def _add_bench_options(parser: Parser) -> None:

@@ -243,12 +243,15 @@ def plot(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """purejaxppo doctor"""
-    from purejaxppo.doctor import examine
+    from purejaxppo.doctor import examine, examine_own, find_own
     from purejaxppo.runs.console import print_table
 
     use_all_cores()
-    findings = examine(Path.cwd())
-    print_table(Console(), {f"{'ok' if x.is_well else 'NOT OK':<8}{x.name}": x.text for x in findings})
+    if options.network is not None and options.env is None:
+        raise PPOError("--network is looked at in an environment; give --env as well")
+    own = [find_own(what, text) for what in ("env", "network") if (text := getattr(options, what)) is not None]
+    findings = examine(Path.cwd()) + (examine_own(*own) if own else [])
+    print_table(Console(), {f"{x.verdict:<8}{x.name}": x.text for x in findings})
     return 0 if all(x.is_well for x in findings) else 1
 
 

@@ -1,4 +1,4 @@
-"""`purejaxppo eval`, `render`, `plot` and `doctor`."""
+"""`purejaxppo eval`, `render` and `plot`."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import purejaxppo as pjp
-from purejaxppo import cli, doctor
+from purejaxppo import cli
 from purejaxppo.runs.finished import act_for_each, comparison_rows, play_in_gymnasium
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
@@ -143,25 +143,3 @@ def test_a_run_of_other_physics_is_not_played_in_gymnasium(folder, refused):
     other = folder / "long"
     assert cli.main(["train", "--env-param", "length=1", "--seeds", "1", "--out", str(other), *TINY]) == 0
     assert "length" in refused(["eval", str(other), "--backend", "gymnasium"])
-
-
-def test_the_doctor_finds_this_machine_well(tmp_path):
-    findings = {finding.name: finding for finding in doctor.examine(tmp_path)}
-    assert all(finding.is_well for finding in findings.values()), findings
-    assert jax.__version__ in findings["versions"].text
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_doctor_sees_idle_cores_and_folders_that_cannot_be_written(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "cpu_cores", lambda: 64)
-    assert not doctor.check_devices().is_well
-    (tmp_path / "file").write_text("")
-    assert not doctor.check_folder(tmp_path / "file").is_well
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/" + name)
-    assert not doctor.check_accelerator().is_well
-
-
-def test_the_doctor_leaves_with_status_1_where_something_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "examine", lambda folder: [doctor.Finding("disk", False, "full")])
-    assert cli.main(["doctor"]) == 1
-    assert "NOT OK" in capsys.readouterr().out
