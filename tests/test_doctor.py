@@ -77,6 +77,37 @@ class Walled(Corridor):
         return jnp.stack([state.place > 0, True, state.place < 8])
 
 
+class Named(Walled):
+    """Places and times by name; one walks, and says something that nobody hears."""
+
+    observation_space = {"place": pjp.Discrete(9), "time": pjp.Box((1,), (0.0,), (1.0,))}
+    action_space = {"walk": pjp.Discrete(3), "say": pjp.Box((2,), (-1.0,) * 2, (1.0,) * 2)}
+
+    def action_mask(self, state, params):
+        return {"walk": super().action_mask(state, params), "say": None}
+
+    def step(self, key, state, action, params):
+        return super().step(key, state, action["walk"], params)
+
+    def observe(self, state, params):
+        return {"place": state.place, "time": state.time[None] / params.limit}
+
+
+class LateName(Named):
+    """Its clock goes on beyond its space."""
+
+    def observe(self, state, params):
+        return super().observe(state, params) | {"time": (state.time[None] + 1) / params.limit}
+
+
+class MuteName(Named):
+    """At the far end nothing is legal, and the episode goes on."""
+
+    def action_mask(self, state, params):
+        walk = jnp.stack([state.place > 0, True, True]) & (state.place < 5)
+        return {"walk": walk, "say": None}
+
+
 def look_at(env):
     """-> findings by name"""
     return {finding.name: finding for finding in pjp.check_env(env, **SHORT)}
@@ -86,7 +117,7 @@ def faults(findings):
     return {name: finding.text for name, finding in findings.items() if not finding.is_well}
 
 
-@pytest.mark.parametrize("env", [Slide(), Walled(), "CartPole-v1"])
+@pytest.mark.parametrize("env", [Slide(), Walled(), Named(), "CartPole-v1"])
 def test_nothing_is_found_wrong_with_a_healthy_environment(env):
     findings = look_at(env)
     assert not faults(findings)
@@ -154,7 +185,7 @@ class WritesInPlace(Corridor):
     [
         (WrongShape(), "interface", "observation_space says (3,); make them one"),
         (OtherState(), "interface", "state.place is int32() from reset and float32() from step"),
-        (FourValues(), "interface", "step cannot be traced: ValueError"),
+        (FourValues(), "interface", "step returns 4 values; return (obs, state, reward"),
         (StaticParams(), "interface", "step cannot be traced: TracerBoolConversionError"),
         (object(), "interface", "object is no environment: it lacks reset"),
         (Remembers(), "purity", "keeps a traced value, as self.x = ... does; return it in the state"),
@@ -297,6 +328,8 @@ def no_choice_left(self, state, params):
         (changed(step=step_of(other_when_traced)), "jit", "without jit, reset or step gives something else: .reward"),
         (changed(step=step_of(resets_by_itself)), "final observation", "of 100% of"),
         (changed(step=step_of(endless)), "episodes", "none of 8 ended in 256 random steps"),
+        (LateName(), "observations", "obs['time'] is 1.08333, outside of 0 to 1"),
+        (MuteName(), "masks", "no action of action['walk'] is legal in"),
         (changed(action_mask=no_choice_left), "masks", "no action is legal in"),
     ],
 )

@@ -27,7 +27,17 @@ from purejaxppo.doctor.trial import (
     traces_alike,
 )
 from purejaxppo.envs import make_env
-from purejaxppo.envs.base import Box, Discrete, Environment, MultiDiscrete, Step
+from purejaxppo.envs.base import (
+    Box,
+    Discrete,
+    Environment,
+    MultiDiscrete,
+    Space,
+    SpaceTree,
+    Step,
+    parts_of,
+    structure_of,
+)
 from purejaxppo.types import PyTree
 
 FEW = 4  # ends of episodes from which something can be told
@@ -111,8 +121,10 @@ def describe(env: Environment) -> str:
     return f"{env.name} observes {show_space(env.observation_space)} and acts in {show_space(env.action_space)}"
 
 
-def show_space(space: Any) -> str:
+def show_space(space: Space | SpaceTree) -> str:
     """A space, without the bounds of each of its numbers."""
+    if isinstance(space, SpaceTree):
+        return ", ".join(f"{place} {show_space(part)}" for place, part in parts_of(space).items())
     return f"Box{list(space.shape)}" if isinstance(space, Box) else str(space)
 
 
@@ -306,36 +318,51 @@ def check_starts(trial: Trial) -> Finding:
 
 def check_observations(env: Environment, trial: Trial) -> Finding:
     """Whether the observations are finite and in their space."""
-    space = env.observation_space
     seen = [(trial.obs, 2), (trial.step.obs, 2), (trial.start[0], 1)]
-    obs = np.concatenate([numbers(x if env.action_mask is None else x.obs, lead) for x, lead in seen])
+    seen = [(structure_of(env.observation_space).flatten_up_to(plain(env, obs)), lead) for obs, lead in seen]
+    values = []
+    for i, (place, space) in enumerate(parts_of(env.observation_space).items()):
+        values.append(np.concatenate([numbers(arrays[i], lead) for arrays, lead in seen]))
+        mistake = mistake_in(f"obs{place}", space, values[-1])
+        if mistake is not None:
+            return fault("observations", mistake)
+    low, high = min(x.min() for x in values), max(x.max() for x in values)
+    space = show_space(env.observation_space)
+    return well("observations", f"{len(values[0]):,} within {space}, from {low:.4g} to {high:.4g}")
+
+
+def plain(env: Environment, obs: PyTree) -> PyTree:
+    """An observation without its mask."""
+    return obs if env.action_mask is None else obs.obs
+
+
+def mistake_in(name: str, space: Space, obs: np.ndarray) -> str | None:
+    """What is wrong with N observations of one space, [N, F]; None where nothing is."""
     if not np.all(np.isfinite(obs)):
         at, value = first_where(~np.isfinite(obs), obs)
-        return fault("observations", f"obs{at} is {value}, in {share(~np.isfinite(obs))}; find the division or the log")
-    if isinstance(space, Box):
-        low, high = (bound.reshape(-1).astype(np.float64) for bound in bounds(space))
-    else:
-        low, high = np.zeros(1), np.full(1, space_size(space) - 1.0)
-    slack = 1e-5 * np.maximum(1.0, np.abs(np.nan_to_num(obs)))
+        return f"{name}{at} is {value}, in {share(~np.isfinite(obs))}; find the division or the log"
+    low, high = limits(space, obs.shape[1])
+    slack = 1e-5 * np.maximum(1.0, np.abs(obs))
     is_out = (obs < low - slack) | (obs > high + slack)
     if is_out.any():
         at, value = first_where(is_out, obs)
         i = int(np.argwhere(is_out)[0][1])
-        return fault(
-            "observations",
-            f"obs{at} is {value:.6g}, outside of {low[i]:.6g} to {high[i]:.6g}, in {share(is_out)}; "
-            "mend observation_space, or the observation",
+        return (
+            f"{name}{at} is {value:.6g}, outside of {low[i]:.6g} to {high[i]:.6g}, in {share(is_out)}; "
+            "mend observation_space, or the observation"
         )
-    if isinstance(space, Discrete) and np.any(obs != np.round(obs)):
-        return fault(
-            "observations", f"{show_space(space)} holds whole numbers, and obs is {obs[obs != np.round(obs)][0]}"
-        )
-    return well("observations", f"{len(obs):,} within {show_space(space)}, from {obs.min():.4g} to {obs.max():.4g}")
+    if not isinstance(space, Box) and np.any(obs != np.round(obs)):
+        return f"{show_space(space)} holds whole numbers, and {name} is {obs[obs != np.round(obs)][0]}"
+    return None
 
 
-def space_size(space: Any) -> int:
-    """The elements of a discrete space."""
-    return space.n if isinstance(space, Discrete) else math.prod(space.sizes)
+def limits(space: Space, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the most that each of `size` numbers of a space may be, [F] each."""
+    if isinstance(space, Box):
+        low, high = (bound.reshape(-1).astype(np.float64) for bound in bounds(space))
+        return low, high
+    sizes = (space.n,) if isinstance(space, Discrete) else space.sizes
+    return np.zeros(size), np.asarray(sizes, np.float64) - 1.0
 
 
 def first_where(condition: np.ndarray, x: np.ndarray) -> tuple[str, float]:
@@ -365,8 +392,7 @@ def check_rewards(trial: Trial) -> Finding:
 def check_actions(env: Environment, trial: Trial) -> Finding:
     """Whether the action makes a difference anywhere."""
     space, matters = env.action_space, np.asarray(trial.matters)
-    is_choice = isinstance(space, Box) or space_size(space) > 1
-    if is_choice and not matters.any():
+    if any(map(is_choice, parts_of(space).values())) and not matters.any():
         return note("actions", f"in none of {matters.size:,} steps would another action have changed anything")
     tried = ""
     if isinstance(space, Discrete):
@@ -374,20 +400,36 @@ def check_actions(env: Environment, trial: Trial) -> Finding:
     return well("actions", f"another one changes {100 * matters.mean():.0f}% of the steps{tried}")
 
 
+def is_choice(space: Space) -> bool:
+    """Whether a space has more than one element."""
+    return isinstance(space, Box) or math.prod([space.n] if isinstance(space, Discrete) else space.sizes) > 1
+
+
 def check_masks(env: Environment, trial: Trial) -> Finding:
     """Whether an action is legal until the episode is over."""
     if env.action_mask is None:
         return well("masks", "none")
-    seen = trial.obs.action_mask
-    mask = np.concatenate([np.asarray(seen).reshape(-1, seen.shape[-1]), np.asarray(trial.start[0].action_mask)])
-    sizes = env.action_space.sizes if isinstance(env.action_space, MultiDiscrete) else (mask.shape[-1],)
+    structure, legal = structure_of(env.action_space), []
+    seen, first = (structure.flatten_up_to(obs.action_mask) for obs in (trial.obs, trial.start[0]))
+    for (place, space), *masks in zip(parts_of(env.action_space).items(), seen, first, strict=True):
+        if masks[0] is None:
+            continue
+        mask = np.concatenate([np.asarray(x).reshape(-1, x.shape[-1]) for x in masks])
+        legal.append(mask.mean())
+        none = int(has_no_choice(space, mask).sum())
+        if none:
+            where = f" of action{place}" if place else ""
+            return fault(
+                "masks", f"no action{where} is legal in {none:,} of {len(mask):,} states; leave one, or end the episode"
+            )
+    return well("masks", f"always a legal action; {100 * np.mean(legal):.0f}% are")
+
+
+def has_no_choice(space: Space, mask: np.ndarray) -> np.ndarray:
+    """Whether a choice has no legal action. [N, n] -> [N] bool"""
+    sizes = space.sizes if isinstance(space, MultiDiscrete) else (mask.shape[-1],)
     choices = np.split(mask, np.cumsum(sizes)[:-1], axis=-1)
-    none = np.any([~choice.any(axis=-1) for choice in choices], axis=0)
-    if none.any():
-        return fault(
-            "masks", f"no action is legal in {int(none.sum()):,} of {len(mask):,} states; leave one, or end the episode"
-        )
-    return well("masks", f"always a legal action; {100 * mask.mean():.0f}% are")
+    return np.any([~choice.any(axis=-1) for choice in choices], axis=0)
 
 
 def check_flags(trial: Trial) -> Finding:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.actions import bounds, make_actions
+from purejaxppo.actions import actions_in, bounds
 from purejaxppo.config import PPOConfig
 from purejaxppo.distributions import masked_logits
-from purejaxppo.envs.base import Box, Environment, Step, example_action
+from purejaxppo.envs.base import Box, Environment, Space, Step, example_action, parts_of, structure_of
 from purejaxppo.envs.vector import make_starts, reset_batch, step_batch
 from purejaxppo.population.store import key_data
 from purejaxppo.types import PyTree
@@ -67,17 +67,24 @@ def play(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Tri
 
 
 def random_action(env: Environment, key: jax.Array, obs: PyTree) -> PyTree:
-    """Any action of the space that is legal; of a Box the bounds too, with a tenth of the probability each."""
-    space = env.action_space
+    """Any action of the space that is legal."""
+    structure, parts = structure_of(env.action_space), list(parts_of(env.action_space).values())
+    masks = [None] * len(parts) if env.action_mask is None else structure.flatten_up_to(obs.action_mask)
+    keys = jax.random.split(key, len(parts))
+    return structure.unflatten([random_in(*part) for part in zip(parts, keys, masks, strict=True)])
+
+
+def random_in(space: Space, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Any element of a space that is legal; of a Box the bounds too, with a tenth of the probability each."""
     if isinstance(space, Box):
         low, high = bounds(space)
         is_finite = np.isfinite(high - low)
         share = jnp.clip(jax.random.uniform(key, space.shape, minval=-0.125, maxval=1.125), 0.0, 1.0)
         within = np.where(is_finite, low, 0.0) + np.where(is_finite, high - low, 0.0) * share
         return jnp.clip(jnp.where(is_finite, within, jax.random.normal(key, space.shape)), low, high)
-    actions = make_actions(env, PPOConfig())
+    actions = actions_in(space, PPOConfig())
     logits = jnp.zeros(actions.num_outputs)
-    logits = logits if env.action_mask is None else masked_logits(logits, obs.action_mask)
+    logits = logits if mask is None else masked_logits(logits, mask)
     return actions.distribution(logits).sample(actions.noise(key, ()))
 
 
