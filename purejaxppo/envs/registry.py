@@ -23,11 +23,13 @@ from purejaxppo.envs.base import (
     settle_step,
     show_mask,
 )
+from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.types import PPOError, PyTree
 
 # Ours, as gymnax's name and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
 _NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructed
+_TIME_LIMITS = ("max_steps_in_episode", "episode_length")
 _OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
 
 
@@ -40,13 +42,20 @@ def _gymnax() -> Any:
     return gymnax
 
 
-def env_names() -> list[str]:
-    """Every name that `make_env` takes."""
+def env_names(suite: str | None = None) -> list[str]:
+    """Every name that `make_env` takes: gymnax's and our own, or those of another suite, "brax" or "jumanji".
+
+    Raises PPOError for an unknown suite, and for one that is not installed.
+    """
+    if suite is not None:
+        return suite_names(suite)
     return sorted([*_VARIANTS, *(name for name in _gymnax().registered_envs if name not in _NEEDS_NETWORK)])
 
 
 def make_env(env: Any, **params: Any) -> Environment:
-    """An Environment from a name, a gymnax instance, an Environment, or an object of the caller's own.
+    """An Environment from a name, an instance of gymnax, Brax or Jumanji, an Environment, or an object of one's own.
+
+    A name with a slash is of another suite, where that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1.
 
     An object of one's own has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
@@ -67,6 +76,8 @@ def make_env(env: Any, **params: Any) -> Environment:
         built = _named(env)
     elif isinstance(env, Environment):
         built = env
+    elif (suite := suite_of(env)) is not None:
+        built = _from_object(find_adapter(suite).adapt(env))
     elif isinstance(env, _gymnax().environments.environment.Environment):
         built = _from_gymnax(env)
     else:
@@ -80,6 +91,8 @@ def make_env(env: Any, **params: Any) -> Environment:
 @standard_promotion
 def _named(name: str) -> Environment:
     """One instance for each name: equal environments share their compiled programs."""
+    if "/" in name:
+        return _from_object(adapted(name)).replace(name=name)
     if name in _NEEDS_NETWORK:
         raise PPOError(f"{name} downloads data when it is constructed; construct it and pass the instance")
     if name not in env_names():
@@ -176,8 +189,8 @@ def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None
         raise PPOError(f"{env_name}: {name} = {value!r} is not a number")
     if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
-    if name == "max_steps_in_episode" and (value < 1 or value != int(value)):
-        raise PPOError(f"{env_name}: max_steps_in_episode = {value!r} is not a whole number of at least 1")
+    if name in _TIME_LIMITS and (value < 1 or value != int(value)):
+        raise PPOError(f"{env_name}: {name} = {value!r} is not a whole number of at least 1")
 
 
 def _plain_number(x: Any) -> Any:
