@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import brax.envs
@@ -17,6 +19,7 @@ from jumanji.wrappers import AutoResetWrapper, MultiToSingleWrapper
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.envs.jumanji import adapt, mask_readings, some_legal
+from purejaxppo.envs.suites import SUITES
 from purejaxppo.envs.vector import make_starts, step_batch
 
 KEY = jax.random.key(0)
@@ -329,3 +332,14 @@ def test_a_run_in_a_suite_is_kept_and_comes_back(tmp_path, monkeypatch):
     assert folder.name.startswith("brax-fast-")
     run = pjp.load_run(folder)
     np.testing.assert_array_equal(run.population.column("episode_length_mean"), 8.0)
+
+
+def snippets():
+    page = (Path(__file__).parent.parent / "docs" / "suites.md").read_text()
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("suite", "snippet"), zip(SUITES, snippets(), strict=True), ids=SUITES)
+def test_the_snippet_of_the_page_runs(suite, snippet, capsys):
+    exec(compile(snippet, "suites.md", "exec"), {"__name__": "snippet"})
+    assert capsys.readouterr().out.count("\n") >= 2
