@@ -140,6 +140,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         ),
         "envs": add("envs", help="list the environments"),
     }
+    commands["envs"].add_argument("suite", metavar="SUITE", nargs="?", help="list those of brax or jumanji")
     _add_eval_options(commands["eval"])
     _add_render_options(commands["render"])
     _add_plot_options(commands["plot"])

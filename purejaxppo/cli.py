@@ -19,6 +19,7 @@ from purejaxppo.arguments import chosen_preset, find_command, make_parser
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
 from purejaxppo.envs import env_names, make_env
+from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan
@@ -177,7 +178,7 @@ def join_processes(options: argparse.Namespace) -> None:
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A new run and its empty folder."""
     spec = make_spec(options)
-    folder = options.out or Path("runs") / f"{spec.env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = options.out or Path("runs") / f"{spec.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
     barrier("folder")
@@ -286,9 +287,15 @@ def given_fields(options: argparse.Namespace, config: RunConfig) -> dict[str, An
 
 def envs(options: argparse.Namespace) -> int:
     """purejaxppo envs"""
+    if options.suite is not None:
+        print(*env_names(options.suite), sep="\n")  # to make each of them takes minutes
+        return 0
     for name in env_names():
         env = make_env(name)
         print(f"{name:<26}{type(env.action_space).__name__:<10}{env.observation_space.__class__.__name__}")
+    for suite in SUITES:
+        found = f"purejaxppo envs {suite}" if is_installed(suite) else f'pip install "purejaxppo[{suite}]"'
+        print(f"{suite + '/...':<26}{found}")
     return 0
 
 

@@ -25,11 +25,13 @@ from purejaxppo.envs.base import (
     settle_step,
     show_mask,
 )
+from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.types import PPOError, PyTree
 
 # Ours, as gymnax's name and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
 _NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructed
+_TIME_LIMITS = ("max_steps_in_episode", "episode_length")
 _OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
 
 
@@ -42,13 +44,20 @@ def _gymnax() -> Any:
     return gymnax
 
 
-def env_names() -> list[str]:
-    """Every name that `make_env` takes."""
+def env_names(suite: str | None = None) -> list[str]:
+    """Every name that `make_env` takes: gymnax's and our own, or those of another suite, "brax" or "jumanji".
+
+    Raises PPOError for an unknown suite, and for one that is not installed.
+    """
+    if suite is not None:
+        return suite_names(suite)
     return sorted([*_VARIANTS, *(name for name in _gymnax().registered_envs if name not in _NEEDS_NETWORK)])
 
 
 def make_env(env: Any, **params: Any) -> Environment:
-    """An Environment from a name, a gymnax instance, an Environment, or an object of the caller's own.
+    """An Environment from a name, an instance of gymnax, Brax or Jumanji, an Environment, or an object of one's own.
+
+    A name with a slash is of another suite, where that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1.
 
     An object of one's own has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
@@ -73,6 +82,8 @@ def make_env(env: Any, **params: Any) -> Environment:
             observation_space=settle_space(f"{env.name}.observation_space", env.observation_space),
             action_space=settle_space(f"{env.name}.action_space", env.action_space),
         )
+    elif (suite := suite_of(env)) is not None:
+        built = _from_object(find_adapter(suite).adapt(env))
     elif isinstance(env, _gymnax().environments.environment.Environment):
         built = _from_gymnax(env)
     else:
@@ -86,6 +97,8 @@ def make_env(env: Any, **params: Any) -> Environment:
 @standard_promotion
 def _named(name: str) -> Environment:
     """One instance for each name: equal environments share their compiled programs."""
+    if "/" in name:
+        return _from_object(adapted(name)).replace(name=name)
     if name in _NEEDS_NETWORK:
         raise PPOError(f"{name} downloads data when it is constructed; construct it and pass the instance")
     if name not in env_names():
@@ -195,8 +208,8 @@ def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None
         return
     if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
-    if name == "max_steps_in_episode" and not (1 <= value <= MAX_COUNT and value == int(value)):
-        raise PPOError(f"{env_name}: max_steps_in_episode = {value!r} is not a whole number from 1 to {MAX_COUNT}")
+    if name in _TIME_LIMITS and not (1 <= value <= MAX_COUNT and value == int(value)):
+        raise PPOError(f"{env_name}: {name} = {value!r} is not a whole number from 1 to {MAX_COUNT}")
     if isinstance(value, int) and abs(value) > MAX_COUNT:
         raise PPOError(f"{env_name}: {name} = {value!r} overflows int32; give a float")
 

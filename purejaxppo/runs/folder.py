@@ -19,6 +19,7 @@ CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
 CSV_BLOCK = 10_000  # rows written at a time
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+_VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji")
 
 
 def make_run_folder(path: Path) -> None:
@@ -49,8 +50,12 @@ def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np
 
 def versions() -> dict[str, str]:
     """What the run was made with."""
-    found = {name: metadata.version(name) for name in _VERSIONS_OF}
-    return {"python": platform.python_version(), **found}
+    installed = {name: metadata.version(name) for name in (*_VERSIONS_OF, *filter(_has_version, _VERSIONS_OF_EXTRAS))}
+    return {"python": platform.python_version(), **installed}
+
+
+def _has_version(name: str) -> bool:
+    return next(iter(metadata.distributions(name=name)), None) is not None
 
 
 def git_revision() -> str | None:

@@ -1,0 +1,70 @@
+"""Other suites of environments, each an optional extra with an adapter in a module of its name."""
+
+import importlib
+import importlib.util
+from typing import Any, Protocol, cast
+
+import jax
+
+from purejaxppo.config import unknown
+from purejaxppo.devices import use_all_cores
+from purejaxppo.types import PPOError
+
+SUITES = ("brax", "jumanji")
+
+
+class Adapter(Protocol):
+    """What the module of a suite has."""
+
+    def names(self) -> list[str]:
+        """What `make` takes."""
+        ...
+
+    def make(self, name: str) -> Any:
+        """The suite's own environment of one of the names. Raises PPOError for another name."""
+        ...
+
+    def adapt(self, env: Any) -> Any:
+        """An object with the protocol of `make_env`, one and the same for one environment of the suite.
+
+        Raises PPOError for one that resets by itself, or that the protocol has no room for.
+        """
+        ...
+
+
+def is_installed(suite: str) -> bool:
+    """Whether the suite can be imported. Does not import it."""
+    return importlib.util.find_spec(suite) is not None
+
+
+def find_adapter(suite: str) -> Adapter:
+    """The adapter of a suite, imported with it. Raises PPOError for an unknown suite, and for one not installed."""
+    if suite not in SUITES:
+        raise PPOError(unknown("suite", suite, list(SUITES)))
+    if not is_installed(suite):
+        raise PPOError(f'{suite} is not installed; pip install "purejaxppo[{suite}]"')
+    use_all_cores()  # before the suite computes on import, which starts JAX
+    return cast(Adapter, importlib.import_module(f"purejaxppo.envs.{suite}"))
+
+
+def suite_of(env: object) -> str | None:
+    """The suite that the class of an environment comes from, directly or by inheritance. None for none."""
+    packages = [base.__module__.partition(".")[0] for base in type(env).__mro__]
+    return next((suite for suite in SUITES if suite in packages), None)
+
+
+def suite_names(suite: str) -> list[str]:
+    """The names of a suite's environments, as `make_env` takes them. Imports the suite."""
+    return sorted(f"{suite}/{name}" for name in find_adapter(suite).names())
+
+
+def adapted(name: str) -> Any:
+    """The environment of a name such as brax/ant, with the protocol of `make_env`.
+
+    Raises PPOError for an unknown name, and for a suite that is not installed.
+    """
+    suite, _, own_name = name.partition("/")
+    adapter = find_adapter(suite)
+    with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
+        env = adapter.make(own_name)
+    return adapter.adapt(env)
