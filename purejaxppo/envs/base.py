@@ -54,6 +54,7 @@ class Step(NamedTuple):
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
 StepFunction = Callable[[jax.Array, PyTree, PyTree, PyTree], Step]  # (key, state, action, params) -> Step
 MaskFunction = Callable[[PyTree, PyTree], jax.Array]  # (state, params) -> action_mask
+DrawFunction = Callable[[Any, Any, Any], Any]  # (obs, state, params), all on the host -> a PIL image
 
 
 class Environment(struct.PyTreeNode):
@@ -69,6 +70,7 @@ class Environment(struct.PyTreeNode):
     action_space: Space = struct.field(pytree_node=False)
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
+    draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # a picture of its own, for films
 
 
 def strong(x: jax.Array) -> jax.Array:

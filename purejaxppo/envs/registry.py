@@ -53,6 +53,7 @@ def make_env(env: Any, **params: Any) -> Environment:
     and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`).
     Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
+    Where it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed.
 
     Keywords set environment parameters, by the names of the environment's own; tracers are welcome. CartPole's
     `total_mass` and `polemass_length` follow `masscart`, `masspole` and `length` unless they are given.
@@ -106,6 +107,7 @@ def _from_gymnax(env: Any) -> Environment:
             observation_space=_space(env.name, env.observation_space(params)),
             action_space=_space(env.name, env.action_space(params)),
             name=env.name,
+            draw=getattr(env, "draw", None),
         )
 
 
@@ -134,6 +136,7 @@ def _from_object(env: Any) -> Environment:
         action_space=env.action_space,
         name=getattr(env, "name", type(env).__name__),
         action_mask=action_mask,
+        draw=getattr(env, "draw", None),
     )
 
 

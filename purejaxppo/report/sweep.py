@@ -21,7 +21,7 @@ from purejaxppo.report.curves import (
     shown_curve,
     style_axes,
 )
-from purejaxppo.storage import write_whole
+from purejaxppo.report.files import write_figure
 from purejaxppo.types import PPOError
 
 if TYPE_CHECKING:
@@ -58,14 +58,13 @@ def plot_sweep(
     title: str,
     solved_at: float | None = None,
 ) -> None:
-    """Writes a PNG of the final returns of P settings. Whole or not at all.
+    """Writes a picture of the final returns of P settings. Whole or not at all.
 
     points: the value of each name, the same names in every setting; scores: for each setting the returns [S] of its
     runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved.
     A name with one value is no axis. One axis gives the IQM with its 95% interval, two in a full grid give a heat map
     of the IQM, and all else gives parallel coordinates. Raises PPOError where points and scores do not fit.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     points, scores = (
@@ -76,25 +75,23 @@ def plot_sweep(
     axes = find_axes(points)
     finished = [runs[~np.isnan(runs)] for runs in scores]
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     if len(axes) == 1:
         draw_line(figure, axes[0], points, [final_interval(runs) for runs in finished], solved_at)
     else:
         draw = draw_grid if is_grid(axes, points) else draw_parallel
         draw(figure, axes, points, np.array([final_iqm(runs) for runs in finished]), solved_at)
     figure.axes[0].set_title(title, fontsize=9, loc="left")
-    write_whole(Path(path), canvas.print_png)
+    write_figure(figure, Path(path))
 
 
 def plot_comparison(
     curves: "Sequence[Curve]", path: str | os.PathLike[str], *, title: str, solved_at: float | None = None
 ) -> None:
-    """Writes a PNG of the training returns of up to 8 settings: IQM and 95% band of each. Whole or not at all.
+    """Writes a picture of the training returns of up to 8 settings: IQM and 95% band of each. Whole or not at all.
 
     curves: label, timesteps [U] of one seed, and returns [S, U] with NaN where no episode finished, for each setting;
     solved_at: the return of a dashed line. Raises PPOError where there are too many, or the shapes disagree.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     curves = [(label, np.asarray(steps), np.asarray(returns, np.float64)) for label, steps, returns in curves]
@@ -103,7 +100,6 @@ def plot_comparison(
     num_rows = math.ceil((len(curves) + (solved_at is not None)) / num_columns)
     width, height = INCHES
     figure = Figure(figsize=(width, height + LEGEND_INCHES * num_rows), dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for colour, (label, timesteps, returns) in zip(CURVE_COLOURS, curves, strict=False):
         draw_curve(axes, *shown_curve(timesteps, returns), label=label, colour=colour)
@@ -112,7 +108,7 @@ def plot_comparison(
     style_axes(axes, max(timesteps[-1] for _, timesteps, _ in curves), title)
     axes.set_ylabel("return of training episodes\nIQM and 95% interval", fontsize=8)
     place_legend(figure, axes, num_columns)
-    write_whole(Path(path), canvas.print_png)
+    write_figure(figure, Path(path))
 
 
 def check_sweep(points: list[dict[str, Any]], scores: list[np.ndarray]) -> None:
