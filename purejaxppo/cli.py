@@ -25,13 +25,11 @@ from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import (
-    ENV,
     Domain,
     RunConfig,
     at_point,
     draw_points,
     make_points,
-    show_value,
 )
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.finished import (
@@ -61,7 +59,6 @@ from purejaxppo.storage import write_json
 from purejaxppo.types import Interrupted, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
-COMPARED = 6  # settings in the curves of a sweep
 FRAMES = 300  # of a film that a run ends with
 
 
@@ -347,21 +344,14 @@ def write_pictures(finished: FinishedRun, folder: Path) -> None:
 
 def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
     """sweep.png, the final returns by setting, curves.png of the best settings, and report.html."""
-    from purejaxppo.report import plot_comparison, plot_sweep, write_sweep_page
+    from purejaxppo.report import best_curves, plot_beside, plot_sweep, write_sweep_page
 
     sweep, env = finished.sweep, finished.spec.env
     solved_at = SOLVED_AT.get(env)
     plot_sweep(sweep.points, list(sweep.final_returns()), folder / "sweep.png", title=env, solved_at=solved_at)
-    curves = [
-        (
-            ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in row.point.items()),
-            np.asarray(sweep[row.setting].column("timesteps"))[0],
-            np.asarray(sweep[row.setting].column("episode_return_mean")),
-        )
-        for row in sweep.table()[:COMPARED]
-    ]
-    plot_comparison(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
-    write_sweep_page(finished, folder)
+    curves = best_curves(sweep)
+    plot_beside(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
+    write_sweep_page(finished, curves, folder)
 
 
 RUN = {

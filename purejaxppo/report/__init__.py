@@ -4,18 +4,20 @@ from purejaxppo.report.curves import plot_curve, plot_curves
 from purejaxppo.report.drawings import PICTURES, Drawing, Picture, check_picture, find_picture
 from purejaxppo.report.film import check_film, film_episode, write_film
 from purejaxppo.report.keras import plot_keras_curve
-from purejaxppo.report.page import find_curve, write_report, write_run_page, write_sweep_page
-from purejaxppo.report.sweep import plot_comparison, plot_sweep
+from purejaxppo.report.page import best_curves, find_curve, write_report, write_run_page, write_sweep_page
+from purejaxppo.report.sweep import plot_beside, plot_comparison, plot_sweep
 
 __all__ = [
     "PICTURES",
     "Drawing",
     "Picture",
+    "best_curves",
     "check_film",
     "check_picture",
     "film_episode",
     "find_curve",
     "find_picture",
+    "plot_beside",
     "plot_comparison",
     "plot_curve",
     "plot_curves",

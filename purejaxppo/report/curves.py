@@ -159,4 +159,6 @@ def style_axes(axes: "Axes", last_timestep: int, title: str) -> None:
     axes.tick_params(labelsize=7, width=0.6, length=2.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
-    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)
+    legend = axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)
+    for line in legend.get_lines():  # a seed's is too faint to be found again, where it stands alone
+        line.set(alpha=1, linewidth=max(0.8, line.get_linewidth()))

@@ -30,7 +30,7 @@
   function short(value) {
     const size = Math.abs(value);
     if (size >= 1e6) return `${+(value / 1e6).toPrecision(4)}M`;
-    if (size >= 1e4) return `${+(value / 1e3).toPrecision(4)}k`;
+    if (size >= 1e3) return `${+(value / 1e3).toPrecision(4)}k`;
     return size > 0 && size < 1e-3 ? value.toExponential(1) : `${+value.toPrecision(4)}`;
   }
 
@@ -101,7 +101,7 @@
       element("line", { class: "grid", x1: EDGE.left, x2: EDGE.left + scales.width, y1: y, y2: y }, chart);
       element("text", { x: EDGE.left - 6, y: y + 4, "text-anchor": "end" }, chart, short(value));
     }
-    for (const value of ticks(0, scales.last, Math.max(2, scales.width / 95))) {
+    for (const value of ticks(0, scales.last, Math.max(2, scales.width / 75))) {
       element("text", { x: scales.x(value), y: bottom + 17, "text-anchor": "middle" }, chart, short(value));
     }
     element("text", { x: EDGE.left + scales.width / 2, y: bottom + 35, "text-anchor": "middle" }, chart, xName);
@@ -224,6 +224,7 @@
     document.getElementById("band-name").textContent = bandName;
     fill(legend, series.map((one) => one.label), hidden.series, true);
     fill(chips, lines.map((one) => one.label), hidden.lines, false);
+    document.getElementById("series").hidden = series.length < 2;
     for (const part of document.querySelectorAll(".of-seeds")) part.hidden = !lines.length;
     draw();
   }

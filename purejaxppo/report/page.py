@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxppo.full_batch import FullBatchMetrics
-from purejaxppo.population.results import Population
+from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.sweep import ENV, show_value
 from purejaxppo.report.curves import Curve, make_curve, thin
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT
@@ -72,7 +72,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     if spec.sweep is None:
         finished = FinishedRun(spec, load_run(folder).population, {}, summary)
         return write_run_page(finished, find_curve(finished.population), folder, out)
-    return write_sweep_page(FinishedSweep(spec, load_sweep(folder), summary), folder, out)
+    finished = FinishedSweep(spec, load_sweep(folder), summary)
+    return write_sweep_page(finished, best_curves(finished.sweep), folder, out)
 
 
 def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path | None = None) -> Path:
@@ -91,18 +92,18 @@ def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path 
     return write_page(parts, folder, out)
 
 
-def write_sweep_page(finished: FinishedSweep, folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a sweep. -> where it is"""
+def write_sweep_page(
+    finished: FinishedSweep, curves: Sequence[tuple[str, Curve]], folder: Path, out: Path | None = None
+) -> Path:
+    """Writes the page of a sweep. curves: of its best settings, as in their picture. -> where it is"""
     spec, sweep = finished.spec, finished.sweep
-    best = sweep.table()[:COMPARED]
-    curves = {point_label(row.point): find_curve(sweep[row.setting]) for row in best}
     rows = sweep_rows(finished, most=SETTINGS)
     parts = Parts(
         title=f"{spec.env}, a sweep",
         lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {esc(describe(spec))}",
         numbers=two_columns(without_folder(sweep_table(finished, folder))),
-        curves_note=f"The {plural(len(best), 'best setting')}, by the interquartile mean of the final returns.",
-        views=[settings_view(curves, SOLVED_AT.get(spec.env), x_name(sweep[best[0].setting]))],
+        curves_note=f"The {plural(len(curves), 'best setting')}, by the interquartile mean of the final returns.",
+        views=[settings_view(curves, SOLVED_AT.get(spec.env), x_name(sweep[0]))],
         pictures=still(folder / "sweep.png", "The final returns by setting"),
         members=section("Settings", f'<div class="scroll">{rows_table(rows)}</div>{settings_note(len(sweep))}'),
         repeat=how_to_repeat(spec),
@@ -122,8 +123,8 @@ def page(parts: Parts, config: Mapping[str, Any], summary: Mapping[str, Any], fo
     """The whole page. config, summary: config.json and summary.json."""
     here = Path(__file__)
     css, script = (here.with_suffix(suffix).read_text() for suffix in (".css", ".js"))
-    hyperparameters = {name: show_value(tupled(value)) for name, value in config["config"].items()}
-    setup = hyperparameters | {f"{ENV}{name}": show_value(value) for name, value in config["env_params"].items()}
+    env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
+    setup = {name: option_text(value) for name, value in (config["config"] | env_params).items()}
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -164,7 +165,7 @@ def chart(parts: Parts, folder: Path) -> str:
 <label><input type="checkbox" id="bands" checked> <span id="band-name"></span></label>
 <label class="of-seeds"><input type="checkbox" id="seeds" checked> single seeds</label>
 </div>
-<fieldset><legend class="soft">Lines</legend><div class="controls" id="legend"></div></fieldset>
+<fieldset id="series"><legend class="soft">Lines</legend><div class="controls" id="legend"></div></fieldset>
 <svg id="chart" role="img" tabindex="0" aria-label="Line chart: {esc(name)}. The table below has its numbers."
  aria-describedby="readout"></svg>
 <output id="readout" for="chart">{HINT}</output>
@@ -187,9 +188,9 @@ def return_view(curve: Curve, solved_at: float | None, across: str) -> dict[str,
     }
 
 
-def settings_view(curves: Mapping[str, Curve], solved_at: float | None, across: str) -> dict[str, Any]:
+def settings_view(curves: Sequence[tuple[str, Curve]], solved_at: float | None, across: str) -> dict[str, Any]:
     """The training returns of several settings."""
-    return returns_view([curve_series(label, curve) for label, curve in curves.items()], solved_at, across)
+    return returns_view([curve_series(label, curve) for label, curve in curves], solved_at, across)
 
 
 def returns_view(series: list[dict[str, Any]], solved_at: float | None, across: str) -> dict[str, Any]:
@@ -258,6 +259,11 @@ def find_curve(population: Population) -> Curve:
     return make_curve(np.asarray(metrics.timesteps)[0], np.asarray(metrics.episode_return_mean))
 
 
+def best_curves(sweep: Sweep) -> list[tuple[str, Curve]]:
+    """The best settings of a sweep by what they differ in, the best first."""
+    return [(point_label(row.point), find_curve(sweep[row.setting])) for row in sweep.table()[:COMPARED]]
+
+
 def x_name(population: Population) -> str:
     """What the x-axis of `find_curve` counts."""
     return "epoch" if isinstance(population.metrics, FullBatchMetrics) else "environment steps"
@@ -286,7 +292,7 @@ def curve_cells(series: Mapping[str, Any], step: float) -> list[str]:
 
 def films(folder: Path) -> str:
     """The films of a run folder, each with a button that stops it."""
-    paths = sorted(folder.glob("*.gif"), key=lambda path: (film_order(path.stem), path.name))
+    paths = sorted(folder.glob("*.gif"), key=film_order)
     figures, total = [], 0
     for path in paths:
         size = path.stat().st_size
@@ -303,12 +309,11 @@ def films(folder: Path) -> str:
     return section("Films", f'<div class="films">{"".join(figures)}</div>') if figures else ""
 
 
-def film_order(stem: str) -> int:
+def film_order(path: Path) -> tuple[int, int, str]:
     """Before training, then in the course of it, then after it, then all others."""
-    known = ("before", "after-", "after")
-    return next(
-        (i for i, start in enumerate(known) if stem == start or (start[-1] == "-" and stem.startswith(start))), 3
-    )
+    kind, _, number = path.stem.partition("-")
+    place = {"before": 0, "after": 1 if number else 2}.get(kind, 3)
+    return place, int(number) if number.isdecimal() else 0, path.name
 
 
 def film_name(stem: str) -> str:
@@ -381,17 +386,17 @@ def command(spec: RunSpec) -> list[str]:
 
 
 def option_text(value: Any) -> str:
-    """A hyperparameter as the command line takes it: true, 64,64, 0.001"""
-    if isinstance(value, bool):
+    """A hyperparameter as the command line takes it: true; 64,64; 0.001"""
+    if value is None or isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def as_it_is(config: Mapping[str, Any]) -> str:
     """How to begin anew from config.json, whatever it says."""
-    verb = "train" if config["sweep"] is None else "sweep"
+    verb, start = ("train", "Or save") if config["sweep"] is None else ("sweep", "Save")
     return (
-        "<p>Or save what follows as <code>again/config.json</code>, in an empty folder, and go on with it:</p>"
+        f"<p>{start} what follows as <code>again/config.json</code>, in an empty folder, and go on with it:</p>"
         f"<pre>{esc(f'purejaxppo {verb} --resume again')}</pre>"
         + folded("config.json", f"<pre>{esc(json.dumps(config, indent=2))}</pre>")
     )
@@ -460,11 +465,6 @@ def numbers(values: np.ndarray) -> list[float | None]:
 def number_text(value: float) -> str:
     """A return, or none."""
     return "none" if math.isnan(value) else f"{value:.6g}"
-
-
-def tupled(value: Any) -> Any:
-    """JSON's list as the tuple that it was."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def plural(number: int, what: str) -> str:
