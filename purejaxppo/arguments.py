@@ -134,6 +134,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         "eval": add("eval", help="play new episodes with the policies of a run", formatter_class=_wide),
         "render": add("render", help="film an episode of a run", formatter_class=_wide),
         "plot": add("plot", help="draw one run, or several beside each other", formatter_class=_wide),
+        "report": add("report", help="write the page of a run or a sweep anew", formatter_class=_wide),
         "doctor": add("doctor", help="look at this machine, and an environment of your own", formatter_class=_wide),
         "bench": add(
             "bench", help="measure speed, and how far it is from this machine's limits", formatter_class=_wide
@@ -144,6 +145,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     _add_eval_options(commands["eval"])
     _add_render_options(commands["render"])
     _add_plot_options(commands["plot"])
+    _add_report_options(commands["report"])
     _add_doctor_options(commands["doctor"])
     _add_bench_options(commands["bench"])
     _add_sweep_options(commands["sweep"])
@@ -183,7 +185,12 @@ def _add_render_options(parser: Parser) -> None:
     parser.add_argument(
         "--max-steps", metavar="N", type=whole_from(1), default=1_000, help="of the episode (default 1000)"
     )
-    parser.add_argument("--out", metavar="FILE", type=file_to_write(".gif"), help="the film (default RUN/seed-I.gif)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=file_to_write(".gif", ".mp4"),
+        help="the film, .gif or .mp4 (default RUN/seed-I.gif)",
+    )
 
 
 def _add_plot_options(parser: Parser) -> None:
@@ -193,10 +200,15 @@ def _add_plot_options(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=file_to_write(".png"),
+        type=file_to_write(".png", ".pdf", ".svg"),
         default=Path("comparison.png"),
-        help="the picture (default comparison.png)",
+        help="the picture, .png, .pdf or .svg (default comparison.png)",
     )
+
+
+def _add_report_options(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("--out", metavar="FILE", type=file_to_write(".html"), help="the page (default RUN/report.html)")
 
 
 def _add_sweep_options(parser: Parser) -> None:

@@ -27,13 +27,11 @@ from purejaxppo.population.placement import check_data_placement
 from purejaxppo.population.processes import barrier, join, leave
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import (
-    ENV,
     Domain,
     RunConfig,
     at_point,
     draw_points,
     make_points,
-    show_value,
 )
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.finished import (
@@ -64,8 +62,8 @@ from purejaxppo.storage import read_json, write_json
 from purejaxppo.types import Interrupted, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
-COMPARED = 6  # settings in the curves of a sweep
 DIVERGED = 3  # the exit status of --strict
+FRAMES = 300  # of a film that a run ends with
 
 
 class StopSignal(AbstractContextManager):
@@ -211,15 +209,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def render(options: argparse.Namespace) -> int:
     """purejaxppo render"""
-    from purejaxppo.report import check_drawing, film_episode
+    from purejaxppo.report import check_film, check_picture, film_episode
 
     run = load_run(options.folder)
-    check_drawing(run.spec.env)
+    check_picture(run.agent.env)
     seed = run.population.best() if options.seed is None else options.seed
+    out = options.out or options.folder / f"seed-{seed}.gif"
+    check_film(out)
     state = jax.tree.map(lambda x: jnp.asarray(x)[None], run.seed(seed).train_state)
     episode = record_episodes(run.agent, state, seed_keys(options.start, 1)[0], max_steps=options.max_steps)[0]
-    out = options.out or options.folder / f"seed-{seed}.gif"
-    film_episode(run.spec.env, episode, out)
+    film_episode(run.agent.env, episode, out)
     print(f"seed {seed}: {len(episode.reward)} steps, return {np.sum(episode.reward):g}, in {out}")
     return 0
 
@@ -239,6 +238,14 @@ def plot(options: argparse.Namespace) -> int:
     plot_comparison(curves, options.out, title=(env := named.pop()), solved_at=SOLVED_AT.get(env))
     print_rows(Console(), comparison_rows({label: run.population.final_returns() for label, run in runs.items()}))
     print(f"drawn in {options.out}")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """purejaxppo report"""
+    from purejaxppo.report import write_report
+
+    print(f"written to {write_report(options.folder, options.out)}")
     return 0
 
 
@@ -352,41 +359,33 @@ def each_once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
-    """curves.png, and a film of each kept policy where the environment can be drawn."""
-    from purejaxppo.report import film_episode, has_drawing, plot_curves, plot_keras_curve
+    """curves.png, a film of each kept policy where the environment can be drawn, and report.html."""
+    from purejaxppo.report import film_episode, find_curve, find_picture, plot_curve, plot_keras_curve, write_run_page
 
-    metrics, env = finished.population.metrics, finished.spec.env
+    metrics, env = finished.population.metrics, finished.population.agent.env
+    curve = find_curve(finished.population)
     if isinstance(metrics, FullBatchMetrics):
-        plot_keras_curve(np.asarray(metrics.epoch_return_mean), folder / "curves.png", title=f"{env}, full-batch PPO")
+        returns = np.asarray(metrics.epoch_return_mean)
+        plot_keras_curve(returns, folder / "curves.png", title=f"{finished.spec.env}, full-batch PPO")
     else:
-        plot_curves(
-            finished.population.timesteps,
-            np.asarray(metrics.episode_return_mean),
-            folder / "curves.png",
-            title=env,
-            solved_at=SOLVED_AT.get(env),
-        )
-    if has_drawing(env):
+        solved_at = SOLVED_AT.get(finished.spec.env)
+        plot_curve(curve, folder / "curves.png", title=finished.spec.env, solved_at=solved_at)
+    if find_picture(env) is not None:
         for name, episode in film_episodes(finished).items():
-            film_episode(env, episode, folder / f"{name}.gif")
+            film_episode(env, episode, folder / f"{name}.gif", max_frames=FRAMES)
+    write_run_page(finished, curve, folder)
 
 
 def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
-    """sweep.png, the final returns by setting, and curves.png of the best settings."""
-    from purejaxppo.report import plot_comparison, plot_sweep
+    """sweep.png, the final returns by setting, curves.png of the best settings, and report.html."""
+    from purejaxppo.report import best_curves, plot_beside, plot_sweep, write_sweep_page
 
     sweep, env = finished.sweep, finished.spec.env
     solved_at = SOLVED_AT.get(env)
     plot_sweep(sweep.points, list(sweep.final_returns()), folder / "sweep.png", title=env, solved_at=solved_at)
-    curves = [
-        (
-            ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in row.point.items()),
-            sweep[row.setting].timesteps,
-            np.asarray(sweep[row.setting].column("episode_return_mean")),
-        )
-        for row in sweep.table()[:COMPARED]
-    ]
-    plot_comparison(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
+    curves = best_curves(sweep)
+    plot_beside(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
+    write_sweep_page(finished, curves, folder)
 
 
 RUN = {
@@ -395,6 +394,7 @@ RUN = {
     "eval": evaluate,
     "render": render,
     "plot": plot,
+    "report": report,
     "doctor": doctor,
     "bench": bench,
     "envs": envs,

@@ -13,6 +13,7 @@ from purejaxppo.config import check_key, check_size
 from purejaxppo.distributions import Categorical, Distribution
 from purejaxppo.envs.base import Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
+from purejaxppo.storage import to_host
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, TrainState
 
 
@@ -66,6 +67,7 @@ class Episode(NamedTuple):
     action: PyTree  # [T, ...], as the environment takes it
     reward: np.ndarray  # [T]
     probabilities: np.ndarray | None  # [T, n], of each action; None where it is not one of n
+    state: PyTree = None  # [T + 1, ...], of the environment, with what goes with each observation
 
 
 class Evaluation(struct.PyTreeNode):
@@ -163,13 +165,15 @@ def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, m
         )
     check_play(agent, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), train_states), key, max_steps)
     episodes = jax.jit(jax.vmap(lambda state: play(agent, state, key, max_steps)))(train_states)
-    return [_cut(*jax.tree.map(lambda x, i=i: x[i], jax.device_get(episodes))) for i in range(train_states.update.size)]
+    on_host = to_host(episodes)
+    return [_cut(*jax.tree.map(lambda x, i=i: x[i], on_host)) for i in range(train_states.update.size)]
 
 
-def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[jax.Array, tuple, jax.Array]:
+def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[PyTree, tuple, jax.Array]:
     """`num_steps` greedy steps without reset.
 
-    -> (first obs, (next obs [T, ...], action [T, ...], reward [T], probabilities [T, n] or None), done [T])
+    -> (first (obs, state), (next (obs, state) [T, ...], action [T, ...], reward [T], probabilities [T, n] or None),
+    done [T])
     """
     reset_key, play_key = jax.random.split(key)
     obs, env_state = agent.env.reset(reset_key, agent.env.params)
@@ -180,17 +184,17 @@ def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) 
         action = agent.actions.to_env(distribution.mode())
         step = agent.env.step(key, env_state, action, agent.env.params)
         probabilities = jax.nn.softmax(distribution.logits) if isinstance(distribution, Categorical) else None
-        played = (step.obs, action, step.reward, probabilities)
+        played = ((step.obs, step.state), action, step.reward, probabilities)
         return (step.obs, step.state, memory), (played, step.terminated | step.truncated)
 
     _, (played, done) = jax.lax.scan(
         play_step, (obs, env_state, agent.start_memory), jax.random.split(play_key, num_steps)
     )
-    return obs, played, done
+    return (obs, env_state), played, done
 
 
 def _cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
     length = int(np.argmax(done)) + 1 if done.any() else len(done)
-    obs, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)
-    obs = jax.tree.map(lambda x, y: np.concatenate([x[None], y]), first, obs)
-    return Episode(obs, action, reward, probabilities)
+    seen, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)
+    obs, state = jax.tree.map(lambda x, y: np.concatenate([x[None], y]), first, seen)
+    return Episode(obs, action, reward, probabilities, state)

@@ -57,13 +57,13 @@ def a_path(text: str) -> Path:
     return Path(text)
 
 
-def file_to_write(suffix: str) -> Callable[[str], Path]:
-    """A file of that kind, in a folder that can be written to."""
+def file_to_write(*suffixes: str) -> Callable[[str], Path]:
+    """A file of one of those kinds, in a folder that can be written to."""
 
     def read(text: str) -> Path:
         path = a_path(text)
-        if path.suffix != suffix:
-            raise argparse.ArgumentTypeError(f"{text!r} does not end in {suffix}")
+        if path.suffix not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
         if not os.access(path.parent, os.W_OK):
             raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to; take another")
         if path.is_dir():

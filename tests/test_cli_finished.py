@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+import sys
 
 import gymnasium
 import jax
@@ -13,6 +14,7 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo import cli
+from purejaxppo.report import drawings
 from purejaxppo.runs.finished import act_for_each, comparison_rows, play_in_gymnasium
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
@@ -106,6 +108,20 @@ def test_plot_compares_runs(folder, capsys):
     assert capsys.readouterr().out.count(str(folder)[:20]) >= 1
 
 
+def test_render_refuses_what_it_cannot_do_before_it_plays(folder, refused, monkeypatch):
+    monkeypatch.setattr(cli, "record_episodes", lambda *_, **__: pytest.fail("played"))
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "purejaxppo[video]" in refused(["render", str(folder / "a"), "--out", "film.mp4"])
+    monkeypatch.setattr(drawings, "PICTURES", {})
+    assert "no drawing" in refused(["render", str(folder / "a")])
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_plot_writes_figures_for_papers(folder, suffix):
+    assert cli.main(["plot", str(folder / "a"), "--out", str(folder / f"figure.{suffix}")]) == 0
+    assert (folder / f"figure.{suffix}").stat().st_size > 5_000
+
+
 def test_comparison_counts_wins_against_the_first():
     rows = comparison_rows({"x": np.array([1.0, 2.0, 3.0, 4.0]), "y": np.array([5.0, 6.0, 7.0, 8.0])})
     assert rows[1][-1] == ""
@@ -122,9 +138,9 @@ def test_comparison_counts_wins_against_the_first():
         (["eval", "{catch}", "--backend", "gymnasium"], "Catch-bsuite"),
         (["eval", "{a}", "--json", "no/such/x.json"], "no/such"),
         (["eval", "{a}", "--json", "x.txt"], ".json"),
-        (["render", "{catch}"], "no drawing"),
         (["render", "{a}", "--seed", "3"], "0 to 2"),
-        (["render", "{a}", "--out", "film.mp4"], ".gif"),
+        (["render", "{a}", "--out", "film.webm"], ".gif or .mp4"),
+        (["plot", "{a}", "--out", "figure.jpg"], ".png or .pdf or .svg"),
         (["plot", "{a}", "{catch}"], "plot them apart"),
         (["plot", *["{a}"] * 9], "8"),
         (["plot"], "RUN"),

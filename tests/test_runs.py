@@ -42,6 +42,7 @@ def test_the_run_folder_is_that_of_the_contract(run):
         "metrics.npz",
         "summary.json",
         "curves.png",
+        "report.html",
         "before.gif",
         "after.gif",
         "checkpoints",

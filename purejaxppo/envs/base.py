@@ -76,6 +76,7 @@ class Step(NamedTuple):
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
 StepFunction = Callable[[jax.Array, PyTree, PyTree, PyTree], Step]  # (key, state, action, params) -> Step
 MaskFunction = Callable[[PyTree, PyTree], PyTree]  # (state, params) -> action_mask
+DrawFunction = Callable[[Any, Any, Any], Any]  # (obs, state, params), all on the host -> a PIL image
 
 
 class Environment(struct.PyTreeNode):
@@ -91,6 +92,7 @@ class Environment(struct.PyTreeNode):
     action_space: Space | SpaceTree = struct.field(pytree_node=False)
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
+    draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # a picture of its own, for films
 
 
 def settle_space(what: str, space: Any) -> Space | SpaceTree:

@@ -65,6 +65,7 @@ def make_env(env: Any, **params: Any) -> Environment:
     or a pytree of these, such as a dict: observations and actions are then pytrees of that structure).
     Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
+    Where it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed.
 
     Keywords set environment parameters, by the names of the environment's own; tracers are welcome. CartPole's
     `total_mass` and `polemass_length` follow `masscart`, `masspole` and `length` unless they are given.
@@ -126,6 +127,7 @@ def _from_gymnax(env: Any) -> Environment:
             observation_space=observation_space,
             action_space=_settled_space(env.name, env.action_space(params)),
             name=env.name,
+            draw=getattr(env, "draw", None),
         )
 
 
@@ -162,6 +164,7 @@ def _from_object(env: Any) -> Environment:
         action_space=action_space,
         name=getattr(env, "name", type(env).__name__),
         action_mask=action_mask,
+        draw=getattr(env, "draw", None),
     )
 
 

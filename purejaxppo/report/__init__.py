@@ -1,19 +1,30 @@
-"""What a run looks like: its learning curves as a PNG, and its episodes as a GIF."""
+"""What a run looks like: its learning curves, its episodes as films, and all of it as one page."""
 
-from purejaxppo.report.curves import plot_curves
-from purejaxppo.report.film import DRAWINGS, check_drawing, draw_cartpole, film_episode, has_drawing, write_film
+from purejaxppo.report.curves import plot_curve, plot_curves
+from purejaxppo.report.drawings import PICTURES, Drawing, Picture, check_picture, find_picture
+from purejaxppo.report.film import check_film, film_episode, write_film
 from purejaxppo.report.keras import plot_keras_curve
-from purejaxppo.report.sweep import plot_comparison, plot_sweep
+from purejaxppo.report.page import best_curves, find_curve, write_report, write_run_page, write_sweep_page
+from purejaxppo.report.sweep import plot_beside, plot_comparison, plot_sweep
 
 __all__ = [
-    "DRAWINGS",
-    "check_drawing",
-    "draw_cartpole",
+    "PICTURES",
+    "Drawing",
+    "Picture",
+    "best_curves",
+    "check_film",
+    "check_picture",
     "film_episode",
-    "has_drawing",
+    "find_curve",
+    "find_picture",
+    "plot_beside",
     "plot_comparison",
+    "plot_curve",
     "plot_curves",
     "plot_keras_curve",
     "plot_sweep",
     "write_film",
+    "write_report",
+    "write_run_page",
+    "write_sweep_page",
 ]

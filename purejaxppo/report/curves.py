@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from purejaxppo.population.statistics import blocks, draw_counts, middle_mean
-from purejaxppo.storage import write_whole
+from purejaxppo.report.canvas import BLUE, GREY, VERMILLION
+from purejaxppo.report.files import write_figure
 from purejaxppo.types import PPOError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8C8C8C"  # the first two of Okabe and Ito
 INCHES = (3.5, 2.5)  # one column of a paper
 DPI = 200
 MAX_POINTS = 200  # on the x-axis: more than the width can show
@@ -29,6 +29,14 @@ class Band(NamedTuple):
     high: np.ndarray  # [U]
 
 
+class Curve(NamedTuple):
+    """The training returns of S seeds as a picture shows them, at U' updates."""
+
+    timesteps: np.ndarray  # [U'], of one seed
+    returns: np.ndarray  # [S, U'], each seed at its last value, NaN before its first
+    band: Band  # [U']
+
+
 def plot_curves(
     timesteps: np.ndarray,
     returns: np.ndarray,
@@ -37,28 +45,37 @@ def plot_curves(
     title: str,
     solved_at: float | None = None,
 ) -> None:
-    """Writes a PNG of the training returns of S seeds over U updates. Whole or not at all.
+    """Writes a picture of the training returns of S seeds over U updates. Whole or not at all.
 
     timesteps: [U], environment steps of one seed; returns: [S, U], NaN where no episode finished;
-    solved_at: the return of a dashed line. Raises PPOError where the shapes disagree.
+    path: ends in .png, .pdf or .svg; solved_at: the return of a dashed line.
+    Raises PPOError where the shapes disagree, and for another suffix.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    plot_curve(make_curve(timesteps, returns), path, title=title, solved_at=solved_at)
 
+
+def make_curve(timesteps: np.ndarray, returns: np.ndarray) -> Curve:
+    """What there is to show of [U] and [S, U]. Raises PPOError where the shapes disagree."""
     timesteps, returns = np.asarray(timesteps), np.asarray(returns, np.float64)
     if timesteps.ndim != 1 or returns.ndim != 2 or returns.shape[1] != len(timesteps) or not returns.size:
         raise PPOError(f"timesteps {timesteps.shape} and returns {returns.shape} have to be [U] and [S, U], none empty")
     timesteps, returns = shown_curve(timesteps, returns)
+    return Curve(timesteps, returns, iqm_band(returns))
 
+
+def plot_curve(curve: Curve, path: str | os.PathLike[str], *, title: str, solved_at: float | None = None) -> None:
+    """`plot_curves`, of what `make_curve` gives."""
+    from matplotlib.figure import Figure
+
+    timesteps, returns, band = curve
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)  # no pyplot: neither a display nor its global state
     axes = figure.add_subplot()
-    draw_band(axes, timesteps, iqm_band(returns), num_seeds=len(returns))
+    draw_band(axes, timesteps, band, num_seeds=len(returns))
     draw_seeds(axes, timesteps, returns)
     if solved_at is not None:
         draw_solved(axes, solved_at)
     style_axes(axes, timesteps[-1], title)
-    write_whole(Path(path), canvas.print_png)
+    write_figure(figure, Path(path))
 
 
 def shown_curve(timesteps: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,4 +159,6 @@ def style_axes(axes: "Axes", last_timestep: int, title: str) -> None:
     axes.tick_params(labelsize=7, width=0.6, length=2.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
-    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)
+    legend = axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)
+    for line in legend.get_lines():  # a seed's is too faint to be found again, where it stands alone
+        line.set(alpha=1, linewidth=max(0.8, line.get_linewidth()))

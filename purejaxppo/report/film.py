@@ -1,117 +1,111 @@
-"""Films of episodes: our own drawings of the environments, as an animated GIF."""
+"""Films of episodes as GIF or MP4: the environment, the step, the return, and what the policy does."""
 
-import functools
+import importlib
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, BinaryIO, NamedTuple
 
+import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageOps
 
+from purejaxppo.envs.base import Box, Discrete, Environment, Space, SpaceTree, parts_of, structure_of
 from purejaxppo.evaluate import Episode
-from purejaxppo.report.curves import BLUE, GREY, VERMILLION
+from purejaxppo.report.canvas import BLUE, GREY, INK, PALE, SCENE, font
+from purejaxppo.report.drawings import Picture, check_picture
+from purejaxppo.report.files import FILMS, check_suffix
 from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
 
-INK, PALE = "#262626", "#E4E4E4"
+SIZE = (480, 270)  # pixels: the scene, and the panel on its right
+PANEL = (SCENE[0] + 4, SIZE[0] - 14)  # pixels, left and right
+MAX_ROWS = 9  # actions in the panel
 NUM_COLOURS = 64
-SUPERSAMPLE = 3  # Pillow draws without anti-aliasing: draw larger, and average
-STEPS_PER_SECOND = 50  # CartPole's time step is 0.02 s
-
-X_LIMIT = 2.4  # m, where CartPole ends
-X_SHOWN = 2.9  # m, half the picture's width
-CART = (0.5, 0.3)  # m, width and height
-POLE = (1.0, 0.09)  # m, length and width
 
 
-class Drawing(Protocol):
-    """A picture of one step of an environment."""
+class Row(NamedTuple):
+    """An action in the panel."""
 
-    def __call__(
-        self, obs: np.ndarray, *, step: int, episode_return: float, probability: np.ndarray | None
-    ) -> Image.Image:
-        """obs: [...], raw; episode_return: up to this step; probability: [n] of each action, None after the last."""
-        ...
-
-
-def draw_cartpole(
-    obs: np.ndarray,
-    *,
-    step: int,
-    episode_return: float,
-    probability: np.ndarray | None,
-    size: tuple[int, int] = (480, 270),
-) -> Image.Image:
-    """CartPole to scale, with the probability of each push. A positive angle leans to the right.
-
-    obs: [4] x (m), x_dot (m/s), theta (rad), theta_dot (rad/s); probability: [2] of left and right; size: pixels.
-    """
-    width, height = size
-    large = _empty_track((SUPERSAMPLE * width, SUPERSAMPLE * height)).copy()
-    _draw_cart(large, x=float(obs[0]), theta=float(obs[2]))
-    _draw_pushes(large, probability)
-    image = large.reduce(SUPERSAMPLE)
-    _write_labels(image, step, episode_return, probability)
-    return image
+    name: str
+    bar: tuple[float, float] | None  # its ends, 0 at the left and 1 at the right; None for no bar
+    text: str
+    is_taken: bool
 
 
-DRAWINGS: dict[str, Drawing] = {"CartPole-v0": draw_cartpole, "CartPole-v1": draw_cartpole}
+class Frames(Sequence[Image.Image]):
+    """The frames of an episode, each drawn when it is asked for: a long film has not to be held."""
 
+    def __init__(self, env: Environment, picture: Picture, episode: Episode, steps: Sequence[int]) -> None:
+        self._env, self._picture, self._episode, self._steps = env, picture, episode, steps
+        self._returns = np.concatenate([[0.0], np.cumsum(episode.reward)])
 
-def has_drawing(name: str) -> bool:
-    """Whether an environment of this name can be filmed."""
-    return name in DRAWINGS
+    def __len__(self) -> int:
+        return len(self._steps)
 
-
-def check_drawing(name: str) -> None:
-    """Raises PPOError for an environment that cannot be filmed."""
-    if not has_drawing(name):
-        raise PPOError(f"{name} has no drawing, so there is no film of it; these have one: {', '.join(DRAWINGS)}")
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        step, episode = self._steps[i], self._episode
+        obs, state = jax.tree.map(lambda x: x[step], (episode.obs, episode.state))
+        scene = self._picture.draw(obs, state, self._env.params)
+        rows = action_rows(self._env.action_space, self._picture.actions, episode, step)
+        return compose(scene, step, float(self._returns[step]), rows)
 
 
 def film_episode(
-    name: str, episode: Episode, path: str | os.PathLike[str], every: int = 2, max_frames: int = 600
+    env: Environment, episode: Episode, path: str | os.PathLike[str], every: int | None = None, max_frames: int = 600
 ) -> None:
-    """Writes every `every`-th step of an episode, and its end, as a GIF in real time that rests on its last frame.
+    """Writes an episode as a GIF or an MP4, by the suffix, that rests on its last frame.
 
-    An episode of more than `max_frames` frames is cut. Raises PPOError for an environment without a drawing.
+    every: steps from one frame to the next, by default what suits the environment. An episode of more than
+    `max_frames` frames is cut. Raises PPOError for an environment without a drawing, and as `write_film` does.
     """
-    check_drawing(name)
-    draw = DRAWINGS[name]
+    picture = check_picture(env)
+    every = picture.every if every is None else every
     length = len(episode.reward)
-    returns = np.concatenate([[0.0], np.cumsum(episode.reward)])
     steps = [*range(0, length, every), length][:max_frames]
-    frames = [
-        draw(
-            episode.obs[step],
-            step=step,
-            episode_return=float(returns[step]),
-            probability=None if episode.probabilities is None or step == length else episode.probabilities[step],
-        )
-        for step in steps
-    ]
-    write_film(frames, path, fps=STEPS_PER_SECOND / every, rest=1.0)
+    write_film(Frames(env, picture, episode, steps), path, fps=picture.steps_per_second / every, rest=1.0)
 
 
 def write_film(frames: Sequence[Image.Image], path: str | os.PathLike[str], fps: float = 50, rest: float = 0.0) -> None:
-    """Writes an endless GIF of at most 64 colours. Whole or not at all.
+    """Writes an endless GIF of at most 64 colours, or an MP4, by the suffix. Whole or not at all.
 
-    fps: rounded to what a GIF can do; rest: seconds for which the last frame stays on.
-    Raises PPOError without frames.
+    fps: a GIF's is rounded to what it can do; rest: seconds for which the last frame stays on.
+    Raises PPOError without frames, for another suffix, and for an MP4 where what it needs is not installed.
     """
+    check_film(path)
     if not frames:
         raise PPOError("a film needs at least one frame, and there is none")
+    write = write_mp4 if Path(path).suffix == ".mp4" else write_gif
+    write_whole(Path(path), lambda file: write(frames, file, fps, rest))
+
+
+def check_film(path: str | os.PathLike[str]) -> None:
+    """Raises PPOError for a film that cannot be written: a suffix of another kind, or no encoder."""
+    check_suffix(Path(path), FILMS, "film")
+    if Path(path).suffix == ".mp4":
+        load_encoder()
+
+
+def load_encoder() -> Any:
+    """PyAV, which is optional."""
+    try:
+        return importlib.import_module("av")
+    except ImportError:
+        raise PPOError(
+            'an MP4 needs the extra "video": pip install "purejaxppo[video]"; or write a GIF, which needs nothing'
+        ) from None
+
+
+def write_gif(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:
+    """Frames of one palette, for ever."""
     first, *others = quantize_frames(frames)
     duration = frame_duration(fps)
     durations = [duration] * len(others) + [max(duration, round(1000 * rest))]
-    write_whole(
-        Path(path),
-        lambda file: first.save(
-            file, format="GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True
-        ),
-    )
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
 
 
 def frame_duration(fps: float) -> int:
@@ -122,7 +116,7 @@ def frame_duration(fps: float) -> int:
 def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """The frames in one palette, made for a sample of them: a palette of its own for each would flicker."""
     sample = frames[:: math.ceil(len(frames) / 8)]
-    width, height = frames[0].size
+    width, height = sample[0].size
     sheet = Image.new("RGB", (width, height * len(sample)))
     for i, frame in enumerate(sample):
         sheet.paste(frame, (0, i * height))
@@ -130,73 +124,101 @@ def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
-@functools.cache
-def _empty_track(size: tuple[int, int]) -> Image.Image:
-    """All that never moves. size: pixels"""
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    line = round(0.02 * _scale(size))
-    for x in (-X_LIMIT, X_LIMIT):
-        draw.line([_pixel(size, x, -0.1), _pixel(size, x, 0.1)], fill=GREY, width=line)
-    draw.line([_pixel(size, -X_LIMIT, 0), _pixel(size, X_LIMIT, 0)], fill=GREY, width=line)
+def write_mp4(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:
+    """H.264 as every browser plays it, one frame encoded after the other."""
+    av = load_encoder()
+    width, height = (2 * (side // 2) for side in frames[0].size)  # its colours have half the resolution
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=round(fps), options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in resting(frames, round(rest * fps)):
+            picture = av.VideoFrame.from_image(frame.crop((0, 0, width, height)))
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def resting(frames: Sequence[Image.Image], num_rests: int) -> Iterator[Image.Image]:
+    """The frames, the last of them shown so many times at least."""
+    yield from frames
+    last = frames[-1]
+    for _ in range(num_rests - 1):
+        yield last
+
+
+def action_rows(space: Space | SpaceTree, names: Sequence[str], episode: Episode, step: int) -> list[Row]:
+    """What the policy does at a step: the probability of each action, or the numbers that it takes. After the last
+    action the rows are empty."""
+    parts, is_over = parts_of(space), step >= len(episode.reward)
+    actions = [None] * len(parts)
+    if not is_over:
+        actions = [np.ravel(x[step]) for x in structure_of(space).flatten_up_to(episode.action)]
+    chances = None if is_over or episode.probabilities is None else episode.probabilities[step]
+    rows = [
+        part_rows(part, names, f"action{place}", action, chances)
+        for (place, part), action in zip(parts.items(), actions, strict=True)
+    ]
+    return list(itertools.chain(*rows))[:MAX_ROWS]
+
+
+def part_rows(
+    space: Space, names: Sequence[str], what: str, action: np.ndarray | None, chances: np.ndarray | None
+) -> list[Row]:
+    """Those of one space; without an action they are empty."""
+    if isinstance(space, Discrete):
+        return [chance_row(name, i, chances, action) for i, name in enumerate(row_names(names, what, space.n))]
+    numbers = math.prod(space.shape) if isinstance(space, Box) else len(space.sizes)
+    values = [None] * numbers if action is None else action.tolist()
+    bounds = zip(space.low, space.high, strict=True) if isinstance(space, Box) else [(0, n - 1) for n in space.sizes]
+    named = row_names(names, what, numbers)
+    return [value_row(name, value, *bound) for name, value, bound in zip(named, values, bounds, strict=False)]
+
+
+def row_names(names: Sequence[str], what: str, number: int) -> list[str]:
+    """A name for each action that there is room for."""
+    return [names[i] if i < len(names) else f"{what} {i}" for i in range(min(number, MAX_ROWS))]
+
+
+def chance_row(name: str, i: int, chances: np.ndarray | None, action: np.ndarray | None) -> Row:
+    """The probability of action i; whether it is taken, where a policy has none."""
+    is_taken = action is not None and int(action[0]) == i
+    if chances is None:
+        return Row(name, (0.0, float(is_taken)), "", is_taken)
+    return Row(name, (0.0, float(chances[i])), f"{chances[i]:.0%}", is_taken)
+
+
+def value_row(name: str, value: float | None, low: float, high: float) -> Row:
+    """A number from its zero, or its nearest bound; without a bar where it has no bounds."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return Row(name, None, "" if value is None else f"{value:.3g}", is_taken=value is not None)
+    decimals = 0 if isinstance(value, int) else max(0, 2 - math.floor(math.log10(high - low)))
+    text = "" if value is None else f"{value:.{decimals}f}"
+    zero, number = (min(max((x - low) / (high - low), 0.0), 1.0) for x in (0.0, 0.0 if value is None else value))
+    return Row(name, (zero, number), text, is_taken=value is not None)
+
+
+def compose(scene: Image.Image, step: int, episode_return: float, rows: Sequence[Row]) -> Image.Image:
+    """One frame: the scene, as large as it fits, and the panel."""
+    image = Image.new("RGB", SIZE, "white")
+    scene = ImageOps.contain(scene.convert("RGB"), SCENE)
+    image.paste(scene, ((SCENE[0] - scene.width) // 2, (SCENE[1] - scene.height) // 2))
+    pen = ImageDraw.Draw(image)
+    pen.text((PANEL[0], 12), f"step {step}", fill=INK, font=font(16))
+    pen.text((PANEL[0], 34), f"return {round(episode_return, 3) + 0.0:.6g}", fill=INK, font=font(16))
+    pitch = min(32, 194 // max(len(rows), 1))
+    for i, row in enumerate(rows):
+        draw_row(pen, 68 + i * pitch, row)
     return image
 
 
-def _draw_cart(image: Image.Image, x: float, theta: float) -> None:
-    """The cart on its track, and the pole on a hinge at its top."""
-    draw = ImageDraw.Draw(image)
-    width, height = CART
-    hinge = np.array([x, height])
-    along = np.array([math.sin(theta), math.cos(theta)])
-    across = np.array([math.cos(theta), -math.sin(theta)]) * POLE[1] / 2
-    tip = hinge + POLE[0] * along
-    corners = [_pixel(image.size, *point) for point in (hinge - across, tip - across, tip + across, hinge + across)]
-    left, bottom = _pixel(image.size, x - width / 2, 0)
-    right, top = _pixel(image.size, x + width / 2, height)
-    draw.rounded_rectangle((left, top, right, bottom), radius=0.04 * _scale(image.size), fill=INK)
-    draw.polygon(corners, fill=VERMILLION)
-    draw.circle(_pixel(image.size, *tip), POLE[1] / 2 * _scale(image.size), fill=VERMILLION)
-    draw.circle(_pixel(image.size, *hinge), 0.07 * _scale(image.size), fill=PALE)
-
-
-def _draw_pushes(image: Image.Image, probability: np.ndarray | None) -> None:
-    """The probabilities of a push to the left and to the right, as bars that grow from the middle of a frame."""
-    draw = ImageDraw.Draw(image)
-    middle, top, bottom = 0.8 * image.width, 0.06 * image.height, 0.1 * image.height
-    longest = 0.15 * image.width
-    draw.rectangle((middle - longest, top, middle + longest, bottom), fill=PALE)
-    if probability is not None:
-        left, right = (longest * float(share) for share in probability)
-        draw.rectangle((middle - left, top, middle + right, bottom), fill=BLUE)
-    notch = 0.02 * image.height
-    draw.line([(middle, top - notch), (middle, bottom + notch)], fill=INK, width=round(0.003 * image.width))
-
-
-def _write_labels(image: Image.Image, step: int, episode_return: float, probability: np.ndarray | None) -> None:
-    """All text; on the final picture, as Pillow's text is smooth already."""
-    draw = ImageDraw.Draw(image)
-    width, height = image.size
-    font, small = _font(round(0.06 * height)), _font(round(0.048 * height))
-    draw.text((0.05 * width, 0.05 * height), f"step {step}", fill=INK, font=font)
-    draw.text((0.25 * width, 0.05 * height), f"return {episode_return:g}", fill=INK, font=font)
-    left, right = ("", "") if probability is None else (f" {share:.0%}" for share in probability)
-    draw.text((0.65 * width, 0.13 * height), f"left{left}", fill=INK, font=small)
-    draw.text((0.95 * width, 0.13 * height), f"right{right}", fill=INK, font=small, anchor="ra")
-    for x in (-X_LIMIT, X_LIMIT):
-        draw.text(_pixel(image.size, x, -0.16), f"{x:+g} m", fill=GREY, font=small, anchor="ma")
-
-
-def _pixel(size: tuple[int, int], x: float, height: float) -> tuple[float, float]:
-    """The pixel of a point `height` metres above the track, in a picture of `size` pixels."""
-    scale = _scale(size)
-    return size[0] / 2 + x * scale, 0.77 * size[1] - height * scale
-
-
-def _scale(size: tuple[int, int]) -> float:
-    """Pixels of a metre."""
-    return size[0] / (2 * X_SHOWN)
-
-
-@functools.cache
-def _font(pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(pixels)
+def draw_row(pen: ImageDraw.ImageDraw, top: int, row: Row) -> None:
+    """An action: its name and number, dark where it is taken, and its bar below them. top: pixels"""
+    left, right = PANEL
+    colour = INK if row.is_taken else GREY
+    pen.text((left, top), row.name, fill=colour, font=font(12))
+    pen.text((right, top), row.text, fill=colour, font=font(12), anchor="ra")
+    if row.bar is None:
+        return
+    pen.rectangle((left, top + 17, right, top + 21), fill=PALE)
+    start, end = (left + share * (right - left) for share in sorted(row.bar))
+    if end - start >= 0.5:
+        pen.rectangle((start, top + 17, end, top + 21), fill=BLUE)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, VERMILLION
-from purejaxppo.storage import write_whole
+from purejaxppo.report.files import write_figure
 from purejaxppo.types import PPOError
 
 # Mean return of each epoch: as published with the example, and from its algorithm run again on current packages.
@@ -18,15 +18,13 @@ RUN_AGAIN = (
 
 
 def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], *, title: str) -> None:
-    """Writes a PNG of the mean return of each epoch [S, U], with the example's own two runs. Whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Writes a picture of the mean return of each epoch [S, U], with the example's two runs. Whole or not at all."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     if returns.ndim != 2 or not returns.size:
         raise PPOError(f"returns {returns.shape} have to be [S, U], and not empty")
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     num_seeds, num_epochs = returns.shape
     epochs = np.arange(1, num_epochs + 1)
@@ -49,7 +47,7 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], *, title
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
     axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6, loc="lower right")
-    write_whole(Path(path), canvas.print_png)
+    write_figure(figure, Path(path))
 
 
 def _label(num_seeds: int) -> str:

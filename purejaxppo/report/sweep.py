@@ -16,12 +16,12 @@ from purejaxppo.report.curves import (
     GREY,
     INCHES,
     VERMILLION,
+    Curve,
     draw_solved,
-    iqm_band,
-    shown_curve,
+    make_curve,
     style_axes,
 )
-from purejaxppo.storage import write_whole
+from purejaxppo.report.files import write_figure
 from purejaxppo.types import PPOError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-    Curve = tuple[str, np.ndarray, np.ndarray]  # label, timesteps [U], returns [S, U]
+    Returns = tuple[str, np.ndarray, np.ndarray]  # label, timesteps [U], returns [S, U]
 
 # Okabe and Ito's, those that are hard to see on white last.
 CURVE_COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", VERMILLION, "#F0E442")
@@ -58,14 +58,13 @@ def plot_sweep(
     title: str,
     solved_at: float | None = None,
 ) -> None:
-    """Writes a PNG of the final returns of P settings. Whole or not at all.
+    """Writes a picture of the final returns of P settings. Whole or not at all.
 
     points: the value of each name, the same names in every setting; scores: for each setting the returns [S] of its
     runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved.
     A name with one value is no axis. One axis gives the IQM with its 95% interval, two in a full grid give a heat map
     of the IQM, and all else gives parallel coordinates. Raises PPOError where points and scores do not fit.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     points, scores = (
@@ -76,43 +75,47 @@ def plot_sweep(
     axes = find_axes(points)
     finished = [runs[~np.isnan(runs)] for runs in scores]
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     if len(axes) == 1:
         draw_line(figure, axes[0], points, [final_interval(runs) for runs in finished], solved_at)
     else:
         draw = draw_grid if is_grid(axes, points) else draw_parallel
         draw(figure, axes, points, np.array([final_iqm(runs) for runs in finished]), solved_at)
     figure.axes[0].set_title(title, fontsize=9, loc="left")
-    write_whole(Path(path), canvas.print_png)
+    write_figure(figure, Path(path))
 
 
 def plot_comparison(
-    curves: "Sequence[Curve]", path: str | os.PathLike[str], *, title: str, solved_at: float | None = None
+    curves: "Sequence[Returns]", path: str | os.PathLike[str], *, title: str, solved_at: float | None = None
 ) -> None:
-    """Writes a PNG of the training returns of up to 8 settings: IQM and 95% band of each. Whole or not at all.
+    """Writes a picture of the training returns of up to 8 settings: IQM and 95% band of each. Whole or not at all.
 
     curves: label, timesteps [U] of one seed, and returns [S, U] with NaN where no episode finished, for each setting;
     solved_at: the return of a dashed line. Raises PPOError where there are too many, or the shapes disagree.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    check_curves(curves)
+    plot_beside([(label, make_curve(*values)) for label, *values in curves], path, title=title, solved_at=solved_at)
+
+
+def plot_beside(
+    curves: "Sequence[tuple[str, Curve]]", path: str | os.PathLike[str], *, title: str, solved_at: float | None = None
+) -> None:
+    """`plot_comparison`, of what `make_curve` gives."""
     from matplotlib.figure import Figure
 
-    curves = [(label, np.asarray(steps), np.asarray(returns, np.float64)) for label, steps, returns in curves]
-    check_curves(curves)
-    num_columns = legend_columns([label for label, _, _ in curves])
+    num_columns = legend_columns([label for label, _ in curves])
     num_rows = math.ceil((len(curves) + (solved_at is not None)) / num_columns)
     width, height = INCHES
     figure = Figure(figsize=(width, height + LEGEND_INCHES * num_rows), dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for colour, (label, timesteps, returns) in zip(CURVE_COLOURS, curves, strict=False):
-        draw_curve(axes, *shown_curve(timesteps, returns), label=label, colour=colour)
+    for colour, (label, curve) in zip(CURVE_COLOURS, curves, strict=False):
+        draw_curve(axes, curve, label=label, colour=colour)
     if solved_at is not None:
         draw_solved(axes, solved_at)
-    style_axes(axes, max(timesteps[-1] for _, timesteps, _ in curves), title)
+    style_axes(axes, max(curve.timesteps[-1] for _, curve in curves), title)
     axes.set_ylabel("return of training episodes\nIQM and 95% interval", fontsize=8)
     place_legend(figure, axes, num_columns)
-    write_whole(Path(path), canvas.print_png)
+    write_figure(figure, Path(path))
 
 
 def check_sweep(points: list[dict[str, Any]], scores: list[np.ndarray]) -> None:
@@ -128,14 +131,16 @@ def check_sweep(points: list[dict[str, Any]], scores: list[np.ndarray]) -> None:
             raise PPOError(f"points {points.index(point)} and {i} are both {point}; put their scores into one")
 
 
-def check_curves(curves: "list[Curve]") -> None:
+def check_curves(curves: "Sequence[Returns]") -> None:
     """Refuses curves that could not be told apart, or that are none."""
     if not 1 <= len(curves) <= len(CURVE_COLOURS):
         raise PPOError(f"{len(curves)} curves; give 1 to {len(CURVE_COLOURS)}, more cannot be told apart by colour")
     for label, timesteps, returns in curves:
-        if timesteps.ndim != 1 or returns.ndim != 2 or returns.shape[1] != len(timesteps) or not returns.size:
-            shapes = f"timesteps {timesteps.shape} and returns {returns.shape}"
-            raise PPOError(f"{label}: {shapes} have to be [U] and [S, U], none empty")
+        shapes = np.shape(timesteps), np.shape(returns)
+        if len(shapes[0]) != 1 or len(shapes[1]) != 2 or shapes[1][1] != shapes[0][0] or 0 in shapes[1]:
+            raise PPOError(
+                f"{label}: timesteps {shapes[0]} and returns {shapes[1]} have to be [U] and [S, U], none empty"
+            )
 
 
 def find_axes(points: list[dict[str, Any]]) -> list[Axis]:
@@ -408,9 +413,9 @@ def style_frame(axes: "Axes") -> None:
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
 
 
-def draw_curve(axes: "Axes", timesteps: np.ndarray, returns: np.ndarray, *, label: str, colour: str) -> None:
-    """The IQM of one setting as a line in its band. [U'], [S, U']"""
-    band = iqm_band(returns)
+def draw_curve(axes: "Axes", curve: Curve, *, label: str, colour: str) -> None:
+    """The IQM of one setting as a line in its band."""
+    timesteps, _, band = curve
     axes.plot(timesteps, band.iqm, color=colour, linewidth=1.2, label=label)
     axes.fill_between(timesteps, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
 

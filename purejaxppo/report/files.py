@@ -1,0 +1,43 @@
+"""The kinds of files that pictures and films are written as."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purejaxppo.storage import write_whole
+from purejaxppo.types import PPOError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FILMS = (".gif", ".mp4")
+PICTURES = (".png", ".pdf", ".svg")
+EDITABLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "purejaxppo"}  # publishers refuse Type 3; the same file each time
+UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+
+
+def check_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> None:
+    """Raises PPOError for a file of another kind."""
+    if path.suffix not in suffixes:
+        raise PPOError(f"{str(path)!r} is no name of a {what}; let it end in {' or '.join(suffixes)}")
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure as PNG, PDF or SVG, by the suffix. Whole or not at all. Needs no display.
+
+    Raises PPOError for another suffix.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    check_suffix(path, PICTURES, "picture")
+    canvas = FigureCanvasAgg(figure)  # no pyplot: neither a display nor its global state
+    if path.suffix == ".png":
+        write_whole(path, canvas.print_png)
+        return
+    with matplotlib.rc_context(EDITABLE):
+        write_whole(
+            path,
+            lambda file: canvas.print_figure(
+                file, format=path.suffix[1:], dpi=figure.dpi, metadata=UNDATED[path.suffix]
+            ),
+        )
