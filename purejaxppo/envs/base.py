@@ -33,6 +33,7 @@ class Box(NamedTuple):
 
 
 Space = Discrete | MultiDiscrete | Box
+ARRAY: Structure = jax.tree.structure(0)  # of what is one array, and no pytree of them
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -105,8 +106,8 @@ def settle_space(what: str, space: Any) -> Space | SpaceTree:
 
 
 def structure_of(space: Space | SpaceTree) -> Structure:
-    """That of what lies in the space: a single leaf, or that of the pytree."""
-    return space.structure if isinstance(space, SpaceTree) else jax.tree.structure(0)
+    """That of what lies in the space."""
+    return space.structure if isinstance(space, SpaceTree) else ARRAY
 
 
 def parts_of(space: Space | SpaceTree) -> dict[str, Space]:
@@ -132,29 +133,28 @@ def strong(x: jax.Array) -> jax.Array:
     return x if is_key else jax.lax.convert_element_type(x, x.dtype)
 
 
-def settle_obs(space: Space | SpaceTree, obs: PyTree) -> PyTree:
+def settle_obs(structure: Structure, obs: PyTree) -> PyTree:
     """float32 arrays in the structure of the observation space."""
-    structure = structure_of(space)
     return structure.unflatten([jnp.asarray(x, jnp.float32) for x in in_parts("an observation", structure, obs)])
 
 
-def settle_reset(reset: ResetFunction, observation_space: Space | SpaceTree) -> ResetFunction:
-    """`reset` with float32 observations and no weakly typed state."""
+def settle_reset(reset: ResetFunction, structure: Structure = ARRAY) -> ResetFunction:
+    """`reset` with float32 observations of a structure, and no weakly typed state."""
 
     def settled_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
         obs, state = reset(key, params)
-        return settle_obs(observation_space, obs), jax.tree.map(strong, state)
+        return settle_obs(structure, obs), jax.tree.map(strong, state)
 
     return settled_reset
 
 
-def settle_step(step: StepFunction, observation_space: Space | SpaceTree) -> StepFunction:
-    """`step` with float32 observations and rewards, boolean flags, and no weakly typed state."""
+def settle_step(step: StepFunction, structure: Structure = ARRAY) -> StepFunction:
+    """`step` with float32 observations of a structure and rewards, boolean flags, and no weakly typed state."""
 
     def settled_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
         obs, new_state, reward, terminated, truncated = step(key, state, action, params)
         return Step(
-            obs=settle_obs(observation_space, obs),
+            obs=settle_obs(structure, obs),
             state=jax.tree.map(strong, new_state),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
             terminated=jnp.asarray(terminated, bool).reshape(()),
@@ -165,10 +165,12 @@ def settle_step(step: StepFunction, observation_space: Space | SpaceTree) -> Ste
 
 
 def show_mask(
-    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, action_space: Space | SpaceTree
+    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, structure: Structure = ARRAY
 ) -> tuple[ResetFunction, StepFunction]:
-    """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes."""
-    structure = structure_of(action_space)
+    """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes.
+
+    structure: of the action space
+    """
 
     def masked_obs(obs: PyTree, state: PyTree, params: PyTree) -> MaskedObs:
         masks = in_parts("action_mask", structure, action_mask(state, params))
