@@ -414,12 +414,12 @@ def test_spaces_of_a_wrong_kind_are_refused():
             refused([f"ChangedWalk.{name}", "pjp.Discrete"], pjp.make_env, env)
 
 
-def test_a_gymnax_space_that_is_neither_discrete_nor_box_is_refused():
-    class DictObserved(gymnax_environment.Environment):
+def test_a_gymnax_space_of_another_kind_is_refused():
+    class Odd(gymnax_environment.Environment):
         def observation_space(self, params):
-            return gymnax_spaces.Dict({"x": gymnax_spaces.Discrete(2)})
+            return gymnax_spaces.Dict({"x": gymnax_spaces.Space()})
 
-    refused(["DictObserved", "Dict", "Discrete and Box"], pjp.make_env, DictObserved())
+    refused(["Odd", "Space", "Discrete, Box, Dict and Tuple"], pjp.make_env, Odd())
 
 
 def changed_step(change):

@@ -10,6 +10,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.config import static
+from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import make_points, make_programs
 from purejaxppo.types import PPOError
 
@@ -92,10 +93,11 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(env, config, parts, said)
     assert "\n" not in str(caught.value)
 
 
-def test_a_recurrent_population_takes_them_too(env):
-    config = pjp.RecurrentConfig(num_envs=4, num_steps=4, total_timesteps=4 * 4 * 2, hidden_sizes=(8,), cell_size=8)
-    population = pjp.train_population(env, config, num_seeds=1, **PARTS)
-    np.testing.assert_allclose(population.metrics.learning_rate[0], config.learning_rate / np.array([1, 2]), rtol=1e-6)
+def test_a_recurrent_agent_of_a_population_takes_them_too(env):
+    agent = make_agent(env, pjp.RecurrentConfig(hidden_sizes=(8,), cell_size=8), **PARTS)
+    assert isinstance(agent, pjp.RecurrentPPO)
+    assert agent.loss is huber_loss
+    assert float(agent.schedules.learning_rate(jnp.int32(3))) == 0.25
 
 
 # Configs of one's own
@@ -137,6 +139,5 @@ def test_fields_of_ones_own_can_be_swept_and_traced(env):
     points = make_points(env, config, {"smoothing": [0.1, 0.2], "mode": ["mean", "max"]})
     programs = make_programs(env, config, points)
     assert [len(program.settings) for program in programs] == [2, 2]
-    population = pjp.train_population(env, config, num_seeds=1, sweep={"smoothing": [0.1, 0.2]})
-    assert population[1].agent.config.smoothing == 0.2
-    assert np.all(np.isfinite(population[1].metrics.policy_loss))
+    traced = jax.vmap(lambda smoothing: pjp.make_train(env, config.replace(smoothing=smoothing))(jax.random.key(0)))
+    assert jax.eval_shape(traced, jnp.array([0.1, 0.2]))[1].policy_loss.shape == (2, 2)

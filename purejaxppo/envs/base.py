@@ -34,6 +34,7 @@ class Box(NamedTuple):
 
 
 Space = Discrete | MultiDiscrete | Box
+ARRAY: Structure = jax.tree.structure(0)  # of what is one array, and no pytree of them
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -108,8 +109,8 @@ def settle_space(what: str, space: Any) -> Space | SpaceTree:
 
 
 def structure_of(space: Space | SpaceTree) -> Structure:
-    """That of what lies in the space: a single leaf, or that of the pytree."""
-    return space.structure if isinstance(space, SpaceTree) else jax.tree.structure(0)
+    """That of what lies in the space."""
+    return space.structure if isinstance(space, SpaceTree) else ARRAY
 
 
 def parts_of(space: Space | SpaceTree) -> dict[str, Space]:
@@ -135,30 +136,29 @@ def strong(x: jax.Array) -> jax.Array:
     return x if is_key else jax.lax.convert_element_type(x, x.dtype)
 
 
-def settle_obs(space: Space | SpaceTree, obs: PyTree) -> PyTree:
+def settle_obs(structure: Structure, obs: PyTree) -> PyTree:
     """float32 arrays in the structure of the observation space."""
-    structure = structure_of(space)
     return structure.unflatten([jnp.asarray(x, jnp.float32) for x in in_parts("an observation", structure, obs)])
 
 
-def settle_reset(reset: ResetFunction, observation_space: Space | SpaceTree) -> ResetFunction:
-    """`reset` with float32 observations and no weakly typed state."""
+def settle_reset(reset: ResetFunction, structure: Structure = ARRAY) -> ResetFunction:
+    """`reset` with float32 observations of a structure, and no weakly typed state."""
 
     def settled_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
         obs, state = several("reset", reset(key, params), ("obs", "state"))
-        return settle_obs(observation_space, obs), jax.tree.map(strong, state)
+        return settle_obs(structure, obs), jax.tree.map(strong, state)
 
     return settled_reset
 
 
-def settle_step(step: StepFunction, observation_space: Space | SpaceTree) -> StepFunction:
-    """`step` with float32 observations and rewards, boolean flags, and no weakly typed state."""
+def settle_step(step: StepFunction, structure: Structure = ARRAY) -> StepFunction:
+    """`step` with float32 observations of a structure and rewards, boolean flags, and no weakly typed state."""
 
     def settled_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
         returned = step(key, state, action, params)
         obs, new_state, reward, terminated, truncated = several("step", returned, Step._fields)
         return Step(
-            obs=settle_obs(observation_space, obs),
+            obs=settle_obs(structure, obs),
             state=jax.tree.map(strong, new_state),
             reward=one("reward", reward, jnp.number).astype(jnp.float32),
             terminated=one("terminated", terminated, jnp.bool_),
@@ -190,10 +190,12 @@ def one(name: str, value: Any, kind: type) -> jax.Array:
 
 
 def show_mask(
-    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, action_space: Space | SpaceTree
+    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, structure: Structure = ARRAY
 ) -> tuple[ResetFunction, StepFunction]:
-    """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes."""
-    structure = structure_of(action_space)
+    """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes.
+
+    structure: of the action space
+    """
 
     def masked_obs(obs: PyTree, state: PyTree, params: PyTree) -> MaskedObs:
         masks = in_parts("action_mask", structure, action_mask(state, params))

@@ -24,9 +24,10 @@ from purejaxppo.envs.base import (
     settle_space,
     settle_step,
     show_mask,
+    structure_of,
 )
 from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.types import PPOError, PyTree, Structure
 
 # Ours, as gymnax's name and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
@@ -122,8 +123,8 @@ def _from_gymnax(env: Any) -> Environment:
         observation_space = _settled_space(env.name, env.observation_space(params))
         return Environment(
             params=params,
-            reset=settle_reset(standard_promotion(env.reset_env), observation_space),
-            step=settle_step(standard_promotion(step), observation_space),
+            reset=settle_reset(standard_promotion(env.reset_env), structure_of(observation_space)),
+            step=settle_step(standard_promotion(step), structure_of(observation_space)),
             observation_space=observation_space,
             action_space=_settled_space(env.name, env.action_space(params)),
             name=env.name,
@@ -155,7 +156,9 @@ def _from_object(env: Any) -> Environment:
                 f"{type(env).__name__}.default_params{place} = {leaf!r} is no number; "
                 "give a pytree of numbers, and keep the rest in the object"
             )
-    reset, step = _own_functions(env.reset, env.step, action_mask, observation_space, action_space)
+    reset, step = _own_functions(
+        env.reset, env.step, action_mask, structure_of(observation_space), structure_of(action_space)
+    )
     return Environment(
         params=env.default_params,
         reset=reset,
@@ -173,12 +176,12 @@ def _own_functions(
     reset: Callable[..., Any],
     step: Callable[..., Any],
     action_mask: Callable[..., Any] | None,
-    observation_space: Space | SpaceTree,
-    action_space: Space | SpaceTree,
+    observation: Structure,
+    action: Structure,
 ) -> tuple[Any, Any]:
     """Settled once for each of them: two environments of one object share their compiled programs."""
-    settled = settle_reset(reset, observation_space), settle_step(step, observation_space)
-    return settled if action_mask is None else show_mask(*settled, action_mask, action_space)
+    settled = settle_reset(reset, observation), settle_step(step, observation)
+    return settled if action_mask is None else show_mask(*settled, action_mask, action)
 
 
 def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
