@@ -136,6 +136,16 @@ def test_the_poisoned_seed_stays_as_it_was_and_the_others_never_notice(name):
     assert (later_metrics.timesteps // config.batch_size).tolist() == [4, 2, 4]
 
 
+def test_a_policy_whose_kl_is_nan_is_refused_though_its_parameters_and_critic_are_finite():
+    """The first step overflows the logits: the KL of the next pass is NaN, and must not pass for a KL that stops."""
+    agent = make_agent(ENV, FULL.replace(policy_learning_rate=3e38, value_learning_rate=0.0))
+    before = jax.jit(agent.init, compiler_options=QUICK)(jax.random.key(0))
+    after, metrics = jax.jit(agent.update, compiler_options=QUICK)(before)
+    assert np.isnan(metrics.kl)
+    assert np.isfinite(metrics.value_loss)
+    assert_same(after, frozen(before, 0))
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_every_float_of_the_train_state_counts_and_nothing_else(bad):
     before = jax.jit(pjp.make_ppo(ENV, CARRYING).init, compiler_options=QUICK)(jax.random.key(0))
