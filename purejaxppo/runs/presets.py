@@ -68,20 +68,26 @@ _MOUNTAIN_CAR_CONTINUOUS = _NORMALISED.replace(num_envs=32, total_timesteps=400_
 _PENDULUM = _NORMALISED.replace(
     total_timesteps=400_000, update_epochs=10, num_minibatches=16, gamma=0.95, normalize_reward=True
 )
+# Goals lie where the arm or the swimmer is soon: a short horizon.
+_REACHER = _NORMALISED.replace(total_timesteps=400_000, gamma=0.95)
 _CATCH = PPOConfig(num_envs=16, num_steps=32, total_timesteps=100_000, learning_rate=2e-3)
 # One path of 2^8 pays: with 64 environments almost every seed meets it by chance.
 _DEEP_SEA = _CATCH.replace(num_envs=64, total_timesteps=300_000)
+# The first action decides what the last step pays, and the steps between pay at random: nothing is discounted.
+_UMBRELLA_CHAIN = PPOConfig(num_envs=16, num_steps=64, total_timesteps=51_200, learning_rate=3e-3, gamma=1.0)
+_DISCOUNTING_CHAIN = PPOConfig(num_envs=16, num_steps=100, total_timesteps=80_000, learning_rate=2e-3)
+_FOUR_ROOMS = PPOConfig(num_envs=16, num_steps=64, total_timesteps=100_000, learning_rate=2e-3)
 
-# Hyperparameters of PureJaxRL's notebook examples/brax_minatar.ipynb (Lu et al. 2022), with our convolutional towers in
-# place of its flattened ones. Not measured here.
+# Small enough for a CPU: a million steps with one hidden layer behind the convolution.
 _MINATAR = PPOConfig(
-    num_envs=64,
-    num_steps=128,
-    total_timesteps=10_000_000,
-    update_epochs=4,
+    num_envs=32,
+    num_steps=32,
+    total_timesteps=1_000_000,
+    update_epochs=3,
     num_minibatches=8,
-    learning_rate=5e-3,
+    learning_rate=2e-3,
     activation="relu",
+    hidden_sizes=(64,),
 )
 
 # The example's text ends an episode at 15 degrees; the environment, its own included, does at 12.
@@ -99,7 +105,13 @@ PRESETS = {
     "pendulum": Preset("Pendulum-v1", "Pendulum-v1", _PENDULUM, 16, "Pendulum-*"),
     "catch": Preset("Catch-bsuite", "Catch-bsuite", _CATCH, 16, "Catch-*"),
     "deepsea": Preset("DeepSea-bsuite", "DeepSea-bsuite", _DEEP_SEA, 16, "DeepSea-*"),
-    "minatar": Preset("the MinAtar games, with PureJaxRL's settings", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
+    "umbrellachain": Preset("UmbrellaChain-bsuite", "UmbrellaChain-bsuite", _UMBRELLA_CHAIN, 16, "UmbrellaChain-*"),
+    "discountingchain": Preset(
+        "DiscountingChain-bsuite", "DiscountingChain-bsuite", _DISCOUNTING_CHAIN, 16, "DiscountingChain-*"
+    ),
+    "reacher": Preset("Reacher-misc", "Reacher-misc", _REACHER, 16, "Reacher-*"),
+    "fourrooms": Preset("FourRooms-misc", "FourRooms-misc", _FOUR_ROOMS, 16, "FourRooms-*"),
+    "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
     ),
