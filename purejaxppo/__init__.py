@@ -36,7 +36,7 @@ from purejaxppo.population.train import Progress, open_population, train_populat
 from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
 from purejaxppo.recurrent_networks import RecurrentNetwork
-from purejaxppo.rollout import rollout
+from purejaxppo.rollout import make_noise, rollout
 from purejaxppo.runs.train import LoadedRun, load_run, load_sweep
 from purejaxppo.types import (
     Batch,
@@ -109,6 +109,7 @@ __all__ = [
     "log_uniform",
     "make_env",
     "make_full_batch_ppo",
+    "make_noise",
     "make_pbt",
     "make_ppo",
     "make_recurrent_ppo",
