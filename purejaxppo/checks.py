@@ -11,8 +11,9 @@ import numpy as np
 import optax
 
 from purejaxppo.actions import Actions, Parameters
-from purejaxppo.config import Config, PPOConfig, check_float32, check_key, is_changed
+from purejaxppo.config import Config, PPOConfig, check_float32, check_function, check_key, is_changed
 from purejaxppo.envs.base import Environment, MaskedObs, in_parts, parts_of, shape_of, structure_of, traced
+from purejaxppo.gae import Advantage
 from purejaxppo.schedules import Schedule
 from purejaxppo.types import PPOError, PyTree, RunnerState, TrainState
 
@@ -91,6 +92,18 @@ def _updates_and_state(
 
 def _signature(tree: PyTree) -> Any:
     return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def check_advantage(advantage: Advantage, config: PPOConfig) -> None:
+    """Raises PPOError unless the estimator gives a float for each step. Runs nothing."""
+    check_function("advantage", advantage, "give one that is called like pjp.gae")
+    shape = (config.num_steps, config.num_envs)
+    number, flag = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.bool_)
+    estimate = functools.partial(advantage, gamma=config.gamma, gae_lambda=config.gae_lambda)
+    returned = traced("advantage", estimate, number, number, number, flag, flag)
+    if _shapes((returned,)) != [shape] or not jnp.issubdtype(returned.dtype, jnp.floating):
+        found = shape_list([x.shape for x in jax.tree.leaves(returned)])
+        raise PPOError(f"advantage returns {found}; it has to be floats {shape}, one for each step")
 
 
 def check_params(params: PyTree) -> None:

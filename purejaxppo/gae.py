@@ -1,11 +1,30 @@
 """Generalised advantage estimation."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from purejaxppo.types import PPOError
+
+
+class Advantage(Protocol):
+    """What `make_ppo(advantage=...)` takes: `gae`, or a function of the caller's own that is called like it."""
+
+    def __call__(
+        self,
+        reward: jax.Array,
+        value: jax.Array,
+        next_value: jax.Array,
+        terminated: jax.Array,
+        truncated: jax.Array,
+        /,
+        *,
+        gamma: float | jax.Array,
+        gae_lambda: float | jax.Array,
+    ) -> jax.Array:
+        """The advantage of each step, [T, B] each -> [T, B]; advantage + value is the target of the value."""
+        ...
 
 
 def gae(

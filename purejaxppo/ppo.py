@@ -13,6 +13,7 @@ import optax
 from purejaxppo.actions import Actions, make_actions, masked, unchanged
 from purejaxppo.checks import (
     check_act,
+    check_advantage,
     check_optimizer_steps,
     check_outputs,
     check_params,
@@ -24,7 +25,7 @@ from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, c
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
-from purejaxppo.gae import gae
+from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, explained_variance, normalized_advantage, ppo_loss
 from purejaxppo.networks import Network, NetworkLike, is_image, make_actor_critic, make_cnn_actor_critic
 from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, scale_reward, update_obs_moments
@@ -66,6 +67,7 @@ class Learner(abc.ABC):
     config: PPOConfig
     optimizer: optax.GradientTransformationExtraArgs
     loss: Loss
+    advantage: Advantage
     schedules: Schedules
     rate_rule: RateRule
     reports_rate: bool  # whether the optimizer follows config.learning_rate
@@ -150,6 +152,7 @@ def make_ppo(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
+    advantage: Advantage = gae,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> PPO:
     """The agent for an environment.
@@ -161,6 +164,7 @@ def make_ppo(
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
         `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must be left at their defaults.
     loss: any function that is called like `ppo_loss`, and returns like it.
+    advantage: any function that is called like `gae`, and returns like it.
     schedules: for "learning_rate", "clip_eps" and "ent_coef", a function of the update's index, from 0, to the factor
         on the config's number: an optax schedule, such as `optax.cosine_decay_schedule(1.0, config.num_updates)`.
 
@@ -174,9 +178,11 @@ def make_ppo(
     params = _check_network(env, actions, of_obs)
     agent = PPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
-        **learner_parts(env, actions, config, optimizer, loss, schedules),
+        **learner_parts(env, actions, config, optimizer, loss, advantage, schedules),
     )
     check_optimizer_steps(agent.optimizer, params)
+    if advantage is not gae:
+        check_advantage(advantage, config)
     if loss is not ppo_loss:
         _check_loss(agent)
     return agent
@@ -188,6 +194,7 @@ def learner_parts(
     config: PPOConfig,
     optimizer: optax.GradientTransformation | None,
     loss: Loss,
+    advantage: Advantage,
     schedules: Mapping[str, Schedule] | None,
 ) -> dict[str, Any]:
     """The fields of a `Learner`, from what its factory takes."""
@@ -198,6 +205,7 @@ def learner_parts(
         "config": config,
         "optimizer": optax.with_extra_args_support(optimizer or make_optimizer(config)),
         "loss": loss,
+        "advantage": advantage,
         "schedules": factors,
         "rate_rule": make_rate_rule(config, factors.learning_rate),
         "reports_rate": optimizer is None,
@@ -211,10 +219,13 @@ def make_train(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
+    advantage: Advantage = gae,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
     """A whole run as one function: key -> (RunnerState, Metrics [num_updates]). `jit` and `vmap` are the caller's."""
-    agent = make_ppo(env, config, network=network, optimizer=optimizer, loss=loss, schedules=schedules)
+    agent = make_ppo(
+        env, config, network=network, optimizer=optimizer, loss=loss, advantage=advantage, schedules=schedules
+    )
 
     def train(key: jax.Array) -> tuple[RunnerState, Metrics]:
         return update_many(agent, agent.init(key), config.num_updates)
@@ -302,7 +313,7 @@ def assess(agent: Learner, state: TrainState, transitions: Transition, parameter
     parameters: those of the distributions that acted. transitions, parameters, reward: [T, B, ...] -> [T, B, ...]
     """
     value = values(agent, state, transitions.obs)
-    advantage = gae(
+    advantage = agent.advantage(
         reward,
         value,
         values(agent, state, transitions.next_obs),

@@ -18,6 +18,7 @@ from flax import struct
 from purejaxppo.actions import Actions, make_actions, masked_parameters
 from purejaxppo.checks import (
     check_act,
+    check_advantage,
     check_optimizer_steps,
     check_outputs,
     check_params,
@@ -39,6 +40,7 @@ from purejaxppo.config import (
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, MaskedObs, Step, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch, where_env
+from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.normalize import normalize_obs, scale_reward
@@ -185,12 +187,13 @@ def make_recurrent_ppo(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
+    advantage: Advantage = gae,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> RecurrentPPO:
     """The agent for an environment, with a memory.
 
     network: a `RecurrentNetwork`; what it returns for the policy is what `make_ppo` asks of a network.
-    optimizer, loss, schedules: as in `make_ppo`; distributions and values are those of M sequences, [M, L].
+    optimizer, loss, advantage, schedules: as in `make_ppo`; distributions and values are those of M sequences, [M, L].
 
     Raises PPOError for a config out of range, and for an environment or a part that does not fit.
     """
@@ -214,9 +217,11 @@ def make_recurrent_ppo(
     params = _check_network(env, actions, of_obs)
     agent = RecurrentPPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
-        **learner_parts(env, actions, config, optimizer, loss, schedules),
+        **learner_parts(env, actions, config, optimizer, loss, advantage, schedules),
     )
     check_optimizer_steps(agent.optimizer, params)
+    if advantage is not gae:
+        check_advantage(advantage, config)
     if loss is not ppo_loss:
         check_function("loss", loss, "give one that is called like pjp.ppo_loss")
         traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))

@@ -361,6 +361,20 @@ PARTS = {
         lambda: pjp.make_ppo(CARTPOLE, CONFIG.replace(learning_rate=1e-2), optimizer=optax.sgd(1.0)),
         r"learning_rate = 0.01 would do nothing beside optimizer=...; set it in the optimizer",
     ),
+    "advantage-text": (
+        lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage="gae"),
+        r"advantage = 'gae' is no function; give one that is called like pjp.gae",
+    ),
+    "advantage-one-number": (
+        lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage=lambda *_, **__: jnp.float32(0)),
+        r"advantage returns \(\); it has to be floats \(\d+, \d+\), one for each step",
+    ),
+    "advantage-full-batch": (
+        lambda: pjp.train_population(
+            CARTPOLE, pjp.FullBatchConfig(), num_seeds=1, advantage=lambda *x, **numbers: pjp.gae(*x, **numbers)
+        ),
+        r"advantage=... does not go with FullBatchConfig, which has its own; leave it out",
+    ),
     "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is no function; give one that is called like pjp.ppo_loss"),
     "loss-recurrent": (
         lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is no function; give one that is called"

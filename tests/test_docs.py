@@ -1,4 +1,4 @@
-"""The snippets of each page in docs/ run in their order, every page is in the navigation, and every name in the reference."""
+"""The snippets of each page in docs/ run, every page is in the navigation, and every public name in the reference."""
 
 import re
 from pathlib import Path

@@ -347,6 +347,30 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
     np.testing.assert_allclose(metrics.value_loss, np.where(error < 1, error**2 / 2, error - 0.5).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("make", "config"), [(pjp.make_ppo, pjp.PPOConfig), (pjp.make_recurrent_ppo, pjp.RecurrentConfig)]
+)
+def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, make, config):
+    config = config(num_envs=4, num_steps=32, total_timesteps=128, gae_lambda=0.5, gamma=0.9)
+
+    def monte_carlo(reward, value, next_value, terminated, truncated, *, gamma, gae_lambda):
+        return pjp.reward_to_go(reward, next_value, terminated, truncated, gamma=gamma) - value
+
+    def learned(agent):
+        return jax.jit(lambda key: agent.update(agent.init(key))[0].train_state.params)(jax.random.key(0))
+
+    own, same, other = (
+        learned(agent)
+        for agent in (
+            make(env, config, advantage=monte_carlo),
+            make(env, config.replace(gae_lambda=1.0)),
+            make(env, config),
+        )
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), own, same)
+    assert max(float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (own, other)), strict=True)) > 1e-4
+
+
 def test_a_loss_of_ones_own_learns(env):
     config = dataclasses.replace(SMALL, num_steps=32, total_timesteps=40_000, learning_rate=5e-3, update_epochs=1)
     _, metrics = jax.jit(pjp.make_train(env, config, loss=huber_loss))(jax.random.key(0))

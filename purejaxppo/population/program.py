@@ -16,6 +16,7 @@ from purejaxppo.devices import compiler_options, quickly_compiled
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent, evaluate
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
+from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.memory import (
@@ -76,6 +77,7 @@ class Options(NamedTuple):
     network: NetworkLike | None
     optimizer: optax.GradientTransformation | None
     loss: Loss
+    advantage: Advantage
     schedules: Mapping[str, Schedule] | None
     placement: str
     memory_limit: int | str | None
@@ -123,16 +125,23 @@ def make_agent(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
+    advantage: Advantage = gae,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Agent:
     """The agent that a config is for. FullBatchConfig's takes no parts of the caller's own."""
-    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "loss": loss, "schedules": schedules}
+    parts: dict[str, Any] = {
+        "network": network,
+        "optimizer": optimizer,
+        "loss": loss,
+        "advantage": advantage,
+        "schedules": schedules,
+    }
     if isinstance(config, RecurrentConfig):
         return make_recurrent_ppo(env, config, **parts)
     if isinstance(config, PPOConfig):
         return make_ppo(env, config, **parts)
     for name, part in parts.items():
-        if part is not None and part is not ppo_loss:
+        if part not in (None, ppo_loss, gae):
             raise PPOError(f"{name}=... does not go with FullBatchConfig, which has its own; leave it out")
     return make_full_batch_ppo(env, config)
 
@@ -145,6 +154,7 @@ def make_setting_agent(env: Environment, config: RunConfig, options: Options) ->
         network=options.network,
         optimizer=options.optimizer,
         loss=options.loss,
+        advantage=options.advantage,
         schedules=options.schedules,
     )
     if options.placement not in PLACEMENTS:

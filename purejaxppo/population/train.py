@@ -18,6 +18,7 @@ from purejaxppo.config import MAX_SEED, check_function, check_seed
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
+from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.checkpoints import (
@@ -86,6 +87,7 @@ def train_population(
     network: NetworkLike | None = ...,
     optimizer: optax.GradientTransformation | None = ...,
     loss: Loss = ...,
+    advantage: Advantage = ...,
     schedules: Mapping[str, Schedule] | None = ...,
     placement: str = ...,
     memory_limit: int | str | None = ...,
@@ -107,6 +109,7 @@ def train_population(
     network: NetworkLike | None = ...,
     optimizer: optax.GradientTransformation | None = ...,
     loss: Loss = ...,
+    advantage: Advantage = ...,
     schedules: Mapping[str, Schedule] | None = ...,
     placement: str = ...,
     memory_limit: int | str | None = ...,
@@ -127,6 +130,7 @@ def train_population(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
+    advantage: Advantage = gae,
     schedules: Mapping[str, Schedule] | None = None,
     placement: str = "seeds",
     memory_limit: int | str | None = None,
@@ -142,8 +146,8 @@ def train_population(
     sweep: lists of values by name (a grid), or a list of points, as `draw_points` draws them at random. Names are
         those of the config's fields and of the environment's parameters. Points that differ in numbers share one
         compilation; every setting trains on the same keys. With a sweep the result is a `Sweep`.
-    network, optimizer, loss, schedules: as in `make_ppo`, for every member alike; a schedule is a factor on the
-        member's own number.
+    network, optimizer, loss, advantage, schedules: as in `make_ppo`, for every member alike; a schedule is a factor on
+        the member's own number.
     placement: "seeds" spreads the members over the devices of this process; "data" spreads the environments and the
         minibatches of each run over all devices, and averages what they say: a loss of one's own has to be a mean
         over the samples of a minibatch, whose advantages it takes as they are.
@@ -171,6 +175,7 @@ def train_population(
         network,
         optimizer,
         loss,
+        advantage,
         schedules,
         placement,
         memory_limit,
@@ -200,6 +205,7 @@ def open_population(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
+    advantage: Advantage = gae,
     schedules: Mapping[str, Schedule] | None = None,
     evaluation_episodes: int = 0,
 ) -> Population | Sweep:
@@ -211,7 +217,7 @@ def open_population(
     if not os.path.exists(folder / "population.json"):
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
     options = Options(
-        network, optimizer, loss, schedules, "seeds", None, evaluation_episodes, None, never, ignore, ignore
+        network, optimizer, loss, advantage, schedules, "seeds", None, evaluation_episodes, None, never, ignore, ignore
     )
     plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
     return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
@@ -298,6 +304,7 @@ def describe_population(
         "own_network": options.network is not None,
         "own_optimizer": options.optimizer is not None,
         "own_loss": options.loss is not ppo_loss,
+        "own_advantage": options.advantage is not gae,
         "own_schedules": sorted(options.schedules or {}),
     }
 
