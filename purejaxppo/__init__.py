@@ -19,6 +19,7 @@ from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPP
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
+from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import (
@@ -35,7 +36,7 @@ from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
 from purejaxppo.recurrent_networks import RecurrentNetwork
 from purejaxppo.rollout import rollout
-from purejaxppo.runs.train import LoadedRun, load_run, load_sweep
+from purejaxppo.runs.train import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.types import (
     Batch,
     EpisodeState,
@@ -68,6 +69,7 @@ __all__ = [
     "FullBatchMetrics",
     "FullBatchPPO",
     "Interrupted",
+    "KeptStates",
     "LoadedRun",
     "LossTerms",
     "MaskedObs",
@@ -97,6 +99,7 @@ __all__ = [
     "halving_timesteps",
     "join",
     "leave",
+    "load_checkpoint",
     "load_run",
     "load_sweep",
     "log_uniform",

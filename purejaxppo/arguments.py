@@ -8,7 +8,16 @@ from typing import Any, NoReturn
 
 from purejaxppo import __version__
 from purejaxppo.config import PPOConfig, unknown
-from purejaxppo.options import file_to_write, one_of, read_assignment, read_bytes, read_domain, reader_of, whole_from
+from purejaxppo.options import (
+    file_to_write,
+    one_of,
+    read_assignment,
+    read_bytes,
+    read_domain,
+    read_interval,
+    reader_of,
+    whole_from,
+)
 from purejaxppo.population.placement import PLACEMENTS
 from purejaxppo.population.sweep import RunConfig
 from purejaxppo.runs.presets import PRESETS, Preset, default_preset, find_preset
@@ -186,8 +195,22 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--checkpoint-every",
         metavar="N",
+        type=read_interval,
+        help="updates between two checkpoints of the seeds in training, or the time: 60s, 5m, 1.5h; "
+        "Ctrl-C and SIGTERM write one as well",
+    )
+    parser.add_argument(
+        "--keep",
+        dest="keep_checkpoints",
+        metavar="N",
         type=whole_from(1),
-        help="updates between two checkpoints of the seeds in training; Ctrl-C and SIGTERM write one as well",
+        help="how many of them to keep until the seeds are finished, the newest (default 2)",
+    )
+    parser.add_argument(
+        "--keep-best",
+        action="store_true",
+        default=None,
+        help="keep each seed at its best as well, for good: after the checkpoint with the highest training return",
     )
     parser.add_argument(
         "--memory-limit",

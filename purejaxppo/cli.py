@@ -47,20 +47,24 @@ from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
     RunSpec,
+    check_checkpoints,
     film_episodes,
     is_finished,
     load_run,
     load_spec,
     plan,
+    read_finished,
     sweep_rows,
     sweep_table,
     table,
     train_run,
 )
 from purejaxppo.storage import write_json
-from purejaxppo.types import Interrupted, PPOError
+from purejaxppo.types import Interrupted, NotWritten, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
+_CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
+CURVES = "curves.png"  # the last of the pictures
 COMPARED = 6  # settings in the curves of a sweep
 
 
@@ -83,6 +87,12 @@ class StopSignal(AbstractContextManager):
     def is_set(self) -> bool:
         """Whether a signal has come."""
         return self._noted
+
+    def from_now_on_at_once(self) -> None:
+        """Ends where it is, at the first signal too. Raises KeyboardInterrupt where one has come already."""
+        if self._noted:
+            raise KeyboardInterrupt
+        self._noted = True
 
     def _note(self, number: int, _: Any) -> None:
         self.number = signal.Signals(number)
@@ -115,39 +125,56 @@ def train(options: argparse.Namespace) -> int:
         join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
 
-    from purejaxppo.runs.console import make_view, print_rows, print_table
+    from purejaxppo.runs.console import make_view
 
     console = Console(quiet=options.quiet or jax.process_index() > 0)  # the first process speaks for all
-    if options.resume and is_finished(folder):
+    is_done = bool(options.resume) and is_finished(folder)
+    if is_done:
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
-        leave()
-        return 0
-    console.print(plan(spec), highlight=False, soft_wrap=True)
+        if has_pictures(folder):
+            leave()
+            return 0
+    else:
+        console.print(plan(spec), highlight=False, soft_wrap=True)
     stop = StopSignal()
     try:
-        with stop, make_view(console, spec) as view:
-            finished = train_run(
-                spec,
-                folder,
-                view,
-                memory_limit=options.memory_limit,
-                checkpoint_every=options.checkpoint_every,
-                should_stop=stop.is_set,
-                on_plan=lambda memory: view.say(describe_plan(memory)),
-            )
+        with stop:
+            if is_done:
+                finished = read_finished(folder) if jax.process_index() == 0 else None
+            else:
+                with make_view(console, spec) as view:
+                    finished = train_run(
+                        spec,
+                        folder,
+                        view,
+                        memory_limit=options.memory_limit,
+                        should_stop=stop.is_set,
+                        on_plan=lambda memory: view.say(describe_plan(memory)),
+                    )
+            stop.from_now_on_at_once()
+            if finished is not None:
+                show_finished(finished, folder, console)
     except (Interrupted, KeyboardInterrupt) as reason:
         text = f"{reason}; its state is kept" if isinstance(reason, Interrupted) else "interrupted"
         print(f"purejaxppo: {text}; go on with --resume {folder}", file=sys.stderr)
         return 128 + stop.number
+    except NotWritten as error:
+        raise PPOError(f"{error}; go on with --resume {folder}") from None
+    leave()
+    return 0
+
+
+def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: Console) -> None:
+    """The pictures and the table."""
+    from purejaxppo.runs.console import print_rows, print_table
+
     if isinstance(finished, FinishedSweep):
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
         print_table(console, sweep_table(finished, folder))
-    elif finished is not None:
+    else:
         write_pictures(finished, folder)
         print_table(console, table(finished, folder))
-    leave()
-    return 0
 
 
 def join_processes(options: argparse.Namespace) -> None:
@@ -166,6 +193,7 @@ def join_processes(options: argparse.Namespace) -> None:
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A new run and its empty folder."""
     spec = make_spec(options)
+    check_checkpoints(spec)
     folder = options.out or Path("runs") / f"{spec.env}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
@@ -175,11 +203,18 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "resume", "quiet", "memory_limit", "checkpoint_every", *_PROCESS_OPTIONS)
+    with_it = ("command", "resume", "quiet", "memory_limit", *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
-    return load_spec(options.resume), options.resume
+    spec = dataclasses.replace(load_spec(options.resume), **checkpoint_options(options))
+    check_checkpoints(spec)
+    return spec, options.resume
+
+
+def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those that are given, as fields of a RunSpec."""
+    return {name: value for name in _CHECKPOINT_OPTIONS if (value := getattr(options, name)) is not None}
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -298,6 +333,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
         preset=preset_name,
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
+        **checkpoint_options(options),
     )
 
 
@@ -317,24 +353,29 @@ def read_sweep(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]
     return space
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether all pictures of a finished run are there."""
+    return (folder / CURVES).exists()
+
+
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
-    """curves.png, and a film of each kept policy where the environment can be drawn."""
+    """A film of each kept policy where the environment can be drawn, and curves.png."""
     from purejaxppo.report import film_episode, has_drawing, plot_curves, plot_keras_curve
 
     metrics, env = finished.population.metrics, finished.spec.env
+    if has_drawing(env):
+        for name, episode in film_episodes(finished).items():
+            film_episode(env, episode, folder / f"{name}.gif")
     if isinstance(metrics, FullBatchMetrics):
-        plot_keras_curve(np.asarray(metrics.epoch_return_mean), folder / "curves.png", title=f"{env}, full-batch PPO")
+        plot_keras_curve(np.asarray(metrics.epoch_return_mean), folder / CURVES, title=f"{env}, full-batch PPO")
     else:
         plot_curves(
             np.asarray(metrics.timesteps)[0],
             np.asarray(metrics.episode_return_mean),
-            folder / "curves.png",
+            folder / CURVES,
             title=env,
             solved_at=SOLVED_AT.get(env),
         )
-    if has_drawing(env):
-        for name, episode in film_episodes(finished).items():
-            film_episode(env, episode, folder / f"{name}.gif")
 
 
 def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
@@ -352,7 +393,7 @@ def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
         )
         for row in sweep.table()[:COMPARED]
     ]
-    plot_comparison(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
+    plot_comparison(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
 
 
 RUN = {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from purejaxppo.population.checkpoints import read_seconds
 from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.sweep import Domain, log_uniform, uniform
 from purejaxppo.types import PPOError
@@ -65,6 +66,17 @@ def read_bytes(text: str) -> int:
         return parse_bytes(int(text) if text.isdecimal() else text)
     except PPOError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def read_interval(text: str) -> int | str:
+    """Updates between two checkpoints, as a whole number, or the time: 60s, 5m, 1.5h"""
+    if text.lstrip("-").replace("_", "").isdecimal():
+        return whole_from(1)(text)
+    try:
+        read_seconds(text)
+    except PPOError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def read_switch(text: str) -> bool:

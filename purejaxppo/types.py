@@ -12,6 +12,10 @@ class PPOError(ValueError):
     """Every error that this library raises on its own account: one line, with the value and the remedy."""
 
 
+class NotWritten(PPOError):
+    """A file could not be written: the disk is full, or its folder is not ours. What was written before is whole."""
+
+
 class Interrupted(Exception):
     """A training stopped because it was asked to; what is written is whole."""
 

@@ -14,6 +14,9 @@ from purejaxppo.config import PPOConfig
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
+from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
+from purejaxppo.population.checkpoints import make_policy
+from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
@@ -33,6 +36,7 @@ EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
+_LATER = ("checkpoint_every", "keep_checkpoints", "keep_best")  # an older config.json lacks them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,9 @@ class RunSpec:
     preset: str
     sweep: tuple[Point, ...] | None = None
     placement: str = "seeds"
+    checkpoint_every: int | str | None = None  # these three change no result
+    keep_checkpoints: int = KEPT_CHECKPOINTS
+    keep_best: bool = False
 
 
 class FinishedRun(NamedTuple):
@@ -129,7 +136,6 @@ def train_run(
     on_chunk: Callable[[Progress], None],
     *,
     memory_limit: int | str | None = None,
-    checkpoint_every: int | None = None,
     should_stop: Callable[[], bool] = never,
     on_plan: Callable[[MemoryPlan], None] = ignore,
 ) -> FinishedRun | FinishedSweep | None:
@@ -156,7 +162,9 @@ def train_run(
         memory_limit=memory_limit,
         evaluation_episodes=EVALUATION_EPISODES,
         out=folder / RESULTS,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=spec.checkpoint_every,
+        keep_checkpoints=spec.keep_checkpoints,
+        keep_best=spec.keep_best,
         should_stop=should_stop,
         on_plan=on_plan,
         on_chunk=keep_and_tell,
@@ -164,6 +172,12 @@ def train_run(
     if not is_first:
         return None
     return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
+
+
+def check_checkpoints(spec: RunSpec) -> None:
+    """Raises PPOError for checkpoints that could not be written."""
+    is_shared = spec.placement == "data" and jax.process_count() > 1
+    make_policy(spec.checkpoint_every, spec.keep_checkpoints, spec.keep_best, has_folder=True, is_shared=is_shared)
 
 
 def keep_state(folder: Path, progress: Progress) -> None:
@@ -330,9 +344,32 @@ def load_sweep(path: str | Path) -> Sweep:
     return sweep
 
 
+def load_checkpoint(path: str | Path, which: str | int = "newest", *, setting: int = 0) -> KeptStates:
+    """The states that a run has kept, finished or not: "newest", each seed's "best", or those after `which` updates.
+
+    setting: of a sweep, as `load_sweep` numbers them. Raises PPOError where there are none.
+    """
+    _, population = _open(Path(path))
+    settings = population if isinstance(population, Sweep) else [population]
+    if not 0 <= setting < len(settings):
+        raise PPOError(
+            f"setting = {setting} is not among the {len(settings)} of {str(path)!r}; take 0 to {len(settings) - 1}"
+        )
+    return settings[setting].checkpoint(which)
+
+
 def load_spec(folder: Path) -> RunSpec:
     """What a run folder says that its run is. Raises PPOError for a folder that says nothing."""
     return spec_from_json(read_json(folder / "config.json"), folder)
+
+
+def read_finished(folder: Path) -> FinishedRun | FinishedSweep:
+    """What a run or a sweep has left for its pictures and its table. Raises PPOError where it is not finished."""
+    spec, population = _open(folder)
+    summary = read_json(folder / "summary.json")
+    if isinstance(population, Sweep):
+        return FinishedSweep(spec, population, summary)
+    return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
 
 
 def is_finished(folder: Path) -> bool:
@@ -369,6 +406,9 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
         "preset": spec.preset,
         "sweep": None if spec.sweep is None else [_json_point(point) for point in spec.sweep],
         "placement": spec.placement,
+        "checkpoint_every": spec.checkpoint_every,
+        "keep_checkpoints": spec.keep_checkpoints,
+        "keep_best": spec.keep_best,
         "actual_timesteps": spec.config.actual_timesteps,
         "versions": versions(),
         "git_revision": git_revision(),
@@ -380,6 +420,7 @@ def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     try:
         config = {name: _python_value(value) for name, value in content["config"].items()}
         names = [field.name for field in dataclasses.fields(RunSpec) if field.name not in ("config", "sweep")]
+        names = [name for name in names if name in content or name not in _LATER]
         config_class = {name: cls for cls, name in ALGORITHMS.items()}[content["algorithm"]]
         points = content["sweep"]
         return RunSpec(
