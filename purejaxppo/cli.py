@@ -22,7 +22,7 @@ from purejaxppo.envs import env_names, make_env
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan
-from purejaxppo.population.processes import barrier, join, leave
+from purejaxppo.population.processes import ask_to_stop, asked_to_stop, barrier, end_with, join, leave, part
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import (
     ENV,
@@ -84,9 +84,14 @@ class StopSignal(AbstractContextManager):
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
-    def is_set(self) -> bool:
-        """Whether a signal has come."""
-        return self._noted
+    def is_set_anywhere(self) -> bool:
+        """Whether one has come to this process or to one that it has joined."""
+        if self._noted:
+            ask_to_stop(self.number)
+            return True
+        number = asked_to_stop()
+        self.number = self.number if number is None else signal.Signals(number)
+        return number is not None
 
     def from_now_on_at_once(self) -> None:
         """Ends where it is, at the first signal too. Raises KeyboardInterrupt where one has come already."""
@@ -110,13 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         known, rest = parser.parse_known_args(words)
         if rest:
             commands[known.command].error("unrecognized arguments: " + " ".join(rest))
-        return RUN[known.command](known)
+        return end_with(RUN[known.command](known))
     except PPOError as error:
         print(f"purejaxppo: error: {error}", file=sys.stderr)
-        return 2
+        return end_with(2)
     except KeyboardInterrupt:
         print("purejaxppo: interrupted", file=sys.stderr)
-        return 130
+        return end_with(130)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -148,7 +153,7 @@ def train(options: argparse.Namespace) -> int:
                         folder,
                         view,
                         memory_limit=options.memory_limit,
-                        should_stop=stop.is_set,
+                        should_stop=stop.is_set_anywhere,
                         on_plan=lambda memory: view.say(describe_plan(memory)),
                     )
             stop.from_now_on_at_once()
@@ -157,6 +162,8 @@ def train(options: argparse.Namespace) -> int:
     except (Interrupted, KeyboardInterrupt) as reason:
         text = f"{reason}; its state is kept" if isinstance(reason, Interrupted) else "interrupted"
         print(f"purejaxppo: {text}; go on with --resume {folder}", file=sys.stderr)
+        if isinstance(reason, Interrupted):
+            part(128 + stop.number)
         return 128 + stop.number
     except NotWritten as error:
         raise PPOError(f"{error}; go on with --resume {folder}") from None

@@ -35,7 +35,7 @@ from purejaxppo.population.checkpoints import (
 from purejaxppo.population.memory import (
     MemoryPlan,
 )
-from purejaxppo.population.processes import barrier, gather_rows
+from purejaxppo.population.processes import barrier, gather_rows, rest
 from purejaxppo.population.program import (
     Compiled,
     Job,
@@ -313,9 +313,11 @@ def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
         costs = Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
     if isinstance(job.store, DiskStore):
         drop_finished(job.store)  # what a process that died has left of members that are finished
+    rest()
     if options.placement == "seeds":
         share_results(job)
     barrier("trained")  # what the others have written is there
+    rest(False)
     return spent, over_processes(costs) if options.placement == "seeds" else costs
 
 
@@ -450,13 +452,14 @@ def keep_or_stop(
 ) -> tuple[Best | None, Pace]:
     """Writes a checkpoint where one is due, or the caller wants to stop. Raises Interrupted in that case.
 
-    After the last update it does neither: the results come next. Processes that share one run would have to stop
-    together, and do not: they are left to their checkpoints.
+    After the last update it does neither: the results come next. Processes that share a run stop together.
     """
     done = sum(part.timesteps.shape[1] for part in metrics)
     if done == job.program.config.num_updates:
         return best, pace
-    stops = options.should_stop() and (options.placement == "seeds" or jax.process_count() == 1)
+    stops = options.should_stop()
+    if options.placement == "data":
+        stops = bool(gather_rows(np.array([stops])).any())
     due = is_due(done, options.checkpoints, pace)
     if isinstance(job.store, DiskStore) and (stops or due):
         state = to_host(compiled.gather(runners))
