@@ -163,6 +163,7 @@ def train(options: argparse.Namespace) -> int:
         text = f"{reason}; its state is kept" if isinstance(reason, Interrupted) else "interrupted"
         print(f"purejaxppo: {text}; go on with --resume {folder}", file=sys.stderr)
         if isinstance(reason, Interrupted):
+            stop.is_set_anywhere()  # another process may have stopped this one: with its number
             part(128 + stop.number)
         return 128 + stop.number
     except NotWritten as error:

@@ -1,6 +1,7 @@
 """Populations that stop within a chunk: what comes after is to the bit what would have come."""
 
 import dataclasses
+import json
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,23 @@ def test_no_bit_flip_gives_a_wrong_state(env, whole, tmp_path):
             assert "00000008" in str(error)  # noqa: PT017
             refused += 1
     assert refused > 300
+
+
+def test_every_change_of_a_manifest_is_noticed(env, whole, tmp_path):
+    place = interrupted(env, tmp_path)
+    shutil.rmtree(place / "00000004")
+    path = place / "00000008" / "manifest.json"
+    content = path.read_text()
+    for name in ("about", "versions", "leaves"):
+        manifest = json.loads(content)
+        manifest[name] = dict(list(manifest[name].items())[1:])
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(pjp.PPOError, match=r"manifest\.json does not fit its checksum"):
+            read_newest(tmp_path, whole)
+    path.write_text(content)
+    about = json.loads(content)["about"]
+    assert about["env"] == "CartPole-v1"
+    assert about["config"]["num_steps"] == "16"
 
 
 def test_no_shortened_file_is_taken_for_a_whole_one(env, whole, tmp_path):

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import sys
@@ -235,6 +236,14 @@ def test_a_config_names_nothing_that_is_called(run, tmp_path, name, value):
     (tmp_path / "b" / "config.json").write_text(json.dumps(content))
     with pytest.raises(pjp.PPOError):
         pjp.load_run(tmp_path / "b")
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_the_snippets_of_the_page_run(i, capsys):
+    """The second is orbax's v1 API on a state as it is: what the page says in its favour."""
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "checkpoints.md").read_text(), flags=re.DOTALL)
+    assert len(snippets) == 2
+    exec(compile(snippets[i], "checkpoints.md", "exec"), {"__name__": "snippet"})
 
 
 def test_no_module_unpickles():
