@@ -61,6 +61,12 @@ def written_or_said(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Creates a folder and those above it, where they are not there. Raises NotWritten where that cannot be."""
+    with written_or_said(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def drop_abandoned(path: Path) -> None:
     """Removes what a process that died has left half written beside `path`."""
     for entry in path.parent.iterdir():

@@ -144,6 +144,17 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(run, tmp_path, capsys, size
         assert kills.same_results(kills.read_results(out), kills.read_results(whole))
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):
+    """Where a file lies in the place of a folder: root may write to any folder that is there."""
+    out = tmp_path / "b"
+    out.mkdir()
+    shutil.copy(run[0] / "config.json", out)
+    (out / "checkpoints").write_text("")
+    assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoints could not be written: File exists; make room" in line
+
+
 def test_a_picture_that_does_not_fit_is_one_line_too(run, tmp_path, capsys):
     out = tmp_path / "b"
     shutil.copytree(run[0], out)

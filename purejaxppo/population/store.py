@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.storage import is_key, load_leaf, load_tree, read_json, save_tree, write_json
+from purejaxppo.storage import is_key, load_leaf, load_tree, make_folder, read_json, save_tree, write_json
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
 
 Rows = tuple[int, int]  # members first ... last - 1
@@ -182,7 +182,7 @@ def claim(folder: Path, description: dict[str, Any]) -> None:
                     "is wanted; choose another folder"
                 )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(path, description)
 
 

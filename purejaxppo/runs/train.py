@@ -28,7 +28,7 @@ from purejaxppo.ppo import seed_keys
 from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.storage import load_tree, read_json, save_tree, write_json, write_whole
+from purejaxppo.storage import load_tree, make_folder, read_json, save_tree, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfig: "full-batch-ppo"}
@@ -205,7 +205,7 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
     """The metrics of each setting, the table of all and the summary."""
     for i, population in enumerate(sweep):
         place = folder / "settings" / f"{i:04d}"
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         write_metrics(place, metric_names(population), population.column)
     rows = sweep.table()
     write_whole(folder / "table.csv", lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
