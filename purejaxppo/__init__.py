@@ -21,6 +21,7 @@ from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPP
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
+from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import (
@@ -37,7 +38,7 @@ from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
 from purejaxppo.recurrent_networks import RecurrentNetwork
 from purejaxppo.rollout import make_noise, rollout
-from purejaxppo.runs.train import LoadedRun, load_run, load_sweep
+from purejaxppo.runs.train import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.types import (
     Batch,
     EpisodeState,
@@ -72,6 +73,7 @@ __all__ = [
     "FullBatchPPO",
     "Interrupted",
     "Joint",
+    "KeptStates",
     "LoadedRun",
     "LossTerms",
     "MaskedObs",
@@ -104,6 +106,7 @@ __all__ = [
     "halving_timesteps",
     "join",
     "leave",
+    "load_checkpoint",
     "load_run",
     "load_sweep",
     "log_uniform",

@@ -15,6 +15,7 @@ from purejaxppo.options import (
     read_assignment,
     read_bytes,
     read_domain,
+    read_interval,
     reader_of,
     whole_from,
 )
@@ -253,8 +254,22 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     parser.add_argument(
         "--checkpoint-every",
         metavar="N",
+        type=read_interval,
+        help="updates between two checkpoints of the seeds in training, or the time: 60s, 5m, 1.5h; "
+        "Ctrl-C and SIGTERM write one as well",
+    )
+    parser.add_argument(
+        "--keep",
+        dest="keep_checkpoints",
+        metavar="N",
         type=whole_from(1),
-        help="updates between two checkpoints of the seeds in training; Ctrl-C and SIGTERM write one as well",
+        help="how many of them to keep until the seeds are finished, the newest (default 2)",
+    )
+    parser.add_argument(
+        "--keep-best",
+        action="store_true",
+        default=None,
+        help="keep each seed at its best as well, for good: after the checkpoint with the highest training return",
     )
     parser.add_argument(
         "--memory-limit",

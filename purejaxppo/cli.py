@@ -24,7 +24,7 @@ from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import check_data_placement
-from purejaxppo.population.processes import barrier, join, leave
+from purejaxppo.population.processes import ask_to_stop, asked_to_stop, barrier, end_with, join, leave, part
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import (
     Domain,
@@ -47,21 +47,25 @@ from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
     RunSpec,
+    check_checkpoints,
     describe_divergence,
     film_episodes,
     is_finished,
     load_run,
     load_spec,
     plan,
+    read_finished,
     sweep_rows,
     sweep_table,
     table,
     train_run,
 )
 from purejaxppo.storage import read_json, write_json
-from purejaxppo.types import Interrupted, PPOError
+from purejaxppo.types import Interrupted, NotWritten, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
+_CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
+CURVES = "curves.png"  # the last of the pictures
 DIVERGED = 3  # the exit status of --strict
 FRAMES = 300  # of a film that a run ends with
 
@@ -82,9 +86,20 @@ class StopSignal(AbstractContextManager):
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
-    def is_set(self) -> bool:
-        """Whether a signal has come."""
-        return self._noted
+    def is_set_anywhere(self) -> bool:
+        """Whether one has come to this process or to one that it has joined."""
+        if self._noted:
+            ask_to_stop(self.number)
+            return True
+        number = asked_to_stop()
+        self.number = self.number if number is None else signal.Signals(number)
+        return number is not None
+
+    def from_now_on_at_once(self) -> None:
+        """Ends where it is, at the first signal too. Raises KeyboardInterrupt where one has come already."""
+        if self._noted:
+            raise KeyboardInterrupt
+        self._noted = True
 
     def _note(self, number: int, _: Any) -> None:
         self.number = signal.Signals(number)
@@ -103,13 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         known, rest = parser.parse_known_args(words)
         if rest:
             commands[known.command].refuse(rest[0])
-        return RUN[known.command](known)
+        return end_with(RUN[known.command](known))
     except PPOError as error:
         print(f"purejaxppo: error: {error}", file=sys.stderr)
-        return 2
+        return end_with(2)
     except KeyboardInterrupt:
         print("purejaxppo: interrupted", file=sys.stderr)
-        return 130
+        return end_with(130)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -118,39 +133,59 @@ def train(options: argparse.Namespace) -> int:
         join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
 
-    from purejaxppo.runs.console import make_view, print_rows, print_table
+    from purejaxppo.runs.console import make_view
 
     console = Console(quiet=options.quiet or jax.process_index() > 0)  # the first process speaks for all
-    if options.resume and is_finished(folder):
+    is_done = bool(options.resume) and is_finished(folder)
+    if is_done:
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
-        leave()
-        return diverged_status(read_json(folder / "summary.json")) if options.strict else 0
-    console.print(plan(spec), highlight=False, soft_wrap=True)
+        if has_pictures(folder):
+            leave()
+            return diverged_status(read_json(folder / "summary.json")) if options.strict else 0
+    else:
+        console.print(plan(spec), highlight=False, soft_wrap=True)
     stop = StopSignal()
     try:
-        with stop, make_view(console, spec) as view:
-            finished = train_run(
-                spec,
-                folder,
-                view,
-                memory_limit=options.memory_limit,
-                checkpoint_every=options.checkpoint_every,
-                should_stop=stop.is_set,
-                on_plan=lambda memory: view.say(describe_plan(memory)),
-            )
+        with stop:
+            if is_done:
+                finished = read_finished(folder) if jax.process_index() == 0 else None
+            else:
+                with make_view(console, spec) as view:
+                    finished = train_run(
+                        spec,
+                        folder,
+                        view,
+                        memory_limit=options.memory_limit,
+                        should_stop=stop.is_set_anywhere,
+                        on_plan=lambda memory: view.say(describe_plan(memory)),
+                    )
+            stop.from_now_on_at_once()
+            if finished is not None:
+                show_finished(finished, folder, console)
     except (Interrupted, KeyboardInterrupt) as reason:
         text = f"{reason}; its state is kept" if isinstance(reason, Interrupted) else "interrupted"
         print(f"purejaxppo: {text}; go on with --resume {folder}", file=sys.stderr)
+        if isinstance(reason, Interrupted):
+            stop.is_set_anywhere()  # another process may have stopped this one: with its number
+            part(128 + stop.number)
         return 128 + stop.number
+    except NotWritten as error:
+        raise PPOError(f"{error}; go on with --resume {folder}") from None
+    leave()
+    return diverged_status(finished.summary) if options.strict and finished is not None else 0
+
+
+def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: Console) -> None:
+    """The pictures and the table."""
+    from purejaxppo.runs.console import print_rows, print_table
+
     if isinstance(finished, FinishedSweep):
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
         print_table(console, sweep_table(finished, folder))
-    elif finished is not None:
+    else:
         write_pictures(finished, folder)
         print_table(console, table(finished, folder))
-    leave()
-    return diverged_status(finished.summary) if options.strict and finished is not None else 0
 
 
 def diverged_status(summary: dict[str, Any]) -> int:
@@ -176,6 +211,7 @@ def join_processes(options: argparse.Namespace) -> None:
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A new run and its empty folder."""
     spec = make_spec(options)
+    check_checkpoints(spec)
     folder = options.out or Path("runs") / f"{spec.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
@@ -185,11 +221,18 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "resume", "quiet", "strict", "memory_limit", "checkpoint_every", *_PROCESS_OPTIONS)
+    with_it = ("command", "resume", "quiet", "strict", "memory_limit", *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
         if name not in with_it and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
-    return load_spec(options.resume), options.resume
+    spec = dataclasses.replace(load_spec(options.resume), **checkpoint_options(options))
+    check_checkpoints(spec)
+    return spec, options.resume
+
+
+def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those that are given, as fields of a RunSpec."""
+    return {name: value for name in _CHECKPOINT_OPTIONS if (value := getattr(options, name)) is not None}
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -328,6 +371,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
         preset=preset_name,
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
+        **checkpoint_options(options),
     )
 
 
@@ -358,22 +402,27 @@ def each_once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether all pictures of a finished run are there."""
+    return (folder / CURVES).exists()
+
+
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
-    """curves.png, a film of each kept policy where the environment can be drawn, and report.html."""
+    """A film of each kept policy where the environment can be drawn, report.html, and curves.png."""
     from purejaxppo.report import film_episode, find_curve, find_picture, plot_curve, plot_keras_curve, write_run_page
 
     metrics, env = finished.population.metrics, finished.population.agent.env
     curve = find_curve(finished.population)
-    if isinstance(metrics, FullBatchMetrics):
-        returns = np.asarray(metrics.epoch_return_mean)
-        plot_keras_curve(returns, folder / "curves.png", title=f"{finished.spec.env}, full-batch PPO")
-    else:
-        solved_at = SOLVED_AT.get(finished.spec.env)
-        plot_curve(curve, folder / "curves.png", title=finished.spec.env, solved_at=solved_at)
     if find_picture(env) is not None:
         for name, episode in film_episodes(finished).items():
             film_episode(env, episode, folder / f"{name}.gif", max_frames=FRAMES)
     write_run_page(finished, curve, folder)
+    if isinstance(metrics, FullBatchMetrics):
+        returns = np.asarray(metrics.epoch_return_mean)
+        plot_keras_curve(returns, folder / CURVES, title=f"{finished.spec.env}, full-batch PPO")
+    else:
+        solved_at = SOLVED_AT.get(finished.spec.env)
+        plot_curve(curve, folder / CURVES, title=finished.spec.env, solved_at=solved_at)
 
 
 def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
@@ -384,8 +433,8 @@ def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
     solved_at = SOLVED_AT.get(env)
     plot_sweep(sweep.points, list(sweep.final_returns()), folder / "sweep.png", title=env, solved_at=solved_at)
     curves = best_curves(sweep)
-    plot_beside(curves, folder / "curves.png", title=f"{env}, the best settings", solved_at=solved_at)
     write_sweep_page(finished, curves, folder)
+    plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
 
 
 RUN = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxppo.config import MAX_COUNT
+from purejaxppo.population.checkpoints import read_seconds
 from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.sweep import Domain, log_uniform, uniform
 from purejaxppo.types import PPOError
@@ -79,6 +80,17 @@ def read_bytes(text: str) -> int:
         return parse_bytes(text)
     except PPOError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def read_interval(text: str) -> int | str:
+    """Updates between two checkpoints, as a whole number, or the time: 60s, 5m, 1.5h"""
+    if text.lstrip("-").replace("_", "").isdecimal():
+        return whole_from(1)(text)
+    try:
+        read_seconds(text)
+    except PPOError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def read_switch(text: str) -> bool:

@@ -1,13 +1,16 @@
 """Files and pytrees on disk: each appears whole or not at all, and each leaf of a pytree has a checksum."""
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.types import NotWritten, PPOError, PyTree
+
+ABSENT = "not installed"
+LEAVES, MANIFEST = "leaves.npz", "manifest.json"
+_VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+_VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji")
 
 
 def as_path(name: str, value: Any) -> Path:
@@ -26,18 +34,53 @@ def as_path(name: str, value: Any) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls `write` with a file beside `path`, and puts it in place when it is complete and on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Calls `write` with a file beside `path`, and puts it in place when it is complete and on the disk.
+
+    Raises NotWritten where the disk or the folder does not take it; what was at `path` is then still there.
+    """
+    with written_or_said(path):
+        drop_abandoned(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+
+@contextlib.contextmanager
+def written_or_said(path: Path) -> Iterator[None]:
+    """Raises NotWritten in the place of an OSError, and of what it makes a writer of zip files raise."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        yield
+    except Exception as error:
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        if reason is None or isinstance(error, PPOError):
+            raise
+        raise NotWritten(
+            f"{path} could not be written: {reason.strerror or reason}; make room for it, or set its permissions; "
+            "what was written before is kept"
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder and those above it, where they are not there. Raises NotWritten where that cannot be."""
+    with written_or_said(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def drop_abandoned(path: Path) -> None:
+    """Removes what a process that died has left half written beside `path`."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(f".{path.name}."):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -59,37 +102,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_tree(folder: Path, tree: PyTree) -> None:
+def save_tree(folder: Path, tree: PyTree, about: Mapping[str, Any] | None = None) -> None:
     """Writes `tree` to the new folder `folder`: its leaves in one .npz, and a manifest with what each has to be.
 
-    The folder appears whole or not at all.
+    about: what the tree belongs to, in JSON; it goes into the manifest. The folder appears whole or not at all.
+    Raises NotWritten where the disk or the folder does not take it.
     """
     leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(to_host(tree))}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        np.savez(temporary / "leaves.npz", allow_pickle=False, **leaves)
-        manifest = {name: _entry(leaf) for name, leaf in leaves.items()}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for path in (*temporary.iterdir(), temporary):
-            _to_disk(path)
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with written_or_said(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        drop_abandoned(folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            np.savez(temporary / LEAVES, allow_pickle=False, **leaves)
+            (temporary / MANIFEST).write_text(json.dumps(make_manifest(leaves, about or {}), indent=1))
+            for path in (*temporary.iterdir(), temporary):
+                _to_disk(path)
+            os.chmod(temporary, 0o755)
+            os.replace(temporary, folder)
+            _to_disk(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
-def load_tree(folder: Path, like: PyTree) -> PyTree:
+def load_tree(folder: Path, like: PyTree, about: Mapping[str, Any] | None = None) -> PyTree:
     """The tree of `folder`, in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
 
-    Raises PPOError where the folder cannot be read, a checksum does not fit, or a leaf is not as in `like`.
+    Raises PPOError where the folder cannot be read, a checksum does not fit, or a leaf or `about` is another one.
     """
     manifest, leaves = _read(folder, None)
+    _check_about(folder, manifest, about)
     wanted = list(_named_leaves(like))
     names = {name for name, _ in wanted}
-    if names != set(leaves) or names != set(manifest):
-        differing = sorted((names ^ set(leaves)) | (names ^ set(manifest)))
+    if names != set(leaves) or names != set(manifest["leaves"]):
+        differing = sorted((names ^ set(leaves)) | (names ^ set(manifest["leaves"])))
         raise PPOError(f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side")
     for name in leaves:
         _check_entry(folder, name, leaves, manifest)
@@ -98,13 +145,36 @@ def load_tree(folder: Path, like: PyTree) -> PyTree:
     )
 
 
-def load_leaf(folder: Path, name: str) -> np.ndarray:
+def load_leaf(folder: Path, name: str, about: Mapping[str, Any] | None = None) -> np.ndarray:
     """One leaf of the tree of `folder`, without the others. Raises PPOError as `load_tree` does."""
     manifest, leaves = _read(folder, name)
-    if name not in leaves or name not in manifest:
+    _check_about(folder, manifest, about)
+    if name not in leaves or name not in manifest["leaves"]:
         raise PPOError(f"checkpoint {str(folder)!r} holds no {name}")
     _check_entry(folder, name, leaves, manifest)
     return leaves[name]
+
+
+def leaf_names(folder: Path) -> list[str]:
+    """The names of the leaves of a tree on disk. Raises PPOError where its manifest cannot be read."""
+    with _readable(folder):
+        return list(_read_manifest(folder)["leaves"])
+
+
+def make_manifest(leaves: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the leaves have to be, what they belong to, what wrote them; and a checksum of all of that."""
+    content = {
+        "about": dict(about),
+        "versions": versions(),
+        "leaves": {name: _entry(leaf) for name, leaf in leaves.items()},
+    }
+    return {"sha256": _digest_of(content), **content}
+
+
+def versions() -> dict[str, str]:
+    """What a file was made with."""
+    extras = {name: version for name in _VERSIONS_OF_EXTRAS if (version := _version_of(name)) != ABSENT}
+    return {"python": platform.python_version(), **{name: _version_of(name) for name in _VERSIONS_OF}, **extras}
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -118,19 +188,54 @@ def is_key(leaf: Any) -> bool:
 
 
 def _read(folder: Path, only: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        manifest = read_json(folder / "manifest.json")
-        path = folder / "leaves.npz"
+    with _readable(folder):
+        manifest = _read_manifest(folder)
+        path = folder / LEAVES
         # Read at once: a zip file that is damaged where nobody looks must not pass for a good one.
         with np.load(io.BytesIO(path.read_bytes()) if only is None else path, allow_pickle=False) as file:
             return manifest, {name: file[name] for name in file.files if only in (None, name)}
-    except Exception as error:  # whatever a damaged zip or JSON file makes its reader raise
-        raise PPOError(f"checkpoint {str(folder)!r} cannot be read: {error}") from error
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest.pop("sha256") != _digest_of(manifest):
+        raise ValueError(f"{MANIFEST} does not fit its checksum")
+    return manifest
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """PPOError in the place of whatever a damaged zip or JSON file makes its reader raise."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PPOError(f"checkpoint {str(folder)!r} cannot be read: {reason}") from error
+
+
+def _check_about(folder: Path, manifest: dict[str, Any], about: Mapping[str, Any] | None) -> None:
+    for name, value in (about or {}).items():
+        if manifest["about"].get(name) != value:
+            raise PPOError(
+                f"checkpoint {str(folder)!r} is of another run: its {name} is {manifest['about'].get(name)}, "
+                f"and {value} is wanted; it does not belong here"
+            )
 
 
 def _check_entry(folder: Path, name: str, leaves: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
-    if _entry(leaves[name]) != manifest[name]:
+    if _entry(leaves[name]) != manifest["leaves"][name]:
         raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} does not fit its checksum")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return ABSENT
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:

@@ -17,6 +17,10 @@ class PPOError(ValueError):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
+class NotWritten(PPOError):
+    """A file could not be written: the disk is full, or its folder is not ours. What was written before is whole."""
+
+
 class Interrupted(Exception):
     """A training stopped because it was asked to; what is written is whole."""
 

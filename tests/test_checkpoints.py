@@ -1,5 +1,7 @@
 """Populations that stop within a chunk: what comes after is to the bit what would have come."""
 
+import dataclasses
+import json
 import shutil
 import signal
 import subprocess
@@ -13,8 +15,18 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.population import program
-from purejaxppo.population.checkpoints import Checkpoint, checkpoints, newest_checkpoint
-from purejaxppo.population.train import next_stop
+from purejaxppo.population import train as training
+from purejaxppo.population.checkpoints import (
+    KEPT,
+    Policy,
+    checkpoint_folder,
+    checkpoints,
+    newest_checkpoint,
+    read_seconds,
+    training_returns,
+    unfinished_rows,
+)
+from purejaxppo.population.train import Pace, next_count, next_stop
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
 CONFIG = pjp.PPOConfig(
@@ -31,6 +43,23 @@ def env():
 @pytest.fixture(autouse=True)
 def chunks_of_four(monkeypatch):
     monkeypatch.setattr(program, "CPU_WIDTH", WIDTH // len(jax.devices()) or 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once():
+    """Each program of these tests is made once."""
+    made, real = {}, training.compile_to_fit
+
+    def compile_or_remember(job, options):
+        devices = program.used_devices(options.placement, job.num_members)
+        key = (repr(job.program.config), job.num_members, options.placement, program.CPU_WIDTH, len(devices))
+        if key not in made:
+            made[key] = real(job, options)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "compile_to_fit", compile_or_remember)
+        yield
 
 
 def train(env, out, config=CONFIG, **options):
@@ -137,10 +166,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(env, whole, tmp_path, dama
     assert_same(resumed, whole)
 
 
-def read_newest(place, population):
-    like = population.store.like
-    of_one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), like.metrics)
-    return newest_checkpoint(place, Checkpoint(like.runner, of_one), 4)
+def read_newest(folder, population):
+    store = dataclasses.replace(population.store, folder=folder / "program-0")
+    return newest_checkpoint(store, (0, 4))
 
 
 def test_no_bit_flip_gives_a_wrong_state(env, whole, tmp_path):
@@ -148,19 +176,36 @@ def test_no_bit_flip_gives_a_wrong_state(env, whole, tmp_path):
     place = interrupted(env, tmp_path)
     shutil.rmtree(place / "00000004")
     path = place / "00000008" / "leaves.npz"
-    content, (_, right) = path.read_bytes(), read_newest(place, whole)
+    content, (_, right) = path.read_bytes(), read_newest(tmp_path, whole)
     refused = 0
     for position in np.random.default_rng(0).integers(8 * len(content), size=500):
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << position % 8
         path.write_bytes(damaged)
         try:
-            _, found = read_newest(place, whole)
+            _, found = read_newest(tmp_path, whole)
             jax.tree.map(np.testing.assert_array_equal, to_numpy(found), to_numpy(right))
         except pjp.PPOError as error:
             assert "00000008" in str(error)  # noqa: PT017
             refused += 1
     assert refused > 300
+
+
+def test_every_change_of_a_manifest_is_noticed(env, whole, tmp_path):
+    place = interrupted(env, tmp_path)
+    shutil.rmtree(place / "00000004")
+    path = place / "00000008" / "manifest.json"
+    content = path.read_text()
+    for name in ("about", "versions", "leaves"):
+        manifest = json.loads(content)
+        manifest[name] = dict(list(manifest[name].items())[1:])
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(pjp.PPOError, match=r"manifest\.json does not fit its checksum"):
+            read_newest(tmp_path, whole)
+    path.write_text(content)
+    about = json.loads(content)["about"]
+    assert about["env"] == "CartPole-v1"
+    assert about["config"]["num_steps"] == "16"
 
 
 def test_no_shortened_file_is_taken_for_a_whole_one(env, whole, tmp_path):
@@ -172,7 +217,7 @@ def test_no_shortened_file_is_taken_for_a_whole_one(env, whole, tmp_path):
         for length in np.linspace(0, len(content) - 1, 25).astype(int):
             path.write_bytes(content[:length])
             with pytest.raises(pjp.PPOError, match="00000008"):
-                read_newest(place, whole)
+                read_newest(tmp_path, whole)
         path.write_bytes(content)
 
 
@@ -191,7 +236,7 @@ def test_a_half_written_checkpoint_is_none(env, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(pjp.PPOError, match="00000004 could not be written: No space left on device; make room"):
         train(env, tmp_path, checkpoint_every=4)
     assert unfinished(tmp_path) == {"00000000-00000004": []}
     assert not any((tmp_path / "program-0" / "unfinished" / "00000000-00000004").iterdir())
@@ -225,6 +270,169 @@ def test_a_population_in_memory_stops_too(env):
 )
 def test_the_host_looks_at_the_next_report_or_checkpoint(done, capacity, every, stop):
     assert next_stop(done, 20, capacity, every) == stop
+
+
+@pytest.mark.parametrize(
+    ("left", "speed", "count"),
+    [(10.0, 0.0, 1), (10.0, 0.3, 3), (10.0, 100.0, 6), (-1.0, 100.0, 1), (0.025, 100.0, 2)],
+)
+def test_the_host_looks_when_a_checkpoint_by_time_is_due(left, speed, count, monkeypatch):
+    monkeypatch.setattr(training.time, "perf_counter", lambda: 1_000.0)
+    pace = Pace(written=1_000.0 - 60.0 + left, updates_per_second=speed)
+    assert next_count(4, 20, 6, Policy(None, 60.0, KEPT, False), pace) == count
+
+
+def test_checkpoints_by_time_change_no_result(env, whole, tmp_path, monkeypatch):
+    """A clock that goes a second each time that it is read: it decides when, and nothing else."""
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    kept = []
+
+    def note(progress):
+        kept.append(unfinished(tmp_path).get("00000000-00000004", [0])[-1])
+
+    assert_same(train(env, tmp_path, checkpoint_every="40s", on_chunk=note), whole)
+    written = sorted(set(kept) - {0})
+    assert 2 <= len(written) < 20
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_the_newest_are_kept(env, tmp_path, kept):
+    with pytest.raises(Died):
+        train(env, tmp_path, checkpoint_every=2, keep_checkpoints=kept, on_chunk=die_after(4, 11))
+    assert unfinished(tmp_path) == {"00000004-00000008": [2, 4, 6, 8, 10][-kept:]}
+
+
+def best_by_hand(metrics, every):
+    """The checkpoint, or the end, at which each member's training return is highest."""
+    num_updates = metrics.timesteps.shape[1]
+    ends = [*range(every, num_updates, every), num_updates]
+    cut = [jax.tree.map(lambda x, end=end: np.asarray(x)[:, :end], metrics) for end in ends]
+    scores = np.stack([training_returns(part, num_updates) for part in cut])
+    return np.array(ends)[np.nanargmax(scores, axis=0)], np.nanmax(scores, axis=0)
+
+
+@pytest.mark.parametrize("report", [None, 2, 33])
+def test_each_seed_is_kept_at_its_best(env, whole, tmp_path, report):
+    """What is kept is the state that the training had then, whether it was interrupted or not."""
+    states = {}
+
+    def note(progress):
+        states[progress.updates, progress.members[0]] = jax.tree.map(np.asarray, progress.train_states)
+
+    options = {"checkpoint_every": 4, "keep_best": True, "on_chunk": note}
+    if report is not None:
+        with pytest.raises(pjp.Interrupted):
+            train(env, tmp_path, should_stop=stop_at(report), **options)
+    found = train(env, tmp_path, **options)
+    assert_same(found, whole)
+    best = found.checkpoint("best")
+    updates, returns = best_by_hand(whole.metrics, every=4)
+    np.testing.assert_array_equal(best.seeds, np.arange(10))
+    np.testing.assert_array_equal(best.updates, updates)
+    np.testing.assert_array_equal(best.returns, returns)
+    assert len(set(updates.tolist())) > 1
+    for i in range(10):
+        one = jax.tree.map(lambda x, i=i: x[i], best.runners.train_state)
+        then = states[int(updates[i]), WIDTH * (i // WIDTH)]
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x, y[i % WIDTH]), one, then)
+    assert int(found.agent.act(one, best.runners.obs[9, 0])) in (0, 1)
+
+
+def test_what_is_kept_is_read_while_the_population_trains(env, whole, tmp_path):
+    options = {"checkpoint_every": 4, "keep_best": True}
+    with pytest.raises(Died):
+        train(env, tmp_path, on_chunk=die_after(4, 10), **options)
+    half = pjp.open_population(env, CONFIG, num_seeds=10, evaluation_episodes=3, out=tmp_path)
+    newest, eighth, best = half.checkpoint(), half.checkpoint(8), half.checkpoint("best")
+    np.testing.assert_array_equal(newest.seeds, np.arange(8))
+    np.testing.assert_array_equal(newest.updates, [21] * 4 + [8] * 4)
+    np.testing.assert_array_equal(eighth.seeds, [4, 5, 6, 7])
+    np.testing.assert_array_equal(best.seeds, np.arange(8))
+    assert (best.updates[4:] <= 8).all()
+    done = jax.tree.map(lambda x: x[:4], to_numpy(newest.runners))
+    jax.tree.map(np.testing.assert_array_equal, done, to_numpy(jax.tree.map(lambda x: x[:4], whole.runners)))
+    with pytest.raises(pjp.PPOError, match="holds no checkpoint 7; there are those after 4, 8, 21 updates"):
+        half.checkpoint(7)
+    with pytest.raises(pjp.PPOError, match="checkpoint 'bset' is none"):
+        half.checkpoint("bset")
+    with pytest.raises(pjp.PPOError, match="holds no checkpoint 'best'"):
+        whole.checkpoint("best")
+
+
+def test_best_is_optional_when_a_run_goes_on(env, whole, tmp_path):
+    with pytest.raises(Died):
+        train(env, tmp_path / "a", checkpoint_every=4, on_chunk=die_after(0, 10))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    late = train(env, tmp_path / "a", checkpoint_every=4, keep_best=True)
+    assert_same(late, whole)
+    assert (late.checkpoint("best").updates[:4] >= 12).all()
+    assert_same(train(env, tmp_path / "b"), whole)
+
+
+@pytest.mark.parametrize("report", [7, 33])
+def test_a_population_goes_on_where_chunks_are_others(env, whole, tmp_path, monkeypatch, report):
+    """On one device, with chunks of its own size: from the state that was kept, and never from zero."""
+    with pytest.raises(pjp.Interrupted):
+        train(env, tmp_path, should_stop=stop_at(report))
+    (place,) = unfinished_rows(tmp_path / "program-0")
+    (begun,) = checkpoints(checkpoint_folder(tmp_path / "program-0", place))
+    monkeypatch.setattr(program, "used_devices", lambda *_: jax.devices()[:1])
+    monkeypatch.setattr(training, "cut_rows", lambda rows, width: REAL_CUT(rows, min(width, 3)))
+    seen = []
+    resumed = train(env, tmp_path, on_chunk=lambda progress: seen.append((progress.members, progress.updates)))
+    first = dict(reversed(seen))
+    assert first[place[0], place[0] + 3] == begun + 1
+    assert first[place[0] + 3, place[1]] == begun + 1
+    assert unfinished(tmp_path) == {}
+    ours, theirs = (found.column("value_loss")[slice(*place)] for found in (resumed, whole))
+    np.testing.assert_array_equal(ours[:, :begun], theirs[:, :begun])
+    np.testing.assert_allclose(ours[:, begun], theirs[:, begun], rtol=1e-3)
+
+
+REAL_CUT = training.cut_rows
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(env, whole, tmp_path):
+    """Of the same shapes, copied into the folder: the manifest says what it belongs to."""
+    other = interrupted_with(env, tmp_path / "other", CONFIG.replace(gamma=0.5))
+    place = interrupted_with(env, tmp_path / "a", CONFIG)
+    for name in ("00000004", "00000008"):
+        shutil.rmtree(place / name)
+        shutil.copytree(other / name, place / name)
+    with pytest.raises(pjp.PPOError, match=r"is of another run: its config is .*; it does not belong here"):
+        train(env, tmp_path / "a")
+
+
+def interrupted_with(env, folder, config):
+    with pytest.raises(Died):
+        train(env, folder, config, checkpoint_every=4, on_chunk=die_after(0, 10))
+    return folder / "program-0" / "unfinished" / "00000000-00000004"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("60s", 60.0), ("5m", 300.0), ("1.5h", 5_400.0), (".5s", 0.5)])
+def test_times(text, seconds):
+    assert read_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["60", "s", "0s", "-5m", "5 m", "5d", "1e3s", "nans", ""])
+def test_what_is_no_time(env, tmp_path, text):
+    with pytest.raises(pjp.PPOError, match='is no time; give "60s"'):
+        train(env, tmp_path, checkpoint_every=text)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep_best": True}, "keep_best = True chooses among checkpoints, and there are none"),
+        ({"checkpoint_every": 4, "keep_checkpoints": 0}, "keep_checkpoints = 0 is not a whole number of at least 1"),
+        ({"checkpoint_every": 2.5}, "checkpoint_every = 2.5 is not a whole number of at least 1"),
+    ],
+)
+def test_checkpoints_that_cannot_be_are_refused(env, tmp_path, options, said):
+    with pytest.raises(pjp.PPOError, match=said):
+        train(env, tmp_path, **options)
 
 
 WORDS = ["train", "--preset", "cleanrl", "--quiet", "--seeds", "4", "--config.total-timesteps", "4000000"]

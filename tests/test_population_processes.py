@@ -136,6 +136,26 @@ def test_a_killed_process_ends_the_other_and_a_restart_finishes(tmp_path):
     np.testing.assert_allclose(run.metrics.value_loss[:, :2], expected.metrics.value_loss[:, :2], rtol=1e-4)
 
 
+@pytest.mark.parametrize("placement", ["seeds", "data"])
+def test_a_signal_to_one_process_stops_both_and_their_states_are_kept(tmp_path, placement):
+    folder = tmp_path / "run"
+    words = ["train", *SIZES, "--config.total-timesteps", "1280000", "--seeds", "4", "--placement", placement]
+    processes = start([*words, "--checkpoint-every", "100", "--keep", "1", "--out", str(folder)])
+    unfinished = folder / "checkpoints/program-0/unfinished"
+    deadline = time.monotonic() + 200
+    while len(list(unfinished.glob("*/0*"))) < (2 if placement == "seeds" else 1) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    results = finish(processes)
+    assert [status for status, _ in results] == [128 + signal.SIGTERM] * 2, results
+    for _, said in results:
+        assert said.splitlines()[-1].endswith(f"its state is kept; go on with --resume {folder}")
+    kept = sorted(int(path.name) for path in unfinished.glob("*/0*"))
+    stopped = sorted({int(said.splitlines()[-1].split()[3]) for _, said in results})
+    assert sorted(set(kept)) == stopped
+    assert len(kept) == (2 if placement == "seeds" else 1)
+
+
 def test_processes_without_a_common_folder_are_refused(capsys):
     from purejaxppo import cli
 

@@ -225,7 +225,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         file.write(b"half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(pjp.PPOError, match=r"a\.json could not be written: disk full; make room"):
         write_whole(tmp_path / "a.json", fail)
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0, "bad": None}
     assert len(list(tmp_path.iterdir())) == 1

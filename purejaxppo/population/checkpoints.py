@@ -4,20 +4,45 @@ Below the folder of a program lies one folder for each unfinished chunk, and in 
 updates that are done. Each appears whole or not at all, with a checksum for every leaf.
 """
 
+import itertools
+import math
+import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from purejaxppo.population.store import Rows, of_rows, part_name
-from purejaxppo.storage import load_tree, save_tree
+from purejaxppo.population.statistics import last_returns
+from purejaxppo.population.store import DiskStore, Rows, complement, of_rows, part_name, parts_in
+from purejaxppo.population.sweep import check_whole
+from purejaxppo.storage import leaf_names, load_tree, save_tree
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
 
 UNFINISHED = "unfinished"
 KEPT = 2  # the newest, and one to fall back on
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0}
+
+
+class Policy(NamedTuple):
+    """When the state of a chunk in training is written, and how much of it is kept."""
+
+    every: int | None  # updates between two checkpoints
+    seconds: float | None  # or the time
+    kept: int  # of the newest, while the chunk trains
+    best: bool  # also each member at its best, for good
+
+
+class Best(NamedTuple):
+    """Each of n members at its best: after the checkpoint with the highest training return; or their shapes."""
+
+    runners: RunnerState  # [n, ...]
+    returns: Any  # [n] of training then, over a tenth of the updates; NaN while no episode has finished in it
+    updates: Any  # [n] int32, done then
 
 
 class Checkpoint(NamedTuple):
@@ -25,6 +50,41 @@ class Checkpoint(NamedTuple):
 
     runners: RunnerState  # [n, ...]
     metrics: Metrics  # [n, updates]
+    best: Best | None = None
+
+
+NO_CHECKPOINTS = Policy(every=None, seconds=None, kept=KEPT, best=False)
+
+
+def make_policy(every: int | str | None, kept: int, best: bool, *, has_folder: bool, is_shared: bool) -> Policy:
+    """What the caller wants. Raises PPOError for what is none, and for checkpoints that could not be written.
+
+    every: updates, or a time such as "60s"; is_shared: whether several processes train each run together
+    """
+    check_whole("keep_checkpoints", kept, least=1)
+    if every is None:
+        if best:
+            raise PPOError("keep_best = True chooses among checkpoints, and there are none; give checkpoint_every=...")
+        return NO_CHECKPOINTS._replace(kept=kept)
+    seconds = read_seconds(every) if isinstance(every, str) else None
+    if seconds is None:
+        check_whole("checkpoint_every", every, least=1)
+    if not has_folder:
+        raise PPOError(f"checkpoint_every = {every} needs a folder to write to; give out=...")
+    if seconds is not None and is_shared:
+        raise PPOError(f"checkpoint_every = {every!r}: processes that share a run have no common clock; give updates")
+    return Policy(None if isinstance(every, str) else every, seconds, kept, best)
+
+
+def read_seconds(text: str) -> float:
+    """The seconds of "60s", "5m" or "1.5h". Raises PPOError for a text that is no time."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh])", text)
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else math.nan
+    if not 0 < seconds < math.inf:
+        raise PPOError(
+            f'checkpoint_every = {text!r} is no time; give "60s", "5m", "1.5h", or updates as a whole number'
+        )
+    return seconds
 
 
 def checkpoint_folder(program_folder: Path, rows: Rows) -> Path:
@@ -32,28 +92,62 @@ def checkpoint_folder(program_folder: Path, rows: Rows) -> Path:
     return program_folder / UNFINISHED / part_name(rows)
 
 
-def write_checkpoint(folder: Path, updates: int, checkpoint: Checkpoint) -> None:
-    """Adds a checkpoint; once it is on the disk, all but the newest go."""
-    save_tree(folder / f"{updates:08d}", checkpoint)
-    for old in checkpoints(folder)[:-KEPT]:
+def write_checkpoint(store: DiskStore, rows: Rows, updates: int, checkpoint: Checkpoint, kept: int) -> None:
+    """Adds a checkpoint; once it is on the disk, all but the newest `kept` go."""
+    folder = checkpoint_folder(store.folder, rows)
+    place = folder / f"{updates:08d}"
+    shutil.rmtree(place, ignore_errors=True)  # one that was damaged, and passed over
+    save_tree(place, checkpoint, store.about)
+    for old in checkpoints(folder)[:-kept]:
         shutil.rmtree(folder / f"{old:08d}")
 
 
 def checkpoints(folder: Path) -> list[int]:
     """The updates of the checkpoints that are there, in order."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else []
+    try:
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    except (FileNotFoundError, NotADirectoryError):  # none yet, or no more
+        return []
 
 
-def newest_checkpoint(folder: Path, like: Checkpoint, num_members: int) -> tuple[int, Checkpoint | None]:
-    """The newest that is undamaged, and the updates that it holds; 0 and None where there is none at all.
+def unfinished_rows(program_folder: Path) -> list[Rows]:
+    """The chunks that have checkpoints, in order."""
+    parts = parts_in(program_folder / UNFINISHED)
+    return [part for part in parts if checkpoints(checkpoint_folder(program_folder, part))]
 
-    like: the shapes of one member's state, and of its metrics in one update. A damaged one is passed over with a
-    warning. Raises PPOError where all are damaged: a run never starts from zero by itself.
+
+def holding_rows(program_folder: Path, rows: Rows) -> Rows | None:
+    """The unfinished chunk that holds all of `rows`, with the most updates; None without one.
+
+    It is another than `rows` where the memory or the devices are others than before.
     """
+    holding = [part for part in unfinished_rows(program_folder) if part[0] <= rows[0] and rows[1] <= part[1]]
+    return max(holding, key=lambda part: checkpoints(checkpoint_folder(program_folder, part))[-1], default=None)
+
+
+def find_checkpoint(store: DiskStore, rows: Rows) -> tuple[int, Checkpoint | None]:
+    """Where the training of `rows` goes on, and the updates that are done then; 0 and None where they never began.
+
+    Raises PPOError as `newest_checkpoint` does.
+    """
+    part = holding_rows(store.folder, rows)
+    if part is None:
+        return 0, None
+    updates, found = newest_checkpoint(store, part)
+    return updates, jax.tree.map(lambda x: x[rows[0] - part[0] : rows[1] - part[0]], found)
+
+
+def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | None]:
+    """The newest of a chunk that is undamaged, and the updates that it holds; 0 and None where there is none at all.
+
+    A damaged one is passed over with a warning. Raises PPOError where all are damaged: a run never starts from zero by
+    itself.
+    """
+    folder = checkpoint_folder(store.folder, part)
     damage: list[str] = []
     for updates in reversed(checkpoints(folder)):
         try:
-            found = load_tree(folder / f"{updates:08d}", shapes(like, num_members, updates))
+            found = read_checkpoint(store, part, updates)
         except PPOError as error:
             damage.append(str(error))
             continue
@@ -65,15 +159,71 @@ def newest_checkpoint(folder: Path, like: Checkpoint, num_members: int) -> tuple
     return 0, None
 
 
-def shapes(like: Checkpoint, num_members: int, updates: int) -> Checkpoint:
+def read_checkpoint(store: DiskStore, part: Rows, updates: int) -> Checkpoint:
+    """A checkpoint of a chunk. Raises PPOError where it is damaged, or of another run."""
+    place = checkpoint_folder(store.folder, part) / f"{updates:08d}"
+    like = checkpoint_shapes(store, part[1] - part[0], updates)
+    has_best = any(name.startswith(".best") for name in leaf_names(place))
+    return load_tree(place, like if has_best else like._replace(best=None), store.about)
+
+
+def checkpoint_shapes(store: DiskStore, num_members: int, updates: int) -> Checkpoint:
     """Those of a checkpoint."""
-    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_members, updates), x.dtype), like.metrics)
-    return Checkpoint(of_rows(like.runners, num_members), metrics)
+    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_members, updates), x.dtype), store.like.metrics)
+    return Checkpoint(of_rows(store.like.runner, num_members), metrics, best_shapes(store, num_members))
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Removes those of a chunk whose results are stored."""
-    shutil.rmtree(folder, ignore_errors=True)
+def best_shapes(store: DiskStore, num_members: int) -> Best:
+    """Those of the members at their best."""
+    runners = of_rows(store.like.runner, num_members)
+    returns, updates = (jax.ShapeDtypeStruct((num_members,), dtype) for dtype in (jnp.float32, jnp.int32))
+    return Best(runners, returns, updates)
+
+
+def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_updates: int) -> Best:
+    """Each member as it was at its best so far, and as it is where that is better. On the host.
+
+    runners: [n, ...], now; metrics: [n, updates so far] of `num_updates`
+    """
+    returns = training_returns(metrics, num_updates)
+    updates = np.full(len(returns), metrics.timesteps.shape[1], np.int32)
+    now = Best(runners, returns, updates)
+    if best is None:
+        return now
+    is_better = np.isnan(best.returns) | (returns > best.returns)
+    choose = lambda x, y: np.where(is_better.reshape(-1, *[1] * (x.ndim - 1)), x, y)  # noqa: E731
+    return jax.tree.map(choose, now, best)
+
+
+def training_returns(metrics: Metrics, num_updates: int) -> np.ndarray:
+    """How good each member is in training: as `last_returns`, over the same number of updates all along. -> [n]"""
+    arrays = (np.asarray(metrics.episode_return_mean), np.asarray(metrics.episodes))
+    return last_returns(*arrays, num_updates).astype(np.float32)
+
+
+def write_best(store: DiskStore, first: int, best: Best) -> None:
+    """Keeps the members from `first` on at their best, for good."""
+    place = store.folder / "best" / part_name((first, first + len(best.returns)))
+    shutil.rmtree(place, ignore_errors=True)  # of a process that died before the results were there
+    save_tree(place, best, store.about)
+
+
+def drop_finished(store: DiskStore) -> None:
+    """Removes the checkpoints of members whose results are stored."""
+    parts = store.parts()
+    for first, last in unfinished_rows(store.folder):
+        if not complement([(a - first, b - first) for a, b in parts if b > first], last - first):
+            shutil.rmtree(checkpoint_folder(store.folder, (first, last)), ignore_errors=True)
+
+
+def split_rows(rows: Sequence[Rows], parts: Sequence[Rows]) -> list[Rows]:
+    """The rows, cut wherever one of the parts begins or ends."""
+    edges = sorted({edge for part in parts for edge in part})
+    pieces = []
+    for first, last in rows:
+        cuts = [first, *(edge for edge in edges if first < edge < last), last]
+        pieces += list(itertools.pairwise(cuts))
+    return pieces
 
 
 def padded(runners: PyTree, like: PyTree) -> PyTree:

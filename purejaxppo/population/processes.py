@@ -29,6 +29,8 @@ from purejaxppo.types import PPOError, PyTree
 
 _WORD = struct.Struct("!i")
 _LEFT = -1  # instead of the number of a process that is gone
+_STOP, _RESTING = "purejaxppo/stop", "purejaxppo/resting"  # what the processes tell each other
+_LAST_WORDS = 5.0  # seconds that process 0, which holds the store, waits for the others to part
 _WEEK = 7 * 86_400_000  # milliseconds: processes wait for each other as long as they live
 
 
@@ -42,6 +44,8 @@ class Session(NamedTuple):
 
 
 _sessions: list[Session] = []  # one while joined
+_watches: list[threading.Thread] = []  # of the session
+_parting = threading.Event()  # from then on it is nothing to see others end
 _barriers = itertools.count()  # the service takes each name once
 
 
@@ -88,7 +92,8 @@ def join(
     use_all_cores(divided_cores(index, count))
     _sessions.append(Session(index, count, remedy, connect_watch(index, count)))
     atexit.register(abandon)  # before JAX's own, which would wait for the others
-    threading.Thread(target=watch, args=(_sessions[0],), daemon=True).start()
+    _watches.append(threading.Thread(target=watch, args=(_sessions[0],), daemon=True))
+    _watches[0].start()
     jax.devices()  # every process waits here for all; later another might wait in a barrier
 
 
@@ -124,6 +129,51 @@ def leave() -> None:
     jax.distributed.shutdown()
     atexit.unregister(abandon)
     _sessions.clear()
+    _watches.clear()
+
+
+def ask_to_stop(number: int) -> None:
+    """Tells all processes that a signal has come to this one."""
+    if _sessions:
+        store().key_value_set(f"{_STOP}/{_sessions[0].process_id}", str(number), allow_overwrite=True)
+
+
+def asked_to_stop() -> int | None:
+    """The number of a signal that has come to one of the processes; None where none has."""
+    asked = store().key_value_dir_get(_STOP) if _sessions else []
+    return int(asked[0][1]) if asked else None
+
+
+def rest(is_resting: bool = True) -> None:
+    """Tells the others that nothing of this process is lost if all end now; or that it works again."""
+    if not _sessions:
+        return
+    key = f"{_RESTING}/{_sessions[0].process_id}"
+    if is_resting:
+        store().key_value_set(key, "", allow_overwrite=True)
+    else:
+        store().key_value_delete(key)
+
+
+def part(status: int) -> None:
+    """Ends this process with `status` when all others rest or part too. Nothing where none has joined."""
+    if not _sessions:
+        return
+    rest()
+    _parting.set()
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has parted already
+        while len(store().key_value_dir_get(_RESTING)) < _sessions[0].num_processes:
+            time.sleep(0.1)
+    if _sessions[0].process_id == 0:
+        _watches[0].join(_LAST_WORDS)
+    abandon(status)
+
+
+def end_with(status: int) -> int:
+    """The status with which this process is to end. Where it has joined others and not left them, it ends now."""
+    if _sessions:
+        abandon(status)
+    return status
 
 
 def check_address(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -197,7 +247,7 @@ def watch(session: Session) -> None:
                     word = read_word(connection)
                 except OSError:
                     word = ready.data
-                if word != _LEFT:
+                if word != _LEFT and not _parting.is_set():
                     end(session, word)
                 selector.unregister(connection)
 
@@ -212,11 +262,13 @@ def end(session: Session, process: int) -> NoReturn:
     os._exit(1)
 
 
-def abandon() -> None:
+def abandon(status: int = 1) -> NoReturn:
     """Ends this process without waiting for the others, which are ended by it."""
     with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed
         sys.stdout.flush()
-    os._exit(1)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def read_word(connection: socket.socket) -> int:

@@ -19,6 +19,7 @@ from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
 from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
+from purejaxppo.population.checkpoints import Policy, unfinished_rows
 from purejaxppo.population.memory import (
     MemoryPlan,
     even_width,
@@ -41,7 +42,7 @@ from purejaxppo.population.placement import (
     together,
 )
 from purejaxppo.population.sharing import share
-from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
+from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, widest
 from purejaxppo.population.sweep import Program, RunConfig, with_numbers
 from purejaxppo.ppo import PPO, make_ppo
 from purejaxppo.recurrent import RecurrentConfig, make_recurrent_ppo
@@ -82,7 +83,7 @@ class Options(NamedTuple):
     placement: str
     memory_limit: int | str | None
     evaluation_episodes: int
-    checkpoint_every: int | None
+    checkpoints: Policy
     should_stop: Callable[[], bool]
     on_plan: Callable[[MemoryPlan], None]
     on_chunk: Callable[[Progress], None]
@@ -208,8 +209,10 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
 
 
 def chunk_width(job: Job, most: int, multiple: int) -> int:
-    """The members of a chunk: as before where some are finished, so that the others come out as they would have."""
+    """The members of a chunk: as before where some have begun, so that they come out as they would have."""
     before = job.store.widest()
+    if not before and isinstance(job.store, DiskStore):
+        before = widest(unfinished_rows(job.store.folder))
     return -(-before // multiple) * multiple if before else even_width(job.num_left, most, multiple)
 
 

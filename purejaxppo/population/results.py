@@ -9,16 +9,15 @@ import jax
 import numpy as np
 
 from purejaxppo.evaluate import Agent
+from purejaxppo.population.kept import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.statistics import Aggregates, Interval, aggregate
+from purejaxppo.population.statistics import Aggregates, Interval, aggregate, last_returns
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-LAST_SHARE = 0.1  # of the updates: their episodes say how good a member became
 
 
 class Costs(NamedTuple):
@@ -78,6 +77,14 @@ class Population:
             )
         row = self.rows[0] + i
         return jax.tree.map(lambda x: x[0], self.store.runners((row, row + 1)))
+
+    def checkpoint(self, which: str | int = "newest") -> KeptStates:
+        """The states that were kept: "newest", each seed's "best" (`keep_best`), or those after `which` updates.
+
+        Of a population that is not finished they are those of the seeds that have got so far. Raises PPOError where
+        there are none.
+        """
+        return kept_states(self.store, self.rows, which)
 
     def column(self, name: str) -> np.ndarray:
         """One field of the metrics, [S, U], without reading the others."""
@@ -190,15 +197,6 @@ def first_standstill(timesteps: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def count_diverged(population: Population) -> int:
     """How many of its seeds have diverged."""
     return int(np.sum(population.diverged_at >= 0))
-
-
-def last_returns(returns: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-    """The mean return of the episodes that ended in the last tenth of the updates; NaN without one. [S, U] -> [S]"""
-    last = max(1, round(LAST_SHARE * returns.shape[1]))
-    returns, episodes = returns[:, -last:].astype(np.float64), episodes[:, -last:]
-    total = np.sum(np.where(episodes > 0, returns * episodes, 0.0), axis=1)
-    count = episodes.sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:

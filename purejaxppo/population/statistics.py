@@ -11,6 +11,7 @@ from purejaxppo.config import check_size, shown
 from purejaxppo.types import PPOError
 
 BLOCK = 2**17  # runs drawn at a time: the memory of a bootstrap does not grow with its resamples
+LAST_SHARE = 0.1  # of the updates: their episodes say how good a member became
 
 
 class Interval(NamedTuple):
@@ -96,6 +97,18 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
         of_x, of_y = (draw_counts(random, count, len(runs)) for runs in (x, y))
         resampled.append(share_of_wins(of_x, of_y, below, up_to))
     return percentile_interval(estimate, np.concatenate(resampled))
+
+
+def last_returns(returns: np.ndarray, episodes: np.ndarray, num_updates: int | None = None) -> np.ndarray:
+    """The mean return of the episodes that ended in the last updates; NaN without one. [S, U] -> [S]
+
+    These are a tenth of `num_updates`, by default of U.
+    """
+    last = max(1, round(LAST_SHARE * (returns.shape[1] if num_updates is None else num_updates)))
+    returns, episodes = returns[:, -last:].astype(np.float64), episodes[:, -last:]
+    total = np.sum(np.where(episodes > 0, returns * episodes, 0.0), axis=1)
+    count = episodes.sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def finite_scores(name: str, scores: np.ndarray) -> np.ndarray:

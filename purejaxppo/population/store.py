@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.storage import is_key, load_leaf, load_tree, read_json, save_tree, write_json
+from purejaxppo.storage import is_key, load_leaf, load_tree, make_folder, read_json, save_tree, write_json
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
 
 Rows = tuple[int, int]  # members first ... last - 1
+PART = r"([0-9]{8,})-([0-9]{8,})"  # the name of a part's folder
 
 
 class MemberResult(NamedTuple):
@@ -109,6 +111,7 @@ class DiskStore:
     like: MemberResult
     num_members: int
     folder: Path
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what the population is, for the manifests
 
     def missing(self) -> list[Rows]:
         """The members that have no part yet. Raises PPOError for parts of more members than there are."""
@@ -126,16 +129,16 @@ class DiskStore:
         folder = self.folder / "runners"
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         for name in names:
-            if not re.fullmatch(r"[0-9]{8,}-[0-9]{8,}", name):
+            if not re.fullmatch(PART, name):
                 raise PPOError(f"{str(folder)!r} holds {name!r}, which is no part of a population; remove it")
-        return sorted((int(first), int(last)) for first, last in (name.split("-") for name in names))
+        return parts_in(folder)
 
     def write(self, first: int, result: MemberResult) -> None:
         """Adds a part with the results of the members from `first` on."""
         name = part_name((first, first + len(result.returns)))
         shutil.rmtree(self.folder / "metrics" / name, ignore_errors=True)  # of a process that died between the two
-        save_tree(self.folder / "metrics" / name, {"metrics": result.metrics, "returns": result.returns})
-        save_tree(self.folder / "runners" / name, result.runner)
+        save_tree(self.folder / "metrics" / name, {"metrics": result.metrics, "returns": result.returns}, self.about)
+        save_tree(self.folder / "runners" / name, result.runner, self.about)
 
     def runners(self, rows: Rows) -> RunnerState:
         """The final states of some members, [n, ...]."""
@@ -156,12 +159,12 @@ class DiskStore:
         return self._leaf("['returns']", rows)
 
     def _part(self, name: str, size: int, cut: slice) -> RunnerState:
-        part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size))
+        part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size), self.about)
         return jax.tree.map(lambda x: x[cut], part)
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         folder = self.folder / "metrics"
-        return np.concatenate([load_leaf(folder / part, name)[cut] for part, _, cut in self._of(rows)])
+        return np.concatenate([load_leaf(folder / part, name, self.about)[cut] for part, _, cut in self._of(rows)])
 
     def _of(self, rows: Rows) -> list[tuple[str, int, slice]]:
         """The parts that hold some members: name, size, and which of its rows. Raises PPOError where one is missing."""
@@ -187,11 +190,8 @@ def claim(folder: Path, description: dict[str, Any]) -> None:
                     f"and {wanted.get(name)} is wanted; choose another folder"
                 )
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, description)
-    except OSError as error:
-        raise PPOError(f"{str(folder)!r} cannot be written: {error.strerror}; choose another folder") from None
+    make_folder(folder)
+    write_json(path, description)
 
 
 def flattened(description: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +215,13 @@ def make_memory_store(like: MemberResult, num_members: int) -> MemoryStore:
 def part_name(rows: Rows) -> str:
     """The folder of a part."""
     return f"{rows[0]:08d}-{rows[1]:08d}"
+
+
+def parts_in(folder: Path) -> list[Rows]:
+    """The rows of the parts that lie in a folder, in order."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [re.fullmatch(PART, name) for name in names]
+    return sorted((int(match[1]), int(match[2])) for match in found if match)
 
 
 def complement(done: list[Rows], num_members: int) -> list[Rows]:

@@ -22,15 +22,23 @@ from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.checkpoints import (
+    KEPT,
+    NO_CHECKPOINTS,
+    Best,
     Checkpoint,
-    checkpoint_folder,
-    drop_checkpoints,
-    newest_checkpoint,
+    Policy,
+    better,
+    drop_finished,
+    find_checkpoint,
+    make_policy,
     padded,
+    split_rows,
+    unfinished_rows,
+    write_best,
     write_checkpoint,
 )
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
-from purejaxppo.population.processes import barrier, gather_rows
+from purejaxppo.population.processes import barrier, gather_rows, rest
 from purejaxppo.population.program import (
     EVALUATION_SEED,
     Compiled,
@@ -67,6 +75,13 @@ class Spent(NamedTuple):
     seconds: float  # of training
 
 
+class Pace(NamedTuple):
+    """What tells when a checkpoint by time is due."""
+
+    written: float  # the newest, or where the chunk began; seconds of the clock
+    updates_per_second: float  # of the last call; 0 before the first
+
+
 def ignore(_: Any) -> None:
     """What is told to nobody."""
 
@@ -93,7 +108,9 @@ def train_population(
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
     out: str | Path | None = ...,
-    checkpoint_every: int | None = ...,
+    checkpoint_every: int | str | None = ...,
+    keep_checkpoints: int = ...,
+    keep_best: bool = ...,
     should_stop: Callable[[], bool] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
     on_chunk: Callable[[Progress], None] = ...,
@@ -115,7 +132,9 @@ def train_population(
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
     out: str | Path | None = ...,
-    checkpoint_every: int | None = ...,
+    checkpoint_every: int | str | None = ...,
+    keep_checkpoints: int = ...,
+    keep_best: bool = ...,
     should_stop: Callable[[], bool] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
     on_chunk: Callable[[Progress], None] = ...,
@@ -136,7 +155,9 @@ def train_population(
     memory_limit: int | str | None = None,
     evaluation_episodes: int = 0,
     out: str | Path | None = None,
-    checkpoint_every: int | None = None,
+    checkpoint_every: int | str | None = None,
+    keep_checkpoints: int = KEPT,
+    keep_best: bool = False,
     should_stop: Callable[[], bool] = never,
     on_plan: Callable[[MemoryPlan], None] = ignore,
     on_chunk: Callable[[Progress], None] = ignore,
@@ -157,8 +178,11 @@ def train_population(
         the returns of training.
     out: a folder for the results, which are then not held in memory. Members whose results are there are not trained
         again: a population that was interrupted goes on.
-    checkpoint_every: updates after which the state of the chunk in training is written to `out` as well; an
-        interrupted chunk goes on from there, and ends bit for bit as it would have.
+    checkpoint_every: updates, or a time such as "60s" or "5m", after which the state of the chunk in training is
+        written to `out` as well; an interrupted chunk goes on from there, and ends bit for bit as it would have.
+    keep_checkpoints: how many of them stay while the chunk trains, the newest; they go when its results are there.
+    keep_best: keeps each seed at its best as well, after the checkpoint, or the end, with the highest training return
+        over a tenth of the updates; `Population.checkpoint("best")` reads it, in the course of the run and after it.
     should_stop: is asked some 16 times in a chunk; where it says so, the state is written to `out`, if there is one,
         and `Interrupted` is raised.
     on_plan: is told the memory plan of each program before it runs.
@@ -167,10 +191,11 @@ def train_population(
     Raises PPOError for what cannot work before anything is compiled, and for what cannot fit before anything is run.
     """
     warn_of_idle_cores()
-    check_checkpoints(checkpoint_every, out)
     check_limits(memory_limit, evaluation_episodes)
     for name, function in (("should_stop", should_stop), ("on_plan", on_plan), ("on_chunk", on_chunk)):
         check_function(name, function, "give one, or leave it out")
+    is_shared = placement == "data" and jax.process_count() > 1
+    policy = make_policy(checkpoint_every, keep_checkpoints, keep_best, has_folder=out is not None, is_shared=is_shared)
     options = Options(
         network,
         optimizer,
@@ -180,7 +205,7 @@ def train_population(
         placement,
         memory_limit,
         evaluation_episodes,
-        checkpoint_every,
+        policy,
         should_stop,
         on_plan,
         on_chunk,
@@ -217,7 +242,18 @@ def open_population(
     if not os.path.exists(folder / "population.json"):
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
     options = Options(
-        network, optimizer, loss, advantage, schedules, "seeds", None, evaluation_episodes, None, never, ignore, ignore
+        network,
+        optimizer,
+        loss,
+        advantage,
+        schedules,
+        "seeds",
+        None,
+        evaluation_episodes,
+        NO_CHECKPOINTS,
+        never,
+        ignore,
+        ignore,
     )
     plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
     return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
@@ -269,13 +305,15 @@ def make_jobs(
 
     Raises PPOError where `out` holds the results of another population.
     """
+    about = describe_population(env, config, points, num_seeds, seed, options)
     if out is not None:
-        claim(as_path("out", out), describe_population(env, config, points, num_seeds, seed, options))
+        claim(as_path("out", out), about)
     jobs = []
     for i, program in enumerate(make_programs(env, config, points)):
         like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
         folder = None if out is None else Path(out) / f"program-{i}"
-        store = make_memory_store(like, num_members) if folder is None else DiskStore(like, num_members, folder)
+        in_memory = folder is None
+        store = make_memory_store(like, num_members) if in_memory else DiskStore(like, num_members, folder, about)
         jobs.append(Job(program, num_seeds, seed, store, store.missing()))
     barrier("planned")  # all have seen what is missing, before the first writes
     if options.placement == "data":
@@ -317,12 +355,16 @@ def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
         compiled, plan = compile_to_fit(job, options)
         compile_seconds, before = time.perf_counter() - started, spent
         options.on_plan(plan)
-        for rows in cut_rows(job.rows, plan.width):
+        for rows in cut_rows(begun_rows(job), plan.width):
             spent = run_chunk(job, compiled, plan.width, rows, options, spent)
         costs = Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
+    if isinstance(job.store, DiskStore):
+        drop_finished(job.store)  # what a process that died has left of members that are finished
+    rest()
     if options.placement == "seeds":
         share_results(job)
     barrier("trained")  # what the others have written is there
+    rest(False)
     return spent, over_processes(costs) if options.placement == "seeds" else costs
 
 
@@ -335,6 +377,11 @@ def over_processes(costs: Costs) -> Costs:
     return costs._replace(
         compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=int(every[:, 2].sum(dtype=np.float64))
     )
+
+
+def begun_rows(job: Job) -> list[Rows]:
+    """The members to train, cut so that the checkpoints of each piece are those of one chunk."""
+    return split_rows(job.rows, unfinished_rows(job.store.folder)) if isinstance(job.store, DiskStore) else job.rows
 
 
 def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
@@ -365,25 +412,32 @@ def share_results(job: Job) -> None:
 
 def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent) -> Spent:
     """Trains a chunk and stores what it leaves, which is gone from memory before the next one begins."""
-    result, spent = train_chunk(job, compiled, width, rows, options, spent)
+    result, best, spent = train_chunk(job, compiled, width, rows, options, spent)
     if writes_results(job.store, options.placement):
+        if isinstance(job.store, DiskStore) and best is not None:
+            write_best(job.store, rows[0], best)
         job.store.write(rows[0], result)
         if isinstance(job.store, DiskStore):
-            drop_checkpoints(checkpoint_folder(job.store.folder, rows))
+            drop_finished(job.store)
     return spent
 
 
 def train_chunk(
     job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent
-) -> tuple[MemberResult, Spent]:
-    """Trains and evaluates the members of `rows`, at most `width`. -> (what they leave, the work so far)"""
+) -> tuple[MemberResult, Best | None, Spent]:
+    """Trains and evaluates the members of `rows`, at most `width`.
+
+    -> (what they leave, each at its best if that is wanted, the work so far)
+    """
     config, (first, last) = job.program.config, rows
     keys, play_keys, numbers = member_inputs(job, rows, width)
-    runners, metrics, begun = restore(job, rows, compiled.init(keys, numbers))
+    runners, metrics, best, begun = restore(job, rows, compiled.init(keys, numbers))
     started, done, of_update = time.perf_counter(), begun, (last - first) * config.batch_size
+    pace = Pace(written=started, updates_per_second=0.0)
     now = spent = spent._replace(total_timesteps=spent.total_timesteps - begun * of_update)
     while done < config.num_updates:
-        count = next_stop(done, config.num_updates, compiled.capacity, options.checkpoint_every) - done
+        count = next_count(done, config.num_updates, compiled.capacity, options.checkpoints, pace)
+        called = time.perf_counter()
         runners, new = compiled.advance(runners, numbers, jnp.int32(count))
         metrics.append(jax.tree.map(lambda x, count=count: np.asarray(x)[: last - first, :count], new))
         done += count
@@ -392,26 +446,32 @@ def train_chunk(
             spent.total_timesteps,
             spent.seconds + time.perf_counter() - started,
         )
+        pace = pace._replace(updates_per_second=count / (time.perf_counter() - called))
         options.on_chunk(Progress(rows, done, config.num_updates, *now, metrics[-1], runners.train_state))
-        keep_or_stop(job, compiled, rows, runners, metrics, done, options)
+        best, pace = keep_or_stop(job, compiled, rows, runners, metrics, best, options, pace)
+    state, every = to_host(compiled.gather(runners)), join_updates(metrics)
+    own = jax.tree.map(lambda x: x[: last - first], state)
     result = MemberResult(
-        runner=to_host(compiled.gather(runners)),
-        metrics=join_updates(metrics),
-        returns=np.asarray(compiled.play(runners.train_state, play_keys, numbers)),
+        own, every, np.asarray(compiled.play(runners.train_state, play_keys, numbers))[: last - first]
     )
-    return jax.tree.map(lambda x: x[: last - first], result), now
+    return result, better(best, own, every, config.num_updates) if options.checkpoints.best else None, now
 
 
-def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list[Metrics], int]:
-    """Where the training of a chunk begins: its newest checkpoint, or `fresh`. -> (runners, metrics, updates done)"""
-    if not isinstance(job.store, DiskStore):
-        return fresh, [], 0
-    of_one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), job.store.like.metrics)
-    like = Checkpoint(job.store.like.runner, of_one)
-    updates, found = newest_checkpoint(checkpoint_folder(job.store.folder, rows), like, rows[1] - rows[0])
+def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list[Metrics], Best | None, int]:
+    """Where the training of a chunk begins: its newest checkpoint, or `fresh`. -> (runners, metrics, best, updates)"""
+    updates, found = find_checkpoint(job.store, rows) if isinstance(job.store, DiskStore) else (0, None)
     if found is None:
-        return fresh, [], 0
-    return padded(found.runners, fresh), [jax.tree.map(np.asarray, found.metrics)], updates
+        return fresh, [], None, 0
+    return padded(found.runners, fresh), [jax.tree.map(np.asarray, found.metrics)], to_host(found.best), updates
+
+
+def next_count(done: int, num_updates: int, capacity: int, policy: Policy, pace: Pace) -> int:
+    """The updates until the host looks next: at the end of a call, about when a checkpoint is due, or at the end."""
+    count = next_stop(done, num_updates, capacity, policy.every) - done
+    if policy.seconds is None:
+        return count
+    left = pace.written + policy.seconds - time.perf_counter()
+    return max(1, min(count, int(left * pace.updates_per_second)))
 
 
 def next_stop(done: int, num_updates: int, capacity: int, every: int | None) -> int:
@@ -420,45 +480,50 @@ def next_stop(done: int, num_updates: int, capacity: int, every: int | None) -> 
     return min(done + capacity, checkpoint, num_updates)
 
 
+def is_due(done: int, policy: Policy, pace: Pace) -> bool:
+    """Whether a checkpoint is to be written after `done` updates."""
+    if policy.seconds is not None:
+        return time.perf_counter() - pace.written >= policy.seconds
+    return policy.every is not None and done % policy.every == 0
+
+
 def keep_or_stop(
     job: Job,
     compiled: Compiled,
     rows: Rows,
     runners: RunnerState,
     metrics: list[Metrics],
-    done: int,
+    best: Best | None,
     options: Options,
-) -> None:
+    pace: Pace,
+) -> tuple[Best | None, Pace]:
     """Writes a checkpoint where one is due, or the caller wants to stop. Raises Interrupted in that case.
 
-    After the last update it does neither: the results come next. Processes that share one run would have to stop
-    together, and do not: they are left to their checkpoints.
+    After the last update it does neither: the results come next. Processes that share a run stop together.
     """
+    done = sum(part.timesteps.shape[1] for part in metrics)
     if done == job.program.config.num_updates:
-        return
-    stops = options.should_stop() and (options.placement == "seeds" or jax.process_count() == 1)
-    due = options.checkpoint_every is not None and done % options.checkpoint_every == 0
+        return best, pace
+    stops = options.should_stop()
+    if options.placement == "data":
+        stops = bool(gather_rows(np.array([stops])).any())
+    due = is_due(done, options.checkpoints, pace)
     if isinstance(job.store, DiskStore) and (stops or due):
         state = to_host(compiled.gather(runners))
         if writes_results(job.store, options.placement):
-            whole = Checkpoint(jax.tree.map(lambda x: x[: rows[1] - rows[0]], state), join_updates(metrics))
-            write_checkpoint(checkpoint_folder(job.store.folder, rows), done, whole)
+            own, every = jax.tree.map(lambda x: x[: rows[1] - rows[0]], state), join_updates(metrics)
+            if due and options.checkpoints.best:
+                best = better(best, own, every, job.program.config.num_updates)
+            write_checkpoint(job.store, rows, done, Checkpoint(own, every, best), options.checkpoints.kept)
+        pace = pace._replace(written=time.perf_counter())
     if stops:
         raise Interrupted(f"stopped after {done} of {job.program.config.num_updates} updates")
+    return best, pace
 
 
 def join_updates(metrics: Sequence[Metrics]) -> Metrics:
     """Those of consecutive calls in one. [n, u] each -> [n, U]"""
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *metrics)
-
-
-def check_checkpoints(every: int | None, out: str | Path | None) -> None:
-    """Raises PPOError for checkpoints that could not be written."""
-    if every is None:
-        return
-    check_whole("checkpoint_every", every, least=1)
-    if out is None:
-        raise PPOError(f"checkpoint_every = {every} needs a folder to write to; give out=...")
 
 
 def check_limits(memory_limit: int | str | None, evaluation_episodes: int) -> None:

@@ -5,21 +5,19 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
 import jax
 import numpy as np
 
+from purejaxppo.storage import versions as versions
 from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
 
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
 CSV_BLOCK = 10_000  # rows written at a time
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
-_VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji")
 
 
 def make_run_folder(path: Path) -> None:
@@ -46,16 +44,6 @@ def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np
     num_seeds, num_updates = column("timesteps").shape
     rows = _rows if num_seeds * num_updates <= CSV_ROWS else _quantile_rows
     write_whole(folder / "metrics.csv", lambda file: _write_csv(file, rows(names, column)))
-
-
-def versions() -> dict[str, str]:
-    """What the run was made with."""
-    installed = {name: metadata.version(name) for name in (*_VERSIONS_OF, *filter(_has_version, _VERSIONS_OF_EXTRAS))}
-    return {"python": platform.python_version(), **installed}
-
-
-def _has_version(name: str) -> bool:
-    return next(iter(metadata.distributions(name=name)), None) is not None
 
 
 def git_revision() -> str | None:

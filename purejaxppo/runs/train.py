@@ -14,6 +14,9 @@ from purejaxppo.config import PPOConfig, check_choice, shown
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
+from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
+from purejaxppo.population.checkpoints import make_policy
+from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import PLACEMENTS, describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
@@ -25,7 +28,7 @@ from purejaxppo.ppo import seed_keys
 from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.storage import as_path, load_tree, read_json, save_tree, write_json, write_whole
+from purejaxppo.storage import as_path, load_tree, make_folder, read_json, save_tree, write_json, write_whole
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfig: "full-batch-ppo"}
@@ -43,6 +46,9 @@ _KINDS: dict[str, Any] = {
     "preset": str,
     "sweep": list | None,
     "placement": str,
+    "checkpoint_every": int | str | None,
+    "keep_checkpoints": int,
+    "keep_best": bool,
 }
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
 MOST_NAMED = 8  # diverged runs that a line for people names
@@ -60,6 +66,9 @@ class RunSpec:
     preset: str
     sweep: tuple[Point, ...] | None = None
     placement: str = "seeds"
+    checkpoint_every: int | str | None = None  # these three change no result
+    keep_checkpoints: int = KEPT_CHECKPOINTS
+    keep_best: bool = False
 
 
 class FinishedRun(NamedTuple):
@@ -142,7 +151,6 @@ def train_run(
     on_chunk: Callable[[Progress], None],
     *,
     memory_limit: int | str | None = None,
-    checkpoint_every: int | None = None,
     should_stop: Callable[[], bool] = never,
     on_plan: Callable[[MemoryPlan], None] = ignore,
 ) -> FinishedRun | FinishedSweep | None:
@@ -169,7 +177,9 @@ def train_run(
         memory_limit=memory_limit,
         evaluation_episodes=EVALUATION_EPISODES,
         out=folder / RESULTS,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=spec.checkpoint_every,
+        keep_checkpoints=spec.keep_checkpoints,
+        keep_best=spec.keep_best,
         should_stop=should_stop,
         on_plan=on_plan,
         on_chunk=keep_and_tell,
@@ -177,6 +187,12 @@ def train_run(
     if not is_first:
         return None
     return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
+
+
+def check_checkpoints(spec: RunSpec) -> None:
+    """Raises PPOError for checkpoints that could not be written."""
+    is_shared = spec.placement == "data" and jax.process_count() > 1
+    make_policy(spec.checkpoint_every, spec.keep_checkpoints, spec.keep_best, has_folder=True, is_shared=is_shared)
 
 
 def keep_state(folder: Path, progress: Progress) -> None:
@@ -204,7 +220,7 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
     """The metrics of each setting, the table of all and the summary."""
     for i, population in enumerate(sweep):
         place = folder / "settings" / f"{i:04d}"
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         write_metrics(place, metric_names(population), population.column)
     rows = sweep.table()
     write_whole(folder / "table.csv", lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
@@ -386,6 +402,20 @@ def load_sweep(path: str | Path) -> Sweep:
     return sweep
 
 
+def load_checkpoint(path: str | Path, which: str | int = "newest", *, setting: int = 0) -> KeptStates:
+    """The states that a run has kept, finished or not: "newest", each seed's "best", or those after `which` updates.
+
+    setting: of a sweep, as `load_sweep` numbers them. Raises PPOError where there are none.
+    """
+    _, population = _open(Path(path))
+    settings = population if isinstance(population, Sweep) else [population]
+    if not 0 <= setting < len(settings):
+        raise PPOError(
+            f"setting = {setting} is not among the {len(settings)} of {str(path)!r}; take 0 to {len(settings) - 1}"
+        )
+    return settings[setting].checkpoint(which)
+
+
 def load_spec(folder: Path) -> RunSpec:
     """What a run folder says that its run is. Raises PPOError for a folder that says none that can be."""
     spec = spec_from_json(read_json(folder / "config.json"), folder)
@@ -394,6 +424,15 @@ def load_spec(folder: Path) -> RunSpec:
     except PPOError as error:
         raise PPOError(f"{folder / 'config.json'}: {error}") from None
     return spec
+
+
+def read_finished(folder: Path) -> FinishedRun | FinishedSweep:
+    """What a run or a sweep has left for its pictures and its table. Raises PPOError where it is not finished."""
+    spec, population = _open(folder)
+    summary = read_json(folder / "summary.json")
+    if isinstance(population, Sweep):
+        return FinishedSweep(spec, population, summary)
+    return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
 
 
 def is_finished(folder: Path) -> bool:
@@ -430,6 +469,9 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
         "preset": spec.preset,
         "sweep": None if spec.sweep is None else [_json_point(point) for point in spec.sweep],
         "placement": spec.placement,
+        "checkpoint_every": spec.checkpoint_every,
+        "keep_checkpoints": spec.keep_checkpoints,
+        "keep_best": spec.keep_best,
         "actual_timesteps": spec.config.actual_timesteps,
         "versions": versions(),
         "git_revision": git_revision(),
@@ -442,7 +484,7 @@ def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     for name, kind in _KINDS.items():
         if name not in content:
             raise PPOError(f"{path} lacks '{name}'; it is no run's config")
-        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+        if not isinstance(content[name], kind) or (isinstance(content[name], bool) and kind is not bool):
             raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; it is no run's config")
     points = content["sweep"]
     if points is not None and not all(isinstance(point, dict) for point in points):
