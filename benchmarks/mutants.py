@@ -1,0 +1,221 @@
+"""Whether the tests bite: small faults are put into the modules of the algorithm, one at a time, and the tests run.
+
+pip install mutmut
+python benchmarks/mutants.py [--modules gae losses update rollout] [--workers 2] [--json OUT]
+
+The faults are those of mutmut's operators (an operator, a number, a name, an argument, a condition changed), and four
+for numerical code: a minus lost, minimum and maximum, sum and mean swapped, a gradient no longer stopped. A fault that
+no test sees is printed. One that makes the tests run ten times as long as they should counts as seen.
+
+The tests of a fault's own module run first, then those of the whole algorithm, up to the first that fails.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import libcst as cst  # pyright: ignore[reportMissingImports]
+from libcst import metadata  # pyright: ignore[reportMissingImports]
+from mutmut.mutation.mutators import mutation_operators  # pyright: ignore[reportMissingImports]
+from rich.console import Console
+
+from purejaxppo.runs.console import print_rows
+from purejaxppo.storage import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ("gae", "losses", "update", "rollout")
+WHOLE = ("test_ppo.py",)  # of the algorithm, after the tests of the module
+ALSO = {"rollout": ("test_vector.py",), "update": ("test_schedules.py",)}
+LONGEST = 900.0  # s, for the tests of one fault
+SWAPPED = {"minimum": "maximum", "maximum": "minimum", "sum": "mean", "mean": "sum", "min": "max", "max": "min"}
+KEPT_AS_THEY_ARE = (cst.Annotation, cst.Import, cst.ImportFrom, cst.Decorator)
+
+
+class Mutant(NamedTuple):
+    """A module with one fault."""
+
+    module: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+
+class Outcome(NamedTuple):
+    """What the tests made of a fault."""
+
+    mutant: Mutant
+    seen: bool
+    seconds: float
+
+
+def make_mutants(module: str, source: str) -> list[Mutant]:
+    """A module with each of its faults."""
+    wrapper = metadata.MetadataWrapper(cst.parse_module(source))
+    positions = wrapper.resolve(metadata.PositionProvider)
+    found = []
+    for node in code_nodes(wrapper.module):
+        for faulty in faults(node):
+            changed = wrapper.module.deep_replace(node, faulty)
+            line = positions[node].start.line
+            found.append(Mutant(module, line, *changed_line(source, changed.code), changed.code))
+    return found
+
+
+def code_nodes(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The nodes that do something when the program runs: no annotation, import, decorator or docstring."""
+    if isinstance(node, KEPT_AS_THEY_ARE) or is_docstring(node):
+        return
+    yield node
+    for child in node.children:
+        yield from code_nodes(child)
+
+
+def is_docstring(node: cst.CSTNode) -> bool:
+    """Whether a node is a statement of nothing but a string."""
+    return isinstance(node, cst.Expr) and isinstance(node.value, cst.SimpleString | cst.ConcatenatedString)
+
+
+def faults(node: cst.CSTNode) -> Iterable[cst.CSTNode]:
+    """What a node could wrongly be."""
+    for kind, operator in mutation_operators:
+        if isinstance(node, kind):
+            yield from operator(node)
+    if isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Minus):
+        yield node.expression
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        name = node.func.attr.value
+        if name in SWAPPED:
+            yield node.with_changes(func=node.func.with_changes(attr=cst.Name(SWAPPED[name])))
+        if name == "stop_gradient":
+            yield node.args[0].value
+
+
+def changed_line(before: str, after: str) -> tuple[str, str]:
+    """The first line that differs."""
+    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
+    return next(((x.strip(), y.strip()) for x, y in pairs if x != y), ("", "a line less, or more"))
+
+
+def tests_of(module: str) -> list[str]:
+    """The test files for the faults of a module."""
+    return [f"tests/{name}" for name in (f"test_{module}.py", *ALSO.get(module, ()), *WHOLE)]
+
+
+def start_tests(mutant: Mutant, folder: Path) -> int:
+    """The tests in a process of their own, which imports the package with the fault. -> its pid; it exits 0 unseen"""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        shutil.copytree(ROOT / "purejaxppo", folder / "purejaxppo", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "purejaxppo" / f"{mutant.module}.py").write_text(mutant.source)
+        os.chdir(ROOT)
+        os.setpgrp()
+        with open(folder / "log", "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.path.insert(0, str(folder))
+            for name in [name for name in sys.modules if name.split(".")[0] == "purejaxppo"]:
+                del sys.modules[name]
+            import pytest
+
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+            os._exit(int(pytest.main([*options, *tests_of(mutant.module)])))
+    finally:
+        os._exit(1)
+
+
+def run_all(mutants: list[Mutant], num_workers: int, console: Console) -> list[Outcome]:
+    """The tests of every fault, `num_workers` at a time."""
+    waiting, running, outcomes = list(reversed(mutants)), {}, []
+    with tempfile.TemporaryDirectory(prefix="mutants-") as place:
+        while waiting or running:
+            while waiting and len(running) < num_workers:
+                mutant, folder = waiting.pop(), Path(tempfile.mkdtemp(dir=place))
+                running[start_tests(mutant, folder)] = (mutant, folder, time.monotonic())
+            for pid, (mutant, folder, started) in list(running.items()):
+                status = status_of(pid, time.monotonic() - started)
+                if status is not None:
+                    outcomes.append(Outcome(mutant, status != 0, time.monotonic() - started))
+                    tell(outcomes, len(mutants), console)
+                    shutil.rmtree(folder)
+                    del running[pid]
+            time.sleep(0.1)
+    return outcomes
+
+
+def status_of(pid: int, seconds: float) -> int | None:
+    """The exit status of a process; None while it runs. One that runs too long is killed."""
+    if seconds > LONGEST:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return 1
+    finished, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if finished else None
+
+
+def tell(outcomes: list[Outcome], total: int, console: Console) -> None:
+    """One line for a fault that nobody saw, and one for every twentieth."""
+    last = outcomes[-1]
+    if not last.seen:
+        console.print(describe(last.mutant), highlight=False, markup=False, soft_wrap=True)
+    if len(outcomes) % 20 == 0:
+        console.print(f"{len(outcomes)} of {total}, {sum(x.seen for x in outcomes)} seen", highlight=False)
+
+
+def describe(mutant: Mutant) -> str:
+    """One line for people."""
+    return f"{mutant.module}.py:{mutant.line}  {mutant.before}  ->  {mutant.after}"
+
+
+def table(outcomes: list[Outcome], modules: Iterable[str]) -> list[list[str]]:
+    """A row for each module and one for all, the head first."""
+    rows = [["module", "faults", "seen", "share"]]
+    for name in (*modules, "all"):
+        own = [x for x in outcomes if name in (x.mutant.module, "all")]
+        seen = sum(x.seen for x in own)
+        rows.append([name, str(len(own)), str(seen), f"{seen / len(own):.1%}"])
+    return rows
+
+
+def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
+    """The outcome of each fault, without the source of its module."""
+    return {
+        "outcomes": [
+            {key: value for key, value in x.mutant._asdict().items() if key != "source"}
+            | {"seen": x.seen, "seconds": x.seconds}
+            for x in outcomes
+        ]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modules", nargs="+", default=MODULES, help="of the package (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="faults tested at a time (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="where to write the outcome of each fault")
+    options = parser.parse_args()
+
+    # What every child imports, once, and nothing that starts a thread.
+    import hypothesis  # noqa: F401
+    import optax  # noqa: F401
+    import scipy.stats  # noqa: F401
+
+    sources = {name: (ROOT / "purejaxppo" / f"{name}.py").read_text() for name in options.modules}
+    mutants = [mutant for name, source in sources.items() for mutant in make_mutants(name, source)]
+    outcomes = run_all(mutants, options.workers, console := Console())
+    print_rows(console, table(outcomes, options.modules))
+    if options.json is not None:
+        write_json(options.json, as_json(outcomes))
+
+
+if __name__ == "__main__":
+    main()
