@@ -7,7 +7,8 @@ The faults are those of mutmut's operators (an operator, a number, a name, an ar
 for numerical code: a minus lost, minimum and maximum, sum and mean swapped, a gradient no longer stopped. A fault that
 no test sees is printed. One that makes the tests run ten times as long as they should counts as seen.
 
-The tests of a fault's own module run first, then those of the whole algorithm, up to the first that fails.
+The tests of a fault's own module run first, then those of the whole algorithm, up to the first that fails. Before any
+fault they have to pass on the module as it is.
 """
 
 import argparse
@@ -210,8 +211,13 @@ def main() -> None:
     import scipy.stats  # noqa: F401
 
     sources = {name: (ROOT / "purejaxppo" / f"{name}.py").read_text() for name in options.modules}
+    console = Console()
+    unchanged = [Mutant(name, 1, "as it is", "as it is", source) for name, source in sources.items()]
+    failing = [x.mutant.module for x in run_all(unchanged, options.workers, Console(quiet=True)) if x.seen]
+    if failing:
+        sys.exit(f"the tests of {', '.join(failing)} fail without any fault; mend them first")
     mutants = [mutant for name, source in sources.items() for mutant in make_mutants(name, source)]
-    outcomes = run_all(mutants, options.workers, console := Console())
+    outcomes = run_all(mutants, options.workers, console)
     print_rows(console, table(outcomes, options.modules))
     if options.json is not None:
         write_json(options.json, as_json(outcomes))

@@ -18,5 +18,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def with_mathml(text: str) -> str:
     """A text without code, its formulas converted."""
-    text = BLOCK.sub(lambda found: convert(found[1].strip(), display="block"), text)
-    return INLINE.sub(lambda found: convert(found[1]), text)
+    text = BLOCK.sub(
+        lambda found: f'<div style="margin: 1.2em 0">{convert(found[1].strip(), display="block")}</div>', text
+    )
+    # A line that began with <math> would be taken for a paragraph of its own.
+    return INLINE.sub(lambda found: f"<span>{convert(found[1])}</span>", text)

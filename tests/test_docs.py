@@ -1,6 +1,9 @@
 """The snippets of each page in docs/ run, every page is in the navigation, and every public name in the reference."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,5 +48,21 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_every_public_name_is_in_the_reference():
-    described = {name for page in PAGES.values() for name in re.findall(r"^::: purejaxppo\.(\w+)$", page, re.MULTILINE)}
+    described = {
+        name for page in PAGES.values() for name in re.findall(r"^::: purejaxppo\.(?:\w+\.)?(\w+)$", page, re.MULTILINE)
+    }
     assert described == set(pjp.__all__)
+
+
+def test_the_site_builds_strictly_and_asks_nothing_of_the_network(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list((tmp_path / "site").rglob("index.html"))
+    assert len(pages) == len(PAGES)
+    for page in pages:
+        text = page.read_text()
+        assert "$$" not in text  # a formula that was not converted
+        for address in re.findall(r'<(?:script|link|img|iframe)\b[^>]*?(?:src|href)="([^"]+)"', text):
+            assert not address.startswith(("http:", "https:", "//")), address
