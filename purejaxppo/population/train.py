@@ -262,8 +262,11 @@ def make_jobs(
     Raises PPOError where `out` holds the results of another population.
     """
     about = describe_population(env, config, points, num_seeds, seed, options)
-    if out is not None:
+    if out is not None and jax.process_index() == 0:
         claim(Path(out), about)
+    barrier("claimed")
+    if out is not None:
+        claim(Path(out), about)  # the others find it there, and see whether it is theirs
     jobs = []
     for i, program in enumerate(make_programs(env, config, points)):
         like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
