@@ -64,7 +64,7 @@ def make_mutants(module: str, source: str) -> list[Mutant]:
     found = []
     for node in code_nodes(wrapper.module):
         for faulty in faults(node):
-            changed = wrapper.module.deep_replace(node, faulty)
+            changed: Any = wrapper.module.deep_replace(node, faulty)
             line = positions[node].start.line
             found.append(Mutant(module, line, *changed_line(source, changed.code), changed.code))
     return found

@@ -77,7 +77,7 @@ def make_folder(folder: Path) -> None:
 
 
 def drop_abandoned(path: Path) -> None:
-    """Removes what a process that died has left half written beside `path`."""
+    """Removes what a process that died has left half written beside `path`, which only one process writes at a time."""
     for entry in path.parent.iterdir():
         if entry.name.startswith(f".{path.name}."):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -306,14 +306,19 @@ def make_jobs(
     Raises PPOError where `out` holds the results of another population.
     """
     about = describe_population(env, config, points, num_seeds, seed, options)
-    if out is not None:
-        claim(as_path("out", out), about)
+    place = None if out is None else as_path("out", out)
+    if place is not None and jax.process_index() == 0:
+        claim(place, about)
+    barrier("claimed")
+    if place is not None:
+        claim(place, about)  # the others find it there, and see whether it is theirs
     jobs = []
     for i, program in enumerate(make_programs(env, config, points)):
         like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
-        folder = None if out is None else Path(out) / f"program-{i}"
-        in_memory = folder is None
-        store = make_memory_store(like, num_members) if in_memory else DiskStore(like, num_members, folder, about)
+        if place is None:
+            store = make_memory_store(like, num_members)
+        else:
+            store = DiskStore(like, num_members, place / f"program-{i}", about)
         jobs.append(Job(program, num_seeds, seed, store, store.missing()))
     barrier("planned")  # all have seen what is missing, before the first writes
     if options.placement == "data":
