@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,8 +130,13 @@ def start_tests(mutant: Mutant, folder: Path) -> int:
             import pytest
 
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
-            os._exit(int(pytest.main([*options, *tests_of(mutant.module)])))
+            status = int(pytest.main([*options, *tests_of(mutant.module)]))
+            sys.stdout.flush()
+            os._exit(status)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(1)
 
 
@@ -206,7 +212,6 @@ def main() -> None:
     options = parser.parse_args()
 
     # What every child imports, once, and nothing that starts a thread.
-    import hypothesis  # noqa: F401
     import optax  # noqa: F401
     import scipy.stats  # noqa: F401
 
