@@ -65,7 +65,7 @@ from purejaxppo.types import Interrupted, NotWritten, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
-CURVES = "curves.png"  # the last of the pictures
+CURVES = "curves.png"
 DIVERGED = 3  # the exit status of --strict
 FRAMES = 300  # of a film that a run ends with
 
@@ -404,7 +404,7 @@ def each_once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def has_pictures(folder: Path) -> bool:
     """Whether all pictures of a finished run are there."""
-    return (folder / CURVES).exists()
+    return (folder / "report.html").exists()  # the last, which shows the others
 
 
 def write_pictures(finished: FinishedRun, folder: Path) -> None:
@@ -416,13 +416,13 @@ def write_pictures(finished: FinishedRun, folder: Path) -> None:
     if find_picture(env) is not None:
         for name, episode in film_episodes(finished).items():
             film_episode(env, episode, folder / f"{name}.gif", max_frames=FRAMES)
-    write_run_page(finished, curve, folder)
     if isinstance(metrics, FullBatchMetrics):
         returns = np.asarray(metrics.epoch_return_mean)
         plot_keras_curve(returns, folder / CURVES, title=f"{finished.spec.env}, full-batch PPO")
     else:
         solved_at = SOLVED_AT.get(finished.spec.env)
         plot_curve(curve, folder / CURVES, title=finished.spec.env, solved_at=solved_at)
+    write_run_page(finished, curve, folder)
 
 
 def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
@@ -433,8 +433,8 @@ def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
     solved_at = SOLVED_AT.get(env)
     plot_sweep(sweep.points, list(sweep.final_returns()), folder / "sweep.png", title=env, solved_at=solved_at)
     curves = best_curves(sweep)
-    write_sweep_page(finished, curves, folder)
     plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
+    write_sweep_page(finished, curves, folder)
 
 
 RUN = {

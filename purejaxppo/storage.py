@@ -65,8 +65,8 @@ def written_or_said(path: Path) -> Iterator[None]:
         if reason is None or isinstance(error, PPOError):
             raise
         raise NotWritten(
-            f"{path} could not be written: {reason.strerror or reason}; make room for it, or set its permissions; "
-            "what was written before is kept"
+            f"{path} could not be written: {reason.strerror or reason}; make room for it, set its permissions, or "
+            "choose another folder; what was written before is kept"
         ) from error
 
 
@@ -197,7 +197,7 @@ def _read(folder: Path, only: str | None) -> tuple[dict[str, Any], dict[str, np.
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_json(folder / MANIFEST)
     if manifest.pop("sha256") != _digest_of(manifest):
         raise ValueError(f"{MANIFEST} does not fit its checksum")
     return manifest

@@ -6,11 +6,27 @@ import jax
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.population.checkpoints import NO_CHECKPOINTS
+from purejaxppo.population.program import Options
+from purejaxppo.population.train import ignore, never
 
 pjp.use_all_cores()
 _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def bare_options():
+    """What a population is trained with where nothing of one's own is brought."""
+
+    def make(placement):
+        nothing = {"network": None, "optimizer": None, "schedules": None, "memory_limit": None}
+        told = {"should_stop": never, "on_plan": ignore, "on_chunk": ignore}
+        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae, "checkpoints": NO_CHECKPOINTS}
+        return Options(placement=placement, evaluation_episodes=0, **nothing, **own, **told)
+
+    return make
 
 
 @pytest.fixture

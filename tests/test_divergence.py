@@ -18,8 +18,8 @@ from purejaxppo.population import program
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.results import first_standstill
 from purejaxppo.population.train import make_jobs
-from purejaxppo.runs.train import FinishedRun, RunSpec, describe_divergence, table, write_run
-from purejaxppo.storage import to_host
+from purejaxppo.runs.train import FinishedRun, RunSpec, describe_divergence, spec_to_json, table, write_run
+from purejaxppo.storage import to_host, write_json
 from purejaxppo.update import all_finite, keep_finite
 
 SMALL = pjp.PPOConfig(
@@ -210,9 +210,12 @@ def test_a_run_with_diverged_seeds_is_written_whole_and_says_so(swept, tmp_path)
     """Its episodes are poisoned too, so that some seeds have no return; the others are aggregated."""
     population = swept[0][1]
     spec = RunSpec("Drift", {}, ONE_ENV, 6, 0, "cleanrl")
+    write_json(tmp_path / "config.json", spec_to_json(spec))
     finished = write_run(spec, population, tmp_path)
     cli.write_pictures(finished, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "metrics.npz", "summary.json", "curves.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("config.json", "metrics.csv", "metrics.npz", "summary.json", "curves.png", "report.html")
+    }
     summary = json.loads((tmp_path / "summary.json").read_text())
     struck = population.diverged_at >= 0
     assert summary["diverged"] == struck.sum()
@@ -238,10 +241,10 @@ def test_the_first_standstill_is_where_steps_are_missing():
 
 
 @pytest.mark.skipif(jax.local_device_count() < 2, reason="one device agrees with itself")
-def test_devices_that_share_a_run_decide_as_one():
+def test_devices_that_share_a_run_decide_as_one(bare_options):
     """The poison is on one device alone; every device refuses the update, and all have the same state to the bit."""
     config, env = SMALL.replace(normalize_obs=True, normalize_reward=True), pjp.make_env(Drift(), share=0.2, begin=20.0)
-    options = program.Options(None, None, "data", None, 0, None, bool, print, print)
+    options = bare_options("data")
     points = [{"env.poison": 0.0}, {"env.poison": NAN}, {"env.poison": OBS}]
     (job,) = make_jobs(env, config, points, 1, 0, options, None)
     compiled = program.compile_program(job, options, 3)

@@ -165,8 +165,8 @@ def test_a_transfer_is_caught():
                 add(number)
 
 
-def test_nothing_is_transferred_within_a_chunk_of_a_population():
-    options = program.Options(None, None, "seeds", None, 0, None, bool, print, print)
+def test_nothing_is_transferred_within_a_chunk_of_a_population(bare_options):
+    options = bare_options("seeds")
     (job,) = make_jobs(ENV, CONFIGS["ppo"], [{"gamma": 0.9}, {"gamma": 0.99}], 2, 0, options, None)
     population = program.compile_program(job, options, 4)
     keys, _, numbers = member_inputs(job, (0, 4), 4)

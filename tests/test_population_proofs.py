@@ -143,13 +143,13 @@ class TestDataPlacement:
         np.testing.assert_allclose(shared.runners.env_state.x, runners.env_state.x, atol=1e-5)
 
     @pytest.mark.skipif(jax.local_device_count() < 2, reason="there is nothing to share on one device")
-    def test_the_work_is_shared(self, env):
+    def test_the_work_is_shared(self, env, bare_options):
         """Each device steps its own environments and differentiates its own part of a minibatch."""
         from purejaxppo.population import program
 
-        options = program.Options(None, None, pjp.ppo_loss, None, "data", None, 0, None, bool, print, print)
         from purejaxppo.population.train import make_jobs
 
+        options = bare_options("data")
         (job,) = make_jobs(env, self.config, [{}], 1, 0, options, None)
         text = program.compile_program(job, options, 1).advance.as_text()
         count = jax.local_device_count()

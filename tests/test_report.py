@@ -18,7 +18,7 @@ import purejaxppo as pjp
 from purejaxppo.envs.base import settle_space
 from purejaxppo.evaluate import Episode
 from purejaxppo.report import PICTURES, canvas, curves, drawings, film, find_picture
-from purejaxppo.types import PPOError
+from purejaxppo.types import NotWritten, PPOError
 
 NAN = math.nan
 GIF_SIZE = (480, 270)
@@ -248,7 +248,7 @@ def test_failing_plot_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
     monkeypatch.setattr(FigureCanvasAgg, "print_png", half_written)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NotWritten, match="disk full"):
         plot(path, normal(2, 3))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -258,7 +258,7 @@ def test_failing_film_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "after.gif"
     path.write_bytes(b"old")
     monkeypatch.setattr(Image.Image, "save", half_written)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NotWritten, match="disk full"):
         film.write_film([frame()], path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ from scipy import stats
 
 from purejaxppo.population.statistics import iqm_interval
 from purejaxppo.report import curves, plot_comparison, plot_sweep, sweep
-from purejaxppo.types import PPOError
+from purejaxppo.types import NotWritten, PPOError
 
 NAN = math.nan
 RATES = [1e-4, 1e-3, 1e-2]
@@ -409,7 +409,7 @@ def test_failing_picture_leaves_the_old_file(tmp_path, monkeypatch, plot):
     path.write_bytes(b"old")
     monkeypatch.setattr(FigureCanvasAgg, "print_png", half_written)
     content = ([{"a": 1}], [[1.0]]) if plot is plot_sweep else ([("a", np.arange(3), runs(2, 3))],)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NotWritten, match="disk full"):
         plot(*content, path, title="")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

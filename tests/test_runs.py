@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,7 @@ def test_a_run_is_loaded_as_it_was(run):
         (["train", "--env-param", "length"], "--env-param: 'length' is not NAME=NUMBER"),
         (["train", "--env-param", "lenght=1"], "unknown parameter of CartPole-v1 'lenght'; did you mean length"),
         (["train", "--preset", "keras", "--env", "Pendulum-v1"], "Pendulum-v1 has the action space"),
-        (["trian"], "invalid choice: 'trian'"),
+        (["trian"], "unknown command 'trian'; did you mean train"),
         ([], "the following arguments are required: COMMAND"),
     ],
 )  # fmt: skip
@@ -179,7 +180,7 @@ def test_every_preset_survives_its_json():
         infinite = {"max_grad_norm": float("inf")} if isinstance(preset.config, pjp.PPOConfig) else {}
         config = preset.config.replace(**infinite)
         spec = RunSpec(preset.env, {"length": 0.7}, config, 3, 4, name)
-        assert spec_from_json(json.loads(json.dumps(spec_to_json(spec), allow_nan=False)), "folder") == spec
+        assert spec_from_json(json.loads(json.dumps(spec_to_json(spec), allow_nan=False)), Path("folder")) == spec
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path):
@@ -250,5 +251,5 @@ def test_load_run_names_what_is_missing(tmp_path):
     with pytest.raises(pjp.PPOError, match="is no JSON"):
         pjp.load_run(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(pjp.PPOError, match="lacks 'config'"):
+    with pytest.raises(pjp.PPOError, match="lacks 'env'; it is no run's config"):
         pjp.load_run(tmp_path)

@@ -136,7 +136,7 @@ def test_a_damaged_chunk_is_refused(env, kept, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"config": SMALL.replace(gamma=0.9)}, "its config is"),
+        ({"config": SMALL.replace(gamma=0.9)}, "its config.gamma is 0.99, and 0.9 is wanted"),
         ({"seed": 1}, "its seed is 0, and 1 is wanted"),
         ({"sweep": {"gamma": [0.9]}}, "its settings is"),
         ({"optimizer": "adam"}, "its own_optimizer is False, and True is wanted"),

@@ -178,7 +178,7 @@ def test_brax_that_resets_by_itself_or_observes_no_vector_is_refused():
     refused(["EpisodeWrapper", "get_environment"], pjp.make_env, brax.envs.Wrapper(counted))
     dicts = brax.envs.get_environment("fast", obs_mode="dict_state")
     refused(["Fast", "state", "one vector"], pjp.make_env, dicts)
-    refused(["episode_length = 0", "at least 1"], pjp.make_env, "brax/fast", episode_length=0)
+    refused(["episode_length = 0", "from 1"], pjp.make_env, "brax/fast", episode_length=0)
     refused(["'episode_lenght'", "episode_length"], pjp.make_env, "brax/fast", episode_lenght=5)
 
 

@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):
 def test_a_picture_that_does_not_fit_is_one_line_too(run, tmp_path, capsys):
     out = tmp_path / "b"
     shutil.copytree(run[0], out)
-    (out / "curves.png").unlink()
+    (out / "report.html").unlink()
     with kills.full_disk(2_000):
         assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
     assert "could not be written: File too large" in capsys.readouterr().err

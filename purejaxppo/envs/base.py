@@ -32,6 +32,11 @@ class Box(NamedTuple):
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        """A bound that all numbers share is said once: an image has hundreds."""
+        low, high = (bounds[0] if len(set(bounds)) == 1 else bounds for bounds in (self.low, self.high))
+        return f"Box(shape={self.shape}, low={low}, high={high})"
+
 
 Space = Discrete | MultiDiscrete | Box
 ARRAY: Structure = jax.tree.structure(0)  # of what is one array, and no pytree of them
