@@ -34,8 +34,8 @@ from purejaxppo.storage import write_json
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("gae", "losses", "update", "rollout")
 WHOLE = ("test_ppo.py",)  # of the algorithm, after the tests of the module
-ALSO = {"rollout": ("test_vector.py",), "update": ("test_schedules.py",)}
-LONGEST = 900.0  # s, for the tests of one fault
+ALSO = {"rollout": ("test_vector.py",), "update": ("test_schedules.py", "test_divergence.py")}
+LONGEST = 600.0  # s, for the tests of one fault
 SWAPPED = {"minimum": "maximum", "maximum": "minimum", "sum": "mean", "mean": "sum", "min": "max", "max": "min"}
 KEPT_AS_THEY_ARE = (cst.Annotation, cst.Import, cst.ImportFrom, cst.Decorator)
 

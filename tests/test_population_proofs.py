@@ -146,7 +146,6 @@ class TestDataPlacement:
     def test_the_work_is_shared(self, env, bare_options):
         """Each device steps its own environments and differentiates its own part of a minibatch."""
         from purejaxppo.population import program
-
         from purejaxppo.population.train import make_jobs
 
         options = bare_options("data")
