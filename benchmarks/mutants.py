@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import libcst as cst  # pyright: ignore[reportMissingImports]
 from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation.mutators import mutation_operators  # pyright: ignore[reportMissingImports]
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("gae", "losses", "update", "rollout")
 WHOLE = ("test_ppo.py",)  # of the algorithm, after the tests of the module
 ALSO = {"rollout": ("test_vector.py",), "update": ("test_schedules.py", "test_divergence.py")}
+CUT_SHORT = "ignore:Error reading persistent compilation cache entry"  # left by one that was killed
 LONGEST = 600.0  # s, for the tests of one fault
 SWAPPED = {"minimum": "maximum", "maximum": "minimum", "sum": "mean", "mean": "sum", "min": "max", "max": "min"}
 KEPT_AS_THEY_ARE = (cst.Annotation, cst.Import, cst.ImportFrom, cst.Decorator)
@@ -111,8 +113,11 @@ def tests_of(module: str) -> list[str]:
     return [f"tests/{name}" for name in (f"test_{module}.py", *ALSO.get(module, ()), *WHOLE)]
 
 
-def start_tests(mutant: Mutant, folder: Path) -> int:
-    """The tests in a process of their own, which imports the package with the fault. -> its pid; it exits 0 unseen"""
+def start_tests(mutant: Mutant, folder: Path, cache: Path) -> int:
+    """The tests in a process of their own, which imports the package with the fault. -> its pid; it exits 0 unseen
+
+    cache: of what the tests compile: most of it is the same with and without the fault.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -124,12 +129,13 @@ def start_tests(mutant: Mutant, folder: Path) -> int:
         with open(folder / "log", "w") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+            jax.config.update("jax_compilation_cache_dir", str(cache))
             sys.path.insert(0, str(folder))
             for name in [name for name in sys.modules if name.split(".")[0] == "purejaxppo"]:
                 del sys.modules[name]
             import pytest
 
-            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "-W", CUT_SHORT]
             status = int(pytest.main([*options, *tests_of(mutant.module)]))
             sys.stdout.flush()
             os._exit(status)
@@ -140,20 +146,21 @@ def start_tests(mutant: Mutant, folder: Path) -> int:
         os._exit(1)
 
 
-def run_all(mutants: list[Mutant], num_workers: int, console: Console) -> list[Outcome]:
-    """The tests of every fault, `num_workers` at a time."""
-    waiting, running, outcomes = list(reversed(mutants)), {}, []
+def run_all(mutants: list[Mutant], caches: Iterable[Path], console: Console) -> list[Outcome]:
+    """The tests of every fault, as many at a time as there are folders for what is compiled, each with its own."""
+    waiting, running, outcomes, caches = list(reversed(mutants)), {}, [], list(caches)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         while waiting or running:
-            while waiting and len(running) < num_workers:
-                mutant, folder = waiting.pop(), Path(tempfile.mkdtemp(dir=place))
-                running[start_tests(mutant, folder)] = (mutant, folder, time.monotonic())
-            for pid, (mutant, folder, started) in list(running.items()):
+            while waiting and caches:
+                mutant, folder, cache = waiting.pop(), Path(tempfile.mkdtemp(dir=place)), caches.pop()
+                running[start_tests(mutant, folder, cache)] = (mutant, folder, cache, time.monotonic())
+            for pid, (mutant, folder, cache, started) in list(running.items()):
                 status = status_of(pid, time.monotonic() - started)
                 if status is not None:
                     outcomes.append(Outcome(mutant, status != 0, time.monotonic() - started))
                     tell(outcomes, len(mutants), console)
                     shutil.rmtree(folder)
+                    caches.append(cache)
                     del running[pid]
             time.sleep(0.1)
     return outcomes
@@ -218,11 +225,13 @@ def main() -> None:
     sources = {name: (ROOT / "purejaxppo" / f"{name}.py").read_text() for name in options.modules}
     console = Console()
     unchanged = [Mutant(name, 1, "as it is", "as it is", source) for name, source in sources.items()]
-    failing = [x.mutant.module for x in run_all(unchanged, options.workers, Console(quiet=True)) if x.seen]
-    if failing:
-        sys.exit(f"the tests of {', '.join(failing)} fail without any fault; mend them first")
     mutants = [mutant for name, source in sources.items() for mutant in make_mutants(name, source)]
-    outcomes = run_all(mutants, options.workers, console)
+    with tempfile.TemporaryDirectory(prefix="mutants-cache-") as place:
+        caches = [Path(tempfile.mkdtemp(dir=place)) for _ in range(options.workers)]
+        failing = [x.mutant.module for x in run_all(unchanged, caches, Console(quiet=True)) if x.seen]
+        if failing:
+            sys.exit(f"the tests of {', '.join(failing)} fail without any fault; mend them first")
+        outcomes = run_all(mutants, caches, console)
     print_rows(console, table(outcomes, options.modules))
     if options.json is not None:
         write_json(options.json, as_json(outcomes))

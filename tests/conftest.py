@@ -11,8 +11,9 @@ from purejaxppo.population.program import Options
 from purejaxppo.population.train import ignore, never
 
 pjp.use_all_cores()
-_CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
+    _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
+    jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

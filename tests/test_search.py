@@ -1,5 +1,6 @@
 import collections
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +53,8 @@ def recorded(env):
         jax.effects_barrier()
         return result, dict(updates)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "make_ppo", make_recording)
-        halving = run(make_successive_halving, num_members=9, eta=3, num_rungs=2)
-        pbt = run(make_pbt, num_members=5, interval=2, quantile=0.4)
+    halving = run(make_successive_halving, num_members=9, eta=3, num_rungs=2, make_agent=make_recording)
+    pbt = run(make_pbt, num_members=5, interval=2, quantile=0.4, make_agent=make_recording)
     return {"halving": halving, "pbt": pbt}
 
 
@@ -120,7 +119,7 @@ def test_the_best_go_on_from_where_they_were(env, recorded):
     assert np.isnan(last[np.setdiff1d(np.arange(9), survivors)]).all()
     assert result.best == survivors[np.argmax(last[survivors])]
 
-    agent_of = search.make_agent_of(env, SMALL, None)
+    agent_of = search.make_agent_of(env, SMALL, pjp.make_ppo)
     train = jax.jit(jax.vmap(lambda member, n: search.train_member(agent_of, member, n), in_axes=(0, None)))
     init = jax.jit(jax.vmap(lambda hyper, key: agent_of(hyper).init(key)))
     fresh = init(result.hyper, result.runners.key)
@@ -303,6 +302,47 @@ def test_numbers_that_do_not_fit_are_refused(env, make, options, message):
 def test_a_space_that_does_not_fit_is_refused(env, space, message):
     with pytest.raises(pjp.PPOError, match=message):
         make_pbt(env, SMALL, space, num_members=4, interval=2)
+
+
+def test_what_makes_no_agent_is_refused(env):
+    with pytest.raises(pjp.PPOError, match="make_agent = 3 is no function; give make_ppo"):
+        make_pbt(env, SMALL, SPACE, num_members=2, interval=3, make_agent=3)
+
+
+def test_parts_of_ones_own_are_what_every_member_learns_with(env):
+    """With a loss of nothing no parameter moves; the optimizer's own step is what is left."""
+
+    def nothing(distribution, value, minibatch, **numbers):
+        total, terms = pjp.ppo_loss(distribution, value, minibatch, **numbers)
+        return 0.0 * total, terms
+
+    make_agent = functools.partial(pjp.make_ppo, loss=nothing)
+    find = make_successive_halving(env, SMALL, SPACE, num_members=3, num_rungs=2, make_agent=make_agent)
+    found = jax.jit(find)(jax.random.key(0))
+    for i in range(3):
+        first = pjp.make_ppo(env, SMALL).init(take(found.runners.key, i)).train_state.params
+        for after, before in zip(
+            jax.tree.leaves(take(found.runners.train_state.params, i)), jax.tree.leaves(first), strict=True
+        ):
+            np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-6)  # a step of Adam is 1e-4 at least
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pjp.RecurrentConfig(num_envs=2, num_steps=16, total_timesteps=2 * 16 * 4, num_minibatches=1, cell_size=8),
+        pjp.FullBatchConfig(num_steps=64, total_timesteps=64 * 4, hidden_sizes=(8,)),
+    ],
+    ids=["recurrent", "full-batch"],
+)
+def test_other_algorithms_are_searched_over_too(env, config):
+    name = "learning_rate" if isinstance(config, pjp.PPOConfig) else "policy_learning_rate"
+    space = {name: log_uniform(1e-4, 1e-2)}
+    found = jax.jit(make_pbt(env, config, space, num_members=4, interval=2))(jax.random.key(0))
+    assert found.timesteps.tolist() == [config.actual_timesteps] * 4
+    assert found.runners.train_state.update.tolist() == [4] * 4
+    assert np.all(np.isfinite(found.scores[found.best]))
+    assert found.history.parents.shape == (2, 4)
 
 
 def test_several_keys_are_refused(env):

@@ -9,24 +9,25 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxppo.config import PPOConfig, check_key
+from purejaxppo.config import check_function, check_key
 from purejaxppo.envs.base import Environment
-from purejaxppo.networks import NetworkLike
+from purejaxppo.evaluate import Agent
 from purejaxppo.population.placement import in_turn, make_spread, pad_seeds
-from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_whole, full_name, is_number
-from purejaxppo.ppo import PPO, make_ppo
+from purejaxppo.population.program import make_agent
+from purejaxppo.population.sweep import LogUniform, RunConfig, Uniform, at_point, check_whole, full_name, is_number
 from purejaxppo.types import PPOError, RunnerState
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
 Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
-AgentOf = Callable[[Hyper], PPO]  # the agent of one member
+AgentOf = Callable[[Hyper], Agent]  # the agent of one member
+MakeAgent = Callable[[Environment, Any], Agent]  # of a config
 
 FACTORS = (0.8, 1.25)  # of a perturbation (Jaderberg et al. 2017, appendix A.1)
 
@@ -67,13 +68,13 @@ class Rungs(NamedTuple):
 
 def make_successive_halving(
     env: Environment,
-    config: PPOConfig,
+    config: RunConfig,
     space: Space,
     *,
     num_members: int,
     eta: int = 3,
     num_rungs: int = 3,
-    network: NetworkLike | None = None,
+    make_agent: MakeAgent = make_agent,
 ) -> Callable[[jax.Array], SearchResult]:
     """Successive halving as one function, key -> SearchResult; `jit` is the caller's.
 
@@ -83,13 +84,15 @@ def make_successive_halving(
     learning rate anneals over config.num_updates from the start. With num_rungs = 1 this is random search.
 
     space: name -> `uniform(low, high)` or `log_uniform(low, high)`, for numbers of the config and "env.<parameter>".
+    make_agent: of a config, by default what its class is for; `functools.partial(make_ppo, loss=..., network=...)`
+        brings parts of one's own.
 
     The program holds the update once, for as many members as the last rung gives each device; a rung runs it as often
     as it takes for those that are alive. On an accelerator, let several members reach the last rung.
 
     Raises PPOError for a space, or for numbers of members, rungs and updates, that do not fit.
     """
-    agent_of = make_agent_of(env, config, network)
+    agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
     run = functools.partial(run_rung, functools.partial(train_alive, agent_of, block_size(rungs.members[-1])))
@@ -106,14 +109,14 @@ def make_successive_halving(
 
 def make_pbt(
     env: Environment,
-    config: PPOConfig,
+    config: RunConfig,
     space: Space,
     *,
     num_members: int,
     interval: int,
     quantile: float = 0.25,
     resample: float = 0.25,
-    network: NetworkLike | None = None,
+    make_agent: MakeAgent = make_agent,
 ) -> Callable[[jax.Array], SearchResult]:
     """Population-based training (Jaderberg et al. 2017) as one function, key -> SearchResult; `jit` is the caller's.
 
@@ -123,11 +126,11 @@ def make_pbt(
     (see `explore`). It keeps its own key, environments and running episodes: a copy follows a random stream of its
     own, and an episode under way counts for the one that ends it.
 
-    space: as in `make_successive_halving`. A member whose "env.<parameter>" changes goes on in mid-episode.
+    space, make_agent: as in `make_successive_halving`. A member whose "env.<parameter>" changes goes on in mid-episode.
 
     Raises PPOError for a space, or for an interval, quantile or probability, that does not fit.
     """
-    agent_of = make_agent_of(env, config, network)
+    agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     check_pbt(config, num_members=num_members, interval=interval, quantile=quantile, resample=resample)
     num_exchanged = max(1, int(num_members * quantile))
@@ -147,19 +150,19 @@ def make_pbt(
     return search
 
 
-def halving_timesteps(config: PPOConfig, *, num_members: int, eta: int = 3, num_rungs: int = 3) -> int:
+def halving_timesteps(config: RunConfig, *, num_members: int, eta: int = 3, num_rungs: int = 3) -> int:
     """Environment steps that such a successive halving takes."""
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
     return sum(n * updates for n, updates in zip(*rungs, strict=True)) * config.batch_size
 
 
-def pbt_timesteps(config: PPOConfig, *, num_members: int) -> int:
+def pbt_timesteps(config: RunConfig, *, num_members: int) -> int:
     """Environment steps that a population-based training of so many members takes."""
     check_whole("num_members", num_members)
     return num_members * config.actual_timesteps
 
 
-def plan_rungs(config: PPOConfig, *, num_members: int, eta: int, num_rungs: int) -> Rungs:
+def plan_rungs(config: RunConfig, *, num_members: int, eta: int, num_rungs: int) -> Rungs:
     """The members and updates of each rung. Raises PPOError where the numbers leave a rung without either."""
     check_whole("num_members", num_members)
     check_whole("eta", eta, least=2)
@@ -186,16 +189,16 @@ def plan_rungs(config: PPOConfig, *, num_members: int, eta: int, num_rungs: int)
     )
 
 
-def make_agent_of(env: Environment, config: PPOConfig, network: NetworkLike | None) -> AgentOf:
+def make_agent_of(env: Environment, config: RunConfig, make_agent: MakeAgent) -> AgentOf:
     """The agent of one member as a function of its hyperparameters, which may be tracers.
 
-    Raises PPOError for an environment, config or network that does not fit.
+    Raises PPOError for an environment, a config or parts that do not fit.
     """
-    make_ppo(env, config, network=network)
+    check_function("make_agent", make_agent, "give make_ppo, or a functools.partial of it with parts of your own")
+    make_agent(env, config)
 
-    def agent_of(hyper: Hyper) -> PPO:
-        member_env, member_config = at_point(env, config, hyper)
-        return make_ppo(member_env, cast(PPOConfig, member_config), network=network)
+    def agent_of(hyper: Hyper) -> Agent:
+        return make_agent(*at_point(env, config, hyper))
 
     return agent_of
 
@@ -425,7 +428,7 @@ def make_result(members: Member, best: jax.Array, timesteps: jax.Array, history:
     )
 
 
-def settle_space(env: Environment, config: PPOConfig, space: Space) -> Space:
+def settle_space(env: Environment, config: RunConfig, space: Space) -> Space:
     """The space with full names. Raises PPOError unless it holds domains of numbers that one program can take."""
     if not isinstance(space, Mapping) or not space:
         raise PPOError(f'space = {space!r} has no names; give a dict such as {{"gamma": uniform(0.9, 1.0)}}')
@@ -444,7 +447,7 @@ def settle_space(env: Environment, config: PPOConfig, space: Space) -> Space:
     return space
 
 
-def check_pbt(config: PPOConfig, *, num_members: int, interval: int, quantile: float, resample: float) -> None:
+def check_pbt(config: RunConfig, *, num_members: int, interval: int, quantile: float, resample: float) -> None:
     """Raises PPOError for numbers that leave no generation, or no sense to an exchange."""
     check_whole("num_members", num_members)
     check_whole("interval", interval)
