@@ -304,9 +304,7 @@ def same_results(one: Any, other: Any) -> bool:
 
 def spec_of(kind: str) -> runs.RunSpec:
     """The run of a kind, as its command makes it."""
-    words = [*KINDS[kind], *KEEPING]
-    parser, _ = cli.make_parser(cli.chosen_preset(words))
-    return cli.make_spec(parser.parse_args(words))
+    return cli.make_spec(cli.read_options([*KINDS[kind], *KEEPING]))
 
 
 def train_spec(spec: runs.RunSpec, out: Path, **options: Any) -> Any:

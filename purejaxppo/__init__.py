@@ -22,6 +22,7 @@ from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import ppo_loss
 from purejaxppo.networks import Network
 from purejaxppo.population.kept import KeptStates
+from purejaxppo.population.logs import LogProgress
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import (
@@ -75,6 +76,7 @@ __all__ = [
     "Joint",
     "KeptStates",
     "LoadedRun",
+    "LogProgress",
     "LossTerms",
     "MaskedObs",
     "Metrics",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from purejaxppo import __version__
-from purejaxppo.config import MAX_SEED, PPOConfig, unknown
+from purejaxppo.config import MAX_SEED, PPOConfig, option_text, unknown
+from purejaxppo.envs import env_names
 from purejaxppo.options import (
     a_path,
     file_to_write,
@@ -19,12 +20,28 @@ from purejaxppo.options import (
     reader_of,
     whole_from,
 )
+from purejaxppo.population.logs import NAMES
 from purejaxppo.population.placement import PLACEMENTS
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sweep import RunConfig
+from purejaxppo.run_file import read_words
 from purejaxppo.runs.presets import PRESETS, Preset, default_preset, find_preset
 
 MAX_SETTINGS = 1_000_000  # that --random draws
+SHELLS = ("bash", "zsh", "tcsh")
+BACKENDS = ("gymnax", "gymnasium")
+_EXAMPLES = """examples:
+  purejaxppo train                                   16 seeds of CartPole-v1, in seconds
+  purejaxppo train --env Acrobot-v1 --seeds 64       with the preset of that environment
+  purejaxppo eval runs/a --episodes 1000             new episodes of its policies
+  purejaxppo COMMAND --help                          all options of a command"""
+_TRAIN_EXAMPLES = """examples:
+  purejaxppo train --env Pendulum-v1 --seeds 64 --out runs/a --checkpoint-every 5m
+  purejaxppo train --resume runs/a
+  purejaxppo train --preset cleanrl --config.learning-rate 1e-3 --env-param length=0.7"""
+_SWEEP_EXAMPLES = """examples:
+  purejaxppo sweep --over learning-rate=1e-4,3e-4,1e-3 --over hidden-sizes=64x64,128 --seeds 16
+  purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --over gamma=uniform:0.9:0.999 --random 32"""
 # What each option of --config.* means; the defaults are the preset's.
 _CONFIG_HELP = {
     "num_envs": "environments stepped in parallel, for each seed",
@@ -34,8 +51,8 @@ _CONFIG_HELP = {
     "num_minibatches": "minibatches of one pass",
     "learning_rate": "of Adam, in the first update",
     "anneal_lr": "true or false: the learning rate follows lr-schedule",
-    "lr_schedule": "linear or cosine, to 0 at the end; constant; or adaptive, which follows the KL",
-    "desired_kl": "nats; where the adaptive rate holds the mean KL of an update",
+    "lr_schedule": "linear or cosine, to 0; constant; or adaptive, which follows the KL",
+    "desired_kl": "nats; the mean KL of an update that the adaptive rate aims at",
     "adam_eps": "Adam's epsilon",
     "gamma": "discount per step, 0 to 1",
     "gae_lambda": "lambda of the advantages, 0 to 1",
@@ -56,8 +73,8 @@ _CONFIG_HELP = {
     "cell": "gru or lstm: what remembers",
     "cell_size": "numbers in the memory of each tower",
     "sequence_length": "steps that a gradient goes back; all of a rollout by default",
-    "box_policy": "clipped or squashed: how a Gaussian keeps to the bounds of a Box",
-    "box_std": "shared or state: one standard deviation for all states, or a function of the state",
+    "box_policy": "clipped or squashed: how a Gaussian keeps to its bounds",
+    "box_std": "shared: one standard deviation for all states; state: a function of it",
     "policy_iterations": "full-batch steps of the policy in an update, at most",
     "value_iterations": "full-batch steps of the value in an update",
     "policy_learning_rate": "of the policy's Adam",
@@ -73,10 +90,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self.source = ""  # "FILE: " while words come from a file
 
     def error(self, message: str) -> NoReturn:
         """Leaves with status 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
+        self.exit(2, f"{self.prog}: error: {self.source}{' '.join(message.splitlines())}\n")
 
     def refuse(self, word: str) -> NoReturn:
         """Leaves with status 2 because of a word that is no option of this command."""
@@ -104,6 +122,47 @@ def config_option(name: str) -> str:
     return f"--config.{name.replace('_', '-')}"
 
 
+def read_options(words: Sequence[str]) -> argparse.Namespace:
+    """What the words say; and where they name a file with --config, what that says and the words do not."""
+    path = chosen_file(words)
+    of_file = [] if path is None else read_words(path)
+    parser, commands = make_parser(chosen_preset([*of_file, *words]))
+    find_command(commands, parser, words)
+    if path is None:
+        return parse(parser, commands, words)
+    commands[words[0]].source = f"{path}: "
+    base = parse(parser, commands, [words[0], *of_file])
+    commands[words[0]].source = ""
+    return merged(commands[words[0]], base, parse(parser, commands, words))
+
+
+def parse(parser: Parser, commands: dict[str, Parser], words: Sequence[str]) -> argparse.Namespace:
+    """The options of one command; leaves with status 2 for a word that is none."""
+    known, rest = parser.parse_known_args(words)
+    if rest:
+        commands[known.command].refuse(rest[0])
+    return known
+
+
+def merged(command: Parser, base: argparse.Namespace, given: argparse.Namespace) -> argparse.Namespace:
+    """The options given, and for the others those of `base`; of lists of names and values, name by name."""
+    options = vars(given).copy()
+    for name, value in vars(base).items():
+        if options[name] == command.get_default(name):
+            options[name] = value
+        elif isinstance(value, list):
+            again = {name for name, _ in options[name]}
+            options[name] = [pair for pair in value if pair[0] not in again] + options[name]
+    return argparse.Namespace(**options)
+
+
+def chosen_file(words: Sequence[str]) -> Path | None:
+    """The file that the words of a training name."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--config", type=a_path, nargs="?")
+    return parser.parse_known_args(words)[0].config if words[:1] in (["train"], ["sweep"]) else None
+
+
 def find_command(commands: dict[str, Parser], parser: Parser, words: Sequence[str]) -> None:
     """Leaves with status 2 where an option before the command is none, or the first other word is no command."""
     for word in words:
@@ -126,12 +185,30 @@ def chosen_preset(words: Sequence[str]) -> Preset:
 
 def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     """The parser, and that of each command."""
-    parser = Parser(prog="purejaxppo", description="PPO in JAX: thousands of seeds in one compiled program.")
+    parser = Parser(
+        prog="purejaxppo",
+        usage="purejaxppo COMMAND [OPTION ...]",
+        description="PPO in JAX: thousands of seeds in one compiled program.",
+        epilog=_EXAMPLES,
+        formatter_class=_wide,
+    )
     parser.add_argument("--version", action="version", version=f"purejaxppo {__version__}")
     add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser).add_parser
     commands = {
-        "train": add("train", help="train a population of seeds, and write its run folder", formatter_class=_wide),
-        "sweep": add("sweep", help="train settings beside each other, each with seeds", formatter_class=_wide),
+        "train": add(
+            "train",
+            usage="purejaxppo train [OPTION ...]",
+            help="train a population of seeds, and write its run folder",
+            epilog=_TRAIN_EXAMPLES,
+            formatter_class=_wide,
+        ),
+        "sweep": add(
+            "sweep",
+            usage="purejaxppo sweep --over NAME=VALUES [OPTION ...]",
+            help="train settings beside each other, each with seeds",
+            epilog=_SWEEP_EXAMPLES,
+            formatter_class=_wide,
+        ),
         "eval": add("eval", help="play new episodes with the policies of a run", formatter_class=_wide),
         "render": add("render", help="film an episode of a run", formatter_class=_wide),
         "plot": add("plot", help="draw one run, or several beside each other", formatter_class=_wide),
@@ -141,8 +218,13 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
             "bench", help="measure speed, and how far it is from this machine's limits", formatter_class=_wide
         ),
         "envs": add("envs", help="list the environments"),
+        "presets": add("presets", help="list the presets"),
+        "completion": add("completion", help="print what completes these commands in a shell", formatter_class=_wide),
     }
     commands["envs"].add_argument("suite", metavar="SUITE", nargs="?", help="list those of brax or jumanji")
+    commands["completion"].add_argument(
+        "shell", metavar="SHELL", type=one_of(SHELLS), help='bash, zsh or tcsh: eval "$(purejaxppo completion bash)"'
+    )
     _add_eval_options(commands["eval"])
     _add_render_options(commands["render"])
     _add_plot_options(commands["plot"])
@@ -152,11 +234,32 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     _add_sweep_options(commands["sweep"])
     for name in ("train", "sweep"):
         _add_run_options(commands[name], preset)
+    _add_log_options(commands["train"])
     return parser, commands
 
 
+def completion_script(shell: str) -> str:
+    """What completes the commands, their options, and the names of environments and presets in a shell."""
+    import shtab
+
+    parser, commands = make_parser(find_preset("cleanrl"))
+    names = {"--env": env_names(), "--preset": list(PRESETS), "--placement": PLACEMENTS, "--log-names": list(NAMES)}
+    names |= {"--backend": BACKENDS}
+    for command in commands.values():
+        for action in command._actions:
+            option = (action.option_strings or [""])[-1]
+            if option in names:
+                action.choices = names[option]
+            elif action.metavar in ("RUN", "FOLDER"):
+                action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
+            elif action.metavar == "FILE":
+                action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+    commands["completion"]._actions[-1].choices = SHELLS
+    return shtab.complete(parser, shell)
+
+
 def _wide(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, max_help_position=38, width=110)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120)
 
 
 def _add_eval_options(parser: Parser) -> None:
@@ -170,7 +273,7 @@ def _add_eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        type=one_of(["gymnax", "gymnasium"]),
+        type=one_of(BACKENDS),
         default="gymnax",
         help="gymnax: as trained (default); gymnasium: Gymnasium's own environment of that name",
     )
@@ -229,60 +332,35 @@ def _add_sweep_options(parser: Parser) -> None:
 
 
 def _add_run_options(parser: Parser, preset: Preset) -> None:
-    presets = "; ".join(f"{name}: {entry.summary}" for name, entry in PRESETS.items())
-    parser.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"settings to start from, by default those of the environment's family, or else cleanrl ({presets})",
-    )
-    parser.add_argument(
-        "--env", metavar="NAME", help="environment, the preset's by default; `purejaxppo envs` lists them"
-    )
-    parser.add_argument(
-        "--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="set an environment parameter"
-    )
-    parser.add_argument(
-        "--seeds", metavar="N", type=whole_from(1), help="seeds, trained together; the preset's by default"
-    )
-    parser.add_argument(
-        "--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)"
-    )
-    parser.add_argument("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
-    parser.add_argument(
-        "--resume", metavar="FOLDER", type=a_path, help="go on with an interrupted run; what is finished stays"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config", metavar="FILE", type=a_path, help="a TOML file with these options; those given here go first")
+    add("--write-config", metavar="FILE", type=file_to_write(".toml"), help="write what would run to a file, and end")
+    add("--preset", metavar="NAME", help="settings to start from (default by environment; see purejaxppo presets)")
+    add("--env", metavar="NAME", help="environment (default the preset's; see purejaxppo envs)")
+    add("--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="one of its parameters")
+    add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
+    add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")
+    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
+    add("--resume", metavar="FOLDER", type=a_path, help="go on with an interrupted run; what is finished stays")
+    add(
         "--checkpoint-every",
         metavar="N",
         type=read_interval,
-        help="updates between two checkpoints of the seeds in training, or the time: 60s, 5m, 1.5h; "
-        "Ctrl-C and SIGTERM write one as well",
+        help="updates between checkpoints, or the time: 60s, 5m, 1.5h (default none)",
     )
-    parser.add_argument(
-        "--keep",
-        dest="keep_checkpoints",
-        metavar="N",
-        type=whole_from(1),
-        help="how many of them to keep until the seeds are finished, the newest (default 2)",
-    )
-    parser.add_argument(
-        "--keep-best",
-        action="store_true",
-        default=None,
-        help="keep each seed at its best as well, for good: after the checkpoint with the highest training return",
-    )
-    parser.add_argument(
-        "--memory-limit",
-        metavar="SIZE",
-        type=read_bytes,
-        help="4GiB, 500MB, ...; more seeds than fit are trained in chunks (default 90%% of what is free)",
-    )
-    parser.add_argument(
+    add("--keep", dest="keep_checkpoints", metavar="N", type=whole_from(1), help="newest checkpoints kept (default 2)")
+    add("--keep-best", action="store_true", default=None, help="keep each seed at its best training return, for good")
+    add("--memory-limit", metavar="SIZE", type=read_bytes, help="4GiB, 500MB, ... (default 90%% of what is free)")
+    add(
         "--placement",
         metavar="NAME",
         type=one_of(PLACEMENTS),
-        help="seeds: the runs spread over the devices (default); data: the environments of each run",
+        help="spread over devices: seeds (default), or data, the environments of each run",
     )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="print errors only")
+    shown.add_argument("--json-lines", action="store_true", help="print JSON objects, one a line, for programs")
+    add("--strict", action="store_true", help="leave with status 3 where an update was not finite")
     group = parser.add_argument_group("several processes, on one machine or many, that share the run folder")
     group.add_argument("--cluster", action="store_true", help="as SLURM, GKE or Cloud TPU has started them")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; with the next two, for any others")
@@ -291,13 +369,20 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     group.add_argument(
         "--heartbeat", metavar="SECONDS", type=whole_from(1), default=100, help="until a lost machine is noticed (100)"
     )
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="leave with status 3 where an update of a seed was not finite; all is written as without it",
+    name = next(name for name, entry in PRESETS.items() if entry is preset)
+    _add_config_options(parser, preset.config, f"hyperparameters, with the defaults of the preset {name}")
+
+
+def _add_log_options(parser: Parser) -> None:
+    group = parser.add_argument_group("logs, beside progress.jsonl in the run folder")
+    group.add_argument("--tensorboard", action="store_true", help="event files in the run folder")
+    group.add_argument("--wandb", metavar="PROJECT", help="Weights & Biases; WANDB_MODE=offline needs no network")
+    group.add_argument(
+        "--log-names",
+        metavar="NAMES",
+        type=one_of(list(NAMES)),
+        help="whose names the numbers have: sb3 (default) or cleanrl",
     )
-    _add_config_options(parser, preset.config, "hyperparameters, the preset's by default")
 
 
 def _add_doctor_options(parser: Parser) -> None:
@@ -348,7 +433,7 @@ def _add_config_options(parser: Parser, config: RunConfig, title: str, without: 
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
             type=reader_of(field.type),
-            help=_CONFIG_HELP[field.name],
+            help=f"{_CONFIG_HELP[field.name]} ({option_text(getattr(config, field.name))})",
         )
 
 

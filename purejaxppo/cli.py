@@ -5,23 +5,25 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tomli_w
 from rich.console import Console
 
-from purejaxppo.arguments import chosen_preset, find_command, make_parser
+from purejaxppo.arguments import completion_script, read_options
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
 from purejaxppo.envs import env_names, make_env
 from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
+from purejaxppo.population.logs import Log, LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import check_data_placement
 from purejaxppo.population.processes import ask_to_stop, asked_to_stop, barrier, end_with, join, leave, part
@@ -33,7 +35,9 @@ from purejaxppo.population.sweep import (
     draw_points,
     make_points,
 )
+from purejaxppo.population.train import Progress
 from purejaxppo.ppo import seed_keys
+from purejaxppo.run_file import dashed, toml_value
 from purejaxppo.runs.finished import (
     comparison_rows,
     evaluate_in_gymnasium,
@@ -42,7 +46,8 @@ from purejaxppo.runs.finished import (
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.presets import SOLVED_AT, default_preset, find_preset
+from purejaxppo.runs.logs import check_installed, open_logs, tell_all
+from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
 from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
@@ -55,16 +60,19 @@ from purejaxppo.runs.train import (
     load_spec,
     plan,
     read_finished,
+    spec_to_json,
     sweep_rows,
     sweep_table,
     table,
     train_run,
 )
-from purejaxppo.storage import read_json, write_json
+from purejaxppo.storage import read_json, write_json, write_whole
 from purejaxppo.types import Interrupted, NotWritten, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
+_SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
+_ON_RESUME = ("command", "resume", "memory_limit", *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
 CURVES = "curves.png"
 DIVERGED = 3  # the exit status of --strict
 FRAMES = 300  # of a film that a run ends with
@@ -113,12 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. -> exit status: 0 done, 2 bad input, 3 a run diverged under --strict"""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        parser, commands = make_parser(chosen_preset(words))
-        find_command(commands, parser, words)
-        known, rest = parser.parse_known_args(words)
-        if rest:
-            commands[known.command].refuse(rest[0])
-        return end_with(RUN[known.command](known))
+        options = read_options(words)
+        return end_with(RUN[options.command](options))
     except PPOError as error:
         print(f"purejaxppo: error: {error}", file=sys.stderr)
         return end_with(2)
@@ -129,13 +133,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """purejaxppo train, purejaxppo sweep"""
+    if options.write_config is not None:
+        return write_config(options)
     if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
         join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
 
-    from purejaxppo.runs.console import make_view
+    from purejaxppo.runs.console import JsonView, make_view
 
-    console = Console(quiet=options.quiet or jax.process_index() > 0)  # the first process speaks for all
+    is_first = jax.process_index() == 0  # it speaks for all
+    console = Console(quiet=options.quiet or options.json_lines or not is_first)
+    view = JsonView(spec.log_names) if options.json_lines and is_first else make_view(console, spec)
     is_done = bool(options.resume) and is_finished(folder)
     if is_done:
         console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
@@ -143,25 +151,28 @@ def train(options: argparse.Namespace) -> int:
             leave()
             return diverged_status(read_json(folder / "summary.json")) if options.strict else 0
     else:
-        console.print(plan(spec), highlight=False, soft_wrap=True)
+        view.begin(plan(spec), spec_to_json(spec))
     stop = StopSignal()
     try:
         with stop:
             if is_done:
-                finished = read_finished(folder) if jax.process_index() == 0 else None
+                finished = read_finished(folder) if is_first else None
             else:
-                with make_view(console, spec) as view:
+                with view, own_logs(options, spec, folder) as log:
                     finished = train_run(
                         spec,
                         folder,
-                        view,
+                        tell_both(view, LogProgress(log, spec.log_names)),
                         memory_limit=options.memory_limit,
                         should_stop=stop.is_set_anywhere,
                         on_plan=lambda memory: view.say(describe_plan(memory)),
                     )
+                    if isinstance(finished, FinishedRun):
+                        log(evaluation_entries(finished), spec.config.actual_timesteps)
             stop.from_now_on_at_once()
             if finished is not None:
                 show_finished(finished, folder, console)
+                view.end(finished.summary, folder)
     except (Interrupted, KeyboardInterrupt) as reason:
         text = f"{reason}; its state is kept" if isinstance(reason, Interrupted) else "interrupted"
         print(f"purejaxppo: {text}; go on with --resume {folder}", file=sys.stderr)
@@ -173,6 +184,64 @@ def train(options: argparse.Namespace) -> int:
         raise PPOError(f"{error}; go on with --resume {folder}") from None
     leave()
     return diverged_status(finished.summary) if options.strict and finished is not None else 0
+
+
+def write_config(options: argparse.Namespace) -> int:
+    """purejaxppo train --write-config FILE: what would run, for --config."""
+    if options.resume is not None:
+        raise PPOError(f"{options.resume / 'config.json'} has what the run is; leave out --write-config")
+    check_checkpoints(spec := make_spec(options))
+    text = tomli_w.dumps(run_table(options, spec))
+    write_whole(options.write_config, lambda file: file.write(text.encode()))
+    print(f"written; run it with purejaxppo {options.command} --config {options.write_config}")
+    return 0
+
+
+def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
+    """What the command would run, under the names of its options; every hyperparameter is said."""
+    config = {field.name: getattr(spec.config, field.name) for field in dataclasses.fields(spec.config)}
+    plain = {
+        "preset": spec.preset,
+        "env": spec.env,
+        "seeds": spec.num_seeds,
+        "seed": spec.seed,
+        "out": None if options.out is None else str(options.out),
+        "placement": options.placement,
+        "checkpoint_every": spec.checkpoint_every,
+        "keep": options.keep_checkpoints,
+        "keep_best": options.keep_best,
+        "log_names": getattr(options, "log_names", None),
+        "random": getattr(options, "random", None),
+        "random_seed": getattr(options, "random_seed", None),
+    }
+    tables = {"config": config, "env-param": spec.env_params, "over": dict(getattr(options, "over", None) or {})}
+    return {dashed(name): value for name, value in plain.items() if value is not None} | {
+        table: {dashed(name): toml_value(value) for name, value in content.items() if value is not None}
+        for table, content in tables.items()
+        if content
+    }
+
+
+def own_logs(options: argparse.Namespace, spec: RunSpec, folder: Path) -> AbstractContextManager[Log]:
+    """Where the numbers of a run go. Those of a sweep, whose settings train together, go nowhere."""
+    if spec.sweep is not None or jax.process_index() > 0:
+        return nullcontext(tell_all([]))
+    return open_logs(folder, spec_to_json(spec), has_tensorboard=options.tensorboard, wandb_project=options.wandb)
+
+
+def evaluation_entries(finished: FinishedRun) -> dict[str, float]:
+    """What a log is told of the evaluation at the end."""
+    return named({"evaluation": finished.summary["final_return_mean"]}, finished.spec.log_names)
+
+
+def tell_both(first: Callable[[Progress], None], second: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """One listener in the place of two."""
+
+    def tell(progress: Progress) -> None:
+        first(progress)
+        second(progress)
+
+    return tell
 
 
 def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: Console) -> None:
@@ -210,6 +279,7 @@ def join_processes(options: argparse.Namespace) -> None:
 
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A new run and its empty folder."""
+    check_logs(options)
     spec = make_spec(options)
     check_checkpoints(spec)
     folder = options.out or Path("runs") / f"{spec.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -221,13 +291,24 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
-    with_it = ("command", "resume", "quiet", "strict", "memory_limit", *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
     for name, value in vars(options).items():
-        if name not in with_it and value is not None:
+        if name not in _ON_RESUME and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
+    check_logs(options)
     spec = dataclasses.replace(load_spec(options.resume), **checkpoint_options(options))
+    if spec.sweep is not None and (getattr(options, "tensorboard", None) or getattr(options, "wandb", None)):
+        raise PPOError(
+            f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
+        )
     check_checkpoints(spec)
     return spec, options.resume
+
+
+def check_logs(options: argparse.Namespace) -> None:
+    """Raises PPOError where the package of a log that is asked for is not installed."""
+    for extra in ("tensorboard", "wandb"):
+        if getattr(options, extra, None):
+            check_installed(extra)
 
 
 def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -349,6 +430,20 @@ def envs(options: argparse.Namespace) -> int:
     return 0
 
 
+def presets(_: argparse.Namespace) -> int:
+    """purejaxppo presets"""
+    for name, preset in PRESETS.items():
+        size = f"{preset.num_seeds:>3} seeds x {preset.config.total_timesteps:>9,} steps"
+        print(f"{name:<24}{preset.env:<25}{size}  {preset.summary}")
+    return 0
+
+
+def completion(options: argparse.Namespace) -> int:
+    """purejaxppo completion"""
+    print(completion_script(options.shell))
+    return 0
+
+
 def make_spec(options: argparse.Namespace) -> RunSpec:
     """The run that the options describe: the preset's, with what they change."""
     preset_name = default_preset(options.env) if options.preset is None else options.preset
@@ -371,6 +466,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
         preset=preset_name,
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
+        log_names=getattr(options, "log_names", None) or "sb3",
         **checkpoint_options(options),
     )
 
@@ -447,6 +543,8 @@ RUN = {
     "doctor": doctor,
     "bench": bench,
     "envs": envs,
+    "presets": presets,
+    "completion": completion,
 }
 
 

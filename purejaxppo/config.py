@@ -240,6 +240,13 @@ def check_seed(name: str, value: Any, *, most: int = MAX_SEED) -> None:
         raise PPOError(f"{name} = {shown(value)} is out of range; give an int from 0 to {most}")
 
 
+def option_text(value: Any) -> str:
+    """A hyperparameter as the command line takes it: true; 64,64; 0.001"""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def check_function(name: str, value: Any, remedy: str) -> None:
     """Raises PPOError unless `value` can be called."""
     if not callable(value):

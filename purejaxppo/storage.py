@@ -85,7 +85,7 @@ def drop_abandoned(path: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """A number that is not finite is written as null: JSON has none."""
-    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
 
@@ -265,9 +265,10 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _finite(x: Any) -> Any:
+def finite(x: Any) -> Any:
+    """What JSON can say of a value: None in the place of each number in it that is not finite."""
     if isinstance(x, dict):
-        return {key: _finite(value) for key, value in x.items()}
+        return {key: finite(value) for key, value in x.items()}
     if isinstance(x, list | tuple):
-        return [_finite(value) for value in x]
+        return [finite(value) for value in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -35,6 +35,7 @@ ORDER = [
     "report",
     "doctor",
     "bench",
+    "run_file",
     "options",
     "arguments",
     "cli",

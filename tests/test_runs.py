@@ -44,6 +44,7 @@ def test_the_run_folder_is_that_of_the_contract(run):
         "summary.json",
         "curves.png",
         "report.html",
+        "progress.jsonl",
         "before.gif",
         "after.gif",
         "checkpoints",

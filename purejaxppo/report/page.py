@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from purejaxppo.config import option_text
 from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.sweep import ENV, show_value
@@ -383,13 +384,6 @@ def command(spec: RunSpec) -> list[str]:
         if value is not None and (base is None or getattr(base, field.name, None) != value):
             words += [f"--config.{field.name.replace('_', '-')}", option_text(value)]
     return words
-
-
-def option_text(value: Any) -> str:
-    """A hyperparameter as the command line takes it: true; 64,64; 0.001"""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def as_it_is(config: Mapping[str, Any]) -> str:

@@ -1,63 +1,129 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere, and the table at the end."""
+"""What is seen of a run: a live view on a terminal, plain lines elsewhere or JSON lines, and the table at the end."""
 
+import json
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
+from purejaxppo.population.logs import named, numbers_of
 from purejaxppo.population.program import Progress as TrainProgress
+from purejaxppo.population.statistics import iqm
 from purejaxppo.population.store import Rows
 from purejaxppo.runs.train import RunSpec
+from purejaxppo.storage import finite
 
 _EPOCH_SEEDS = 256  # more may not be trained at once, and an epoch is then no line
+_BARS = "▁▂▃▄▅▆▇█"
 _LINES = 10  # printed in the course of a run where there is no terminal
 
 
 class ProgressView(AbstractContextManager):
-    """Shows each chunk of a run: percent, environment steps, steps per second, mean return, time left."""
+    """Shows each chunk of a run: percent, environment steps, speed, time left; on a terminal the seeds too."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, is_sweep: bool = False) -> None:
         self._console = console
+        self._is_sweep = is_sweep
         self._lines = 0
         self._mean_return = float("nan")
         self._diverged: dict[Rows, int] = {}  # of each chunk
+        self._members: Rows = (0, 0)  # of the chunk in training
+        self._latest = np.zeros(0)  # the newest return of each of them
+        self._course: list[float] = []  # the IQM of these so far
         self._bar = Progress(
-            TextColumn("{task.percentage:>3.0f}%"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=False,
+            TextColumn("{task.percentage:>3.0f}%"), BarColumn(bar_width=20), TextColumn("{task.description}")
         )
         self._task = self._bar.add_task("compiling", total=1.0)
+        self._below = ""
+        self._live = Live(get_renderable=self._show, console=console, refresh_per_second=8)
+        self._is_live = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> "ProgressView":
-        if self._console.is_terminal:
-            self._bar.start()
+        if self._is_live:
+            self._live.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+        if self._is_live:
+            self._live.stop()
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
         share = progress.timesteps / progress.total_timesteps
-        self._mean_return = latest_mean_return(np.asarray(progress.metrics.episode_return_mean), self._mean_return)
+        returns = np.asarray(progress.metrics.episode_return_mean)
+        self._mean_return = latest_mean_return(returns, self._mean_return)
         self._diverged[progress.members] = count_diverged(progress)
-        line = describe_progress(progress, self._mean_return, sum(self._diverged.values()))
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=share, description=line)
+        num_diverged = sum(self._diverged.values())
+        if self._is_live:
+            self._note(progress.members, returns)
+            self._bar.update(self._task, completed=share, description=describe_speed(progress))
+            self._below = describe_members(self._latest, self._course, progress.members, num_diverged, self._is_sweep)
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
+            line = describe_progress(progress, self._mean_return, num_diverged)
             self._console.print(f"{share:>4.0%}  {line}", highlight=False, soft_wrap=True)
+
+    def begin(self, plan: str, config: dict[str, Any]) -> None:
+        """What will run, before it does."""
+        self.say(plan)
 
     def say(self, text: str) -> None:
         """A line above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True)
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Nothing: the table has been printed."""
+
+    def _note(self, members: Rows, returns: np.ndarray) -> None:
+        if members != self._members:
+            self._members, self._latest, self._course = members, np.full(len(returns), np.nan), []
+        for column in returns.T:
+            self._latest = np.where(np.isnan(column), self._latest, column)
+        known = self._latest[np.isfinite(self._latest)]
+        if known.size:
+            self._course.append(iqm(known))
+
+    def _show(self) -> RenderableType:
+        return Group(self._bar, Text(self._below, overflow="ellipsis", no_wrap=True))
+
+
+class JsonView(AbstractContextManager):
+    """Prints one JSON object a line: the run, its newest update after each call, and the summary."""
+
+    def __init__(self, names: str) -> None:
+        self._names = names
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def begin(self, plan: str, config: dict[str, Any]) -> None:
+        """What will run, before it does: as config.json has it."""
+        self.tell("begin", config)
+
+    def say(self, text: str) -> None:
+        """Words for people."""
+        self.tell("note", {"text": text})
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """What summary.json has, and where it lies."""
+        self.tell("summary", summary | {"folder": str(folder)})
+
+    def __call__(self, progress: TrainProgress) -> None:
+        """To be called after each chunk."""
+        newest = numbers_of(progress, progress.metrics.timesteps.shape[1] - 1)
+        done = {"share": progress.timesteps / progress.total_timesteps, "updates": progress.updates}
+        self.tell("progress", done | named(newest, self._names))
+
+    def tell(self, event: str, content: dict[str, Any]) -> None:
+        """One line, at once."""
+        print(json.dumps({"event": event, **finite(content)}, allow_nan=False), flush=True)
 
 
 class EpochView(AbstractContextManager):
@@ -69,8 +135,15 @@ class EpochView(AbstractContextManager):
     def __exit__(self, *_: Any) -> None:
         pass
 
+    def begin(self, plan: str, config: dict[str, Any]) -> None:
+        """What will run, before it does."""
+        self._console.print(plan, highlight=False, soft_wrap=True)
+
     def say(self, text: str) -> None:
         """Nothing: the example prints its epochs alone."""
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Nothing: the table has been printed."""
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
@@ -89,7 +162,7 @@ class EpochView(AbstractContextManager):
 def make_view(console: Console, spec: RunSpec) -> ProgressView | EpochView:
     """The example's own table for a run of its algorithm, else a bar."""
     is_example = isinstance(spec.config, FullBatchConfig) and spec.sweep is None and spec.num_seeds <= _EPOCH_SEEDS
-    return EpochView(console) if is_example else ProgressView(console)
+    return EpochView(console) if is_example else ProgressView(console, is_sweep=spec.sweep is not None)
 
 
 def describe_epoch(epoch: int, returns: np.ndarray, lengths: np.ndarray) -> str:
@@ -126,6 +199,36 @@ def describe_progress(progress: TrainProgress, mean_return: float, num_diverged:
         f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {clock(left)} left"
         f"{diverged}"
     )
+
+
+def describe_speed(progress: TrainProgress) -> str:
+    """The numbers beside the bar."""
+    left = progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
+    speed = progress.timesteps / progress.seconds
+    return f"{progress.timesteps:,} steps  {speed:,.0f} steps/s  {clock(left)} left"
+
+
+def describe_members(latest: np.ndarray, course: list[float], members: Rows, num_diverged: int, is_sweep: bool) -> str:
+    """Two lines of the members in training: where they are, and the best and the worst. latest: [n], NaN if unknown"""
+    first, last = members
+    what = "run" if is_sweep else "seed"
+    diverged = f"  {num_diverged} diverged" if num_diverged else ""
+    if not course:
+        return f"return: no episode has ended yet{diverged}"
+    if last - first == 1:
+        return f"return {course[-1]:.1f}  {spark(course)}{diverged}"
+    best, worst = np.nanargmax(latest), np.nanargmin(latest)
+    return (
+        f"return, IQM of {what}s {first} to {last - 1}  {course[-1]:.1f}  {spark(course)}{diverged}\n"
+        f"best {what} {first + best}: {latest[best]:.1f}   worst {what} {first + worst}: {latest[worst]:.1f}"
+    )
+
+
+def spark(values: list[float], width: int = 24) -> str:
+    """A line of bars, each as high as one of the newest `width` values within the range of all."""
+    low, high = min(values), max(values)
+    heights = [0 if high == low else round((x - low) / (high - low) * (len(_BARS) - 1)) for x in values[-width:]]
+    return "".join(_BARS[height] for height in heights)
 
 
 def clock(seconds: float) -> str:

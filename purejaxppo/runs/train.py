@@ -17,6 +17,7 @@ from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
 from purejaxppo.population.checkpoints import make_policy
 from purejaxppo.population.kept import KeptStates
+from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import PLACEMENTS, describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED
@@ -49,6 +50,7 @@ _KINDS: dict[str, Any] = {
     "checkpoint_every": int | str | None,
     "keep_checkpoints": int,
     "keep_best": bool,
+    "log_names": str,
 }
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
 MOST_NAMED = 8  # diverged runs that a line for people names
@@ -66,9 +68,10 @@ class RunSpec:
     preset: str
     sweep: tuple[Point, ...] | None = None
     placement: str = "seeds"
-    checkpoint_every: int | str | None = None  # these three change no result
+    checkpoint_every: int | str | None = None  # these four change no result
     keep_checkpoints: int = KEPT_CHECKPOINTS
     keep_best: bool = False
+    log_names: str = "sb3"
 
 
 class FinishedRun(NamedTuple):
@@ -472,6 +475,7 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
         "checkpoint_every": spec.checkpoint_every,
         "keep_checkpoints": spec.keep_checkpoints,
         "keep_best": spec.keep_best,
+        "log_names": spec.log_names,
         "actual_timesteps": spec.config.actual_timesteps,
         "versions": versions(),
         "git_revision": git_revision(),
@@ -492,6 +496,7 @@ def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     try:
         check_choice("algorithm", content["algorithm"], tuple(ALGORITHMS.values()))
         check_choice("placement", content["placement"], PLACEMENTS)
+        check_choice("log_names", content["log_names"], tuple(NAMES))
         config_class = {name: cls for cls, name in ALGORITHMS.items()}[content["algorithm"]]
         config = config_class().replace(**_python_point(content["config"]))
     except PPOError as error:

@@ -1,0 +1,118 @@
+"""What a logger is told in the course of a training: numbers by name, one call for each update."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from purejaxppo.config import check_choice, check_function
+from purejaxppo.full_batch import FullBatchMetrics
+from purejaxppo.population.program import Progress
+from purejaxppo.population.statistics import iqm
+from purejaxppo.population.store import Rows
+
+Log = Callable[[dict[str, float], int], None]  # numbers by name, and the environment steps of each seed so far
+
+# Our name of a number -> its name in a log, and what it is multiplied by there.
+# Stable-Baselines3 negates the entropy, and its value loss has no factor 1/2.
+SB3 = {
+    "episode_return_mean": ("rollout/ep_rew_mean", 1.0),
+    "episode_length_mean": ("rollout/ep_len_mean", 1.0),
+    "steps_per_second": ("time/fps", 1.0),
+    "timesteps": ("time/total_timesteps", 1.0),
+    "approx_kl": ("train/approx_kl", 1.0),
+    "clip_fraction": ("train/clip_fraction", 1.0),
+    "entropy": ("train/entropy_loss", -1.0),
+    "explained_variance": ("train/explained_variance", 1.0),
+    "learning_rate": ("train/learning_rate", 1.0),
+    "policy_loss": ("train/policy_gradient_loss", 1.0),
+    "value_loss": ("train/value_loss", 2.0),
+    "evaluation": ("eval/mean_reward", 1.0),
+}
+CLEANRL = {
+    "episode_return_mean": ("charts/episodic_return", 1.0),
+    "episode_length_mean": ("charts/episodic_length", 1.0),
+    "steps_per_second": ("charts/SPS", 1.0),
+    "timesteps": ("charts/global_step", 1.0),
+    "approx_kl": ("losses/approx_kl", 1.0),
+    "clip_fraction": ("losses/clipfrac", 1.0),
+    "entropy": ("losses/entropy", 1.0),
+    "explained_variance": ("losses/explained_variance", 1.0),
+    "learning_rate": ("charts/learning_rate", 1.0),
+    "policy_loss": ("losses/policy_loss", 1.0),
+    "value_loss": ("losses/value_loss", 1.0),
+    "evaluation": ("eval/episodic_return", 1.0),
+}
+NAMES = {"sb3": SB3, "cleanrl": CLEANRL}
+POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst", "diverged")  # under population/
+
+
+class LogProgress:
+    """Calls `log` once for each update, with means over the members of the chunk in training.
+
+    To be given to `train_population` as `on_chunk`. A number that is not there in an update (the return where no
+    episode finished) is left out. A population that is trained in several chunks begins anew with each: its members
+    are those from `population/first_seed` on.
+
+    log: numbers by name and the environment steps of each seed so far -> None.
+    names: "sb3" for those of Stable-Baselines3, "cleanrl" for CleanRL's; signs and factors are theirs too.
+    Raises PPOError for other names.
+    """
+
+    def __init__(self, log: Log, names: str = "sb3") -> None:
+        check_function("log", log, "give one of (metrics, step)")
+        check_choice("names", names, tuple(NAMES))
+        self._log, self._names = log, names
+
+    def __call__(self, progress: Progress) -> None:
+        """To be called after some updates of a chunk."""
+        for update in range(progress.metrics.timesteps.shape[1]):
+            numbers = numbers_of(progress, update)
+            self._log(named(numbers, self._names), int(numbers["timesteps"]))
+
+
+def numbers_of(progress: Progress, update: int) -> dict[str, float]:
+    """What is known of one update, by our names. update: among those of `progress`."""
+    metrics, index = progress.metrics, progress.updates - progress.metrics.timesteps.shape[1] + update
+    means = {name: mean_known(np.asarray(getattr(metrics, name))[:, update]) for name in SB3 if hasattr(metrics, name)}
+    if isinstance(metrics, FullBatchMetrics):
+        means["value_loss"] *= 0.5  # the example's has no such factor
+    return {
+        **means,
+        "timesteps": float(np.max(np.asarray(metrics.timesteps)[:, update])),
+        "steps_per_second": progress.timesteps / progress.seconds,
+        **of_population(
+            np.asarray(metrics.episode_return_mean)[:, update],
+            np.asarray(progress.train_states.diverged_at),
+            progress.members,
+            index,
+        ),
+    }
+
+
+def of_population(returns: np.ndarray, diverged_at: np.ndarray, members: Rows, update: int) -> dict[str, float]:
+    """How the members differ. returns: [n]; diverged_at: [n or more], where padding may follow the members."""
+    first, last = members
+    diverged = diverged_at[: last - first]
+    known = returns[np.isfinite(returns)]
+    spread = {"return_iqm": iqm(known), "return_best": known.max(), "return_worst": known.min()} if known.size else {}
+    counts = {"seeds": last - first, "first_seed": first, "diverged": np.sum((diverged >= 0) & (diverged <= update))}
+    return {name: float(value) for name, value in (counts | spread).items()}
+
+
+def mean_known(values: np.ndarray) -> float:
+    """The mean of those that are no NaN; NaN where all are. [n] -> scalar"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
+        return float(np.nanmean(values, dtype=np.float64))
+
+
+def named(numbers: dict[str, float], names: str) -> dict[str, float]:
+    """The numbers under the names of a log; those that are not finite are left out."""
+    table = NAMES[names] | {name: (f"population/{name}", 1.0) for name in POPULATION}
+    return {
+        table[name][0]: table[name][1] * value
+        for name, value in numbers.items()
+        if name in table and math.isfinite(value)
+    }

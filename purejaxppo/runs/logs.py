@@ -1,0 +1,138 @@
+"""Where the numbers of a training go while it runs: JSON lines in the run folder, TensorBoard, Weights & Biases."""
+
+import contextlib
+import importlib.util
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TextIO
+
+from purejaxppo.population.logs import Log
+from purejaxppo.storage import read_json, write_json, write_whole
+from purejaxppo.types import PPOError
+
+PROGRESS = "progress.jsonl"
+FIRST_SEED = "population/first_seed"
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # the extras, and what is imported of each
+
+
+class LogFile(AbstractContextManager):
+    """progress.jsonl: one line an update, whole as soon as it is there. What a run repeats is not there twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PROGRESS
+        self._file: TextIO | None = None
+
+    def __exit__(self, *_: Any) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __call__(self, metrics: dict[str, float], step: int) -> None:
+        """Adds a line."""
+        if self._file is None:
+            kept = lines_before(self._path, metrics.get(FIRST_SEED), step)
+            write_whole(self._path, lambda file: file.write("".join(kept).encode()))
+            self._file = self._path.open("a", buffering=1)
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+class TensorBoard(AbstractContextManager):
+    """Event files in the folder "tensorboard" of the run; in one of its own for each chunk of seeds after the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "tensorboard"
+        self._writers: dict[float, Any] = {}
+
+    def __exit__(self, *_: Any) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def __call__(self, metrics: dict[str, float], step: int) -> None:
+        """Adds a point to each curve. Those that a run repeats replace what was there."""
+        writer = self._writer(int(metrics.get(FIRST_SEED, 0)), step)
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+
+    def _writer(self, first_seed: int, step: int) -> Any:
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+
+        if first_seed not in self._writers:
+            folder = self._folder / f"from-seed-{first_seed}" if first_seed else self._folder
+            self._writers[first_seed] = SummaryWriter(str(folder), purge_step=step)
+        return self._writers[first_seed]
+
+
+class WandB(AbstractContextManager):
+    """A run of Weights & Biases, whose steps are environment steps; one that goes on goes on in the same run."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], project: str) -> None:
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        place = folder / "wandb.json"
+        known = read_json(place) if place.exists() else {"id": uuid.uuid4().hex[:8], "project": project}
+        write_json(place, known)
+        self._run = wandb.init(
+            project=known["project"],
+            id=known["id"],
+            resume="allow",
+            dir=str(folder),
+            name=folder.name,
+            config=config,
+        )
+        self._run.define_metric("env_steps", hidden=True)
+        self._run.define_metric("*", step_metric="env_steps")
+
+    def __exit__(self, *_: Any) -> None:
+        self._run.finish()
+
+    def __call__(self, metrics: dict[str, float], step: int) -> None:
+        """Adds a point to each curve."""
+        self._run.log({"env_steps": step, **metrics})
+
+
+@contextlib.contextmanager
+def open_logs(
+    folder: Path, config: dict[str, Any], *, has_tensorboard: bool, wandb_project: str | None
+) -> Iterator[Log]:
+    """progress.jsonl, and what else is asked for. config: of the run, in JSON"""
+    with contextlib.ExitStack() as opened:
+        logs: list[Log] = [opened.enter_context(LogFile(folder))]
+        if has_tensorboard:
+            logs.append(opened.enter_context(TensorBoard(folder)))
+        if wandb_project is not None:
+            logs.append(opened.enter_context(WandB(folder, config, wandb_project)))
+        yield tell_all(logs)
+
+
+def check_installed(extra: str) -> None:
+    """Raises PPOError where a logger's package is not there."""
+    if importlib.util.find_spec(PACKAGES[extra]) is None:
+        raise PPOError(f'--{extra} needs {PACKAGES[extra]}, which is not installed; pip install "purejaxppo[{extra}]"')
+
+
+def tell_all(logs: Sequence[Log]) -> Log:
+    """One log in the place of several."""
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        for each in logs:
+            each(metrics, step)
+
+    return log
+
+
+def lines_before(path: Path, first_seed: float | None, step: int) -> list[str]:
+    """The whole lines of a log, without those of the seeds from `first_seed` on that tell of `step` or later."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    told = [(line, told_by(line)) for line in lines if line.endswith("\n")]
+    return [line for line, content in told if content and not (content[0] == first_seed and content[1] >= step)]
+
+
+def told_by(line: str) -> tuple[float | None, int] | None:
+    """The first seed and the step that a line tells of; None where it is no line of ours."""
+    try:
+        content = json.loads(line)
+        return content.get(FIRST_SEED), content["step"]
+    except (ValueError, KeyError, AttributeError):
+        return None
