@@ -169,7 +169,7 @@ def test_a_command_line_of_anything_runs_or_is_refused_in_one_line(arguments, ca
     monkeypatch.setattr(cli, "train_run", reach)
     monkeypatch.setattr(cli, "make_run_folder", lambda folder: None)
     monkeypatch.setattr(bench_run, "run_bench", reach)
-    for name in ("doctor", "envs"):
+    for name in ("doctor", "envs", "presets", "completion"):
         monkeypatch.setitem(cli.RUN, name, reach)
     capsys.readouterr()
     try:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import purejaxppo as pjp
-from purejaxppo.gae import gae
+from purejaxppo.gae import gae, reward_to_go
 
 UNIT_ROUNDOFF = 2.0**-24  # of float32
 FLAGS = {"none": (0.0, 0.0), "terminated": (0.2, 0.0), "truncated": (0.0, 0.2), "both": (1.0, 1.0), "mixed": (0.2, 0.2)}
@@ -220,10 +220,26 @@ def test_gamma_and_lambda_may_be_traced():
     np.testing.assert_allclose(many, jnp.stack(one_by_one), rtol=1e-5, atol=1e-6)
 
 
+def calls_with(name, changed):
+    """`gae` and `reward_to_go` with one array changed, where they take it."""
+    data = dict(zip(NAMES, draw(10, (8, 4)), strict=True))
+    data[name] = changed(data[name])
+    yield lambda: gae(**data, gamma=0.9, gae_lambda=0.9)
+    if name != "value":
+        yield lambda: reward_to_go(**{key: x for key, x in data.items() if key != "value"}, gamma=0.9)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(1, 4), (8, 1), (8,), (7, 4), (4, 8)])
 def test_shapes_that_differ_are_refused(name, shape):
-    data = dict(zip(NAMES, draw(10, (8, 4)), strict=True))
-    data[name] = np.zeros(shape, data[name].dtype)
-    with pytest.raises(pjp.PPOError, match="give arrays of one shape"):
-        gae(**data, gamma=0.9, gae_lambda=0.9)
+    for call in calls_with(name, lambda x: np.zeros(shape, x.dtype)):
+        with pytest.raises(pjp.PPOError, match=f"{name} .*give arrays of one shape"):
+            call()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_of_another_kind_is_refused(name):
+    kind, wanted = (np.float32, "bools") if name in ("terminated", "truncated") else (np.int32, "floats")
+    for call in calls_with(name, lambda x: x.astype(kind)):
+        with pytest.raises(pjp.PPOError, match=rf"{name} is {kind.__name__}\[8, 4\]; give {wanted}"):
+            call()

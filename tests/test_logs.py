@@ -157,7 +157,7 @@ def test_tensorboard_reads_what_was_logged_with_a_folder_for_each_chunk(tmp_path
     assert [x for x in records(second) if x[0] == "a"] == [("a", 512, 3.5)]
 
 
-def test_a_run_prints_json_lines_alone_and_logs_where_it_is_told_to(tmp_path, capfd):
+def test_a_run_prints_json_lines_alone_and_logs_where_it_is_told_to(tmp_path, capsys):
     arguments = [
         "train",
         *TINY,
@@ -169,7 +169,7 @@ def test_a_run_prints_json_lines_alone_and_logs_where_it_is_told_to(tmp_path, ca
         "cleanrl",
     ]
     assert cli.main(arguments) == 0
-    out, err = capfd.readouterr()
+    out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert err == ""
     assert {line["event"] for line in lines[1:-1]} == {"note", "progress"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from purejaxppo import cli
+from purejaxppo.arguments import make_parser
 from purejaxppo.runs.presets import PRESETS, find_preset
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,7 @@ def test_every_page_is_linked():
 
 
 def test_every_option_in_the_readme_exists():
-    parsers = [parser for name in ("fast", "keras") for parser in cli.make_parser(find_preset(name))[1].values()]
+    parsers = [parser for name in ("fast", "keras") for parser in make_parser(find_preset(name))[1].values()]
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     text = re.sub(r"`python benchmarks/[^`]*`|^#SBATCH .*$", "", README, flags=re.MULTILINE)
     used = set(re.findall(r"(?<![\w-])(--[a-z][a-z.-]+)", text))

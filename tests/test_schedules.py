@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.population.program import make_agent
 from purejaxppo.population.search import make_agent_of
 from purejaxppo.schedules import SHAPES, adapted_rate, cosine, linear, make_schedules
 
@@ -195,7 +196,7 @@ def test_a_population_that_is_interrupted_keeps_its_adaptive_rates(env, tmp_path
 
 
 def test_a_search_over_the_first_rate_adapts_it_for_each_member(env):
-    agent_of = make_agent_of(env, SMALL.replace(lr_schedule="adaptive"), None)
+    agent_of = make_agent_of(env, SMALL.replace(lr_schedule="adaptive"), make_agent)
     first = jax.vmap(lambda rate: agent_of({"learning_rate": rate}).init(KEY).train_state.learning_rate)
     np.testing.assert_allclose(first(jnp.array([1e-4, 1e-3])), [1e-4, 1e-3], rtol=1e-6)
 
