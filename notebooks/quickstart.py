@@ -1,0 +1,81 @@
+# %% [markdown]
+# # Quickstart
+#
+# Sixty-four seeds of CartPole in one compiled program; what they learned, with an interval; and one policy out of
+# them.
+#
+# This file is a notebook in jupytext's percent format, and a Python script as it stands: `jupytext --to ipynb
+# quickstart.py` makes a notebook of it.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import purejaxppo as pjp
+from purejaxppo.report import plot_curves
+
+NUM_SEEDS, UPDATES = 64, 78
+
+# %% [markdown]
+# A training is a pure function of a key, and seeds are `vmap`.
+
+# %%
+env = pjp.make_env("CartPole-v1")
+config = pjp.PPOConfig(
+    num_envs=16,
+    num_steps=64,
+    total_timesteps=16 * 64 * UPDATES,
+    learning_rate=7e-3,
+    ent_coef=0.0,
+    clip_value=False,
+    hidden_sizes=(64,),
+)
+train = jax.jit(jax.vmap(pjp.make_train(env, config)))
+runners, metrics = train(pjp.seed_keys(0, NUM_SEEDS))
+print(metrics.episode_return_mean.shape, "seeds, updates")
+
+# %% [markdown]
+# What they learned: greedy episodes of every seed's final policy, and the interquartile mean with its bootstrap
+# interval.
+
+# %%
+agent = pjp.make_ppo(env, config)
+evaluate = jax.jit(jax.vmap(lambda runner, key: pjp.evaluate(agent, runner.train_state, key, num_episodes=32)))
+returns, lengths = evaluate(runners, pjp.seed_keys(1, NUM_SEEDS))
+scores = np.asarray(returns.mean(axis=1))
+found = pjp.aggregate(scores, target=475.0)
+print(f"IQM {found.iqm.estimate:.1f} (95% interval {found.iqm.low:.1f} to {found.iqm.high:.1f})")
+print(f"solved: {np.sum(scores >= 475)} of {NUM_SEEDS}")
+assert found.iqm.low > 400
+
+# %%
+folder = Path(tempfile.mkdtemp())
+steps = np.asarray(metrics.timesteps[0])
+plot_curves(steps, np.asarray(metrics.episode_return_mean), folder / "curves.png", title="CartPole-v1", solved_at=475.0)
+print((folder / "curves.png").stat().st_size, "bytes of learning curves")
+
+# %% [markdown]
+# One policy out of the population: index the pytree.
+
+# %%
+best = int(scores.argmax())
+one = jax.tree.map(lambda x: x[best], runners)
+obs = jnp.array([0.0, 0.0, 0.05, 0.0])  # the pole leans to the right
+action = agent.act(one.train_state, obs)
+print("seed", best, "pushes", ("left", "right")[int(action)])
+assert int(action) == 1
+
+# %% [markdown]
+# Or let `train_population` do all of it: over all cores, in chunks that fit the memory, kept on disk as it goes, and
+# the same call again goes on where it was interrupted.
+
+# %%
+population = pjp.train_population(
+    env, config.replace(total_timesteps=16 * 64 * 10), num_seeds=4, evaluation_episodes=20, out=folder / "population"
+)
+print(population.final_returns())
+print(population.seed(population.best()).train_state.update)
