@@ -70,6 +70,7 @@ _CONFIG_HELP = {
     "kl_estimator": "approx_kl, or log_ratio as in the Keras example",
     "activation": "tanh, relu, gelu, silu or elu",
     "hidden_sizes": "of each tower, as 64,64",
+    "share_trunk": "true or false: actor and critic share all layers but the last",
     "cell": "gru or lstm: what remembers",
     "cell_size": "numbers in the memory of each tower",
     "sequence_length": "steps that a gradient goes back; all of a rollout by default",

@@ -155,6 +155,7 @@ class PPOConfig(Config):
     kl_estimator: str = static("approx_kl")  # or "log_ratio", the mean of log pi_old - log pi, which can be negative
     activation: str = static("tanh")
     hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
+    share_trunk: bool = static(False)  # actor and critic are one tower, and differ in its last layer alone
     box_policy: str = static("clipped")  # in a Box: a Gaussian "clipped" to the bounds, or "squashed" into them by tanh
     box_std: str = static("shared")  # of the default network: one for all states, or a function of the "state"
     normalize_obs: bool = static(False)  # by running mean and standard deviation

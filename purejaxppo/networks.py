@@ -175,16 +175,41 @@ class ActorCritic(nn.Module):
         return self.head(outputs), value[..., 0]
 
 
+class SharedActorCritic(nn.Module):
+    """One tower for both: the last of its outputs is the value. The gains are those of `ActorCritic`."""
+
+    tower: Callable[..., nn.Module]  # as in `ActorCritic`
+    num_outputs: int
+    head: Callable[[jax.Array], PyTree]
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
+        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
+        outputs = self.tower(self.num_outputs + 1, output_init=shared_output, name="trunk")(obs)
+        return self.head(outputs[..., :-1]), outputs[..., -1]
+
+
+def shared_output(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Initializer of the last layer of a shared tower: the actor's columns have gain 0.01, and the critic's has 1."""
+    actor_key, critic_key = jax.random.split(key)
+    actor = orthogonal(0.01)(actor_key, (shape[0], shape[1] - 1), dtype)
+    return jnp.concatenate([actor, orthogonal(1.0)(critic_key, (shape[0], 1), dtype)], axis=1)
+
+
 def make_actor_critic(
     num_outputs: int,
     obs_shape: PyTree,
     hidden_sizes: tuple[int, ...],
     activation: str,
     head: Callable[[jax.Array], PyTree] = as_logits,
+    towers: Callable[..., nn.Module] = ActorCritic,
 ) -> Network:
-    """The default network: two MLP towers over the flattened observation. obs_shape: that of each of its arrays"""
+    """The default network: MLP towers over the flattened observation, `ActorCritic` or `SharedActorCritic`.
+
+    obs_shape: that of each array of the observation
+    """
     tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
-    module = ActorCritic(tower, num_outputs, head)
+    module = towers(tower, num_outputs, head)
     return Network(
         init=lambda key, obs: module.init(key, flat(obs, obs_shape)),
         apply=lambda params, obs: cast(Any, module.apply(params, flat(obs, obs_shape))),
@@ -210,8 +235,9 @@ def make_cnn_actor_critic(
     hidden_sizes: tuple[int, ...],
     activation: str,
     head: Callable[[jax.Array], PyTree] = as_logits,
+    towers: Callable[..., nn.Module] = ActorCritic,
 ) -> Network:
-    """The default network for images [height, width, channels] of at least 3 x 3: two convolutional towers."""
+    """The default network for images [height, width, channels] of at least 3 x 3: convolutional towers."""
     tower = functools.partial(CNN, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
-    module = ActorCritic(tower, num_outputs, head)
+    module = towers(tower, num_outputs, head)
     return Network(init=module.init, apply=cast(Any, module.apply))

@@ -27,7 +27,15 @@ from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, explained_variance, normalized_advantage, ppo_loss
-from purejaxppo.networks import Network, NetworkLike, is_image, make_actor_critic, make_cnn_actor_critic
+from purejaxppo.networks import (
+    ActorCritic,
+    Network,
+    NetworkLike,
+    SharedActorCritic,
+    is_image,
+    make_actor_critic,
+    make_cnn_actor_critic,
+)
 from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, scale_reward, update_obs_moments
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import RateRule, Schedule, Schedules, make_rate_rule, make_schedules
@@ -55,6 +63,7 @@ from purejaxppo.update import (
     update_minibatch,
 )
 
+TOWERS = {False: ActorCritic, True: SharedActorCritic}  # by share_trunk
 CACHED_ROWS = 512  # observations that the critic looks at together
 
 
@@ -427,9 +436,10 @@ def make_metrics(
 def _default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
     """Convolutional towers for an image, MLP towers for everything else."""
     obs_shape = shapes_of(env.observation_space)
+    parts = (config.hidden_sizes, config.activation, actions.head, TOWERS[config.share_trunk])
     if is_image(obs_shape):
-        return make_cnn_actor_critic(actions.num_outputs, config.hidden_sizes, config.activation, actions.head)
-    return make_actor_critic(actions.num_outputs, obs_shape, config.hidden_sizes, config.activation, actions.head)
+        return make_cnn_actor_critic(actions.num_outputs, *parts)
+    return make_actor_critic(actions.num_outputs, obs_shape, *parts)
 
 
 def plain_obs(env: Environment) -> PyTree:

@@ -54,11 +54,19 @@ from purejaxppo.ppo import (
     make_metrics,
     plain_obs,
 )
-from purejaxppo.recurrent_networks import CELLS, RecurrentNetwork, make_recurrent_actor_critic
+from purejaxppo.recurrent_networks import (
+    CELLS,
+    RecurrentActorCritic,
+    RecurrentNetwork,
+    SharedRecurrentActorCritic,
+    make_recurrent_actor_critic,
+)
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import Schedule
 from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
 from purejaxppo.update import keep_finite
+
+TOWERS = {False: RecurrentActorCritic, True: SharedRecurrentActorCritic}  # by share_trunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +219,7 @@ def make_recurrent_ppo(
         config.cell_size,
         config.steps_of_a_sequence,
         actions.head,
+        TOWERS[config.share_trunk],
     )
     if of_obs.replay is None:
         of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))

@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.networks import as_logits, convolved, flat, hidden_layers, is_image, orthogonal
+from purejaxppo.networks import as_logits, convolved, flat, hidden_layers, is_image, orthogonal, shared_output
 from purejaxppo.types import PyTree
 
 
@@ -180,6 +180,8 @@ class RecurrentTower(nn.Module):
 class RecurrentActorCritic(nn.Module):
     """Two separate recurrent towers, each with a memory of its own; the gains are those of `ActorCritic`."""
 
+    memories: ClassVar[tuple[str, ...]] = ("actor", "critic")
+
     tower: Callable[..., RecurrentTower]  # (output_size=, output_init=) -> module
     cell: Cell
     num_outputs: int  # of the actor
@@ -223,6 +225,29 @@ class RecurrentActorCritic(nn.Module):
         return self.head(self.actor.read(outputs["actor"])), self.critic.read(outputs["critic"])[..., 0]
 
 
+class SharedRecurrentActorCritic(RecurrentActorCritic):
+    """One recurrent tower for both, with one memory: the last of its outputs is the value."""
+
+    memories = ("trunk",)
+
+    def setup(self) -> None:
+        """The tower."""
+        self.trunk = self.tower(output_size=self.num_outputs + 1, output_init=shared_output)
+
+    def inputs(self, obs: jax.Array) -> PyTree:
+        """What its gates take from observations."""
+        return {"trunk": self.trunk.inputs(obs)}
+
+    def recurrent(self) -> PyTree:
+        """The parameters of its cell."""
+        return {"trunk": self.trunk.recurrent}
+
+    def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
+        """The heads on the cell's output. -> distribution parameters [..., n], value [...]"""
+        said = self.trunk.read(outputs["trunk"])
+        return self.head(said[..., :-1]), said[..., -1]
+
+
 def step_each(cell: Cell, params: PyTree, memory: PyTree, inputs: PyTree) -> PyTree:
     """The step of each tower's cell."""
     return {name: cell.step(params[name], memory[name], inputs[name]) for name in memory}
@@ -242,20 +267,21 @@ def make_recurrent_actor_critic(
     cell_size: int,
     num_steps: int,
     head: Callable[[jax.Array], PyTree] = as_logits,
+    towers: type[RecurrentActorCritic] = RecurrentActorCritic,
 ) -> RecurrentNetwork:
-    """The default network with a memory: two recurrent towers, over the image or over the flattened observation.
+    """The default network with a memory: recurrent towers over the image or over the flattened observation.
 
     num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
     """
     kind, see = (ImageEncoder, lambda obs: obs) if is_image(obs_shape) else (Encoder, lambda obs: flat(obs, obs_shape))
     encoder = functools.partial(kind, hidden_sizes, activation, orthogonal(2**0.5))
     tower = functools.partial(RecurrentTower, encoder, CELLS[cell], cell_size, num_steps)
-    module = RecurrentActorCritic(tower, CELLS[cell], num_outputs, head)
+    module = towers(tower, CELLS[cell], num_outputs, head)
     start = CELLS[cell].start
     return RecurrentNetwork(
         init=lambda key, memory, obs: module.init(key, memory, see(obs)),
         apply=lambda params, memory, obs: cast(Any, module.apply(params, memory, see(obs))),
-        start=lambda: {"actor": start(cell_size), "critic": start(cell_size)},
+        start=lambda: {name: start(cell_size) for name in towers.memories},
         replay=lambda params, memory, obs, reset: cast(
             Any, module.apply(params, memory, see(obs), reset, method="replay")
         ),

@@ -14,7 +14,7 @@ from purejaxppo.config import CHOICES, PPOConfig
 from purejaxppo.types import PPOError
 
 SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minibatches")
-SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward")
+SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward", "share_trunk")
 FROM_0 = ("learning_rate", "gamma", "gae_lambda", "vf_coef", "ent_coef")
 ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl", "desired_kl")
 NEEDS = {"desired_kl": {"lr_schedule": "adaptive"}}  # without which a field would do nothing
@@ -98,7 +98,7 @@ def test_the_defaults_are_those_of_the_cartpole_scripts():
         "vf_coef": 0.5, "ent_coef": 0.01, "ent_coef_schedule": "constant", "max_grad_norm": 0.5,
         "normalize_advantage": True, "normalize_advantage_over": "minibatch",
         "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
-        "activation": "tanh", "hidden_sizes": (64, 64),
+        "activation": "tanh", "hidden_sizes": (64, 64), "share_trunk": False,
         "box_policy": "clipped", "box_std": "shared", "normalize_obs": False, "normalize_reward": False,
     }  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_numbers_are_leaves_and_the_rest_is_static():
         "normalize_advantage": False, "normalize_obs": True, "normalize_reward": True,
         "kl_stop": "minibatch", "kl_estimator": "log_ratio", "lr_schedule": "cosine", "clip_eps_schedule": "cosine",
         "ent_coef_schedule": "linear", "normalize_advantage_over": "batch",
-        "box_policy": "squashed", "box_std": "state",
+        "box_policy": "squashed", "box_std": "state", "share_trunk": True,
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():

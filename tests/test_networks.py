@@ -14,6 +14,8 @@ import scipy.stats
 import purejaxppo
 from purejaxppo.config import CHOICES
 from purejaxppo.networks import (
+    CNN,
+    MLP,
     SharedStd,
     make_actor_critic,
     make_cnn_actor_critic,
@@ -269,6 +271,38 @@ def test_patches_times_a_matrix_is_the_convolution_of_flax():
     params = {"params": {"kernel": kernel, "bias": jnp.zeros(16)}}
     expected = nn.Conv(16, (3, 3), padding="VALID").apply(params, image)
     np.testing.assert_allclose(patches(image) @ kernel.reshape(36, 16), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_a_shared_trunk_is_one_tower_with_the_value_as_its_last_output(image):
+    shape = (10, 10, 4) if image else (4,)
+    env = purejaxppo.make_env("Breakout-MinAtar" if image else "CartPole-v1")
+    config = purejaxppo.PPOConfig(hidden_sizes=(8,), share_trunk=True)
+    agent = purejaxppo.make_ppo(env, config)
+    state = jax.jit(agent.init)(jax.random.key(0)).train_state
+    assert set(state.params["params"]) == {"trunk"}
+    trunk = state.params["params"]["trunk"]
+    last = (trunk["dense"] if image else trunk)["Dense_1"]["kernel"]
+    assert last.shape == (8, env.action_space.n + 1)
+    np.testing.assert_allclose(np.linalg.svd(last[:, :-1], compute_uv=False), 0.01, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(last[:, -1]), 1.0, rtol=1e-5)
+    obs = jax.random.normal(jax.random.key(1), (5, *shape))
+    logits, value = agent.network.apply(state.params, obs)
+    alone = (CNN if image else MLP)((8,), env.action_space.n + 1, "tanh", orthogonal(1.0), orthogonal(1.0))
+    np.testing.assert_allclose(
+        alone.apply({"params": trunk}, obs), jnp.concatenate([logits, value[:, None]], axis=-1), rtol=1e-5, atol=1e-6
+    )
+    slope = jax.grad(lambda params: agent.network.apply(params, obs)[1].sum())(state.params)
+    assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope))
+
+
+def test_a_shared_trunk_learns():
+    config = purejaxppo.PPOConfig(
+        num_envs=16, num_steps=64, total_timesteps=40_960, learning_rate=3e-3, share_trunk=True, hidden_sizes=(64,)
+    )
+    _, metrics = jax.jit(purejaxppo.make_train(purejaxppo.make_env("CartPole-v1"), config))(jax.random.key(0))
+    assert float(metrics.episode_return_mean[0]) < 40
+    assert float(jnp.nanmean(metrics.episode_return_mean[-5:])) > 150
 
 
 def test_the_network_of_images_has_orthogonal_kernels_and_takes_any_leading_axes():

@@ -164,9 +164,9 @@ def test_a_cell_starts_with_orthogonal_gates_and_time_scales_up_to_a_sequence():
     np.testing.assert_array_equal(log_time_scales(jax.random.key(1), 4, 1), 0.0)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_the_replay_is_the_steps_one_after_another(env, cell):
-    agent = pjp.make_recurrent_ppo(env, SMALL.replace(cell=cell))
+@pytest.mark.parametrize(("cell", "share_trunk"), [("gru", False), ("lstm", False), ("gru", True), ("lstm", True)])
+def test_the_replay_is_the_steps_one_after_another(env, cell, share_trunk):
+    agent = pjp.make_recurrent_ppo(env, SMALL.replace(cell=cell, share_trunk=share_trunk))
     runner = agent.init(jax.random.key(0))
     obs = jax.random.normal(jax.random.key(1), (16, 4, 4))
     reset = jax.random.bernoulli(jax.random.key(2), 0.2, (16, 4))
@@ -223,9 +223,13 @@ def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_leng
     np.testing.assert_allclose(value, batch.value, atol=1e-5)
 
 
-def test_the_first_minibatch_of_an_update_has_ratio_one(env):
-    config = SMALL.replace(update_epochs=1, num_minibatches=1, learning_rate=3e-3, anneal_lr=False)
+@pytest.mark.parametrize("share_trunk", [False, True])
+def test_the_first_minibatch_of_an_update_has_ratio_one(env, share_trunk):
+    config = SMALL.replace(
+        update_epochs=1, num_minibatches=1, learning_rate=3e-3, anneal_lr=False, share_trunk=share_trunk
+    )
     agent = pjp.make_recurrent_ppo(env, config)
+    assert set(agent.network.start()) == ({"trunk"} if share_trunk else {"actor", "critic"})
     _, metrics = jax.jit(agent.update)(trained(agent, 3))
     assert 0 <= metrics.approx_kl < 1e-10
     assert metrics.clip_fraction == 0
