@@ -79,8 +79,8 @@ def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, para
     for what, before, after in (("updates", params, updates), ("the state", state, new_state)):
         if _signature(before) != _signature(after):
             raise PPOError(
-                f"optimizer.update returns {what} in other shapes or another structure than it was given; "
-                "give an optax transformation such as optax.adam(1e-3)"
+                f"optimizer.update returns {what} in other shapes, dtypes or another structure than it was given; "
+                "give an optax transformation such as optax.adam(1e-3), and keep the parameters float32"
             )
 
 

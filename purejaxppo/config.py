@@ -338,6 +338,9 @@ def check_effects(config: PPOConfig) -> None:
         _refuse_idle(config, "lr_schedule", "anneal_lr")
     if config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"):
         _refuse_idle(config, "desired_kl", "lr_schedule")
+    for name in ("kl_stop", "kl_estimator"):
+        if config.target_kl is None and is_changed(config, name):
+            _refuse_idle(config, name, "target_kl")
     if config.normalize_advantage_over != "minibatch" and not config.normalize_advantage:
         _refuse_idle(config, "normalize_advantage_over", "normalize_advantage")
 

@@ -169,7 +169,7 @@ def make_ppo(
     network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (parameters, value)`; a flax.linen module is
         one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete side by
         side), or for a Box of d numbers the pair (mean, log_std), [..., d] each; of a pytree of spaces a pytree of
-        these.
+        these. `hidden_sizes`, `activation`, `share_trunk` and `box_std` are of the default network alone.
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
         `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must be left at their defaults.
     loss: any function that is called like `ppo_loss`, and returns like it.

@@ -229,6 +229,8 @@ def test_numbers_are_leaves_and_the_rest_is_static():
     [
         ({"anneal_lr": False, "lr_schedule": "cosine"}, "lr_schedule = 'cosine' would do nothing beside anneal_lr"),
         ({"anneal_lr": False, "lr_schedule": "adaptive"}, "lr_schedule = 'adaptive' would do nothing"),
+        ({"kl_stop": "minibatch"}, "kl_stop = 'minibatch' would do nothing beside target_kl = None"),
+        ({"kl_estimator": "log_ratio"}, "kl_estimator = 'log_ratio' would do nothing beside target_kl = None"),
         ({"desired_kl": 0.02}, "desired_kl = 0.02 would do nothing beside lr_schedule = 'linear'"),
         ({"desired_kl": np.array([0.01, 0.02])}, "desired_kl = array"),
         (

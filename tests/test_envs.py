@@ -16,6 +16,7 @@ import pytest
 from flax import struct
 from gymnax.environments import environment as gymnax_environment
 from gymnax.environments import spaces as gymnax_spaces
+from gymnax.environments.classic_control.cartpole import CartPole
 from jax.flatten_util import ravel_pytree
 
 import purejaxppo as pjp
@@ -187,6 +188,36 @@ def test_every_part_works_under_strict_promotion(name):
         if name == "CartPole-v1":
             full_batch = pjp.make_full_batch_ppo(env, pjp.FullBatchConfig(num_steps=8, total_timesteps=8))
             jax.eval_shape(lambda key: full_batch.update(full_batch.init(key)), KEY)
+
+
+def test_a_number_out_of_n_is_observed_as_n_numbers():
+    env = pjp.make_env("FrozenLake-misc")
+    assert env.observation_space == pjp.Box((16,), (0.0,) * 16, (1.0,) * 16)
+    state = theirs = gymnax.make("FrozenLake-misc")[0].reset_env(KEY, env.params)[1]
+    for i, action in enumerate([1, 2, 1, 0]):
+        key = jax.random.fold_in(KEY, i)
+        step = env.step(key, state, jnp.int32(action), env.params)
+        obs, theirs, *_ = gymnax.make("FrozenLake-misc")[0].step_env(key, theirs, action, env.params)
+        state = step.state
+        assert step.obs.tolist() == np.eye(16)[int(obs)].tolist()
+
+
+class Left(CartPole):
+    """A gymnax environment in which only one action is legal."""
+
+    def action_mask(self, state, params):
+        return jnp.array([True, False])
+
+
+def test_the_mask_of_a_gymnax_instance_is_heeded():
+    env = pjp.make_env(Left())
+    assert isinstance(env.reset(KEY, env.params)[0], pjp.MaskedObs)
+    agent = pjp.make_ppo(env, SMALL)
+    runner = jax.jit(agent.init)(KEY)
+    keys = jax.random.split(KEY, 100)
+    assert not jax.vmap(lambda key: agent.act(runner.train_state, jax.tree.map(lambda x: x[0], runner.obs), key))(
+        keys
+    ).any()
 
 
 @pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])

@@ -217,17 +217,6 @@ def test_the_two_treatments_of_a_time_limit():
     assert not closed.truncated.any()
 
 
-def test_reward_to_go_is_gae_at_lambda_one():
-    draw = np.random.default_rng(0)
-    reward, value, next_value = draw.normal(size=(3, 50, 4)).astype(np.float32)
-    terminated, truncated = draw.random((2, 50, 4)) < 0.1
-    returns = pjp.reward_to_go(reward, next_value, terminated, truncated, gamma=0.9)
-    # GAE's values have to be consistent: V(s_{t+1}) of one step is V(s_t) of the next, but where a flag cuts.
-    consistent = np.concatenate([next_value[:1] * 0 + value[:1], next_value[:-1]])
-    advantage = pjp.gae(reward, consistent, next_value, terminated, truncated, gamma=0.9, gae_lambda=1.0)
-    np.testing.assert_allclose(advantage + consistent, returns, atol=1e-5)
-
-
 def test_the_towers_are_glorot_uniform_with_zero_biases(small):
     params = small.init(jax.random.key(0)).train_state.params
     for name, outputs in (("actor", 2), ("critic", 1)):

@@ -220,6 +220,30 @@ def test_gamma_and_lambda_may_be_traced():
     np.testing.assert_allclose(many, jnp.stack(one_by_one), rtol=1e-5, atol=1e-6)
 
 
+def test_reward_to_go_agrees_with_a_float64_loop():
+    gamma = float(np.float32(0.9))
+    for seed, flags in enumerate(sorted(FLAGS)):
+        reward, _, next_value, terminated, truncated = draw(seed, (40, 3), flags)
+        expected, following = np.zeros(reward.shape), next_value[-1].astype(np.float64)
+        for t in reversed(range(len(reward))):
+            following = np.where(truncated[t], next_value[t], following)
+            following = np.where(terminated[t], 0.0, following)
+            following = expected[t] = reward[t] + gamma * following
+        got = reward_to_go(reward, next_value, terminated, truncated, gamma=0.9)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_reward_to_go_is_gae_at_lambda_one():
+    draw = np.random.default_rng(0)
+    reward, value, next_value = draw.normal(size=(3, 50, 4)).astype(np.float32)
+    terminated, truncated = draw.random((2, 50, 4)) < 0.1
+    returns = reward_to_go(reward, next_value, terminated, truncated, gamma=0.9)
+    # GAE's values have to be consistent: V(s_{t+1}) of one step is V(s_t) of the next, but where a flag cuts.
+    consistent = np.concatenate([next_value[:1] * 0 + value[:1], next_value[:-1]])
+    advantage = gae(reward, consistent, next_value, terminated, truncated, gamma=0.9, gae_lambda=1.0)
+    np.testing.assert_allclose(advantage + consistent, returns, atol=1e-5)
+
+
 def calls_with(name, changed):
     """`gae` and `reward_to_go` with one array changed, where they take it."""
     data = dict(zip(NAMES, draw(10, (8, 4)), strict=True))

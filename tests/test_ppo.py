@@ -295,6 +295,15 @@ class Nnx(nnx.Module):
         return self.policy(hidden), self.value(hidden)[..., 0]
 
 
+def test_parameters_that_are_not_float32_are_told_of():
+    network = pjp.Network(
+        init=lambda key, obs: {"half": jax.random.normal(key, (4, 3), jnp.bfloat16)},
+        apply=lambda params, obs: ((out := obs @ params["half"].astype(jnp.float32))[..., :2], out[..., 2]),
+    )
+    with pytest.raises(pjp.PPOError, match="keep the parameters float32"):
+        pjp.make_ppo(pjp.make_env("CartPole-v1"), SMALL, network=network)
+
+
 def nnx_network():
     graph, _ = nnx.split(nnx.eval_shape(lambda: Nnx(nnx.Rngs(0))))
     return pjp.Network(

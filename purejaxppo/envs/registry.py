@@ -116,20 +116,42 @@ def _from_gymnax(env: Any) -> Environment:
     def step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
         # gymnax's own `step` resets by itself and draws a new start in every step.
         obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
-        return Step(obs, state, reward, terminated, env.is_truncated(state, params))
+        return Step(one_hot(shown, obs), state, reward, terminated, env.is_truncated(state, params))
+
+    def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
+        obs, state = env.reset_env(key, params)
+        return one_hot(shown, obs), state
 
     with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
         params = jax.tree.map(_plain_number, env.default_params)
-        observation_space = _settled_space(env.name, env.observation_space(params))
+        shown = _settled_space(env.name, env.observation_space(params))
+        observation_space = one_hot_space(shown)
+        action_space = _settled_space(env.name, env.action_space(params))
+        action_mask = getattr(env, "action_mask", None)
+        functions = standard_promotion(reset), standard_promotion(step), action_mask
+        settled_reset, settled_step = _own_functions(
+            *functions, structure_of(observation_space), structure_of(action_space)
+        )
         return Environment(
             params=params,
-            reset=settle_reset(standard_promotion(env.reset_env), structure_of(observation_space)),
-            step=settle_step(standard_promotion(step), structure_of(observation_space)),
+            reset=settled_reset,
+            step=settled_step,
             observation_space=observation_space,
-            action_space=_settled_space(env.name, env.action_space(params)),
+            action_space=action_space,
             name=env.name,
+            action_mask=action_mask,
             draw=getattr(env, "draw", None),
         )
+
+
+def one_hot_space(space: Space | SpaceTree) -> Space | SpaceTree:
+    """What `one_hot` makes of the observations of a space: of Discrete(n) a Box of n numbers."""
+    return Box((space.n,), (0.0,) * space.n, (1.0,) * space.n) if isinstance(space, Discrete) else space
+
+
+def one_hot(space: Space | SpaceTree, obs: PyTree) -> PyTree:
+    """An observation out of n as n numbers, one of them 1: as one number, a network would take it for a quantity."""
+    return jax.nn.one_hot(obs, space.n) if isinstance(space, Discrete) else obs
 
 
 def _from_object(env: Any) -> Environment:

@@ -233,14 +233,15 @@ def draw_meta_maze(obs: Any, state: Any, params: Any) -> Image.Image:
 
 
 def draw_frozen_lake(obs: Any, state: Any, params: Any) -> Image.Image:
-    """The lake of 4 by 4. obs: 4 row + column"""
+    """The lake of 4 by 4. obs: 4 row + column, one-hot"""
     del state, params
+    place = int(np.argmax(obs))
     grid = np.zeros((4, 4, 4))
     grid[..., 0] = 1
     for row, column in ((1, 1), (1, 3), (2, 3), (3, 0)):
         grid[row, column, 1] = 1
     grid[3, 3, 2] = 1
-    grid[int(obs) // 4, int(obs) % 4, 3] = 1
+    grid[place // 4, place % 4, 3] = 1
     layers = [
         Layer("ice", 0, "#D6E9F5"),
         Layer("hole", 1, "#6E6E6E"),

@@ -65,7 +65,7 @@ def make_gymnasium(name: str, num_envs: int) -> Any:
     try:
         gymnasium = importlib.import_module("gymnasium")
     except ImportError:
-        raise PPOError("Gymnasium is not installed; pip install gymnasium") from None
+        raise PPOError('Gymnasium is not installed; pip install "purejaxppo[gymnasium]"') from None
     try:
         return gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode="sync")
     except gymnasium.error.Error as error:
