@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation.mutators import mutation_operators  # pyright: ignore[reportMissingImports]
 from rich.console import Console
 
+from purejaxppo.population.train import ignore
 from purejaxppo.runs.console import print_rows
 from purejaxppo.storage import write_json
 
@@ -156,8 +157,13 @@ def start_tests(mutant: Mutant, folder: Path, cache: Path) -> int:
         os._exit(1)
 
 
-def run_all(mutants: list[Mutant], caches: Iterable[Path], console: Console) -> list[Outcome]:
-    """The tests of every fault, as many at a time as there are folders for what is compiled, each with its own."""
+def run_all(
+    mutants: list[Mutant], caches: Iterable[Path], console: Console, keep: Callable[[list[Outcome]], None]
+) -> list[Outcome]:
+    """The tests of every fault, as many at a time as there are folders for what is compiled, each with its own.
+
+    keep: is told the outcomes so far
+    """
     waiting, running, outcomes, caches = list(reversed(mutants)), {}, [], list(caches)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         while waiting or running:
@@ -169,6 +175,7 @@ def run_all(mutants: list[Mutant], caches: Iterable[Path], console: Console) -> 
                 if status is not None:
                     outcomes.append(Outcome(mutant, status != 0, time.monotonic() - started))
                     tell(outcomes, len(mutants), console)
+                    keep(outcomes)
                     shutil.rmtree(folder)
                     caches.append(cache)
                     del running[pid]
@@ -240,13 +247,12 @@ def main() -> None:
     mutants = [mutant for name, source in sources.items() for mutant in make_mutants(name, source)]
     with tempfile.TemporaryDirectory(prefix="mutants-cache-") as place:
         caches = [Path(tempfile.mkdtemp(dir=place)) for _ in range(options.workers)]
-        failing = [x.mutant.module for x in run_all(unchanged, caches, Console(quiet=True)) if x.seen]
+        failing = [x.mutant.module for x in run_all(unchanged, caches, Console(quiet=True), ignore) if x.seen]
         if failing:
             sys.exit(f"the tests of {', '.join(failing)} fail without any fault; mend them first")
-        outcomes = run_all(mutants, caches, console)
+        keep = ignore if options.json is None else lambda outcomes: write_json(options.json, as_json(outcomes))
+        outcomes = run_all(mutants, caches, console, keep)
     print_rows(console, table(outcomes, options.modules))
-    if options.json is not None:
-        write_json(options.json, as_json(outcomes))
 
 
 if __name__ == "__main__":
