@@ -7,9 +7,8 @@ The faults are those of mutmut's operators (an operator, a number, a name, an ar
 for numerical code: a minus lost, minimum and maximum, sum and mean swapped, a gradient no longer stopped. A fault that
 no test sees is printed. One that makes the tests run ten times as long as they should counts as seen.
 
-Only the tests of a fault's own module run, and for `rollout` and `update` those in ALSO, up to the first that fails:
-what the tests of whole trainings would see besides does not count. Before any fault they have to pass on the module as
-it is.
+Only the tests of a fault's own module run, with those in ALSO, up to the first that fails: what the tests of whole
+trainings would see besides does not count. Before any fault they have to pass on the module as it is.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from purejaxppo.storage import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("gae", "losses", "update", "rollout")
-ALSO = {"rollout": ("test_vector.py",), "update": ("test_schedules.py", "test_divergence.py")}
+ALSO = {"rollout": ("test_vector.py",)}
 CUT_SHORT = "ignore:Error reading persistent compilation cache entry"  # left by one that was killed
 LONGEST = 600.0  # s, for the tests of one fault
 SWAPPED = {"minimum": "maximum", "maximum": "minimum", "sum": "mean", "mean": "sum", "min": "max", "max": "min"}

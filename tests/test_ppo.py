@@ -213,11 +213,11 @@ def test_target_kl_by_minibatch_leaves_out_the_one_that_exceeds_it(env, estimato
 
 def learned_from_one_batch(env, kl_stop, estimator):
     """Parameters and terms of one update from one batch, with and without a bound on the KL."""
-    base = SMALL.replace(learning_rate=0.05, kl_stop=kl_stop, kl_estimator=estimator)
+    base, stop = SMALL.replace(learning_rate=0.05), {"kl_stop": kl_stop, "kl_estimator": estimator}
     configs = {
         "free": base,
-        "loose": base.replace(target_kl=1e9),
-        "bound": base.replace(target_kl=1e-9),
+        "loose": base.replace(target_kl=1e9, **stop),
+        "bound": base.replace(target_kl=1e-9, **stop),
         "one epoch": base,
         "one minibatch": base,
     }

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,12 +8,15 @@ import pytest
 import scipy.stats
 
 from purejaxppo.config import PPOConfig
-from purejaxppo.types import Batch, LossTerms
+from purejaxppo.types import Batch, LossTerms, RunnerState, TrainState
 from purejaxppo.update import (
+    all_finite,
     epochs_within_kl,
+    keep_finite,
     kl_is_within,
     long_permutation,
     make_optimizer,
+    minibatches_within_kl,
     scale_by_given_rate,
     short_permutation,
     shuffled_indices,
@@ -367,6 +372,84 @@ def test_params_and_optimizer_state_stop_together():
     one, expected = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices[:1])
     assert_equal_trees(stopped, one)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), terms, expected)
+
+
+@pytest.mark.parametrize(
+    ("kls", "applied"),
+    [
+        ([0.01, 0.02, 0.03, 0.01], 4),  # equal is not above
+        ([0.01, 0.05, 0.01, 0.01], 1),  # the minibatch that exceeds is not applied, and nothing after it
+        ([0.05, 0.01, 0.01, 0.01], 0),
+        ([0.01, 0.01, 0.01, 0.05], 3),
+        ([0.01, np.nan, 0.01, 0.05], 3),  # NaN ends nothing: `keep_finite` is to see it
+    ],
+)
+def test_minibatches_from_the_first_that_exceeds_on_change_nothing(kls, applied):
+    kls = jnp.asarray(kls, jnp.float32)
+    batch = batch_of(4, samples=8)
+
+    def count(learned, minibatch):
+        params, opt_state = learned
+        number = minibatch.action[0] // 2  # of the minibatch, in the order of `indices`
+        return (params + 1.0, opt_state + number + 1), terms_of(number.astype(jnp.float32), kls[number])
+
+    within = functools.partial(kl_is_within, target_kl=0.03, estimator="approx_kl")
+    indices = jnp.arange(8).reshape(2, 2, 2)
+    (params, opt_state), terms = minibatches_within_kl(count, within, (jnp.float32(0), jnp.int32(0)), batch, indices)
+    assert (float(params), int(opt_state)) == (applied, sum(range(1, applied + 1)))
+    for found, factor in ((terms.policy_loss, 1), (terms.entropy, 3)):
+        expected = factor * np.arange(applied).mean() if applied else np.nan
+        np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "value", "near"),
+    [
+        ("approx_kl", 0.02, True),
+        ("approx_kl", 0.03, True),
+        ("approx_kl", 0.04, False),
+        ("approx_kl", np.nan, True),
+        ("log_ratio", -0.02, True),  # of the log-ratio's negative mean, which may itself be negative
+        ("log_ratio", -0.04, False),
+        ("log_ratio", 0.04, True),
+        ("log_ratio", np.nan, True),
+    ],
+)
+def test_the_kl_is_within_its_target_by_the_estimator_of_the_config(estimator, value, near):
+    other = {"approx_kl": "mean_log_ratio", "log_ratio": "approx_kl"}[estimator]
+    own = {"approx_kl": "approx_kl", "log_ratio": "mean_log_ratio"}[estimator]
+    terms = terms_of(jnp.float32(0)).replace(**{own: jnp.float32(value), other: jnp.float32(9.0 * np.sign(value))})
+    assert bool(kl_is_within(terms, np.float32(0.03), estimator)) == near
+
+
+def runner_of(update, weight, diverged_at=-1):
+    state = TrainState(
+        params={"w": jnp.float32([1.0, weight])},
+        opt_state=(jnp.int32(update),),
+        obs_moments=None,
+        reward_moments=None,
+        update=jnp.int32(update),
+        diverged_at=jnp.int32(diverged_at),
+        learning_rate=None,
+    )
+    key = jax.random.key(7)
+    return RunnerState(train_state=state, env_state=jnp.int32(update), obs=jnp.float32(update), episode=None, key=key)
+
+
+@pytest.mark.parametrize("weight", [jnp.nan, jnp.inf, -jnp.inf])
+def test_an_update_that_is_not_finite_is_not_applied(weight):
+    before, good, bad = runner_of(4, 2.0), runner_of(5, 3.0), runner_of(5, weight)
+    assert bool(all_finite(good))
+    assert not bool(all_finite(bad))
+    assert_equal_runners(keep_finite(before, good), good)
+    frozen = runner_of(4, 2.0, diverged_at=4)
+    assert_equal_runners(keep_finite(before, bad), frozen)
+    assert_equal_runners(keep_finite(frozen, good), frozen)  # for good
+    assert_equal_runners(keep_finite(runner_of(0, 2.0, diverged_at=0), runner_of(1, 3.0)), runner_of(0, 2.0, 0))
+
+
+def assert_equal_runners(one, other):
+    assert_equal_trees(one.replace(key=None), other.replace(key=None))
 
 
 @pytest.mark.parametrize("traced", [False, True])
