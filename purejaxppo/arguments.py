@@ -10,6 +10,7 @@ from purejaxppo import __version__
 from purejaxppo.config import MAX_SEED, PPOConfig, option_text, unknown
 from purejaxppo.envs import env_names
 from purejaxppo.options import (
+    a_name,
     a_path,
     file_to_write,
     one_of,
@@ -22,12 +23,14 @@ from purejaxppo.options import (
 )
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.placement import PLACEMENTS
+from purejaxppo.population.processes import HEARTBEAT
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sweep import RunConfig
 from purejaxppo.run_file import read_words
 from purejaxppo.runs.presets import PRESETS, Preset, default_preset, find_preset
 
 MAX_SETTINGS = 1_000_000  # that --random draws
+MAX_FILMED = 1_000_000  # steps of the episode that `render` plays: each of them is held in memory
 SHELLS = ("bash", "zsh", "tcsh")
 BACKENDS = ("gymnax", "gymnasium")
 _EXAMPLES = """examples:
@@ -108,6 +111,13 @@ class Parser(argparse.ArgumentParser):
             self.error(f"the preset has no {option}; take --preset {presets[0]}, which has it")
         self.error(unknown("option", option, options))
 
+    def check_switch(self, option: str) -> None:
+        """Leaves with status 2 unless the option is one that takes no value, and so can be false."""
+        if option not in self._option_string_actions:
+            self.refuse(option)
+        if self._option_string_actions[option].nargs != 0:
+            self.error(f"argument {option}: false is no value of it; give another, or leave it out")
+
 
 def presets_with(option: str) -> list[str]:
     """The presets whose hyperparameters the option is one of."""
@@ -126,12 +136,14 @@ def config_option(name: str) -> str:
 def read_options(words: Sequence[str]) -> argparse.Namespace:
     """What the words say; and where they name a file with --config, what that says and the words do not."""
     path = chosen_file(words)
-    of_file = [] if path is None else read_words(path)
-    parser, commands = make_parser(chosen_preset([*of_file, *words]))
+    of_file, switched_off = ([], []) if path is None else read_words(path)
+    parser, commands = make_parser(chosen_preset([*words[:1], *of_file, *words[1:]]))
     find_command(commands, parser, words)
     if path is None:
         return parse(parser, commands, words)
     commands[words[0]].source = f"{path}: "
+    for option in switched_off:
+        commands[words[0]].check_switch(option)
     base = parse(parser, commands, [words[0], *of_file])
     commands[words[0]].source = ""
     return merged(commands[words[0]], base, parse(parser, commands, words))
@@ -194,7 +206,9 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         formatter_class=_wide,
     )
     parser.add_argument("--version", action="version", version=f"purejaxppo {__version__}")
-    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser).add_parser
+    add = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser, prog=parser.prog
+    ).add_parser
     commands = {
         "train": add(
             "train",
@@ -288,7 +302,7 @@ def _add_render_options(parser: Parser) -> None:
         "--start", metavar="N", type=whole_from(0, MAX_SEED), default=0, help="seed of the episode (default 0)"
     )
     parser.add_argument(
-        "--max-steps", metavar="N", type=whole_from(1), default=1_000, help="of the episode (default 1000)"
+        "--max-steps", metavar="N", type=whole_from(1, MAX_FILMED), default=1_000, help="of the episode (default 1000)"
     )
     parser.add_argument(
         "--out",
@@ -368,7 +382,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     group.add_argument("--num-processes", metavar="N", type=whole_from(1), help="how many there are")
     group.add_argument("--process-id", metavar="I", type=whole_from(0), help="which this one is, from 0")
     group.add_argument(
-        "--heartbeat", metavar="SECONDS", type=whole_from(1), default=100, help="until a lost machine is noticed (100)"
+        "--heartbeat", metavar="SECONDS", type=whole_from(1), help=f"until a lost machine is noticed ({HEARTBEAT})"
     )
     name = next(name for name, entry in PRESETS.items() if entry is preset)
     _add_config_options(parser, preset.config, f"hyperparameters, with the defaults of the preset {name}")
@@ -377,7 +391,9 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
 def _add_log_options(parser: Parser) -> None:
     group = parser.add_argument_group("logs, beside progress.jsonl in the run folder")
     group.add_argument("--tensorboard", action="store_true", help="event files in the run folder")
-    group.add_argument("--wandb", metavar="PROJECT", help="Weights & Biases; WANDB_MODE=offline needs no network")
+    group.add_argument(
+        "--wandb", metavar="PROJECT", type=a_name, help="Weights & Biases; WANDB_MODE=offline needs no network"
+    )
     group.add_argument(
         "--log-names",
         metavar="NAMES",

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -26,7 +27,16 @@ from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.logs import Log, LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import check_data_placement
-from purejaxppo.population.processes import ask_to_stop, asked_to_stop, barrier, end_with, join, leave, part
+from purejaxppo.population.processes import (
+    HEARTBEAT,
+    ask_to_stop,
+    asked_to_stop,
+    barrier,
+    end_with,
+    join,
+    leave,
+    part,
+)
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import (
     Domain,
@@ -75,6 +85,7 @@ _SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
 _ON_RESUME = ("command", "resume", "memory_limit", *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
 CURVES = "curves.png"
 DIVERGED = 3  # the exit status of --strict
+PIPE_CLOSED = 141  # that of a program which SIGPIPE has ended
 FRAMES = 300  # of a film that a run ends with
 
 
@@ -118,17 +129,48 @@ class StopSignal(AbstractContextManager):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. -> exit status: 0 done, 2 bad input, 3 a run diverged under --strict"""
+    """Runs one command. -> exit status: 0 done, 2 bad input, 3 a run diverged under --strict, 141 nobody reads"""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = read_options(words)
-        return end_with(RUN[options.command](options))
+        return end_with(run_command(words))
     except PPOError as error:
         print(f"purejaxppo: error: {error}", file=sys.stderr)
+        return end_with(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to write
+        return end_with(PIPE_CLOSED)
+    except (RuntimeError, AssertionError) as error:  # also an assertion: JAX_PLATFORMS=cuda without a GPU
+        fault = fault_of_jax(error)
+        if fault is None:
+            raise
+        print(f"purejaxppo: error: {fault}", file=sys.stderr)
         return end_with(2)
     except KeyboardInterrupt:
         print("purejaxppo: interrupted", file=sys.stderr)
         return end_with(130)
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs the command of the words. -> exit status. Raises BrokenPipeError where nobody reads what it prints."""
+    try:
+        options = read_options(words)
+        return RUN[options.command](options)
+    finally:
+        if sys.stdout is not None:  # as it is where a shell has closed it
+            sys.stdout.flush()  # a short output meets the closed pipe here and not at Python's end
+
+
+def fault_of_jax(error: Exception) -> str | None:
+    """What to say of an error of JAX that can be mended: too little memory, or no such device. None of another."""
+    if "RESOURCE_EXHAUSTED" in str(error):
+        reason = str(error).splitlines()[0]
+        return f"the memory is too small: {reason}; take fewer seeds, episodes or steps, or a smaller --config.num-envs"
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as reason:
+        lines = str(reason).splitlines() or ["it finds no such device"]
+        return f"JAX cannot start: {lines[0].split(' (set ')[0]}; unset JAX_PLATFORMS, or set it to cpu"
+    return None
 
 
 def train(options: argparse.Namespace) -> int:
@@ -137,6 +179,8 @@ def train(options: argparse.Namespace) -> int:
         return write_config(options)
     if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
         join_processes(options)
+    elif options.heartbeat is not None:
+        raise PPOError(f"--heartbeat {options.heartbeat} would do nothing in one process alone; leave it out")
     spec, folder = resumed(options) if options.resume else started(options)
 
     from purejaxppo.runs.console import JsonView, make_view
@@ -272,7 +316,7 @@ def join_processes(options: argparse.Namespace) -> None:
         options.coordinator,
         options.num_processes,
         options.process_id,
-        heartbeat_seconds=options.heartbeat,
+        heartbeat_seconds=options.heartbeat or HEARTBEAT,
         remedy=f"what is finished is kept; go on with --resume {options.out or options.resume} in all processes",
     )
 
@@ -352,7 +396,8 @@ def plot(options: argparse.Namespace) -> int:
     from purejaxppo.report import plot_comparison
     from purejaxppo.runs.console import print_rows
 
-    runs = {str(folder): load_run(folder) for folder in options.folders}
+    folders = each_once("plot", [(str(folder), folder) for folder in options.folders])
+    runs = {name: load_run(folder) for name, folder in folders.items()}
     named = {run.spec.env for run in runs.values()}
     if len(named) > 1:
         raise PPOError(f"the runs are of {', '.join(sorted(named))}, whose returns do not compare; plot them apart")
@@ -379,10 +424,14 @@ def doctor(options: argparse.Namespace) -> int:
     from purejaxppo.runs.console import print_table
 
     use_all_cores()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise PPOError("the working folder has been removed; go to another") from None
     if options.network is not None and options.env is None:
         raise PPOError("--network is looked at in an environment; give --env as well")
     own = [find_own(what, text) for what in ("env", "network") if (text := getattr(options, what)) is not None]
-    findings = examine(Path.cwd()) + (examine_own(*own) if own else [])
+    findings = examine(here) + (examine_own(*own) if own else [])
     print_table(Console(), {f"{x.verdict:<8}{x.name}": x.text for x in findings})
     return 0 if all(x.is_well for x in findings) else 1
 

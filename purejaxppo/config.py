@@ -42,6 +42,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 MAX_SEED = 2**32 - 1  # of jax.random.key: what is beyond gives the key of another seed
 MAX_COUNT = 2**31 - 1  # of what an int32 counts
+_FLOAT32 = np.finfo(np.float32)
 
 
 def static(default: Any) -> Any:
@@ -63,9 +64,11 @@ class Config:
     num_steps: int = static(1)  # T, of one rollout
     total_timesteps: int = static(1)  # of the whole run
 
-    def __new__(cls, *_: Any, **fields: Any) -> Self:
-        """Raises PPOError for a field that there is not, with the nearest ones."""
+    def __new__(cls, *values: Any, **fields: Any) -> Self:
+        """Raises PPOError for a field that there is not, with the nearest ones, and for more values than fields."""
         check_names(cls, fields)
+        if len(values) > (most := len(dataclasses.fields(cls))):
+            raise PPOError(f"{len(values)} values are more than the {most} fields of {cls.__name__}; give them by name")
         return super().__new__(cls)
 
     def __init_subclass__(cls) -> None:
@@ -176,11 +179,11 @@ def check_fields(config: Any, config_class: type[Config]) -> None:
     for field in dataclasses.fields(config_class):
         name, value = field.name, getattr(config, field.name)
         if name in _RANGES:
-            _check_number(name, value, _RANGES[name], optional=field.default is None)
+            check_number(name, value, optional=field.default is None)
         elif name in CHOICES:
             check_choice(name, value, CHOICES[name])
         elif isinstance(field.default, bool):
-            _check_switch(name, value)
+            check_switch(name, value)
         elif isinstance(field.default, int):
             check_size(name, value)
     _check_hidden_sizes(config.hidden_sizes)
@@ -237,7 +240,7 @@ def check_seed(name: str, value: Any, *, most: int = MAX_SEED) -> None:
         return
     if not _is_whole(value):
         raise PPOError(f"{name} = {shown(value)} is not a whole number; give an int from 0 to {most}")
-    if not 0 <= value <= MAX_SEED:
+    if not 0 <= value <= most:
         raise PPOError(f"{name} = {shown(value)} is out of range; give an int from 0 to {most}")
 
 
@@ -274,17 +277,24 @@ def check_choice(name: str, value: Any, valid: tuple[str, ...]) -> None:
         raise PPOError(f"{name} = {shown(value)} is unknown; take one of {', '.join(valid)}")
 
 
+def is_index(value: Any, size: int) -> bool:
+    """Whether `value` is a whole number from 0 to size - 1."""
+    return _is_whole(value) and 0 <= value < size
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _check_switch(name: str, value: Any) -> None:
+def check_switch(name: str, value: Any) -> None:
+    """Raises PPOError unless `value` is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise PPOError(f"{name} = {shown(value)} is neither True nor False")
+        raise PPOError(f"{name} = {shown(value)} is neither True nor False; give one of them")
 
 
-def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], optional: bool) -> None:
-    low, high, open_below = bounds
+def check_number(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raises PPOError unless `value` is a number, or several, in the range of that field, or a tracer."""
+    low, high, open_below = _RANGES[name]
     valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     if isinstance(value, Tracer) or (value is None and optional):
         return
@@ -294,11 +304,17 @@ def _check_number(name: str, value: Any, bounds: tuple[float, float, bool], opti
         numbers = np.asarray(value, np.float64)
     except OverflowError:
         raise PPOError(f"{name} = {shown(value)} is more than a float can hold; give a number {valid}") from None
+    if not numbers.size:
+        raise PPOError(f"{name} = {shown(value)} is empty; give a number {valid}")
     inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
     if not np.all(inside):
         raise PPOError(f"{name} = {shown(value)} is out of range; give a number {valid}")
     if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
         raise PPOError(f"{name} = {shown(value)} is not finite; give a number {valid}")
+    if np.any((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny)):  # what is less than normal counts as 0 in XLA
+        raise PPOError(f"{name} = {shown(value)} is 0 in float32; give a number {valid} that it can hold")
+    if name != "max_grad_norm" and np.any(numbers > _FLOAT32.max):
+        raise PPOError(f"{name} = {shown(value)} is infinite in float32; give a number {valid} that it can hold")
 
 
 def _is_number(value: Any) -> bool:

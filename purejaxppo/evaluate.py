@@ -9,7 +9,7 @@ from flax import struct
 
 from purejaxppo.actions import Actions
 from purejaxppo.checks import check_state
-from purejaxppo.config import check_key, check_size
+from purejaxppo.config import MAX_COUNT, check_key, check_size, check_switch
 from purejaxppo.distributions import Categorical, Distribution
 from purejaxppo.envs.base import Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
@@ -96,10 +96,12 @@ def evaluate(
     The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
     is then; its length says so. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
 
-    Raises PPOError for a train state that is not this agent's, a raw or batched key, and less than one episode.
+    Raises PPOError for a train state that is not this agent's, a raw or batched key, and less than one episode or step
+    or more than an int32 counts.
     """
     check_play(agent, train_state, key, max_steps)
-    check_size("num_episodes", num_episodes)
+    check_size("num_episodes", num_episodes, most=MAX_COUNT)
+    check_switch("sampled", sampled)
     env = through(agent.actions.to_env, agent.env)
     reset_key, play_key = jax.random.split(key)
     obs, env_state = reset_batch(env, reset_key, num_episodes)
@@ -138,7 +140,7 @@ def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps:
     """Raises PPOError unless the agent can act in this state. Runs nothing."""
     check_state(train_state, TrainState, "runner.train_state")
     check_key(key)
-    check_size("max_steps", max_steps)
+    check_size("max_steps", max_steps, most=MAX_COUNT)
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
     traced(
         "the agent in this train_state, which has to be one of its own (vmap over several),",

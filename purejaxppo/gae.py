@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.config import check_number
 from purejaxppo.types import PPOError
 
 
@@ -48,6 +49,8 @@ def gae(
     reward, value, next_value, terminated, truncated: [T, B], or any one shape with time first. -> [T, B]
     """
     check_steps(reward=reward, value=value, next_value=next_value, terminated=terminated, truncated=truncated)
+    check_number("gamma", gamma)
+    check_number("gae_lambda", gae_lambda)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     trace = jnp.where(terminated | truncated, 0.0, gamma * gae_lambda)
 
@@ -77,6 +80,7 @@ def reward_to_go(
     It is advantage + value of `gae` at lambda = 1. [T, B] each -> [T, B]
     """
     check_steps(reward=reward, next_value=next_value, terminated=terminated, truncated=truncated)
+    check_number("gamma", gamma)
 
     def accumulate(following: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         reward, next_value, terminated, truncated = step

@@ -1,6 +1,7 @@
 """What the texts of the command line's options mean."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,13 @@ def a_path(text: str) -> Path:
     return Path(text)
 
 
+def a_name(text: str) -> str:
+    """A name that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; give one")
+    return text
+
+
 def file_to_write(*suffixes: str) -> Callable[[str], Path]:
     """A file of one of those kinds, in a folder that can be written to."""
 
@@ -102,7 +110,7 @@ def read_switch(text: str) -> bool:
 
 def read_sizes(text: str) -> tuple[int, ...]:
     """Sizes of layers: 64,64"""
-    return tuple(whole_from(1)(part) for part in text.split(",") if part)
+    return tuple(whole_from(1)(part) for part in text.split(",")) if text else ()
 
 
 def read_domain(text: str) -> tuple[str, Domain]:
@@ -141,6 +149,8 @@ def read_assignment(text: str) -> tuple[str, float]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER, such as length=0.5")
     number = read_number(value)
+    if math.isinf(number) and "inf" not in value.lower():
+        raise argparse.ArgumentTypeError(f"{value!r} is more than a float can hold; give a number below 3.4e38")
     return name.replace("-", "_"), int(number) if number.is_integer() and "." not in value else number
 
 

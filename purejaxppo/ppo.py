@@ -244,7 +244,7 @@ def make_train(
 
 def update_many(agent: Learner, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
     """`num_updates` updates in one scan. -> (runner, metrics [num_updates])"""
-    check_size("num_updates", num_updates)
+    check_size("num_updates", num_updates, most=MAX_COUNT)
     return jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
 
 

@@ -13,8 +13,8 @@ TABLES = ("config", "env-param", "over")
 NOT_IN_A_FILE = ("config", "write-config", "resume")
 
 
-def read_words(path: Path) -> list[str]:
-    """The options that a file stands for, as words of the command line.
+def read_words(path: Path) -> tuple[list[str], list[str]]:
+    """The options that a file stands for, as words of the command line, and those that it says are false.
 
     Raises PPOError for a file that cannot be read, is no TOML, or has a table or a value that no option takes.
     """
@@ -37,7 +37,7 @@ def read_words(path: Path) -> list[str]:
     for table, option in (("config", "--config."), ("env-param", "--env-param="), ("over", "--over=")):
         given = once(path, flattened(tables.get(table, {})))
         words += [f"{option}{name}={text_of(path, name, value)}" for name, value in given.items()]
-    return words
+    return words, [f"--{name}" for name, value in plain.items() if value is False]
 
 
 def flattened(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What cannot work is refused in one line that names it and says what to do: in Python and on the command line."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 
 import jax
@@ -104,7 +107,7 @@ def act(obs, **options):
 
 def gae(**changes):
     steps = {"reward": STEPS, "value": STEPS, "next_value": STEPS, "terminated": FLAGS, "truncated": FLAGS}
-    return pjp.gae(**steps | changes, gamma=0.9, gae_lambda=0.9)
+    return pjp.gae(**steps | {"gamma": 0.9, "gae_lambda": 0.9} | changes)
 
 
 def stacked(state):
@@ -262,13 +265,33 @@ CONFIGS = {
     "number-text": (lambda: pjp.FullBatchConfig(clip_eps="a"), r"clip_eps = 'a' is not a number; give one above 0"),
     "number-bool": (lambda: pjp.PPOConfig(ent_coef=True), r"ent_coef = True is not a number; give one at least 0"),
     "number-none": (lambda: pjp.FullBatchConfig(target_kl=None), r"target_kl = None is not a number; give one above 0"),
+    "number-too-large": (
+        lambda: pjp.PPOConfig(learning_rate=1e39),
+        r"learning_rate = 1e\+39 is infinite in float32; give a number at least 0 that",
+    ),
+    "number-too-small": (
+        lambda: pjp.PPOConfig(adam_eps=1e-60),
+        r"adam_eps = 1e-60 is 0 in float32; give a number above 0 that it can hold",
+    ),
+    "number-too-small-of-several": (
+        lambda: pjp.FullBatchConfig(clip_eps=np.array([0.2, 1e-50])),
+        r"clip_eps = array.* is 0 in float32; give a number above 0",
+    ),
+    "number-none-of-several": (
+        lambda: pjp.PPOConfig(learning_rate=np.array([])),
+        r"learning_rate = array\(\[\], .*is empty; give a number at least 0",
+    ),
     "number-negative": (
         lambda: pjp.PPOConfig(learning_rate=-1),
         r"learning_rate = -1 is out of range; give a number at l",
     ),
     "choice": (lambda: pjp.PPOConfig(activation="rellu"), r"activation = 'rellu' is unknown; take one of tanh, relu"),
     "choice-list": (lambda: pjp.RecurrentConfig(cell=["gru"]), r"cell = \['gru'\] is unknown; take one of gru, lstm"),
-    "switch": (lambda: pjp.PPOConfig(anneal_lr=1), r"anneal_lr = 1 is neither True nor False"),
+    "switch": (lambda: pjp.PPOConfig(anneal_lr=1), r"anneal_lr = 1 is neither True nor False; give one"),
+    "too-many": (
+        lambda: pjp.PPOConfig(*[1] * 40),
+        r"40 values are more than the \d+ fields of PPOConfig; give them by name",
+    ),
     "sizes-list": (lambda: pjp.PPOConfig(hidden_sizes=[64]), r"hidden_sizes = \[64\] is not a tuple; give one such as"),
     "sizes-zero": (lambda: pjp.PPOConfig(hidden_sizes=(64, 0)), r"hidden_sizes = 0 is below 1; give an int"),
     "idle": (lambda: pjp.PPOConfig(desired_kl=0.3), r"desired_kl = 0.3 would do nothing beside lr_schedule"),
@@ -416,8 +439,18 @@ CALLS = {
     ),
     "gae-flags": (lambda: gae(terminated=STEPS), r"terminated is float32\[3, 2\]; give bools"),
     "gae-ints": (lambda: gae(reward=np.zeros((3, 2), np.int32)), r"reward is int32\[3, 2\]; give floats"),
+    "gae-nan": (lambda: gae(gamma=np.nan), r"gamma = nan is out of range; give a number at least 0 and at most 1"),
+    "gae-text": (lambda: gae(gamma="a"), r"gamma = 'a' is not a number; give one at least 0 and at most 1"),
+    "gae-lambda": (lambda: gae(gae_lambda=2.0), r"gae_lambda = 2.0 is out of range; give a number at least 0"),
+    "returns-gamma": (
+        lambda: pjp.reward_to_go(STEPS, STEPS, FLAGS, FLAGS, gamma=2.0),
+        r"gamma = 2.0 is out of range; give a number",
+    ),
     "evaluate-none": (lambda: evaluate(num_episodes=0), r"num_episodes = 0 is below 1; give an int"),
     "evaluate-float": (lambda: evaluate(num_episodes=1.5), r"num_episodes = 1.5 is not a whole number; give an int"),
+    "evaluate-huge": (lambda: evaluate(num_episodes=10**10), r"num_episodes = 10000000000 is too many; give an int of"),
+    "evaluate-long": (lambda: evaluate(max_steps=2**40), r"max_steps = 1099511627776 is too many; give an int of"),
+    "evaluate-sampled": (lambda: evaluate(sampled="no"), r"sampled = 'no' is neither True nor False; give one"),
     "evaluate-steps": (lambda: evaluate(max_steps=0), r"max_steps = 0 is below 1; give an int"),
     "evaluate-runner": (lambda: evaluate(RUNNER), r"a RunnerState is no TrainState; give runner.train_state"),
     "evaluate-other": (
@@ -443,6 +476,10 @@ CALLS = {
         lambda: pjp.update_many(AGENT, RUNNER, 1.5),
         r"num_updates = 1.5 is not a whole number; give an int",
     ),
+    "update-endless": (
+        lambda: pjp.update_many(AGENT, RUNNER, 2**40),
+        r"num_updates = 1099511627776 is too many; give an int of at most",
+    ),
     "scores-text": (
         lambda: pjp.aggregate(["a"]),
         r"scores = \['a'\] are no array of numbers; give one number for each",
@@ -467,6 +504,10 @@ POPULATIONS = {
         r"2147483647 members are more than the memory .*out=\.\.\.",
     ),
     "seed": (lambda: population(seed=-1), r"seed = -1 is out of range; give an int from 0"),
+    "seed-last": (
+        lambda: population(seed=2**32 - 1),
+        r"seed = 4294967295 is out of range; give an int from 0 to 4293967292",
+    ),
     "seed-text": (lambda: population(seed="a"), r"seed = 'a' is not a whole number; give an int from 0"),
     "env": (lambda: population(env="CartPole-v1"), r"env = 'CartPole-v1' is no Environment; give make_env"),
     "config": (lambda: population(config=None), r"config = None is no config; give PPOConfig"),
@@ -508,6 +549,11 @@ POPULATIONS = {
     ),
     "memory-zero": (lambda: population(memory_limit=0), r"memory limit 0 is no size; give bytes"),
     "memory-huge": (lambda: population(memory_limit="9" * 400 + "GB"), r"memory limit '9+GB' is no size; give bytes"),
+    "memory-tiny": (lambda: population(memory_limit=1), r"memory limit 1 B is below .* 1 members at a time take"),
+    "checkpoint-best": (
+        lambda: population(keep_best="no", checkpoint_every=1, out="a"),
+        r"keep_best = 'no' is neither True nor False; give one",
+    ),
     "checkpoint-zero": (lambda: population(checkpoint_every=0, out="a"), r"checkpoint_every = 0 is not a whole number"),
     "checkpoint-nowhere": (lambda: population(checkpoint_every=1), r"checkpoint_every = 1 needs a folder.*give out"),
     "episodes": (lambda: population(evaluation_episodes=-1), r"evaluation_episodes = -1 is not a whole number of at l"),
@@ -564,6 +610,7 @@ POPULATIONS = {
         lambda: pjp.load_run("/nowhere"),
         r"/nowhere/config.json cannot be read: .*; is '/nowhere' a finished",
     ),
+    "load-checkpoint": (lambda: pjp.load_checkpoint(None), r"path = None is no path; give that of a folder"),
     "load-sweep": (lambda: pjp.load_sweep(3), r"path = 3 is no path; give that of a folder"),
 }  # fmt: skip
 PYTHON = {
@@ -628,9 +675,11 @@ COMMANDS = [
     ("--vresion train", "unknown option '--vresion'; did you mean --version"),
     ("train extra", "'extra' is one word too many; leave it out"),
     ("train --sedes 3", "unknown option '--sedes'; did you mean --seeds"),
+    ("train --seeds 0", "^purejaxppo train: error: argument --seeds: 0 is below 1"),
+    ("sweep --sedes 3", "^purejaxppo sweep: error: unknown option '--sedes'"),
+    ("envs brax extra", "'extra' is one word too many; leave it out, or see purejaxppo envs --help"),
     ("train --seed -1", "--seed: -1 is below 0; give a whole number"),
     ("train --seed 4294967295", "--seed: 4294967295 is above 4293967292; give a whole number"),
-    ("train --seeds 0", "--seeds: 0 is below 1; give a whole number"),
     ("train --seeds 1.5", "--seeds: '1.5' is not a whole number; give one from 1"),
     ("train --seeds 99999999999", "--seeds: 99999999999 is above 2147483647; give a whole number"),
     ("train --seeds", "--seeds: expected one argument"),
@@ -639,6 +688,8 @@ COMMANDS = [
     ("train --config.gamma nan", r"gamma = nan is out of range; give a number"),
     ("train --config.learning-rate 1e999", "learning_rate = inf is not finite; give a number"),
     ("train --config.hidden-sizes 64,x", r"hidden-sizes: 'x' is not a whole number; give one"),
+    ("train --config.hidden-sizes ,,", r"hidden-sizes: '' is not a whole number; give one"),
+    ("train --config.hidden-sizes 64,,8", r"hidden-sizes: '' is not a whole number; give one"),
     ("train --config.anneal-lr yes", r"anneal-lr: 'yes' is neither true nor false; give one"),
     ("train --config.activation thanh", "activation = 'thanh' is unknown; take one of tanh"),
     ("train --config.num-minibatches 7", "num_envs .* does not divide into num_minibatches = 7; try"),
@@ -655,6 +706,7 @@ COMMANDS = [
     ("train --env-param lenght=1", "CartPole-v1 'lenght'; did you mean length"),
     ("train --env-param length=x", "'x' is not a number; give one such as"),
     ("train --env-param length=nan", "length is NaN; give a number"),
+    ("train --env-param length=1e400", "'1e400' is more than a float can hold; give a number below"),
     ("train --env-param max-steps-in-episode=inf", "max_steps_in_episode = inf is not a whole number from 1"),
     ("train --env-param length=1 --env-param length=2", "--env-param names length twice; give it once"),
     ("train --out full", "run folder 'full' holds files already; choose another"),
@@ -675,6 +727,9 @@ COMMANDS = [
     ("train --cluster", "several processes need one run folder.*; give --out"),
     ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is no address; give host:port"),
     ("train --out c --coordinator a:1 --num-processes 2", "process_id missing; give all of"),
+    ("train --heartbeat 5", "--heartbeat 5 would do nothing in one process alone; leave it out"),
+    ("train --wandb=", "--wandb: '' is no name; give one"),
+    ("train --keep-best", "keep_best = True chooses among checkpoints, and there are none; give checkpoint_every"),
     ("train --quite", "unknown option '--quite'; did you mean --quiet"),
     ("sweep", "a sweep needs --over NAME=VALUES, such as"),
     ("sweep --over gamma", "'gamma' is not NAME=VALUES, such as"),
@@ -703,12 +758,14 @@ COMMANDS = [
     ("eval run --episode 3", "unknown option '--episode'; did you mean --episodes"),
     ("eval run extra", "'extra' is one word too many; leave it out"),
     ("render run --max-steps 0", "--max-steps: 0 is below 1; give a whole number"),
+    ("render run --max-steps 2000000000", "--max-steps: 2000000000 is above 1000000; give a whole number"),
     ("render run --strat 1", "unknown option '--strat'; did you mean --start"),
     ("render run --seed 2", "seed 2 is not among the 2 of this population; take 0 to 1"),
     ("render run --out film.mpg", "'film.mpg' does not end in .gif or .mp4"),
     ("report nowhere", "config.json cannot be read: .*is 'nowhere' a finished run"),
     ("report run --out page.pdf", "'page.pdf' does not end in .html"),
     ("plot run file", "file/config.json cannot be read: .*is 'file' a finished run"),
+    ("plot run run", "plot names run twice; give it once"),
     ("plot run --output a.png", "unknown option '--output'; did you mean --out"),
     ("doctor --fix", "unknown option '--fix'; take one of"),
     ("presets all", "'all' is one word too many; leave it out"),
@@ -761,6 +818,54 @@ def test_the_command_line_refuses_what_cannot_work(words, pattern, refused, plac
 @pytest.mark.parametrize("words", [["train", "--out", "a\0b"], ["eval", "a\nb"], ["train", "--no\npe"], ["tr\nain"]])
 def test_words_that_no_shell_would_pass_are_refused_in_one_line(words, refused):
     assert "error: " in refused(words)
+
+
+def test_too_little_memory_is_one_line_with_a_remedy(refused, monkeypatch, places):
+    monkeypatch.setattr(cli, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
+    line = refused(["eval", "run"])
+    assert re.search("error: the memory is too small: RESOURCE_EXHAUSTED.*; take fewer seeds", line), line
+
+
+def test_another_error_of_jax_is_not_hidden(monkeypatch, places, tmp_path):
+    monkeypatch.setattr(cli, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
+    with pytest.raises(RuntimeError, match="nonsense"):
+        cli.main(["eval", str(tmp_path / "run")])
+
+
+def test_a_removed_working_folder_is_refused(monkeypatch, tmp_path, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["doctor"]) == 2
+    assert capsys.readouterr().err == "purejaxppo: error: the working folder has been removed; go to another\n"
+
+
+def command(words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "purejaxppo.cli", *words], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
+def test_a_platform_that_is_not_there_is_refused(platform, tmp_path):
+    if platform == "cuda" and jax.default_backend() == "gpu":
+        pytest.skip("there is one here")
+    environment = {**os.environ, "JAX_PLATFORMS": platform}
+    ended = command(["train", "--seeds", "1"], env=environment, cwd=tmp_path)
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("purejaxppo: error: JAX cannot start: ")
+    assert last.endswith("; unset JAX_PLATFORMS, or set it to cpu")
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("words", [["presets"], ["presets", "--help"]])
+def test_a_reader_that_has_left_ends_a_command_quietly(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        ended = command(words, stdout=closed, env={**os.environ, "PYTHONUNBUFFERED": ""})
+    assert (ended.returncode, ended.stderr) == (cli.PIPE_CLOSED, "")
 
 
 def change_config(**changes):
@@ -874,6 +979,25 @@ def read_all(folder):
 def test_the_run_that_is_broken_below_is_whole(run_folder):
     runner, metrics, returns = read_all(run_folder)
     assert (runner.train_state.update.shape, metrics.timesteps.shape, returns.shape) == ((), (2, 2), (2,))
+
+
+@pytest.mark.parametrize(
+    ("call", "pattern"),
+    [
+        (lambda folder: pjp.load_run(folder).seed("x"), r"seed 'x' is not among the 2 .*; take 0 to 1"),
+        (lambda folder: pjp.load_run(folder).seed(0.5), r"seed 0.5 is not among the 2 .*; take 0 to 1"),
+        (lambda folder: pjp.load_run(folder).seed(True), r"seed True is not among the 2 .*; take 0 to 1"),
+        (lambda folder: pjp.load_checkpoint(folder, setting="x"), r"setting = 'x' is not among the 1 .*; take 0 to 0"),
+        (lambda folder: pjp.load_checkpoint(folder, setting=0.0), r"setting = 0.0 is not among the 1 .*; take 0 to 0"),
+    ],
+)
+def test_what_a_run_has_not_is_refused(call, pattern, run_folder):
+    line = refusal(lambda: call(run_folder))
+    assert re.search(pattern, line), line
+
+
+def test_a_seed_may_be_a_number_of_numpy(run_folder):
+    assert pjp.load_run(run_folder).seed(np.argsort([1, 0])[0]).train_state.update.shape == ()
 
 
 @pytest.mark.parametrize("name", BROKEN)

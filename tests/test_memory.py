@@ -84,7 +84,7 @@ def test_a_plan_that_does_not_fit_takes_less_at_a_time():
 
 
 def test_a_plan_without_room_for_one_is_refused_with_what_it_takes():
-    with pytest.raises(pjp.PPOError, match="515 B is below the 520 B that 2 members at a time take; raise"):
+    with pytest.raises(pjp.PPOError, match="515 B is below the 520 B that 2 members at a time take at least; raise"):
         plan(limit=515)
     with pytest.raises(pjp.PPOError, match="write the results to disk"):
         plan(limit=600, kept=90)

@@ -60,6 +60,7 @@ def test_the_options_go_first_then_the_file_then_the_preset(tmp_path):
         preset = "cleanrl"
         seeds = 5
         keep_best = true
+        strict = false
         [config]
         learning-rate = 0.5
         hidden_sizes = [8, 8]
@@ -104,6 +105,11 @@ REFUSED = {
     "seeds = 0": "run.toml: argument --seeds: 0 is below 1; give a whole number",
     "seeds = 1.5": "run.toml: argument --seeds: '1.5' is not a whole number",
     "seeds = true": "run.toml: argument --seeds: expected one argument",
+    "preset = true": "run.toml: argument --preset: expected one argument",
+    "foo = false": "run.toml: unknown option '--foo'",
+    "kepe-best = false": "run.toml: unknown option '--kepe-best'; did you mean --keep-best",
+    "seeds = false": "run.toml: argument --seeds: false is no value of it; give another, or leave it out",
+    "wandb = false": "run.toml: argument --wandb: false is no value of it",
     "seeds = []": "run.toml: 'seeds' = [] cannot be; give a number, a text",
     "seeds = 1979-05-27": "run.toml: 'seeds' = datetime.date(1979, 5, 27) cannot be",
     "seeds =": "run.toml is no TOML: Invalid value",

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxppo.config import check_switch
 from purejaxppo.population.statistics import last_returns
 from purejaxppo.population.store import DiskStore, Rows, complement, of_rows, part_name, parts_in
 from purejaxppo.population.sweep import check_whole
@@ -62,6 +63,7 @@ def make_policy(every: int | str | None, kept: int, best: bool, *, has_folder: b
     every: updates, or a time such as "60s"; is_shared: whether several processes train each run together
     """
     check_whole("keep_checkpoints", kept, least=1)
+    check_switch("keep_best", best)
     if every is None:
         if best:
             raise PPOError("keep_best = True chooses among checkpoints, and there are none; give checkpoint_every=...")

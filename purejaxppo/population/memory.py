@@ -60,7 +60,7 @@ def plan_memory(
         remedy = "raise the limit, or write the results to disk (out=..., or --out)" if kept else "raise the limit"
         raise PPOError(
             f"memory limit {show_bytes(limit)} is below the {show_bytes(least)} that {multiple} members at a time "
-            f"take; {remedy}, or take fewer num_envs or num_steps"
+            f"take at least; {remedy}, or take fewer num_envs or num_steps"
         )
     width = width if width <= fits else even_width(num_members, fits, multiple)
     return MemoryPlan(limit, held, kept, per_member, width, num_chunks=-(-num_members // width))

@@ -31,6 +31,7 @@ _WORD = struct.Struct("!i")
 _LEFT = -1  # instead of the number of a process that is gone
 _STOP, _RESTING = "purejaxppo/stop", "purejaxppo/resting"  # what the processes tell each other
 _LAST_WORDS = 5.0  # seconds that process 0, which holds the store, waits for the others to part
+HEARTBEAT = 100  # seconds until a machine that is lost is noticed
 _WEEK = 7 * 86_400_000  # milliseconds: processes wait for each other as long as they live
 
 
@@ -54,7 +55,7 @@ def join(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    heartbeat_seconds: int = 100,
+    heartbeat_seconds: int = HEARTBEAT,
     timeout_seconds: int = 300,
     remedy: str = "start all processes again",
 ) -> None:

@@ -193,18 +193,23 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     on_cpu = devices[0].platform == "cpu"
     most = (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices)
     width = chunk_width(job, most, multiple)
+    in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
+
+    def planned(per_member: int) -> MemoryPlan:
+        return plan_memory(
+            num_members=job.num_left,
+            width=width,
+            multiple=multiple,
+            per_member=per_member,
+            kept=tree_bytes(job.store.like) * job.num_left if in_host_memory else 0,
+            held=held_bytes(devices),
+            limit=memory_limit_bytes(options.memory_limit, devices),
+        )
+
+    planned(tree_bytes(job.store.like.runner.train_state))  # refuses at once what no program could fit
     compiled = compile_program(job, options, width)
     sharing = len(devices) if on_cpu else 1  # programs that take the memory of one
-    in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
-    plan = plan_memory(
-        num_members=job.num_left,
-        width=width,
-        multiple=multiple,
-        per_member=-(-sharing * max(map(program_bytes, compiled[:3])) // width),
-        kept=tree_bytes(job.store.like) * job.num_left if in_host_memory else 0,
-        held=held_bytes(devices),
-        limit=memory_limit_bytes(options.memory_limit, devices),
-    )
+    plan = planned(-(-sharing * max(map(program_bytes, compiled[:3])) // width))
     return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxppo.config import is_index, shown
 from purejaxppo.evaluate import Agent
 from purejaxppo.population.kept import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
@@ -71,9 +72,9 @@ class Population:
 
     def seed(self, i: int) -> RunnerState:
         """The final state of seed i, ready to act, evaluate or train on. Raises PPOError where there is none."""
-        if not 0 <= i < self.num_seeds:
+        if not is_index(i, self.num_seeds):
             raise PPOError(
-                f"seed {i} is not among the {self.num_seeds} of this population; take 0 to {self.num_seeds - 1}"
+                f"seed {shown(i)} is not among the {self.num_seeds} of this population; take 0 to {self.num_seeds - 1}"
             )
         row = self.rows[0] + i
         return jax.tree.map(lambda x: x[0], self.store.runners((row, row + 1)))

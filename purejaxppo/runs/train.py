@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import PPOConfig, check_choice, shown
+from purejaxppo.config import PPOConfig, check_choice, is_index, shown
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
@@ -410,11 +410,12 @@ def load_checkpoint(path: str | Path, which: str | int = "newest", *, setting: i
 
     setting: of a sweep, as `load_sweep` numbers them. Raises PPOError where there are none.
     """
-    _, population = _open(Path(path))
+    _, population = _open(as_path("path", path))
     settings = population if isinstance(population, Sweep) else [population]
-    if not 0 <= setting < len(settings):
+    if not is_index(setting, len(settings)):
         raise PPOError(
-            f"setting = {setting} is not among the {len(settings)} of {str(path)!r}; take 0 to {len(settings) - 1}"
+            f"setting = {shown(setting)} is not among the {len(settings)} of {str(path)!r}; "
+            f"take 0 to {len(settings) - 1}"
         )
     return settings[setting].checkpoint(which)
 
