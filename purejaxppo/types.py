@@ -110,16 +110,16 @@ class LossTerms(struct.PyTreeNode):
 class Metrics(struct.PyTreeNode):
     """What one update reports. A mean, min or max over episodes is NaN when no episode finished in the update."""
 
-    episode_return_mean: jax.Array  # []
-    episode_return_min: jax.Array  # []
-    episode_return_max: jax.Array  # []
+    episode_return_mean: jax.Array  # [], of the episodes that finished in this update, raw rewards
+    episode_return_min: jax.Array  # [], of the same
+    episode_return_max: jax.Array  # [], of the same
     episode_length_mean: jax.Array  # [], steps
     episodes: jax.Array  # [] int32, finished in this update
     policy_loss: jax.Array  # [], mean over the minibatches that were applied; so are the next four
-    value_loss: jax.Array  # []
-    entropy: jax.Array  # [], nats
-    approx_kl: jax.Array  # [], nats
-    clip_fraction: jax.Array  # [], in [0, 1]
+    value_loss: jax.Array  # [], before vf_coef
+    entropy: jax.Array  # [], nats; of the policy, before ent_coef
+    approx_kl: jax.Array  # [], nats; from the policy that acted, never negative
+    clip_fraction: jax.Array  # [], in [0, 1]; of the samples, those whose ratio is clipped
     explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
     learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
     timesteps: jax.Array  # [] int32, environment steps since the start; they stand still in a run that has diverged
