@@ -23,6 +23,7 @@ from purejaxppo.envs import env_names, make_env
 from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
+from purejaxppo.lock import locked
 from purejaxppo.population.logs import Log, LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import check_data_placement
@@ -138,7 +139,12 @@ def train(options: argparse.Namespace) -> int:
     if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
         join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
+    with locked(folder) if jax.process_index() == 0 else nullcontext():
+        return train_in(folder, spec, options)
 
+
+def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
+    """Trains a run, or goes on with it, in a folder that no other process writes to meanwhile. -> exit status"""
     from purejaxppo.runs.console import JsonView, make_view
 
     is_first = jax.process_index() == 0  # it speaks for all

@@ -1,10 +1,11 @@
 """Training a population: chunks of members that fit the memory, and within each compiled chunks of updates."""
 
+import contextlib
 import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -19,6 +20,7 @@ from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
 from purejaxppo.gae import Advantage, gae
+from purejaxppo.lock import locked
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.checkpoints import (
@@ -54,7 +56,7 @@ from purejaxppo.population.results import Costs, Population, Sweep
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
 from purejaxppo.schedules import Schedule
-from purejaxppo.storage import as_path, to_host
+from purejaxppo.storage import as_path, make_folder, to_host
 from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
 
 
@@ -177,7 +179,7 @@ def train_population(
     evaluation_episodes: of the greedy policy of each member at the end, for `final_returns`; with 0 of them these are
         the returns of training.
     out: a folder for the results, which are then not held in memory. Members whose results are there are not trained
-        again: a population that was interrupted goes on.
+        again: a population that was interrupted goes on. One call at a time trains in it; another one is refused.
     checkpoint_every: updates, or a time such as "60s" or "5m", after which the state of the chunk in training is
         written to `out` as well; an interrupted chunk goes on from there, and ends bit for bit as it would have.
     keep_checkpoints: how many of them stay while the chunk trains, the newest; they go when its results are there.
@@ -210,13 +212,15 @@ def train_population(
         on_plan,
         on_chunk,
     )
-    plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
-    spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in plan.jobs), 0.0)
-    costs = []
-    for job in plan.jobs:
-        spent, cost = train_job(job, options, spent)
-        costs.append(cost)
-    return assemble(plan, costs)
+    points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
+    with held(out):
+        jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
+        spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)
+        costs = []
+        for job in jobs:
+            spent, cost = train_job(job, options, spent)
+            costs.append(cost)
+    return assemble(Plan(points, agents, jobs, sweep is not None), costs)
 
 
 def open_population(
@@ -255,28 +259,42 @@ def open_population(
         ignore,
         ignore,
     )
-    plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
+    points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
+    plan = Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
     return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
 
 
-def plan_population(
+def make_settings(
     env: Environment,
     config: RunConfig,
     num_seeds: int,
     seed: int,
     sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None,
     options: Options,
-    out: str | Path | None,
-) -> Plan:
-    """The settings of a population and what is left to do. Raises PPOError for what cannot work."""
+) -> tuple[list[Point], list[Agent]]:
+    """The settings of a population, and the agent of each. Raises PPOError for what cannot work."""
     check_whole("num_seeds", num_seeds)
     check_seed("seed", seed, most=MAX_SEED - EVALUATION_SEED)
     check_env(env)
     if not isinstance(config, RunConfig):
         raise PPOError(f"config = {config!r} is no config; give PPOConfig(...), or another of the three")
     points = [{}] if sweep is None else make_points(env, config, sweep)
-    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
-    return Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
+    return points, [make_setting_agent(*at_point(env, config, point), options) for point in points]
+
+
+@contextlib.contextmanager
+def held(out: str | Path | None) -> Iterator[None]:
+    """Keeps others from training in a folder meanwhile; of several processes the first one holds it for all.
+
+    Raises PPOError where another trains there, and where the folder cannot be made.
+    """
+    if out is None or jax.process_index() > 0:
+        yield
+        return
+    folder = as_path("out", out)
+    make_folder(folder)
+    with locked(folder):
+        yield
 
 
 def assemble(plan: Plan, costs: Sequence[Costs]) -> Population | Sweep:
