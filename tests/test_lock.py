@@ -31,6 +31,7 @@ def holder(tmp_path):
     (tmp_path / "a").mkdir()
     command = [sys.executable, "-c", HOLD, str(tmp_path / "a" / LOCK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
