@@ -24,6 +24,7 @@ from purejaxppo.envs import env_names, make_env
 from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
+from purejaxppo.lock import locked
 from purejaxppo.population.logs import Log, LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import check_data_placement
@@ -45,7 +46,7 @@ from purejaxppo.population.sweep import (
     draw_points,
     make_points,
 )
-from purejaxppo.population.train import Progress
+from purejaxppo.population.train import Progress, ignore
 from purejaxppo.ppo import seed_keys
 from purejaxppo.run_file import dashed, toml_value
 from purejaxppo.runs.finished import (
@@ -63,20 +64,21 @@ from purejaxppo.runs.train import (
     FinishedSweep,
     RunSpec,
     check_checkpoints,
+    check_not_lost,
     describe_divergence,
     film_episodes,
     is_finished,
     load_run,
     load_spec,
+    mend_finished,
     plan,
-    read_finished,
     spec_to_json,
     sweep_rows,
     sweep_table,
     table,
     train_run,
 )
-from purejaxppo.storage import read_json, write_json, write_whole
+from purejaxppo.storage import write_json, write_whole
 from purejaxppo.types import Interrupted, NotWritten, PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
@@ -182,26 +184,31 @@ def train(options: argparse.Namespace) -> int:
     elif options.heartbeat is not None:
         raise PPOError(f"--heartbeat {options.heartbeat} would do nothing in one process alone; leave it out")
     spec, folder = resumed(options) if options.resume else started(options)
+    with locked(folder) if jax.process_index() == 0 else nullcontext():
+        return train_in(folder, spec, options)
 
+
+def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
+    """Trains a run, or goes on with it, in a folder that no other process writes to meanwhile. -> exit status"""
     from purejaxppo.runs.console import JsonView, make_view
 
     is_first = jax.process_index() == 0  # it speaks for all
     console = Console(quiet=options.quiet or options.json_lines or not is_first)
     view = JsonView(spec.log_names) if options.json_lines and is_first else make_view(console, spec)
     is_done = bool(options.resume) and is_finished(folder)
+    finished, mended = mend_finished(folder) if is_done and is_first else (None, [])
     if is_done:
-        console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
-        if has_pictures(folder):
+        anew = f"; written anew from its results: {', '.join(mended)}" if mended else ""
+        console.print(f"{folder} is finished; nothing is left to train{anew}", highlight=False, soft_wrap=True)
+        if has_pictures(folder) and not mended:
             leave()
-            return diverged_status(read_json(folder / "summary.json")) if options.strict else 0
+            return diverged_status(finished.summary) if options.strict and finished is not None else 0
     else:
         view.begin(plan(spec), spec_to_json(spec))
     stop = StopSignal()
     try:
         with stop:
-            if is_done:
-                finished = read_finished(folder) if is_first else None
-            else:
+            if not is_done:
                 with view, own_logs(options, spec, folder) as log:
                     finished = train_run(
                         spec,
@@ -209,6 +216,7 @@ def train(options: argparse.Namespace) -> int:
                         tell_both(view, LogProgress(log, spec.log_names)),
                         memory_limit=options.memory_limit,
                         should_stop=stop.is_set_anywhere,
+                        on_begin=view.resume if options.resume else ignore,
                         on_plan=lambda memory: view.say(describe_plan(memory)),
                     )
                     if isinstance(finished, FinishedRun):
@@ -339,12 +347,15 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
         if name not in _ON_RESUME and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
     check_logs(options)
-    spec = dataclasses.replace(load_spec(options.resume), **checkpoint_options(options))
+    begun = load_spec(options.resume)
+    spec = dataclasses.replace(begun, **checkpoint_options(options))
     if spec.sweep is not None and (getattr(options, "tensorboard", None) or getattr(options, "wandb", None)):
         raise PPOError(
             f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
         )
     check_checkpoints(spec)
+    if not is_finished(options.resume):
+        check_not_lost(begun, options.resume)
     return spec, options.resume
 
 

@@ -126,13 +126,19 @@ def save_tree(folder: Path, tree: PyTree, about: Mapping[str, Any] | None = None
             raise
 
 
-def load_tree(folder: Path, like: PyTree, about: Mapping[str, Any] | None = None) -> PyTree:
+def load_tree(
+    folder: Path,
+    like: PyTree,
+    about: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> PyTree:
     """The tree of `folder`, in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
 
+    defaults: what the dicts in `about` stand for where those of the folder lack a name
     Raises PPOError where the folder cannot be read, a checksum does not fit, or a leaf or `about` is another one.
     """
     manifest, leaves = _read(folder, None)
-    _check_about(folder, manifest, about)
+    _check_about(folder, manifest, about, defaults or {})
     wanted = list(_named_leaves(like))
     names = {name for name, _ in wanted}
     if names != set(leaves) or names != set(manifest["leaves"]):
@@ -145,20 +151,40 @@ def load_tree(folder: Path, like: PyTree, about: Mapping[str, Any] | None = None
     )
 
 
-def load_leaf(folder: Path, name: str, about: Mapping[str, Any] | None = None) -> np.ndarray:
+def load_leaf(
+    folder: Path,
+    name: str,
+    about: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> np.ndarray:
     """One leaf of the tree of `folder`, without the others. Raises PPOError as `load_tree` does."""
     manifest, leaves = _read(folder, name)
-    _check_about(folder, manifest, about)
+    _check_about(folder, manifest, about, defaults or {})
     if name not in leaves or name not in manifest["leaves"]:
         raise PPOError(f"checkpoint {str(folder)!r} holds no {name}")
     _check_entry(folder, name, leaves, manifest)
     return leaves[name]
 
 
+def check_tree(folder: Path) -> None:
+    """Raises PPOError where a tree on disk cannot be read, or a checksum does not fit."""
+    manifest, leaves = _read(folder, None)
+    for name in manifest["leaves"]:
+        if name not in leaves:
+            raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} is missing")
+        _check_entry(folder, name, leaves, manifest)
+
+
 def leaf_names(folder: Path) -> list[str]:
     """The names of the leaves of a tree on disk. Raises PPOError where its manifest cannot be read."""
     with _readable(folder):
         return list(_read_manifest(folder)["leaves"])
+
+
+def completed(about: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was written before there were the names that its dicts lack: they count as the defaults."""
+    filled = {name: {**values, **about[name]} for name, values in defaults.items() if isinstance(about.get(name), dict)}
+    return {**about, **filled}
 
 
 def make_manifest(leaves: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,11 +239,17 @@ def _readable(folder: Path) -> Iterator[None]:
         raise PPOError(f"checkpoint {str(folder)!r} cannot be read: {reason}") from error
 
 
-def _check_about(folder: Path, manifest: dict[str, Any], about: Mapping[str, Any] | None) -> None:
+def _check_about(
+    folder: Path,
+    manifest: dict[str, Any],
+    about: Mapping[str, Any] | None,
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> None:
+    held = completed(manifest["about"], defaults)
     for name, value in (about or {}).items():
-        if manifest["about"].get(name) != value:
+        if held.get(name) != value:
             raise PPOError(
-                f"checkpoint {str(folder)!r} is of another run: its {name} is {manifest['about'].get(name)}, "
+                f"checkpoint {str(folder)!r} is of another run: its {name} is {held.get(name)}, "
                 f"and {value} is wanted; it does not belong here"
             )
 

@@ -19,7 +19,7 @@ from purejaxppo import cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
 from purejaxppo.population.store import key_data
-from purejaxppo.runs.train import EVALUATION_EPISODES, RESULTS, RunSpec, spec_to_json
+from purejaxppo.runs.train import EVALUATION_EPISODES, RESULTS, RunSpec, spec_to_json, summarise
 from purejaxppo.storage import write_json
 
 BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
@@ -574,6 +574,7 @@ POPULATIONS = {
     ),
     "on-chunk": (lambda: population(on_chunk=3), r"on_chunk = 3 is no function; give one, or leave it out"),
     "should-stop": (lambda: population(should_stop=True), r"should_stop = True is no function; give one"),
+    "on-begin": (lambda: population(on_begin="x"), r"on_begin = 'x' is no function; give one"),
     "open-nothing": (
         lambda: pjp.open_population(CARTPOLE, CONFIG, num_seeds=1, out="/nowhere"),
         r"'/nowhere' holds no population; train it",
@@ -789,10 +790,10 @@ def run_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         nothing = population_train.Costs(0.0, 0.0, 0, None)
         patch.setattr(population_train, "train_job", lambda job, options, spent: (spent, nothing))
-        store = population(num_seeds=2, evaluation_episodes=EVALUATION_EPISODES, out=folder / RESULTS).store
-    of_one = jax.eval_shape(key_data, store.like)
-    store.write(0, jax.tree.map(lambda x: np.zeros((2, *x.shape), x.dtype), of_one))
-    write_json(folder / "summary.json", {})
+        found = population(num_seeds=2, evaluation_episodes=EVALUATION_EPISODES, out=folder / RESULTS)
+    of_one = jax.eval_shape(key_data, found.store.like)
+    found.store.write(0, jax.tree.map(lambda x: np.zeros((2, *x.shape), x.dtype), of_one))
+    write_json(folder / "summary.json", summarise(spec, found))
     return folder
 
 

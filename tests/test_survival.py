@@ -1,6 +1,7 @@
 """Whole runs and what may happen to them: stops, signals, full disks, and files that were planted."""
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import os
@@ -8,15 +9,21 @@ import pickle
 import re
 import shutil
 import signal
+import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo import cli
+from purejaxppo import cli, storage
+from purejaxppo.lock import LOCK
 from purejaxppo.population import train as training
+from purejaxppo.report import write_report
+from purejaxppo.storage import to_host
 
 ROOT = Path(__file__).parent.parent
 
@@ -140,7 +147,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(run, tmp_path, capsys, size
     assert "could not be written: File too large; make room for it" in line
     assert line.endswith(f"go on with --resume {out}")
     if size > 300:
-        assert cli.main(["train", "--quiet", "--resume", str(out)]) == 0
+        with pytest.warns(UserWarning, match="had done 4 of 48 updates, and no checkpoint is left"):
+            assert cli.main(["train", "--quiet", "--resume", str(out)]) == 0
         assert kills.same_results(kills.read_results(out), kills.read_results(whole))
 
 
@@ -153,6 +161,180 @@ def test_a_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):
     assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "checkpoints could not be written: File exists; make room" in line
+
+
+def test_a_file_in_the_place_of_results_is_refused_before_anything_is_compiled(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "b"
+    (out / "checkpoints").mkdir(parents=True)
+    shutil.copy(run[0] / "config.json", out)
+    (out / "checkpoints" / "program-0").write_text("")
+    monkeypatch.setattr(training, "train_job", lambda *_: pytest.fail("trained"))
+    assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "program-0' is no folder, and results belong there; remove it" in line
+
+
+def stopped(words, out, report):
+    """A run of two chunks that was stopped when it was asked for that time, some 24 times in each."""
+    real = cli.StopSignal.is_set_anywhere
+    asked = iter(range(1, 10_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.StopSignal, "is_set_anywhere", lambda self: next(asked) == report or real(self))
+        assert cli.main([*words, "--out", str(out)]) == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("report", [3, 30])
+def test_a_resume_says_where_it_goes_on(run, tmp_path, capsys, report):
+    out, (_, words) = tmp_path / "b", run
+    stopped(words, out, report)
+    done = int(re.search(r"stopped after (\d+) of 48", capsys.readouterr().err)[1])
+    assert cli.main(["train", "--resume", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    rest = {3: "0 to 1, from the start for 2 runs, which have no checkpoint", 30: "2 to 3; 2 runs are finished"}
+    assert f"goes on after {done} of 48 updates for runs {rest[report]}" in said
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "checkpoints/program-0/unfinished"])
+def test_a_run_whose_checkpoints_are_lost_does_not_start_from_zero(run, tmp_path, capsys, lost):
+    out, (_, words) = tmp_path / "b", run
+    stopped(words, out, 6)
+    shutil.rmtree(out / lost)
+    assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"had done \d+ of 48 updates, and no checkpoint is left in .*; put it back, or remove", line)
+    (out / "progress.jsonl").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "train_run", lambda *_, on_begin, **__: on_begin("asked") or sys.exit(9))
+        with pytest.raises(SystemExit):
+            cli.main(["train", "--resume", str(out)])
+    assert "asked" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_may_not_have_been_due_is_a_warning(run, tmp_path):
+    spec = cli.load_spec(run[0])
+    step = spec.config.batch_size * 9
+    (tmp_path / "progress.jsonl").write_text(json.dumps({"step": step}) + "\n")
+    for every in ("60s", 9):
+        with pytest.warns(
+            UserWarning, match="had done 9 of 48 updates, and no checkpoint .*: it begins from the start"
+        ):
+            cli.check_not_lost(dataclasses.replace(spec, checkpoint_every=every), tmp_path)
+    cli.check_not_lost(dataclasses.replace(spec, checkpoint_every=None), tmp_path)
+
+
+def without_field(path):
+    """As it was written before there was `share_trunk`."""
+    content = json.loads(path.read_text())
+    if path.name == "manifest.json":
+        del content["sha256"], content["about"]["config"]["share_trunk"]
+        content = {"sha256": storage._digest_of(content), **content}
+    else:
+        del content["config"]["share_trunk"]
+    path.write_text(json.dumps(content))
+
+
+def test_a_run_of_before_there_was_a_hyperparameter_is_read_and_gone_on_with(run, tmp_path):
+    whole, words = run
+    out = tmp_path / "b"
+    stopped(words, out, 30)
+    for path in (out / "config.json", *out.rglob("population.json"), *out.rglob("manifest.json")):
+        without_field(path)
+    assert cli.main(["train", "--quiet", "--resume", str(out)]) == 0
+    assert kills.same_results(kills.read_results(out), kills.read_results(whole))
+    pjp.load_run(out)
+
+
+def change_summary(change):
+    def apply(folder):
+        path = folder / "summary.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    return apply
+
+
+SUMMARIES = {
+    "empty": (change_summary(lambda x: {}), "lacks 'num_seeds'"),
+    "texts": (change_summary(lambda x: dict.fromkeys(x, "x")), "num_seeds = 'x' cannot be"),
+    "rows": (change_summary(lambda x: x | {"diverged_at": [1, 2]}), r"diverged_at = \[1, 2\] does not fit the run"),
+    "count": (change_summary(lambda x: x | {"diverged": 1}), "diverged = 1 does not fit the run"),
+    "returns": (change_summary(lambda x: x | {"final_return_per_seed": [None]}), "final_return_per_seed = "),
+    "solved": (change_summary(lambda x: x | {"seeds_solved": None}), "seeds_solved = None does not fit"),
+}
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run[0], tmp_path / "b"))
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_summary_that_cannot_be_is_refused(copy, name):
+    change, said = SUMMARIES[name]
+    change(copy)
+    for read in (pjp.load_run, write_report):
+        with pytest.raises(
+            pjp.PPOError, match=rf"summary\.json.*{said}.*; purejaxppo train --resume .* writes it anew"
+        ):
+            read(copy)
+
+
+def cut_file(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+
+
+MENDED = {
+    "summary.json": SUMMARIES["texts"][0],
+    "metrics.npz": cut_file("metrics.npz"),
+    "metrics.csv": lambda folder: (folder / "metrics.csv").unlink(),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_a_finished_run_is_made_whole_from_its_results(run, copy, capsys, monkeypatch, name):
+    monkeypatch.setattr(cli, "show_finished", lambda *_: None)
+    MENDED[name](copy)
+    assert cli.main(["train", "--resume", str(copy)]) == 0
+    assert f"is finished; nothing is left to train; written anew from its results: {name}" in capsys.readouterr().out
+    for file in ("metrics.npz", "metrics.csv"):
+        assert (copy / file).read_bytes() == (run[0] / file).read_bytes()
+    one, other = (json.loads((folder / "summary.json").read_text()) for folder in (copy, run[0]))
+    assert one["final_return_per_seed"] == other["final_return_per_seed"]
+    assert (one == other) == (name != "summary.json")
+    assert cli.main(["train", "--resume", str(copy)]) == 0
+    assert "anew" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["runners", "metrics", "best"])
+def test_a_finished_run_whose_results_are_damaged_is_not_called_finished(copy, capsys, kind):
+    (place, *_) = sorted((copy / "checkpoints" / "program-0" / kind).iterdir())
+    cut_file("leaves.npz")(place)
+    assert cli.main(["train", "--resume", str(copy)]) == 2
+    said = capsys.readouterr()
+    assert "is finished" not in said.out
+    assert re.search(f"{kind}/{place.name}' cannot be read: .*; to train these members anew, remove ", said.err)
+
+
+def test_a_finished_run_that_lacks_seeds_is_not_called_finished(copy, capsys):
+    shutil.rmtree(copy / "checkpoints" / "program-0" / "runners" / "00000000-00000002")
+    assert cli.main(["train", "--resume", str(copy)]) == 2
+    assert re.search(r"is finished, and .* lacks members 0 to 1; remove .*summary\.json", capsys.readouterr().err)
+
+
+def test_what_is_no_state_for_a_film_is_left_alone(copy, capsys):
+    (copy / "kept" / "after-x").mkdir(parents=True)
+    (copy / "report.html").unlink()
+    assert cli.main(["train", "--quiet", "--resume", str(copy)]) == 0
+    assert (copy / "report.html").exists()
+
+
+def test_a_seed_that_cannot_be_is_refused_before_the_plan(copy, capsys):
+    change = json.loads((copy / "config.json").read_text()) | {"seed": -1}
+    (copy / "config.json").write_text(json.dumps(change))
+    (copy / "summary.json").unlink()
+    assert cli.main(["train", "--resume", str(copy)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.search(r"config\.json: seed = -1 is out of range; give an int from 0", said.err)
 
 
 def test_a_picture_that_does_not_fit_is_one_line_too(run, tmp_path, capsys):
@@ -272,3 +454,90 @@ def test_no_module_unpickles():
             ):
                 assert "allow_pickle=False" in ast.unparse(call), path
             assert ast.unparse(call.func) not in ("eval", "exec"), path
+
+
+# The command line in a process that ends itself by SIGKILL in the course of a save: half the numbers are written, the
+# folder is whole but not in its place, or it is in its place and the older ones are not gone.
+KILLED = """
+import os, shutil, signal, sys
+import numpy as np
+import jax
+import purejaxppo as pjp
+from purejaxppo import cli, storage
+from purejaxppo.population import program
+
+moment, cache, *words = sys.argv[1:]
+pjp.use_all_cores()
+program.CPU_WIDTH = 1
+jax.config.update("jax_compilation_cache_dir", cache)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+saves = []
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def savez(path, **leaves):
+    saves.append(path)
+    if moment == "half" and len(saves) == 2:
+        path.write_bytes(b"half")
+        die()
+    return real(path, **leaves)
+
+
+def replace(source, target):
+    if moment == "beside" and len(saves) == 3:
+        die()
+    os_replace(source, target)
+    if moment == "there" and len(saves) == 4:
+        die()
+
+
+real, os_replace = np.savez, os.replace
+np.savez, os.replace = savez, replace
+sys.exit(cli.main(words))
+"""
+
+
+def test_a_run_that_is_killed_while_it_saves_ends_bit_for_bit(run, tmp_path):
+    """benchmarks/kills.py kills 200 processes, at any time."""
+    whole, words = run
+    out = tmp_path / "b"
+    for moment in ("half", "beside", "there", "none"):
+        begun = (out / "config.json").exists()
+        arguments = ["train", "--quiet", "--resume", str(out)] if begun else [*words, "--out", str(out)]
+        command = [sys.executable, "-W", "ignore", "-c", KILLED, moment, str(tmp_path / "cache"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == (0 if moment == "none" else -signal.SIGKILL), done.stderr
+    assert kills.same_results(kills.read_results(out), kills.read_results(whole))
+    assert not [path for path in out.rglob(".*") if path.name != LOCK]
+
+
+@pytest.mark.parametrize("first", ["two", "one"])
+def test_a_run_over_devices_goes_on_from_the_same_state_on_another_number(first, tmp_path, monkeypatch):
+    spec, reports, begun = kills.spec_of("over devices"), iter(range(1, 1_000)), []
+    here, there = (nullcontext, kills.on_one_device) if first == "two" else (kills.on_one_device, nullcontext)
+    with here(), pytest.raises(pjp.Interrupted):
+        kills.train_spec(spec, tmp_path, should_stop=lambda: next(reports) == 6)
+    (place,) = (tmp_path / "program-0" / "unfinished").iterdir()
+    held = kills.checkpoints.checkpoints(place)[-1]
+    real = training.restore
+
+    def restore(job, rows, fresh):
+        found = real(job, rows, fresh)
+        begun.append((kept_at(job.store, held), to_host(found[0]), found[3], jax.tree.leaves(found[0])[0].sharding))
+        raise pjp.Interrupted("seen")
+
+    monkeypatch.setattr(training, "restore", restore)
+    with there(), pytest.raises(pjp.Interrupted, match="seen"):
+        kills.train_spec(spec, tmp_path)
+    ((before, after, updates, sharding),) = begun
+    assert (updates, len(sharding.device_set)) == (held, 1 if first == "two" else len(jax.devices()))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def kept_at(store, updates):
+    """The states of the first chunk as they lie on the disk."""
+    (part,) = kills.checkpoints.unfinished_rows(store.folder)
+    return to_host(kills.checkpoints.read_checkpoint(store, part, updates).runners)

@@ -118,6 +118,11 @@ def unfinished_rows(program_folder: Path) -> list[Rows]:
     return [part for part in parts if checkpoints(checkpoint_folder(program_folder, part))]
 
 
+def has_states(program_folder: Path) -> bool:
+    """Whether any member of a program has got further than the start."""
+    return bool(parts_in(program_folder / "runners") or unfinished_rows(program_folder))
+
+
 def holding_rows(program_folder: Path, rows: Rows) -> Rows | None:
     """The unfinished chunk that holds all of `rows`, with the most updates; None without one.
 
@@ -166,7 +171,7 @@ def read_checkpoint(store: DiskStore, part: Rows, updates: int) -> Checkpoint:
     place = checkpoint_folder(store.folder, part) / f"{updates:08d}"
     like = checkpoint_shapes(store, part[1] - part[0], updates)
     has_best = any(name.startswith(".best") for name in leaf_names(place))
-    return load_tree(place, like if has_best else like._replace(best=None), store.about)
+    return load_tree(place, like if has_best else like._replace(best=None), store.about, store.defaults)
 
 
 def checkpoint_shapes(store: DiskStore, num_members: int, updates: int) -> Checkpoint:

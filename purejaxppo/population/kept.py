@@ -87,7 +87,7 @@ def finished_best(store: DiskStore, part: Rows) -> KeptStates | None:
     place = store.folder / "best" / part_name(part)
     if not place.exists():
         return None
-    return best_states(part, load_tree(place, best_shapes(store, part[1] - part[0]), store.about))
+    return best_states(part, load_tree(place, best_shapes(store, part[1] - part[0]), store.about, store.defaults))
 
 
 def best_states(part: Rows, best: Best) -> KeptStates:

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.storage import is_key, load_leaf, load_tree, make_folder, read_json, save_tree, write_json
+from purejaxppo.storage import completed, is_key, load_leaf, load_tree, make_folder, read_json, save_tree, write_json
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
 
 Rows = tuple[int, int]  # members first ... last - 1
+POPULATION = "population.json"  # what a folder is for
 PART = r"([0-9]{8,})-([0-9]{8,})"  # the name of a part's folder
 
 
@@ -112,6 +113,7 @@ class DiskStore:
     num_members: int
     folder: Path
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what the population is, for the manifests
+    defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # of what those may lack
 
     def missing(self) -> list[Rows]:
         """The members that have no part yet. Raises PPOError for parts of more members than there are."""
@@ -159,12 +161,13 @@ class DiskStore:
         return self._leaf("['returns']", rows)
 
     def _part(self, name: str, size: int, cut: slice) -> RunnerState:
-        part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size), self.about)
+        part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size), self.about, self.defaults)
         return jax.tree.map(lambda x: x[cut], part)
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         folder = self.folder / "metrics"
-        return np.concatenate([load_leaf(folder / part, name, self.about)[cut] for part, _, cut in self._of(rows)])
+        parts = [(load_leaf(folder / part, name, self.about, self.defaults), cut) for part, _, cut in self._of(rows)]
+        return np.concatenate([leaf[cut] for leaf, cut in parts])
 
     def _of(self, rows: Rows) -> list[tuple[str, int, slice]]:
         """The parts that hold some members: name, size, and which of its rows. Raises PPOError where one is missing."""
@@ -178,11 +181,14 @@ class DiskStore:
         ]
 
 
-def claim(folder: Path, description: dict[str, Any]) -> None:
-    """Writes what the folder is for. Raises PPOError where it is for something else, with the first difference."""
-    path = folder / "population.json"
+def claim(folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes what the folder is for. Raises PPOError where it is for something else, with the first difference.
+
+    defaults: by name, what a folder's dict stands for where it lacks a name that came later
+    """
+    path = folder / POPULATION
     if os.path.exists(path):
-        held, wanted = flattened(read_json(path)), flattened(description)
+        held, wanted = flattened(completed(read_json(path), defaults)), flattened(description)
         for name in {**wanted, **held}:
             if held.get(name) != wanted.get(name):
                 raise PPOError(
@@ -192,6 +198,13 @@ def claim(folder: Path, description: dict[str, Any]) -> None:
         return
     make_folder(folder)
     write_json(path, description)
+
+
+def check_folders(folder: Path) -> None:
+    """Raises PPOError where a file lies in the place of a folder that a program writes to."""
+    for place in (folder, *(folder / name for name in ("runners", "metrics", "best", "unfinished"))):
+        if os.path.lexists(place) and not place.is_dir():
+            raise PPOError(f"{str(place)!r} is no folder, and results belong there; remove it, or take another folder")
 
 
 def flattened(description: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Training a population: chunks of members that fit the memory, and within each compiled chunks of updates."""
 
+import contextlib
 import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -19,6 +20,7 @@ from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
 from purejaxppo.gae import Advantage, gae
+from purejaxppo.lock import locked
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.checkpoints import (
@@ -28,8 +30,12 @@ from purejaxppo.population.checkpoints import (
     Checkpoint,
     Policy,
     better,
+    checkpoint_folder,
+    checkpoints,
     drop_finished,
     find_checkpoint,
+    has_states,
+    holding_rows,
     make_policy,
     padded,
     split_rows,
@@ -51,10 +57,20 @@ from purejaxppo.population.program import (
     member_shapes,
 )
 from purejaxppo.population.results import Costs, Population, Sweep
-from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, claim, make_memory_store
+from purejaxppo.population.store import (
+    POPULATION,
+    DiskStore,
+    MemberResult,
+    MemoryStore,
+    Rows,
+    Store,
+    check_folders,
+    claim,
+    make_memory_store,
+)
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
 from purejaxppo.schedules import Schedule
-from purejaxppo.storage import as_path, to_host
+from purejaxppo.storage import as_path, make_folder, to_host
 from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
 
 
@@ -112,6 +128,7 @@ def train_population(
     keep_checkpoints: int = ...,
     keep_best: bool = ...,
     should_stop: Callable[[], bool] = ...,
+    on_begin: Callable[[str], None] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
     on_chunk: Callable[[Progress], None] = ...,
 ) -> Population: ...
@@ -136,6 +153,7 @@ def train_population(
     keep_checkpoints: int = ...,
     keep_best: bool = ...,
     should_stop: Callable[[], bool] = ...,
+    on_begin: Callable[[str], None] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
     on_chunk: Callable[[Progress], None] = ...,
 ) -> Sweep: ...
@@ -159,6 +177,7 @@ def train_population(
     keep_checkpoints: int = KEPT,
     keep_best: bool = False,
     should_stop: Callable[[], bool] = never,
+    on_begin: Callable[[str], None] = ignore,
     on_plan: Callable[[MemoryPlan], None] = ignore,
     on_chunk: Callable[[Progress], None] = ignore,
 ) -> Population | Sweep:
@@ -177,7 +196,7 @@ def train_population(
     evaluation_episodes: of the greedy policy of each member at the end, for `final_returns`; with 0 of them these are
         the returns of training.
     out: a folder for the results, which are then not held in memory. Members whose results are there are not trained
-        again: a population that was interrupted goes on.
+        again: a population that was interrupted goes on. One call at a time trains in it; another one is refused.
     checkpoint_every: updates, or a time such as "60s" or "5m", after which the state of the chunk in training is
         written to `out` as well; an interrupted chunk goes on from there, and ends bit for bit as it would have.
     keep_checkpoints: how many of them stay while the chunk trains, the newest; they go when its results are there.
@@ -185,6 +204,8 @@ def train_population(
         over a tenth of the updates; `Population.checkpoint("best")` reads it, in the course of the run and after it.
     should_stop: is asked some 16 times in a chunk; where it says so, the state is written to `out`, if there is one,
         and `Interrupted` is raised.
+    on_begin: is told where the members in `out` go on, or that they begin from the start, a line for each program.
+        Without it a folder that was begun with checkpoints, and has none, is a warning.
     on_plan: is told the memory plan of each program before it runs.
     on_chunk: is called on the host in the course of each chunk of members, about 16 times.
 
@@ -192,7 +213,8 @@ def train_population(
     """
     warn_of_idle_cores()
     check_limits(memory_limit, evaluation_episodes)
-    for name, function in (("should_stop", should_stop), ("on_plan", on_plan), ("on_chunk", on_chunk)):
+    told = {"should_stop": should_stop, "on_begin": on_begin, "on_plan": on_plan, "on_chunk": on_chunk}
+    for name, function in told.items():
         check_function(name, function, "give one, or leave it out")
     is_shared = placement == "data" and jax.process_count() > 1
     policy = make_policy(checkpoint_every, keep_checkpoints, keep_best, has_folder=out is not None, is_shared=is_shared)
@@ -210,13 +232,18 @@ def train_population(
         on_plan,
         on_chunk,
     )
-    plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
-    spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in plan.jobs), 0.0)
-    costs = []
-    for job in plan.jobs:
-        spent, cost = train_job(job, options, spent)
-        costs.append(cost)
-    return assemble(plan, costs)
+    points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
+    with held(out):
+        is_begun = out is not None and os.path.exists(as_path("out", out) / POPULATION)
+        jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
+        if jax.process_index() == 0:
+            tell_begin(jobs, policy, on_begin, is_begun=is_begun)
+        spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)
+        costs = []
+        for job in jobs:
+            spent, cost = train_job(job, options, spent)
+            costs.append(cost)
+    return assemble(Plan(points, agents, jobs, sweep is not None), costs)
 
 
 def open_population(
@@ -239,7 +266,7 @@ def open_population(
     Raises PPOError for a folder of no population or another; results that are missing are refused when they are read.
     """
     folder = as_path("out", out)
-    if not os.path.exists(folder / "population.json"):
+    if not os.path.exists(folder / POPULATION):
         raise PPOError(f"{str(out)!r} holds no population; train it with train_population(..., out={str(out)!r})")
     options = Options(
         network,
@@ -255,28 +282,42 @@ def open_population(
         ignore,
         ignore,
     )
-    plan = plan_population(env, config, num_seeds, seed, sweep, options, out)
+    points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
+    plan = Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
     return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
 
 
-def plan_population(
+def make_settings(
     env: Environment,
     config: RunConfig,
     num_seeds: int,
     seed: int,
     sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None,
     options: Options,
-    out: str | Path | None,
-) -> Plan:
-    """The settings of a population and what is left to do. Raises PPOError for what cannot work."""
+) -> tuple[list[Point], list[Agent]]:
+    """The settings of a population, and the agent of each. Raises PPOError for what cannot work."""
     check_whole("num_seeds", num_seeds)
     check_seed("seed", seed, most=MAX_SEED - EVALUATION_SEED)
     check_env(env)
     if not isinstance(config, RunConfig):
         raise PPOError(f"config = {config!r} is no config; give PPOConfig(...), or another of the three")
     points = [{}] if sweep is None else make_points(env, config, sweep)
-    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
-    return Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
+    return points, [make_setting_agent(*at_point(env, config, point), options) for point in points]
+
+
+@contextlib.contextmanager
+def held(out: str | Path | None) -> Iterator[None]:
+    """Keeps others from training in a folder meanwhile; of several processes the first one holds it for all.
+
+    Raises PPOError where another trains there, and where the folder cannot be made.
+    """
+    if out is None or jax.process_index() > 0:
+        yield
+        return
+    folder = as_path("out", out)
+    make_folder(folder)
+    with locked(folder):
+        yield
 
 
 def assemble(plan: Plan, costs: Sequence[Costs]) -> Population | Sweep:
@@ -306,19 +347,21 @@ def make_jobs(
     Raises PPOError where `out` holds the results of another population.
     """
     about = describe_population(env, config, points, num_seeds, seed, options)
+    defaults = {"config": describe_config(type(config)())}
     place = None if out is None else as_path("out", out)
     if place is not None and jax.process_index() == 0:
-        claim(place, about)
+        claim(place, about, defaults)
     barrier("claimed")
     if place is not None:
-        claim(place, about)  # the others find it there, and see whether it is theirs
+        claim(place, about, defaults)  # the others find it there, and see whether it is theirs
     jobs = []
     for i, program in enumerate(make_programs(env, config, points)):
         like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
         if place is None:
             store = make_memory_store(like, num_members)
         else:
-            store = DiskStore(like, num_members, place / f"program-{i}", about)
+            store = DiskStore(like, num_members, place / f"program-{i}", about, defaults)
+            check_folders(store.folder)
         jobs.append(Job(program, num_seeds, seed, store, store.missing()))
     barrier("planned")  # all have seen what is missing, before the first writes
     if options.placement == "data":
@@ -339,7 +382,7 @@ def describe_population(
     return {
         "env": env.name,
         "env_params": [str(x) for x in jax.tree.leaves(env.params)],
-        "config": {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)},
+        "config": describe_config(config),
         "settings": [{name: str(value) for name, value in point.items()} for point in points],
         "num_seeds": num_seeds,
         "seed": seed,
@@ -350,6 +393,52 @@ def describe_population(
         "own_advantage": options.advantage is not gae,
         "own_schedules": sorted(options.schedules or {}),
     }
+
+
+def describe_config(config: RunConfig) -> dict[str, str]:
+    """The hyperparameters, in the words of a folder."""
+    return {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def tell_begin(jobs: Sequence[Job], policy: Policy, on_begin: Callable[[str], None], *, is_begun: bool) -> None:
+    """Says where the members on disk go on. Where nobody listens, checkpoints that should be there are a warning."""
+    on_disk = [(job, job.store) for job in jobs if isinstance(job.store, DiskStore)]
+    for job, store in on_disk:
+        on_begin(describe_begin(store, job.program.config.num_updates))
+    has_checkpoints = policy.every is not None or policy.seconds is not None
+    if (
+        on_begin is ignore
+        and is_begun
+        and has_checkpoints
+        and not any(has_states(store.folder) for _, store in on_disk)
+    ):
+        warnings.warn(
+            f"{str(on_disk[0][1].folder.parent)!r} was begun before, and there is no checkpoint in it: "
+            "it begins from the start",
+            stacklevel=3,
+        )
+
+
+def describe_begin(store: DiskStore, num_updates: int) -> str:
+    """For people: where the members of a program go on, and how many are finished or begin from the start."""
+    missing = store.missing()
+    left = sum(last - first for first, last in missing)
+    if not left:
+        return f"all {store.num_members} runs are finished"
+    goes_on = []
+    for first, last in split_rows(missing, unfinished_rows(store.folder)):
+        part = holding_rows(store.folder, (first, last))
+        if part is not None:
+            done = checkpoints(checkpoint_folder(store.folder, part))[-1]
+            which = "" if last - first == store.num_members else f" for runs {first} to {last - 1}"
+            goes_on.append(f"after {done} of {num_updates} updates{which}")
+            left -= last - first
+    finished = store.num_members - sum(last - first for first, last in missing)
+    if not goes_on and not finished:
+        return "begins from the start: there is no checkpoint"
+    if left:
+        goes_on.append(f"from the start for {left} runs, which have no checkpoint")
+    return f"goes on {', '.join(goes_on)}" + (f"; {finished} runs are finished" if finished else "")
 
 
 def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:

@@ -18,6 +18,7 @@ from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.sweep import ENV, show_value
 from purejaxppo.report.curves import Curve, make_curve, thin
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT
+from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
 from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
@@ -69,11 +70,13 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
     Raises PPOError for a folder that holds neither.
     """
-    spec, summary = load_spec(folder), with_nans(read_json(folder / "summary.json"))
+    spec = load_spec(folder)
     if spec.sweep is None:
-        finished = FinishedRun(spec, load_run(folder).population, {}, summary)
+        run = load_run(folder)
+        finished = FinishedRun(spec, run.population, {}, with_nans(run.summary))
         return write_run_page(finished, find_curve(finished.population), folder, out)
-    finished = FinishedSweep(spec, load_sweep(folder), summary)
+    sweep = load_sweep(folder)
+    finished = FinishedSweep(spec, sweep, read_summary(folder, spec.num_seeds, len(sweep)))
     return write_sweep_page(finished, best_curves(finished.sweep), folder, out)
 
 
@@ -115,7 +118,7 @@ def write_sweep_page(
 def write_page(parts: Parts, folder: Path, out: Path | None) -> Path:
     """Puts the parts together. Whole or not at all. -> where it is"""
     path = out or folder / PAGE
-    text = page(parts, read_json(folder / "config.json"), read_json(folder / "summary.json"), folder)
+    text = page(parts, read_json(folder / "config.json"), read_json(folder / SUMMARY), folder)
     write_whole(path, lambda file: file.write(text.encode()))
     return path
 
@@ -429,14 +432,6 @@ def settings_note(number: int) -> str:
 def point_label(point: Mapping[str, Any]) -> str:
     """What a setting differs in: learning_rate 1e-3, num_envs 4"""
     return ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items())
-
-
-def with_nans(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary as it was before JSON, which has no NaN."""
-    return {
-        name: math.nan if value is None and name.startswith("final_return_") else value
-        for name, value in summary.items()
-    }
 
 
 def without_folder(rows: Mapping[str, str]) -> dict[str, str]:

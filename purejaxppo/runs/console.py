@@ -78,6 +78,10 @@ class ProgressView(AbstractContextManager):
         """A line above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
+    def resume(self, text: str) -> None:
+        """Where it goes on."""
+        self.say(text)
+
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Nothing: the table has been printed."""
 
@@ -111,6 +115,10 @@ class JsonView(AbstractContextManager):
         """Words for people."""
         self.tell("note", {"text": text})
 
+    def resume(self, text: str) -> None:
+        """Where it goes on."""
+        self.say(text)
+
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """What summary.json has, and where it lies."""
         self.tell("summary", summary | {"folder": str(folder)})
@@ -141,6 +149,10 @@ class EpochView(AbstractContextManager):
 
     def say(self, text: str) -> None:
         """Nothing: the example prints its epochs alone."""
+
+    def resume(self, text: str) -> None:
+        """Where it goes on."""
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Nothing: the table has been printed."""

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import jax
 import numpy as np
 
+from purejaxppo.lock import LOCK
 from purejaxppo.storage import versions as versions
 from purejaxppo.storage import write_whole
 from purejaxppo.types import PPOError
@@ -24,7 +25,7 @@ def make_run_folder(path: Path) -> None:
     """Creates an empty folder. Raises PPOError where there is one with files, or where none can be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        occupied = any(path.iterdir())
+        occupied = any(entry.name != LOCK for entry in path.iterdir())
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

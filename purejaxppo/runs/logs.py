@@ -129,6 +129,14 @@ def lines_before(path: Path, first_seed: float | None, step: int) -> list[str]:
     return [line for line, content in told if content and not (content[0] == first_seed and content[1] >= step)]
 
 
+def steps_told(folder: Path) -> int:
+    """The most environment steps of a seed that the log of a run tells of; 0 without one."""
+    path = folder / PROGRESS
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    steps = [content[1] for content in map(told_by, lines) if content]
+    return max((step for step in steps if isinstance(step, int)), default=0)
+
+
 def told_by(line: str) -> tuple[float | None, int] | None:
     """The first seed and the step that a line tells of; None where it is no line of ours."""
     try:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import PPOConfig, check_choice, is_index, shown
+from purejaxppo.config import MAX_SEED, PPOConfig, check_choice, check_seed, is_index, shown
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
-from purejaxppo.population.checkpoints import make_policy
+from purejaxppo.population.checkpoints import has_states, make_policy
 from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import MemoryPlan
@@ -23,13 +25,25 @@ from purejaxppo.population.placement import PLACEMENTS, describe_devices, descri
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate
-from purejaxppo.population.sweep import Point, RunConfig, describe_programs, show_value
+from purejaxppo.population.store import DiskStore, Store, part_name
+from purejaxppo.population.sweep import Point, RunConfig, check_whole, describe_programs, show_value
 from purejaxppo.population.train import Progress, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
 from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
+from purejaxppo.runs.logs import PROGRESS, steps_told
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.storage import as_path, load_tree, make_folder, read_json, save_tree, write_json, write_whole
+from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
+from purejaxppo.storage import (
+    as_path,
+    check_tree,
+    load_tree,
+    make_folder,
+    read_json,
+    save_tree,
+    write_json,
+    write_whole,
+)
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
 ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfig: "full-batch-ppo"}
@@ -52,6 +66,7 @@ _KINDS: dict[str, Any] = {
     "keep_best": bool,
     "log_names": str,
 }
+METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
 MOST_NAMED = 8  # diverged runs that a line for people names
 
@@ -155,6 +170,7 @@ def train_run(
     *,
     memory_limit: int | str | None = None,
     should_stop: Callable[[], bool] = never,
+    on_begin: Callable[[str], None] = ignore,
     on_plan: Callable[[MemoryPlan], None] = ignore,
 ) -> FinishedRun | FinishedSweep | None:
     """Trains and evaluates what `spec` says, and writes its folder. What is in there already is not trained again.
@@ -184,6 +200,7 @@ def train_run(
         keep_checkpoints=spec.keep_checkpoints,
         keep_best=spec.keep_best,
         should_stop=should_stop,
+        on_begin=on_begin,
         on_plan=on_plan,
         on_chunk=keep_and_tell,
     )
@@ -198,6 +215,21 @@ def check_checkpoints(spec: RunSpec) -> None:
     make_policy(spec.checkpoint_every, spec.keep_checkpoints, spec.keep_best, has_folder=True, is_shared=is_shared)
 
 
+def check_not_lost(spec: RunSpec, folder: Path) -> None:
+    """Raises PPOError where the log of a run tells of a checkpoint, and nothing is left: it never starts from zero.
+
+    spec: as the run was begun. Where a checkpoint may not have been due yet, it is a warning.
+    """
+    done = steps_told(folder) // spec.config.batch_size
+    if spec.checkpoint_every is None or done == 0 or any(map(has_states, (folder / RESULTS).glob("program-*"))):
+        return
+    place = folder / RESULTS
+    said = f"{folder} had done {done} of {spec.config.num_updates} updates, and no checkpoint is left in {place}"
+    if isinstance(spec.checkpoint_every, int) and done > spec.checkpoint_every:
+        raise PPOError(f"{said}; put it back, or remove {folder / PROGRESS} to train from the start")
+    warnings.warn(f"{said}: it begins from the start", stacklevel=2)
+
+
 def keep_state(folder: Path, progress: Progress) -> None:
     """The train state of seed 0 as it is now, for its film."""
     place = folder / KEPT / f"after-{progress.updates}"
@@ -206,36 +238,50 @@ def keep_state(folder: Path, progress: Progress) -> None:
 
 
 def kept_states(folder: Path, like: TrainState) -> dict[str, TrainState]:
-    """Those that were kept, in the order of their updates."""
-    places = sorted((folder / KEPT).glob("after-*"), key=lambda path: int(path.name.removeprefix("after-")))
-    return {path.name: load_tree(path, like) for path in places}
+    """Those that were kept, in the order of their updates; what is named otherwise is none."""
+    names = [path.name.removeprefix("after-") for path in (folder / KEPT).glob("after-*")]
+    updates = sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
+    return {f"after-{n}": load_tree(folder / KEPT / f"after-{n}", like) for n in updates}
 
 
-def write_run(spec: RunSpec, population: Population, folder: Path) -> FinishedRun:
-    """The metrics and the summary of a population."""
+def write_run(
+    spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any] | None = None
+) -> FinishedRun:
+    """The metrics and the summary of a population. summary: as it was, for metrics that are written anew"""
     write_metrics(folder, metric_names(population), population.column)
-    summary = summarise(spec, population)
-    write_json(folder / "summary.json", summary)
+    summary = (summary or summarise(spec, population)) | {"files": digests(folder, METRICS)}
+    write_json(folder / SUMMARY, summary)
+    return read_run(spec, population, folder, summary)
+
+
+def read_run(spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any]) -> FinishedRun:
+    """The same, with the states for the films."""
     return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
 
 
-def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path) -> FinishedSweep:
-    """The metrics of each setting, the table of all and the summary."""
+def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, Any] | None = None) -> FinishedSweep:
+    """The metrics of each setting, the table of all and the summary. summary: as for `write_run`"""
     for i, population in enumerate(sweep):
-        place = folder / "settings" / f"{i:04d}"
+        place = folder / SETTINGS / f"{i:04d}"
         make_folder(place)
         write_metrics(place, metric_names(population), population.column)
     rows = sweep.table()
-    write_whole(folder / "table.csv", lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
-    summary = {
+    write_whole(folder / TABLE, lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
+    summary = summary or {
         "best_setting": rows[0].setting,
         "best_point": rows[0].point,
         "diverged": sum(row.num_diverged for row in rows),
         "diverged_at": [or_none(population.diverged_at) for population in sweep],
         **costs(spec, list(sweep)),
     }
-    write_json(folder / "summary.json", summary)
+    summary |= {"files": digests(folder, sweep_files(len(sweep)))}
+    write_json(folder / SUMMARY, summary)
     return FinishedSweep(spec, sweep, summary)
+
+
+def sweep_files(num_settings: int) -> list[str]:
+    """Those that `write_sweep` writes beside the summary."""
+    return [TABLE, *(f"{SETTINGS}/{i:04d}/{name}" for i in range(num_settings) for name in METRICS)]
 
 
 def metric_names(population: Population) -> list[str]:
@@ -394,7 +440,7 @@ def load_run(path: str | Path) -> LoadedRun:
     spec, population = _open(folder)
     if isinstance(population, Sweep):
         raise PPOError(f"{str(path)!r} is a sweep; read it with load_sweep")
-    return LoadedRun(spec, population, read_json(folder / "summary.json"))
+    return LoadedRun(spec, population, read_summary(folder, spec.num_seeds, None))
 
 
 def load_sweep(path: str | Path) -> Sweep:
@@ -424,24 +470,65 @@ def load_spec(folder: Path) -> RunSpec:
     """What a run folder says that its run is. Raises PPOError for a folder that says none that can be."""
     spec = spec_from_json(read_json(folder / "config.json"), folder)
     try:
+        check_whole("num_seeds", spec.num_seeds)
+        check_seed("seed", spec.seed, most=MAX_SEED - EVALUATION_SEED)
         make_env(spec.env, **spec.env_params)
     except PPOError as error:
         raise PPOError(f"{folder / 'config.json'}: {error}") from None
     return spec
 
 
-def read_finished(folder: Path) -> FinishedRun | FinishedSweep:
-    """What a run or a sweep has left for its pictures and its table. Raises PPOError where it is not finished."""
-    spec, population = _open(folder)
-    summary = read_json(folder / "summary.json")
-    if isinstance(population, Sweep):
-        return FinishedSweep(spec, population, summary)
-    return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
+def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
+    """What a run or a sweep has left for its pictures and its table, and which files were written anew for that.
+
+    Raises PPOError where a result is missing or damaged, from which they are written.
+    """
+    spec, found = _open(folder)
+    settings = list(found) if isinstance(found, Sweep) else [found]
+    for store in {id(population.store): population.store for population in settings}.values():
+        check_results(store, folder)
+    summary, damaged = look_over(folder, spec, len(settings) if isinstance(found, Sweep) else None)
+    if summary is not None and not damaged:
+        read = (
+            FinishedSweep(spec, found, summary) if isinstance(found, Sweep) else read_run(spec, found, folder, summary)
+        )
+        return read, []
+    if isinstance(found, Sweep):
+        return write_sweep(spec, found, folder, summary), damaged
+    return write_run(spec, found, folder, summary), damaged
+
+
+def look_over(folder: Path, spec: RunSpec, num_settings: int | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """The summary of a run that says it is finished, if it can be, and the files that are not those of that time."""
+    try:
+        summary = read_summary(folder, spec.num_seeds, num_settings)
+    except PPOError:
+        return None, [SUMMARY]
+    known = summary.get("files", {})
+    held = digests(folder, METRICS if num_settings is None else sweep_files(num_settings))
+    return with_nans(summary), [name for name, now in held.items() if now is None or known.get(name) != now]
+
+
+def check_results(store: Store, folder: Path) -> None:
+    """Raises PPOError where results of a finished run are missing or damaged."""
+    if not isinstance(store, DiskStore):
+        return
+    remedy = f"remove {folder / SUMMARY} to train them anew with --resume"
+    for first, last in store.missing():
+        raise PPOError(f"{folder} is finished, and {store.folder} lacks members {first} to {last - 1}; {remedy}")
+    for part in map(part_name, store.parts()):
+        for place in (store.folder / name / part for name in ("runners", "metrics", "best")):
+            try:
+                if place.exists() or place.parent.name != "best":
+                    check_tree(place)
+            except PPOError as error:
+                where = store.folder / "runners" / part
+                raise PPOError(f"{error}; to train these members anew, remove {where} and {folder / SUMMARY}") from None
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the run of a folder has been written whole: its summary comes last."""
-    return (folder / "summary.json").exists()
+    return (folder / SUMMARY).exists()
 
 
 def _open(folder: Path) -> tuple[RunSpec, Population | Sweep]:
