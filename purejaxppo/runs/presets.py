@@ -15,6 +15,7 @@ SOLVED_AT = {
     "Acrobot-v1": -100.0,
     "MountainCar-v0": -110.0,
     "MountainCarContinuous-v0": 90.0,
+    "FrozenLake-misc": 0.7,
 }
 
 
@@ -77,6 +78,16 @@ _DEEP_SEA = _CATCH.replace(num_envs=64, total_timesteps=300_000)
 _UMBRELLA_CHAIN = PPOConfig(num_envs=16, num_steps=64, total_timesteps=51_200, learning_rate=3e-3, gamma=1.0)
 _DISCOUNTING_CHAIN = PPOConfig(num_envs=16, num_steps=100, total_timesteps=80_000, learning_rate=2e-3)
 _FOUR_ROOMS = PPOConfig(num_envs=16, num_steps=64, total_timesteps=100_000, learning_rate=2e-3)
+# The ice takes two thirds of the steps elsewhere; only the goal pays, whenever it is reached: nothing is discounted.
+_FROZEN_LAKE = PPOConfig(
+    num_envs=16,
+    num_steps=64,
+    total_timesteps=150_000,
+    learning_rate=3e-3,
+    gamma=1.0,
+    gae_lambda=0.98,
+    ent_coef=0.02,
+)
 
 # Small enough for a CPU: a million steps with one hidden layer behind the convolution.
 _MINATAR = PPOConfig(
@@ -111,6 +122,7 @@ PRESETS = {
     ),
     "reacher": Preset("Reacher-misc", "Reacher-misc", _REACHER, 16, "Reacher-*"),
     "fourrooms": Preset("FourRooms-misc", "FourRooms-misc", _FOUR_ROOMS, 16, "FourRooms-*"),
+    "frozenlake": Preset("FrozenLake-misc", "FrozenLake-misc", _FROZEN_LAKE, 16, "FrozenLake-*"),
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
