@@ -46,7 +46,7 @@ from purejaxppo.runs.finished import (
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.logs import check_installed, open_logs, tell_all
+from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
 from purejaxppo.runs.train import (
     FinishedRun,
@@ -282,6 +282,7 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     check_logs(options)
     spec = make_spec(options)
     check_checkpoints(spec)
+    check_login(options)
     folder = options.out or Path("runs") / f"{spec.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
@@ -301,6 +302,7 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
             f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
         )
     check_checkpoints(spec)
+    check_login(options)
     return spec, options.resume
 
 
@@ -309,6 +311,12 @@ def check_logs(options: argparse.Namespace) -> None:
     for extra in ("tensorboard", "wandb"):
         if getattr(options, extra, None):
             check_installed(extra)
+
+
+def check_login(options: argparse.Namespace) -> None:
+    """Raises PPOError where a log that is asked for would let nobody in; before there is a folder."""
+    if getattr(options, "wandb", None) and jax.process_index() == 0:
+        check_wandb_login()
 
 
 def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:

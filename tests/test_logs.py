@@ -20,7 +20,7 @@ from purejaxppo import cli
 from purejaxppo.population.logs import CLEANRL, NAMES, SB3
 from purejaxppo.population.program import Progress
 from purejaxppo.runs.console import ProgressView, describe_members, spark
-from purejaxppo.runs.logs import LogFile, TensorBoard
+from purejaxppo.runs.logs import LogFile, TensorBoard, WandB
 
 NAN = float("nan")
 TINY = ["--preset", "cleanrl", "--seeds", "2", "--config.total-timesteps", "2048", "--config.hidden-sizes", "8"]
@@ -187,18 +187,48 @@ def test_a_run_prints_json_lines_alone_and_logs_where_it_is_told_to(tmp_path, ca
     assert json.loads((tmp_path / "a" / "config.json").read_text())["log_names"] == "cleanrl"
 
 
-def test_weights_and_biases_keeps_a_run_without_a_network(tmp_path):
-    """In a process of its own: wandb starts threads and a service."""
-    out = tmp_path / "a"
+def wandb_run(home, out, **environment):
+    """A run of it in a process of its own, with no key of this machine's: wandb starts threads and a service."""
     command = [sys.executable, "-m", "purejaxppo.cli", "train", *TINY, "--quiet", "--wandb", "trial", "--out", str(out)]
-    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    own = {"HOME": str(home), "WANDB_CACHE_DIR": str(home), **environment}
+    return subprocess.run(
+        command, env=known | own, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_weights_and_biases_keeps_a_run_without_a_network_and_says_nothing(tmp_path):
+    out = tmp_path / "a"
+    done = wandb_run(tmp_path, out, WANDB_MODE="offline")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (kept,) = glob.glob(str(out / "wandb" / "offline-run-*" / "run-*.wandb"))
     content = Path(kept).read_bytes()
     for name in (b"rollout/ep_rew_mean", b"eval/mean_reward", b"env_steps"):
         assert name in content
     assert json.loads((out / "wandb.json").read_text())["project"] == "trial"
+
+
+@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "short"}])
+def test_without_a_key_weights_and_biases_is_one_line_and_leaves_no_folder(tmp_path, key):
+    done = wandb_run(tmp_path, tmp_path / "a", **key)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("purejaxppo: error: --wandb: ")
+    assert done.stderr.endswith("; run wandb login, or set WANDB_MODE=offline\n")
+    assert not (tmp_path / "a").exists()
+
+
+def test_where_weights_and_biases_begins_no_run_the_folder_stays_empty(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(dir, **_):
+        (Path(dir) / "wandb").mkdir()
+        raise wandb.errors.CommError("no such\nentity.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(pjp.PPOError, match=r"^--wandb: no such entity; run wandb login, or set WANDB_MODE=offline$"):
+        WandB(tmp_path, {}, "trial")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
