@@ -19,7 +19,8 @@ import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.population.logs import CLEANRL, NAMES, SB3
 from purejaxppo.population.program import Progress
-from purejaxppo.runs.console import ProgressView, describe_members, spark
+from purejaxppo.runs import console as runs_console
+from purejaxppo.runs.console import EpochView, ProgressView, describe_members, print_rows, print_table, spark
 from purejaxppo.runs.logs import LogFile, TensorBoard, WandB
 
 NAN = float("nan")
@@ -264,6 +265,46 @@ def test_where_there_is_no_terminal_there_is_no_control_character(settings):
         view(make_progress([[10.0], [20.0]], updates=8))
     assert "100%" in file.getvalue()
     assert all(character.isprintable() or character == "\n" for character in file.getvalue())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_breaks_lines_between_words_and_nothing_else_breaks_them(width):
+    text = "CartPole-v1, preset cleanrl: " + "24 seeds on [2] CPU devices, 199,680 steps each, " * 4
+    for is_terminal in (True, False):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=is_terminal, width=width, color_system=None, _environ={})
+        for view in (ProgressView(console), EpochView(console)):
+            view.begin(text, {})
+        lines = file.getvalue().splitlines()
+        assert " ".join(line.strip() for line in lines).split() == (text + text).split()
+        assert (max(map(len, lines)) <= width) == is_terminal
+
+
+def test_the_live_view_counts_on_its_own_while_it_compiles_and_between_reports(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(runs_console, "monotonic", lambda: now[0])
+
+    def last_frame(*reports):
+        console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ={})
+        with ProgressView(console) as view:
+            for report in reports:
+                view(report)
+            now[0] += 65.0
+        return console.file.getvalue()
+
+    assert "compiling  1:05" in last_frame()
+    report = make_progress([[1.0], [2.0]], updates=4)._replace(seconds=100.0)
+    assert "4,096 steps  41 steps/s  0:35 left" in last_frame(report)
+    assert "4,096 steps  410 steps/s  0:00 left" in last_frame(report._replace(seconds=10.0))
+
+
+def test_a_table_breaks_what_is_too_wide_and_cuts_nothing():
+    file = io.StringIO()
+    name = "a-folder-[bold]-of-many-letters" * 4
+    print_rows(Console(file=file, width=60), [["run", "IQM"], [name, "1.0"]])
+    print_table(Console(file=file, width=60), {"run folder": name})
+    assert file.getvalue().count("…") == 0
+    assert "".join(file.getvalue().replace("1.0", "").split()) == f"runIQM{name}runfolder{name}"
 
 
 def test_one_seed_is_no_population_and_a_chunk_names_its_members():
