@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -40,9 +41,11 @@ from purejaxppo.ppo import seed_keys
 from purejaxppo.run_file import dashed, toml_value
 from purejaxppo.runs.finished import (
     comparison_rows,
+    describe_wins,
     evaluate_in_gymnasium,
     evaluate_run,
     evaluation_table,
+    labels_of,
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_run_folder
@@ -78,16 +81,27 @@ DIVERGED = 3  # the exit status of --strict
 FRAMES = 300  # of a film that a run ends with
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that a training heeds; SIGHUP comes where a connection is lost, and nohup has it ignored."""
+    known = [signal.SIGINT, signal.SIGTERM]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        known.append(hangup)
+    return known
+
+
 class StopSignal(AbstractContextManager):
-    """Notes the first Ctrl-C or SIGTERM for the training to see; the second one ends it where it is."""
+    """Notes the first Ctrl-C, SIGTERM or SIGHUP for the training to see; the second one ends it where it is."""
 
     def __init__(self) -> None:
         self.number = signal.SIGINT
         self._noted = False
         self._before: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> "StopSignal":
-        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {each: signal.signal(each, self._note) for each in stop_signals()}
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -114,7 +128,16 @@ class StopSignal(AbstractContextManager):
         if self._noted:
             raise KeyboardInterrupt
         self._noted = True
+        if self.number not in (signal.SIGINT, signal.SIGTERM):
+            self._leave_terminals()
         print("purejaxppo: stopping at the next report; once more to stop at once", file=sys.stderr, flush=True)
+
+    def _leave_terminals(self) -> None:
+        """What is printed goes nowhere: to print to a terminal that is gone would end the training."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,14 +162,14 @@ def train(options: argparse.Namespace) -> int:
         join_processes(options)
     spec, folder = resumed(options) if options.resume else started(options)
 
-    from purejaxppo.runs.console import JsonView, make_view
+    from purejaxppo.runs.console import JsonView, make_view, print_line
 
     is_first = jax.process_index() == 0  # it speaks for all
     console = Console(quiet=options.quiet or options.json_lines or not is_first)
     view = JsonView(spec.log_names) if options.json_lines and is_first else make_view(console, spec)
     is_done = bool(options.resume) and is_finished(folder)
     if is_done:
-        console.print(f"{folder} is finished; nothing is left to train", highlight=False, soft_wrap=True)
+        print_line(console, f"{folder} is finished; nothing is left to train")
         if has_pictures(folder):
             leave()
             return diverged_status(read_json(folder / "summary.json")) if options.strict else 0
@@ -246,15 +269,18 @@ def tell_both(first: Callable[[Progress], None], second: Callable[[Progress], No
 
 def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: Console) -> None:
     """The pictures and the table."""
+    from purejaxppo.report.page import PAGE
     from purejaxppo.runs.console import print_rows, print_table
+
+    report = {"report": str(folder / PAGE)}
 
     if isinstance(finished, FinishedSweep):
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
-        print_table(console, sweep_table(finished, folder))
+        print_table(console, sweep_table(finished, folder) | report)
     else:
         write_pictures(finished, folder)
-        print_table(console, table(finished, folder))
+        print_table(console, table(finished, folder) | report)
 
 
 def diverged_status(summary: dict[str, Any]) -> int:
@@ -360,15 +386,18 @@ def plot(options: argparse.Namespace) -> int:
     from purejaxppo.report import plot_comparison
     from purejaxppo.runs.console import print_rows
 
-    runs = {str(folder): load_run(folder) for folder in options.folders}
+    labels = labels_of(options.folders)
+    runs = {label: load_run(folder) for label, folder in zip(labels, options.folders, strict=True)}
     named = {run.spec.env for run in runs.values()}
     if len(named) > 1:
         raise PPOError(f"the runs are of {', '.join(sorted(named))}, whose returns do not compare; plot them apart")
     curves = [
         (label, run.population.timesteps, run.population.column("episode_return_mean")) for label, run in runs.items()
     ]
-    plot_comparison(curves, options.out, title=(env := named.pop()), solved_at=SOLVED_AT.get(env))
-    print_rows(Console(), comparison_rows({label: run.population.final_returns() for label, run in runs.items()}))
+    returns = {label: run.population.final_returns() for label, run in runs.items()}
+    env, note = named.pop(), describe_wins(returns) if len(runs) == 2 else None
+    plot_comparison(curves, options.out, title=env, solved_at=SOLVED_AT.get(env), note=note)
+    print_rows(Console(), comparison_rows(returns))
     print(f"drawn in {options.out}")
     return 0
 
