@@ -45,6 +45,55 @@ _TRAIN_EXAMPLES = """examples:
 _SWEEP_EXAMPLES = """examples:
   purejaxppo sweep --over learning-rate=1e-4,3e-4,1e-3 --over hidden-sizes=64x64,128 --seeds 16
   purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --over gamma=uniform:0.9:0.999 --random 32"""
+# What the other commands do, and examples.
+_ABOUT = {
+    "eval": (
+        "Plays new episodes with the final policies of a run: the IQM over seeds, and how many solve the task.",
+        """  purejaxppo eval runs/a --episodes 1000
+  purejaxppo eval runs/a --backend gymnasium         in an environment that shares no code with what trained them
+  purejaxppo eval runs/a --sampled --json eval.json""",
+    ),
+    "render": (
+        "Films an episode of a final policy, where the environment can be drawn.",
+        """  purejaxppo render runs/a                           the best seed, as a GIF in the run folder
+  purejaxppo render runs/a --seed 3 --out film.mp4""",
+    ),
+    "plot": (
+        "Draws the learning curves of runs of one environment; with two, how likely the second is the better.",
+        """  purejaxppo plot runs/a
+  purejaxppo plot runs/a runs/b --out comparison.pdf""",
+    ),
+    "report": (
+        "Writes report.html of a finished run or sweep anew: one file that needs no network.",
+        """  purejaxppo report runs/a
+  purejaxppo report runs/a --out a.html""",
+    ),
+    "doctor": (
+        "Looks at JAX, the devices, the memory and the disk, and says what to mend; status 1 where something is.",
+        """  purejaxppo doctor
+  purejaxppo doctor --env my_envs.py:make_env --network my_nets.py:make_network""",
+    ),
+    "bench": (
+        "Measures the speed of training on this machine, and how far it is from the machine's limits.",
+        """  purejaxppo bench --quick
+  purejaxppo bench --seeds 16 256 --out bench.json""",
+    ),
+    "envs": (
+        "Lists the environments, with the kinds of their actions and observations.",
+        """  purejaxppo envs
+  purejaxppo envs brax                               those of a suite that is installed beside it""",
+    ),
+    "presets": (
+        "Lists the presets: their environments, sizes, and where their settings come from.",
+        """  purejaxppo presets
+  purejaxppo train --preset fast                     trains with one of them""",
+    ),
+    "completion": (
+        "Prints what completes the commands, their options and the names of environments in a shell.",
+        """  eval "$(purejaxppo completion bash)"               in this shell; in ~/.bashrc, in all
+  purejaxppo completion zsh > ~/.zfunc/_purejaxppo""",
+    ),
+}
 # What each option of --config.* means; the defaults are the preset's.
 _CONFIG_HELP = {
     "num_envs": "environments stepped in parallel, for each seed",
@@ -135,6 +184,9 @@ def config_option(name: str) -> str:
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:
     """What the words say; and where they name a file with --config, what that says and the words do not."""
+    if not words:
+        parser, _ = make_parser(find_preset(default_preset(None)))
+        parser.exit(2, parser.format_help())
     path = chosen_file(words)
     of_file, switched_off = ([], []) if path is None else read_words(path)
     parser, commands = make_parser(chosen_preset([*words[:1], *of_file, *words[1:]]))
@@ -236,6 +288,10 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         "presets": add("presets", help="list the presets"),
         "completion": add("completion", help="print what completes these commands in a shell", formatter_class=_wide),
     }
+    commands["bench"].usage = "purejaxppo bench [OPTION ...]"
+    for name, (description, examples) in _ABOUT.items():
+        commands[name].description, commands[name].epilog = description, "examples:\n" + examples
+        commands[name].formatter_class = _wide
     commands["envs"].add_argument("suite", metavar="SUITE", nargs="?", help="list those of brax or jumanji")
     commands["completion"].add_argument(
         "shell", metavar="SHELL", type=one_of(SHELLS), help='bash, zsh or tcsh: eval "$(purejaxppo completion bash)"'

@@ -51,13 +51,15 @@ from purejaxppo.ppo import seed_keys
 from purejaxppo.run_file import dashed, toml_value
 from purejaxppo.runs.finished import (
     comparison_rows,
+    describe_wins,
     evaluate_in_gymnasium,
     evaluate_run,
     evaluation_table,
+    labels_of,
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.logs import check_installed, open_logs, tell_all
+from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
 from purejaxppo.runs.train import (
     FinishedRun,
@@ -91,16 +93,27 @@ PIPE_CLOSED = 141  # that of a program which SIGPIPE has ended
 FRAMES = 300  # of a film that a run ends with
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that a training heeds; SIGHUP comes where a connection is lost, and nohup has it ignored."""
+    known = [signal.SIGINT, signal.SIGTERM]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        known.append(hangup)
+    return known
+
+
 class StopSignal(AbstractContextManager):
-    """Notes the first Ctrl-C or SIGTERM for the training to see; the second one ends it where it is."""
+    """Notes the first Ctrl-C, SIGTERM or SIGHUP for the training to see; the second one ends it where it is."""
 
     def __init__(self) -> None:
         self.number = signal.SIGINT
         self._noted = False
         self._before: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> "StopSignal":
-        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {each: signal.signal(each, self._note) for each in stop_signals()}
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -127,7 +140,16 @@ class StopSignal(AbstractContextManager):
         if self._noted:
             raise KeyboardInterrupt
         self._noted = True
+        if self.number not in (signal.SIGINT, signal.SIGTERM):
+            self._leave_terminals()
         print("purejaxppo: stopping at the next report; once more to stop at once", file=sys.stderr, flush=True)
+
+    def _leave_terminals(self) -> None:
+        """What is printed goes nowhere: to print to a terminal that is gone would end the training."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,7 +212,7 @@ def train(options: argparse.Namespace) -> int:
 
 def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     """Trains a run, or goes on with it, in a folder that no other process writes to meanwhile. -> exit status"""
-    from purejaxppo.runs.console import JsonView, make_view
+    from purejaxppo.runs.console import JsonView, make_view, print_line
 
     is_first = jax.process_index() == 0  # it speaks for all
     console = Console(quiet=options.quiet or options.json_lines or not is_first)
@@ -199,7 +221,7 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     finished, mended = mend_finished(folder) if is_done and is_first else (None, [])
     if is_done:
         anew = f"; written anew from its results: {', '.join(mended)}" if mended else ""
-        console.print(f"{folder} is finished; nothing is left to train{anew}", highlight=False, soft_wrap=True)
+        print_line(console, f"{folder} is finished; nothing is left to train{anew}")
         if has_pictures(folder) and not mended:
             leave()
             return diverged_status(finished.summary) if options.strict and finished is not None else 0
@@ -298,15 +320,18 @@ def tell_both(first: Callable[[Progress], None], second: Callable[[Progress], No
 
 def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: Console) -> None:
     """The pictures and the table."""
+    from purejaxppo.report.page import PAGE
     from purejaxppo.runs.console import print_rows, print_table
+
+    report = {"report": str(folder / PAGE)}
 
     if isinstance(finished, FinishedSweep):
         write_sweep_pictures(finished, folder)
         print_rows(console, sweep_rows(finished))
-        print_table(console, sweep_table(finished, folder))
+        print_table(console, sweep_table(finished, folder) | report)
     else:
         write_pictures(finished, folder)
-        print_table(console, table(finished, folder))
+        print_table(console, table(finished, folder) | report)
 
 
 def diverged_status(summary: dict[str, Any]) -> int:
@@ -334,6 +359,7 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     check_logs(options)
     spec = make_spec(options)
     check_checkpoints(spec)
+    check_login(options)
     folder = options.out or Path("runs") / f"{spec.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
@@ -356,6 +382,7 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     check_checkpoints(spec)
     if not is_finished(options.resume):
         check_not_lost(begun, options.resume)
+    check_login(options)
     return spec, options.resume
 
 
@@ -364,6 +391,12 @@ def check_logs(options: argparse.Namespace) -> None:
     for extra in ("tensorboard", "wandb"):
         if getattr(options, extra, None):
             check_installed(extra)
+
+
+def check_login(options: argparse.Namespace) -> None:
+    """Raises PPOError where a log that is asked for would let nobody in; before there is a folder."""
+    if getattr(options, "wandb", None) and jax.process_index() == 0:
+        check_wandb_login()
 
 
 def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -407,16 +440,19 @@ def plot(options: argparse.Namespace) -> int:
     from purejaxppo.report import plot_comparison
     from purejaxppo.runs.console import print_rows
 
-    folders = each_once("plot", [(str(folder), folder) for folder in options.folders])
-    runs = {name: load_run(folder) for name, folder in folders.items()}
+    each_once("plot", [(str(folder), folder) for folder in options.folders])
+    labels = labels_of(options.folders)
+    runs = {label: load_run(folder) for label, folder in zip(labels, options.folders, strict=True)}
     named = {run.spec.env for run in runs.values()}
     if len(named) > 1:
         raise PPOError(f"the runs are of {', '.join(sorted(named))}, whose returns do not compare; plot them apart")
     curves = [
         (label, run.population.timesteps, run.population.column("episode_return_mean")) for label, run in runs.items()
     ]
-    plot_comparison(curves, options.out, title=(env := named.pop()), solved_at=SOLVED_AT.get(env))
-    print_rows(Console(), comparison_rows({label: run.population.final_returns() for label, run in runs.items()}))
+    returns = {label: run.population.final_returns() for label, run in runs.items()}
+    env, note = named.pop(), describe_wins(returns) if len(runs) == 2 else None
+    plot_comparison(curves, options.out, title=env, solved_at=SOLVED_AT.get(env), note=note)
+    print_rows(Console(), comparison_rows(returns))
     print(f"drawn in {options.out}")
     return 0
 

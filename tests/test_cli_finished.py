@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import gymnasium
 import jax
@@ -13,9 +14,16 @@ import pytest
 from PIL import Image
 
 import purejaxppo as pjp
-from purejaxppo import cli
+from purejaxppo import cli, report
 from purejaxppo.report import drawings
-from purejaxppo.runs.finished import act_for_each, comparison_rows, play_in_gymnasium
+from purejaxppo.runs.finished import (
+    act_for_each,
+    comparison_rows,
+    describe_wins,
+    labels_of,
+    play_in_gymnasium,
+    shorten,
+)
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 
@@ -105,7 +113,42 @@ def test_plot_compares_runs(folder, capsys):
     assert cli.main(["plot", str(folder / "a"), str(folder / "b"), "--out", str(out)]) == 0
     with Image.open(out) as picture:
         assert np.asarray(picture.convert("L")).std() > 10
-    assert capsys.readouterr().out.count(str(folder)[:20]) >= 1
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[:3]] == ["run", "a", "b"]
+
+
+def test_the_picture_of_two_runs_has_the_probability_of_improvement(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "plot_comparison", lambda curves, path, **options: drawn.append((curves, options)))
+    assert cli.main(["plot", str(folder / "a"), str(folder / "b")]) == 0
+    assert cli.main(["plot", str(folder / "a"), str(folder / "b"), str(folder / "a" / ".." / "a")]) == 0
+    assert cli.main(["plot", str(folder / "a")]) == 0
+    final = [pjp.load_run(folder / name).population.final_returns() for name in "ab"]
+    found = pjp.probability_of_improvement(final[1], final[0])
+    said = f"P(b > a) = {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    assert [options["note"] for _, options in drawn] == [said, said, None]
+    assert [label for label, *_ in drawn[0][0]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["runs/a"], ["a"]),
+        (["x/a/seed-0", "x/b/seed-0"], ["a/seed-0", "b/seed-0"]),
+        (["x/a", "x/a/b"], ["a", "a/b"]),
+        (["/x/a", "y"], None),
+    ],
+)
+def test_labels_are_what_the_folders_do_not_share(folders, labels):
+    found = labels_of([Path(folder) for folder in folders])
+    assert found == labels or (labels is None and len(set(found)) == 2)
+
+
+def test_names_lose_their_middle():
+    assert [shorten("abcdefghij", most) for most in (10, 9, 4)] == ["abcdefghij", "abcd…ghij", "a…ij"]
+    scores = {name: np.arange(3.0) for name in ("a" * 30 + "1" + "a" * 30, "a" * 30 + "2" + "a" * 30)}
+    assert describe_wins(scores).startswith("P(second > first) = 0.50 [")
 
 
 def test_render_refuses_what_it_cannot_do_before_it_plays(folder, refused, monkeypatch):

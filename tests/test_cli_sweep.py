@@ -50,6 +50,7 @@ def test_the_table_is_sorted_and_is_that_of_the_file(swept):
         assert row["hidden_sizes"] == "x".join(map(str, point["hidden_sizes"]))
     assert [row.setting for row in sweep.table()] == [int(row["setting"]) for row in rows]
     head = next(line for line in out.splitlines() if "95% interval" in line).split()
+    assert "".join(out.split()).endswith(f"report{folder / 'report.html'}")
     assert head == ["learning_rate", "env.length", "hidden_sizes", "IQM", "95%", "interval"]
 
 
@@ -68,7 +69,7 @@ def test_the_folder_of_a_sweep_holds_each_setting(swept):
 
 
 def test_a_sweep_and_a_run_are_not_taken_for_each_other(swept):
-    with pytest.raises(pjp.PPOError, match="is a sweep; read it with load_sweep"):
+    with pytest.raises(pjp.PPOError, match="is a sweep; purejaxppo report takes it, and load_sweep reads it"):
         pjp.load_run(swept[0])
 
 
@@ -113,7 +114,9 @@ def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
 
 def test_placement_is_an_option(tmp_path, capsys):
     assert cli.main(["train", "--out", str(tmp_path / "a"), "--placement", "data", *TINY]) == 0
-    assert "3 runs, the environments of each over" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "3 runs, the environments of each over" in out
+    assert "".join(out.split()).endswith(f"report{tmp_path / 'a' / 'report.html'}")
     assert json.loads((tmp_path / "a" / "config.json").read_text())["placement"] == "data"
 
 

@@ -52,16 +52,37 @@ def test_the_other_shells_get_a_script_with_every_command(shell, capsys):
     assert all(command in text for command in cli.RUN)
 
 
-def test_help_fits_a_screen(capsys):
-    """All options of a training, with their defaults, in a hundred lines; each in one."""
-    for words in (["--help"], ["train", "--help"], ["sweep", "--help"]):
-        with pytest.raises(SystemExit) as leaving:
-            cli.main(words)
-        assert leaving.value.code == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= 120
-        assert len(lines) <= 85
-        assert any(line == "examples:" for line in lines)
+def help_lines(words, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(words)
+    assert leaving.value.code == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("words", [[], *([command] for command in cli.RUN)])
+def test_help_fits_a_screen(words, capsys):
+    """All options of a command, with their defaults, in a hundred lines; each in one; and examples that it takes."""
+    lines = help_lines([*words, "--help"], capsys)
+    assert max(map(len, lines)) <= 120
+    assert len(lines) <= 85
+    usage = lines[: lines.index("")]
+    assert len(usage) <= 3
+    examples = [line.split() for line in lines[lines.index("examples:") + 1 :]]
+    assert 1 <= len(examples) <= 4
+    if words not in ([], ["train"], ["sweep"]):
+        assert lines[len(usage) + 1].endswith(".")
+    known = {word for line in lines for word in line.split()[:1]} | {"--seeds", "--preset", "--env"}
+    for example in examples:
+        assert "purejaxppo" in " ".join(example)
+        assert {word for word in example if word.startswith("--")} <= known | {"--episodes", "--help"}
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    whole = help_lines(["--help"], capsys)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([])
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.splitlines() == whole
 
 
 def test_help_has_the_defaults_of_the_preset(capsys):

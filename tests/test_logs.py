@@ -19,8 +19,9 @@ import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.population.logs import CLEANRL, NAMES, SB3
 from purejaxppo.population.program import Progress
-from purejaxppo.runs.console import ProgressView, describe_members, spark
-from purejaxppo.runs.logs import LogFile, TensorBoard
+from purejaxppo.runs import console as runs_console
+from purejaxppo.runs.console import EpochView, ProgressView, describe_members, print_rows, print_table, spark
+from purejaxppo.runs.logs import LogFile, TensorBoard, WandB
 
 NAN = float("nan")
 TINY = ["--preset", "cleanrl", "--seeds", "2", "--config.total-timesteps", "2048", "--config.hidden-sizes", "8"]
@@ -187,18 +188,48 @@ def test_a_run_prints_json_lines_alone_and_logs_where_it_is_told_to(tmp_path, ca
     assert json.loads((tmp_path / "a" / "config.json").read_text())["log_names"] == "cleanrl"
 
 
-def test_weights_and_biases_keeps_a_run_without_a_network(tmp_path):
-    """In a process of its own: wandb starts threads and a service."""
-    out = tmp_path / "a"
+def wandb_run(home, out, **environment):
+    """A run of it in a process of its own, with no key of this machine's: wandb starts threads and a service."""
     command = [sys.executable, "-m", "purejaxppo.cli", "train", *TINY, "--quiet", "--wandb", "trial", "--out", str(out)]
-    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    own = {"HOME": str(home), "WANDB_CACHE_DIR": str(home), **environment}
+    return subprocess.run(
+        command, env=known | own, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_weights_and_biases_keeps_a_run_without_a_network_and_says_nothing(tmp_path):
+    out = tmp_path / "a"
+    done = wandb_run(tmp_path, out, WANDB_MODE="offline")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (kept,) = glob.glob(str(out / "wandb" / "offline-run-*" / "run-*.wandb"))
     content = Path(kept).read_bytes()
     for name in (b"rollout/ep_rew_mean", b"eval/mean_reward", b"env_steps"):
         assert name in content
     assert json.loads((out / "wandb.json").read_text())["project"] == "trial"
+
+
+@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "short"}])
+def test_without_a_key_weights_and_biases_is_one_line_and_leaves_no_folder(tmp_path, key):
+    done = wandb_run(tmp_path, tmp_path / "a", **key)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("purejaxppo: error: --wandb: ")
+    assert done.stderr.endswith("; run wandb login, or set WANDB_MODE=offline\n")
+    assert not (tmp_path / "a").exists()
+
+
+def test_where_weights_and_biases_begins_no_run_the_folder_stays_empty(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(dir, **_):
+        (Path(dir) / "wandb").mkdir()
+        raise wandb.errors.CommError("no such\nentity.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(pjp.PPOError, match=r"^--wandb: no such entity; run wandb login, or set WANDB_MODE=offline$"):
+        WandB(tmp_path, {}, "trial")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
@@ -234,6 +265,46 @@ def test_where_there_is_no_terminal_there_is_no_control_character(settings):
         view(make_progress([[10.0], [20.0]], updates=8))
     assert "100%" in file.getvalue()
     assert all(character.isprintable() or character == "\n" for character in file.getvalue())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_breaks_lines_between_words_and_nothing_else_breaks_them(width):
+    text = "CartPole-v1, preset cleanrl: " + "24 seeds on [2] CPU devices, 199,680 steps each, " * 4
+    for is_terminal in (True, False):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=is_terminal, width=width, color_system=None, _environ={})
+        for view in (ProgressView(console), EpochView(console)):
+            view.begin(text, {})
+        lines = file.getvalue().splitlines()
+        assert " ".join(line.strip() for line in lines).split() == (text + text).split()
+        assert (max(map(len, lines)) <= width) == is_terminal
+
+
+def test_the_live_view_counts_on_its_own_while_it_compiles_and_between_reports(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(runs_console, "monotonic", lambda: now[0])
+
+    def last_frame(*reports):
+        console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ={})
+        with ProgressView(console) as view:
+            for report in reports:
+                view(report)
+            now[0] += 65.0
+        return console.file.getvalue()
+
+    assert "compiling  1:05" in last_frame()
+    report = make_progress([[1.0], [2.0]], updates=4)._replace(seconds=100.0)
+    assert "4,096 steps  41 steps/s  0:35 left" in last_frame(report)
+    assert "4,096 steps  410 steps/s  0:00 left" in last_frame(report._replace(seconds=10.0))
+
+
+def test_a_table_breaks_what_is_too_wide_and_cuts_nothing():
+    file = io.StringIO()
+    name = "a-folder-[bold]-of-many-letters" * 4
+    print_rows(Console(file=file, width=60), [["run", "IQM"], [name, "1.0"]])
+    print_table(Console(file=file, width=60), {"run folder": name})
+    assert file.getvalue().count("…") == 0
+    assert "".join(file.getvalue().replace("1.0", "").split()) == f"runIQM{name}runfolder{name}"
 
 
 def test_one_seed_is_no_population_and_a_chunk_names_its_members():

@@ -1,12 +1,14 @@
 """report.html: what it says, that it needs nothing but itself, and that its chart works in a browser."""
 
 import html.parser
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +114,59 @@ def test_page_of_a_sweep_has_its_table(folder):
     assert f"{best.iqm.estimate:.1f}" in texts
     labels = [one["label"] for one in data_of(folder / "sweep" / "report.html")["views"][0]["series"]]
     assert sorted(labels) == ["learning_rate 0.001", "learning_rate 1e-4"]
+
+    assert texts[texts.index("learning_rate", texts.index("Hyperparameters")) + 1] == "swept: 0.001, 1e-4"
+    assert texts[texts.index("best setting") + 1] == page.point_label(best.point)
+    assert texts[texts.index("its final greedy return, IQM") + 1].startswith(f"{best.iqm.estimate:.1f}  (95% ")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([3e-4, 3e-4, 0.01], "swept: 3e-4, 0.01"),
+        ([[64, 64], [8]], "swept: 64x64, 8"),
+        ([0.01 * i for i in range(9, 0, -1)], "swept: 9 values, 0.01 to 0.09"),
+        ([[i] for i in range(9)], "swept: 9 values"),
+    ],
+)
+def test_swept_values_are_said(values, text):
+    assert page.swept_text(values) == text
+    base = {"x": 1.0, "y": 2.0}
+    assert page.setup_texts(base, [{"x": value} for value in values]) == {"x": text, "y": "2.0"}
+
+
+def xyz(colour):
+    """CIE XYZ of a colour of sRGB."""
+    srgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+
+
+def lab(colour):
+    """CIE L*a*b*, D65."""
+    x, y, z = np.cbrt(xyz(colour) / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_the_colours_of_settings_can_be_told_apart_in_light_and_in_dark():
+    css = Path(page.__file__).with_suffix(".css").read_text()
+    for part in css.split("prefers-color-scheme: dark"):
+        (ground,) = re.findall(r"--ground: (#\w{6})", part)
+        colours = re.findall(r"--c\d: (#\w{6})", part)
+        assert len(colours) == 8
+        for one, other in itertools.combinations(colours[: page.COMPARED], 2):
+            assert np.linalg.norm(lab(one) - lab(other)) > 30, (one, other)
+        for colour in colours:
+            low, high = sorted((xyz(ground)[1], xyz(colour)[1]))
+            assert (high + 0.05) / (low + 0.05) > 3, colour
+
+
+@needs_chromium
+def test_the_lines_of_settings_differ_in_their_dashes_too(folder):
+    dumped = dump(folder / "sweep" / "report.html")
+    for what in ("path", "line"):
+        dashes = re.findall(rf"<{what}[^>]*stroke-dasharray: ([^\";]*)", dumped)
+        assert dashes == ["none", "8 3"]
 
 
 def test_diagnostics_are_the_quartiles_over_seeds(folder):

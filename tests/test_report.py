@@ -343,6 +343,31 @@ def test_film_shows_the_frames_as_they_were_drawn(tmp_path):
     assert len(seen) <= film.NUM_COLOURS
 
 
+@pytest.mark.parametrize("ground", [(255, 255, 255), (240, 240, 240)])
+def test_white_stays_white_and_what_is_not_white_is_not_made_so(tmp_path, ground):
+    random = np.random.default_rng(0)
+    noise = random.integers(228, 254, size=(270, 100, 3), dtype=np.uint8)  # of which a palette makes means
+    drawn = np.full((270, 480, 3), ground, np.uint8)
+    if ground == (255, 255, 255):
+        drawn[:, :100] = noise
+    film.write_film([Image.fromarray(drawn)] * 2, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        shown = np.asarray(gif.convert("RGB"))
+    assert (shown[:, 100:] == 255).all() == (ground == (255, 255, 255))
+
+
+@pytest.mark.parametrize("name", ["Catch-bsuite", "FourRooms-misc"])
+def test_the_films_of_grids_have_the_ground_of_a_page(tmp_path, name):
+    env = pjp.make_env(name)
+    obs, state = jax.device_get(env.reset(jax.random.key(0), env.params))
+    scene = PICTURES[name].draw(obs, state, env.params)
+    film.write_film([film.compose(scene, i, 0.0, []) for i in range(3)], tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        shown = np.asarray(gif.convert("RGB"))
+    white = (np.asarray(film.compose(scene, 0, 0.0, [])) == 255).all(axis=2)
+    assert (shown[white] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("length", "every", "max_frames", "steps"),
     [(7, 2, 600, [0, 2, 4, 6, 7]), (4, 2, 600, [0, 2, 4]), (3, 1, 600, [0, 1, 2, 3]), (9, 3, 2, [0, 3])],

@@ -364,6 +364,21 @@ def test_legend_makes_the_picture_higher_and_not_the_curves_lower(draw):
     assert panel_inches(8, "a label of more than 26 letters") == pytest.approx(panel_inches(1, "s"), abs=0.1)
 
 
+@pytest.mark.parametrize("letter", ["i", "W", "a"])
+def test_a_legend_fits_and_its_names_stay_different(draw, letter):
+    long = letter * 90
+    labels = ["_old", f"1{long}1", f"2{long}2", f"{long}1{long}", f"{long}2{long}"]
+    note = "P(b > a) = 0.94 [0.81, 1.00]"
+    figure = draw(plot_comparison, [(label, np.arange(3), runs(2, 3)) for label in labels], solved_at=1.0, note=note)
+    (legend,) = figure.legends
+    shown = legend_labels(legend)
+    assert len(set(shown)) == len(shown) == len(labels) + 1
+    assert legend.get_title().get_text() == note
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 # Refusals
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pickle
+import pty
 import re
 import shutil
 import signal
@@ -85,7 +86,7 @@ def test_a_run_keeps_its_checkpoint_options_and_its_best(run):
         pjp.load_checkpoint(folder, setting=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, monkeypatch, capsys, number):
     folder, words = run
     real = cli.write_pictures
@@ -105,6 +106,48 @@ def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, m
     assert cli.main(["train", "--resume", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {path.name for path in folder.iterdir()}
     assert (out / "summary.json").read_bytes() == before
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli.StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set_anywhere()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HUNG_UP = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # as a login shell has its terminal
+os.execv(sys.executable, [sys.executable, "-m", "purejaxppo.cli", *sys.argv[1:]])
+"""
+
+
+def test_a_run_whose_terminal_is_gone_keeps_its_state(tmp_path):
+    folder, (ours, its) = tmp_path / "a", pty.openpty()
+    words = [
+        "train",
+        "--preset",
+        "cleanrl",
+        "--seeds",
+        "2",
+        "--config.total-timesteps",
+        "4000000",
+        "--out",
+        str(folder),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HUNG_UP, *words], stdin=its, stdout=its, stderr=its, start_new_session=True
+    )
+    os.close(its)
+    shown = b""
+    while b"steps/s" not in shown:
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=100) == 128 + signal.SIGHUP
+    assert list((folder / "checkpoints" / "program-0" / "unfinished").rglob("*.npz"))
 
 
 def test_a_signal_at_the_end_of_the_training_is_not_lost(run, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ SIZE = (480, 270)  # pixels: the scene, and the panel on its right
 PANEL = (SCENE[0] + 4, SIZE[0] - 14)  # pixels, left and right
 MAX_ROWS = 9  # actions in the panel
 NUM_COLOURS = 64
+NEAR_WHITE = 12  # levels, over the three channels
 
 
 class Row(NamedTuple):
@@ -114,14 +115,25 @@ def frame_duration(fps: float) -> int:
 
 
 def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """The frames in one palette, made for a sample of them: a palette of its own for each would flicker."""
+    """The frames in one palette, made for a sample of them: a palette of its own for each would flicker.
+
+    White stays white: what is nearest to it in the palette would be a grey ground beside the white of a page.
+    """
     sample = frames[:: math.ceil(len(frames) / 8)]
     width, height = sample[0].size
     sheet = Image.new("RGB", (width, height * len(sample)))
     for i, frame in enumerate(sample):
         sheet.paste(frame, (0, i * height))
     palette = sheet.quantize(NUM_COLOURS, method=Image.Quantize.MAXCOVERAGE)
+    if (np.asarray(sheet) == 255).all(axis=2).any():
+        palette.putpalette(whiten(np.array(palette.getpalette()).reshape(-1, 3)).ravel().tolist())
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+
+
+def whiten(colours: np.ndarray) -> np.ndarray:
+    """The palette, in which the nearest to white is white, and so are all that the eye cannot tell from it. [n, 3]"""
+    away = 3 * 255 - colours.sum(axis=1)
+    return np.where((away <= max(NEAR_WHITE, away.min()))[:, None], 255, colours)
 
 
 def write_mp4(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:

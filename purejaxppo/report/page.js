@@ -10,6 +10,7 @@
   const legend = document.getElementById("legend");
   const chips = document.getElementById("chips");
   const EDGE = { left: 58, right: 14, top: 14, bottom: 40 }; // pixels around the plot
+  const DASHES = ["none", "8 3", "2 3", "9 3 2 3", "5 3", "9 3 2 3 2 3"]; // of lines, for those who see no colours
   const REACH = 16; // pixels from which a seed's line counts as pointed at
   const hint = readout.textContent;
   const hidden = { series: new Set(), lines: new Set() };
@@ -18,6 +19,7 @@
 
   const isNumber = (value) => value !== null && Number.isFinite(value);
   const colour = (index) => `var(--c${index % 8})`;
+  const dashes = (index) => DASHES[index % DASHES.length];
 
   function element(name, attributes, parent, text) {
     const made = document.createElementNS(parent.namespaceURI, name);
@@ -120,7 +122,8 @@
       element("path", { class: "band", d: bandPath(one), style: `fill: ${colour(one.i)}` }, chart);
     }
     for (const one of shownSeries()) {
-      element("path", { class: "mid", d: path(one.x, one.mid), style: `stroke: ${colour(one.i)}` }, chart);
+      const style = `stroke: ${colour(one.i)}; stroke-dasharray: ${dashes(one.i)}`;
+      element("path", { class: "mid", d: path(one.x, one.mid), style }, chart);
     }
     if (isNumber(target)) {
       const y = scales.y(target);
@@ -202,6 +205,16 @@
     drawCursor();
   }
 
+  // A piece of a line, as the chart has it.
+  function swatch(index) {
+    const made = document.createElementNS(chart.namespaceURI, "svg");
+    made.setAttribute("class", "swatch");
+    made.setAttribute("aria-hidden", "true");
+    const style = `stroke: ${colour(index)}; stroke-dasharray: ${dashes(index)}`;
+    element("line", { x1: 0, x2: "100%", y1: "50%", y2: "50%", style }, made);
+    return made;
+  }
+
   // A box to tick for each name; what is not ticked is not drawn.
   function fill(place, names, missing, colours) {
     place.replaceChildren();
@@ -214,7 +227,7 @@
         else missing.add(name);
         draw();
       });
-      if (colours) element("span", { class: "swatch", style: `background: ${colour(i)}` }, label);
+      if (colours) label.append(swatch(i));
       label.append(name);
     });
   }

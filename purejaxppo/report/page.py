@@ -14,9 +14,10 @@ import numpy as np
 
 from purejaxppo.config import option_text
 from purejaxppo.full_batch import FullBatchMetrics
-from purejaxppo.population.results import Population, Sweep
-from purejaxppo.population.sweep import ENV, show_value
+from purejaxppo.population.results import Population, Ranked, Sweep
+from purejaxppo.population.sweep import ENV, is_number, show_value
 from purejaxppo.report.curves import Curve, make_curve, thin
+from purejaxppo.runs.finished import with_interval
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
 from purejaxppo.runs.train import (
@@ -105,7 +106,7 @@ def write_sweep_page(
     parts = Parts(
         title=f"{spec.env}, a sweep",
         lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {esc(describe(spec))}",
-        numbers=two_columns(without_folder(sweep_table(finished, folder))),
+        numbers=two_columns(best_setting(sweep.table()[0]) | without_folder(sweep_table(finished, folder))),
         curves_note=f"The {plural(len(curves), 'best setting')}, by the interquartile mean of the final returns.",
         views=[settings_view(curves, SOLVED_AT.get(spec.env), x_name(sweep[0]))],
         pictures=still(folder / "sweep.png", "The final returns by setting"),
@@ -128,7 +129,7 @@ def page(parts: Parts, config: Mapping[str, Any], summary: Mapping[str, Any], fo
     here = Path(__file__)
     css, script = (here.with_suffix(suffix).read_text() for suffix in (".css", ".js"))
     env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
-    setup = {name: option_text(value) for name, value in (config["config"] | env_params).items()}
+    setup = setup_texts(config["config"] | env_params, config["sweep"] or [])
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -159,6 +160,24 @@ def page(parts: Parts, config: Mapping[str, Any], summary: Mapping[str, Any], fo
 </body>
 </html>
 """
+
+
+def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The value of each hyperparameter, or the values that the settings of a sweep have of it."""
+    swept = {name for point in points for name in point}
+    texts = {name: option_text(value) for name, value in base.items()}
+    return texts | {name: swept_text([point.get(name, base.get(name)) for point in points]) for name in sorted(swept)}
+
+
+def swept_text(values: Sequence[Any], most: int = 8) -> str:
+    """swept: 3e-4, 0.003, 0.01; of many values how many, and of numbers from where to where."""
+    distinct = list({show_value(tuple(x) if isinstance(x, list) else x): x for x in values}.items())
+    if len(distinct) <= most:
+        return f"swept: {', '.join(text for text, _ in distinct)}"
+    if not all(is_number(value) for _, value in distinct):
+        return f"swept: {len(distinct)} values"
+    ordered = sorted(distinct, key=lambda pair: pair[1])
+    return f"swept: {len(distinct)} values, {ordered[0][0]} to {ordered[-1][0]}"
 
 
 def chart(parts: Parts, folder: Path) -> str:
@@ -261,6 +280,14 @@ def find_curve(population: Population) -> Curve:
         epochs = np.arange(1, np.shape(metrics.epoch_return_mean)[1] + 1)
         return make_curve(epochs, np.asarray(metrics.epoch_return_mean))
     return make_curve(population.timesteps, np.asarray(metrics.episode_return_mean))
+
+
+def best_setting(best: Ranked) -> dict[str, str]:
+    """The setting whose seeds' final returns have the greatest IQM, and that."""
+    return {
+        "best setting": point_label(best.point),
+        "its final greedy return, IQM": with_interval(*best.iqm),
+    }
 
 
 def best_curves(sweep: Sweep) -> list[tuple[str, Curve]]:

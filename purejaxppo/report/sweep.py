@@ -22,6 +22,7 @@ from purejaxppo.report.curves import (
     style_axes,
 )
 from purejaxppo.report.files import write_figure
+from purejaxppo.runs.finished import shorten
 from purejaxppo.types import PPOError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ MAX_TICKS = 8  # on an axis of numbers
 ROW_INCHES, LEGEND_INCHES = 0.22, 0.14  # a row of a heat map, and of a legend
 FAN = 0.08  # of the height of an upright axis: lines through one value would hide each other
 LEGIBLE = 4.5  # points
+LEGEND_POINTS, LEGEND_WIDTH = 6.5, 215  # of its letters, and of a label beside its line
 
 
 class Axis(NamedTuple):
@@ -85,36 +87,48 @@ def plot_sweep(
 
 
 def plot_comparison(
-    curves: "Sequence[Returns]", path: str | os.PathLike[str], *, title: str, solved_at: float | None = None
+    curves: "Sequence[Returns]",
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    solved_at: float | None = None,
+    note: str | None = None,
 ) -> None:
     """Writes a picture of the training returns of up to 8 settings: IQM and 95% band of each. Whole or not at all.
 
     curves: label, timesteps [U] of one seed, and returns [S, U] with NaN where no episode finished, for each setting;
-    solved_at: the return of a dashed line. Raises PPOError where there are too many, or the shapes disagree.
+    solved_at: the return of a dashed line; note: a line above the legend.
+    Raises PPOError where there are too many, or the shapes disagree.
     """
-
     check_curves(curves)
-    plot_beside([(label, make_curve(*values)) for label, *values in curves], path, title=title, solved_at=solved_at)
+    made = [(label, make_curve(*values)) for label, *values in curves]
+    plot_beside(made, path, title=title, solved_at=solved_at, note=note)
 
 
 def plot_beside(
-    curves: "Sequence[tuple[str, Curve]]", path: str | os.PathLike[str], *, title: str, solved_at: float | None = None
+    curves: "Sequence[tuple[str, Curve]]",
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    solved_at: float | None = None,
+    note: str | None = None,
 ) -> None:
     """`plot_comparison`, of what `make_curve` gives."""
     from matplotlib.figure import Figure
 
-    num_columns = legend_columns([label for label, _ in curves])
-    num_rows = math.ceil((len(curves) + (solved_at is not None)) / num_columns)
+    labels = fit_labels([label for label, _ in curves])
+    num_columns = legend_columns(labels)
+    num_rows = math.ceil((len(curves) + (solved_at is not None)) / num_columns) + (note is not None)
     width, height = INCHES
     figure = Figure(figsize=(width, height + LEGEND_INCHES * num_rows), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    for colour, (label, curve) in zip(CURVE_COLOURS, curves, strict=False):
+    for colour, label, (_, curve) in zip(CURVE_COLOURS, labels, curves, strict=False):
         draw_curve(axes, curve, label=label, colour=colour)
     if solved_at is not None:
         draw_solved(axes, solved_at)
     style_axes(axes, max(curve.timesteps[-1] for _, curve in curves), title)
     axes.set_ylabel("return of training episodes\nIQM and 95% interval", fontsize=8)
-    place_legend(figure, axes, num_columns)
+    place_legend(figure, axes, num_columns, note)
     write_figure(figure, Path(path))
 
 
@@ -425,7 +439,22 @@ def legend_columns(labels: list[str]) -> int:
     return 2 if len(labels) > 1 and max(map(len, labels)) <= 26 else 1
 
 
-def place_legend(figure: "Figure", axes: "Axes", num_columns: int) -> None:
+def fit_labels(labels: list[str]) -> list[str]:
+    """The labels, those that are wider than a legend without their middle; numbered where they would be alike then."""
+    short = [fit(label) for label in labels]
+    return short if len(set(short)) == len(short) else [fit(f"{i}: {label}") for i, label in enumerate(labels, 1)]
+
+
+def fit(label: str) -> str:
+    """A label that a legend has room for, and does not leave out, as matplotlib does where it begins with _."""
+    from matplotlib.textpath import TextPath
+
+    label = f" {label}" if label.startswith("_") else label
+    width = TextPath((0, 0), label, size=LEGEND_POINTS).get_extents().width
+    return label if width <= LEGEND_WIDTH else shorten(label, int(len(label) * LEGEND_WIDTH / width))
+
+
+def place_legend(figure: "Figure", axes: "Axes", num_columns: int, note: str | None) -> None:
     """Below the axes: among curves that fill them it would cover some."""
     handles, labels = axes.get_legend_handles_labels()
     axes.legend().remove()
@@ -434,7 +463,9 @@ def place_legend(figure: "Figure", axes: "Axes", num_columns: int) -> None:
         labels,
         loc="outside lower center",
         ncols=num_columns,
-        fontsize=6.5,
+        title=note,
+        title_fontsize=LEGEND_POINTS,
+        fontsize=LEGEND_POINTS,
         frameon=False,
         handlelength=1.6,
         columnspacing=1.2,

@@ -3,12 +3,13 @@
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -38,14 +39,20 @@ class ProgressView(AbstractContextManager):
         self._latest = np.zeros(0)  # the newest return of each of them
         self._course: list[float] = []  # the IQM of these so far
         self._bar = Progress(
-            TextColumn("{task.percentage:>3.0f}%"), BarColumn(bar_width=20), TextColumn("{task.description}")
+            SpinnerColumn(finished_text=""),
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
         )
-        self._task = self._bar.add_task("compiling", total=1.0)
+        self._task = self._bar.add_task("", total=1.0)
+        self._told_at = monotonic()
+        self._speed: tuple[str, float] | None = None  # told at that time, with the seconds that were left
         self._below = ""
         self._live = Live(get_renderable=self._show, console=console, refresh_per_second=8)
         self._is_live = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> "ProgressView":
+        self._told_at = monotonic()
         if self._is_live:
             self._live.start()
         return self
@@ -63,12 +70,13 @@ class ProgressView(AbstractContextManager):
         num_diverged = sum(self._diverged.values())
         if self._is_live:
             self._note(progress.members, returns)
-            self._bar.update(self._task, completed=share, description=describe_speed(progress))
+            self._bar.update(self._task, completed=share)
+            self._speed, self._told_at = (describe_speed(progress), seconds_left(progress)), monotonic()
             self._below = describe_members(self._latest, self._course, progress.members, num_diverged, self._is_sweep)
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
             line = describe_progress(progress, self._mean_return, num_diverged)
-            self._console.print(f"{share:>4.0%}  {line}", highlight=False, soft_wrap=True)
+            print_line(self._console, f"{share:>4.0%}  {line}")
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
         """What will run, before it does."""
@@ -76,7 +84,7 @@ class ProgressView(AbstractContextManager):
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        print_line(self._console, text)
 
     def resume(self, text: str) -> None:
         """Where it goes on."""
@@ -95,6 +103,8 @@ class ProgressView(AbstractContextManager):
             self._course.append(iqm(known))
 
     def _show(self) -> RenderableType:
+        """What is there now: the view asks for it several times a second."""
+        self._bar.update(self._task, description=describe_now(self._speed, monotonic() - self._told_at))
         return Group(self._bar, Text(self._below, overflow="ellipsis", no_wrap=True))
 
 
@@ -145,7 +155,7 @@ class EpochView(AbstractContextManager):
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
         """What will run, before it does."""
-        self._console.print(plan, highlight=False, soft_wrap=True)
+        print_line(self._console, plan)
 
     def say(self, text: str) -> None:
         """Nothing: the example prints its epochs alone."""
@@ -168,7 +178,7 @@ class EpochView(AbstractContextManager):
                 np.asarray(metrics.epoch_return_mean)[:, i],
                 np.asarray(metrics.epoch_length_mean)[:, i],
             )
-            self._console.print(line, highlight=False, soft_wrap=True)
+            print_line(self._console, line)
 
 
 def make_view(console: Console, spec: RunSpec) -> ProgressView | EpochView:
@@ -205,19 +215,27 @@ def count_diverged(progress: TrainProgress) -> int:
 def describe_progress(progress: TrainProgress, mean_return: float, num_diverged: int) -> str:
     """One line of numbers."""
     speed = progress.timesteps / progress.seconds
-    left = progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
+    left = clock(seconds_left(progress))
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
-    return (
-        f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {clock(left)} left"
-        f"{diverged}"
-    )
+    return f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {left} left{diverged}"
 
 
 def describe_speed(progress: TrainProgress) -> str:
     """The numbers beside the bar."""
-    left = progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
-    speed = progress.timesteps / progress.seconds
-    return f"{progress.timesteps:,} steps  {speed:,.0f} steps/s  {clock(left)} left"
+    return f"{progress.timesteps:,} steps  {progress.timesteps / progress.seconds:,.0f} steps/s"
+
+
+def seconds_left(progress: TrainProgress) -> float:
+    """As long as what is left takes at the speed so far."""
+    return progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
+
+
+def describe_now(speed: tuple[str, float] | None, seconds: float) -> str:
+    """What stands beside the bar, some seconds after the start or the newest report. speed: with the time left then"""
+    if speed is None:
+        return f"compiling  {clock(seconds)}"
+    text, left = speed
+    return f"{text}  {clock(max(0.0, left - seconds))} left"
 
 
 def describe_members(latest: np.ndarray, course: list[float], members: Rows, num_diverged: int, is_sweep: bool) -> str:
@@ -250,19 +268,26 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def print_line(console: Console, text: str) -> None:
+    """Text as it is: a terminal breaks it between words, and elsewhere a line stays a line."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
+
+
 def print_table(console: Console, rows: dict[str, str]) -> None:
-    """Two columns, without a frame."""
+    """Two columns, without a frame; what is too wide goes on in the next line."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     console.print(table, highlight=False)
 
 
 def print_rows(console: Console, rows: list[list[str]]) -> None:
-    """A table whose first row is its head, without a frame."""
+    """A table whose first row is its head, without a frame; what is too wide goes on in the next line."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in rows[0]:
-        table.add_column(name, justify="right")
+    for i, name in enumerate(rows[0]):
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table, highlight=False)

@@ -3,7 +3,9 @@
 import functools
 import importlib
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from purejaxppo.runs.train import LoadedRun, interval_entries
 from purejaxppo.types import PPOError, PyTree, TrainState
 
 BLOCK = 256  # seeds that play at a time
+NOTE_LETTERS = 18  # of the name of a run
 
 
 def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> np.ndarray:
@@ -130,6 +133,29 @@ def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
     if summary["solved_at"] is not None:
         rows["seeds solved"] = f"{summary['seeds_solved']} of {len(mean)}  (mean >= {summary['solved_at']:g})"
     return rows
+
+
+def labels_of(folders: Sequence[Path]) -> list[str]:
+    """The folders without the path that they share."""
+    paths = [os.path.abspath(folder) for folder in folders]
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, shared) for path in paths]
+
+
+def shorten(text: str, most: int) -> str:
+    """A text of more letters than `most` without its middle: names of runs differ at their ends."""
+    kept = most - 1
+    return text if len(text) <= most else f"{text[: kept // 2]}…{text[len(text) - kept + kept // 2 :]}"
+
+
+def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
+    """P(b > a) = 0.94 [0.81, 1.00]: how likely a run of the second beats one of the first, by their final returns."""
+    (first, before), (second, after) = returns.items()
+    found = probability_of_improvement(after, before)
+    a, b = shorten(first, NOTE_LETTERS), shorten(second, NOTE_LETTERS)
+    what = f"P({b} > {a})" if a != b else "P(second > first)"
+    interval = "" if math.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{what} = {found.estimate:.2f}{interval}"
 
 
 def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -65,22 +66,31 @@ class TensorBoard(AbstractContextManager):
 
 
 class WandB(AbstractContextManager):
-    """A run of Weights & Biases, whose steps are environment steps; one that goes on goes on in the same run."""
+    """A run of Weights & Biases, whose steps are environment steps; one that goes on goes on in the same run.
+
+    Raises PPOError where wandb begins none, and leaves nothing of it in the folder then.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any], project: str) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
 
-        place = folder / "wandb.json"
+        place, is_new = folder / "wandb.json", not (folder / "wandb").exists()
         known = read_json(place) if place.exists() else {"id": uuid.uuid4().hex[:8], "project": project}
+        try:
+            self._run = wandb.init(
+                project=known["project"],
+                id=known["id"],
+                resume="allow",
+                dir=str(folder),
+                name=folder.name,
+                config=config,
+                settings=wandb.Settings(silent=True),  # its summary would land in the live view
+            )
+        except (wandb.Error, ValueError) as error:
+            if is_new:
+                shutil.rmtree(folder / "wandb", ignore_errors=True)
+            raise refused_by_wandb(error) from None
         write_json(place, known)
-        self._run = wandb.init(
-            project=known["project"],
-            id=known["id"],
-            resume="allow",
-            dir=str(folder),
-            name=folder.name,
-            config=config,
-        )
         self._run.define_metric("env_steps", hidden=True)
         self._run.define_metric("*", step_metric="env_steps")
 
@@ -110,6 +120,23 @@ def check_installed(extra: str) -> None:
     """Raises PPOError where a logger's package is not there."""
     if importlib.util.find_spec(PACKAGES[extra]) is None:
         raise PPOError(f'--{extra} needs {PACKAGES[extra]}, which is not installed; pip install "purejaxppo[{extra}]"')
+
+
+def check_wandb_login() -> None:
+    """Raises PPOError where Weights & Biases knows of no key, and there is no terminal to ask for one."""
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    try:
+        wandb.setup(settings=wandb.Settings(silent=True))
+        wandb.login()
+    except (wandb.Error, ValueError) as error:
+        raise refused_by_wandb(error) from None
+
+
+def refused_by_wandb(error: Exception) -> PPOError:
+    """What wandb says, in one line."""
+    reason = " ".join(str(error).split()).rstrip(".")
+    return PPOError(f"--wandb: {reason}; run wandb login, or set WANDB_MODE=offline")
 
 
 def tell_all(logs: Sequence[Log]) -> Log:

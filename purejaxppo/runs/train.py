@@ -439,7 +439,7 @@ def load_run(path: str | Path) -> LoadedRun:
     folder = as_path("path", path)
     spec, population = _open(folder)
     if isinstance(population, Sweep):
-        raise PPOError(f"{str(path)!r} is a sweep; read it with load_sweep")
+        raise PPOError(f"{str(path)!r} is a sweep; purejaxppo report takes it, and load_sweep reads it")
     return LoadedRun(spec, population, read_summary(folder, spec.num_seeds, None))
 
 
