@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,8 +29,6 @@ from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.placement import check_data_placement
 from purejaxppo.population.processes import (
     HEARTBEAT,
-    ask_to_stop,
-    asked_to_stop,
     barrier,
     end_with,
     join,
@@ -61,6 +58,7 @@ from purejaxppo.runs.finished import (
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
+from purejaxppo.runs.stop import StopSignal
 from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
@@ -91,65 +89,6 @@ CURVES = "curves.png"
 DIVERGED = 3  # the exit status of --strict
 PIPE_CLOSED = 141  # that of a program which SIGPIPE has ended
 FRAMES = 300  # of a film that a run ends with
-
-
-def stop_signals() -> list[signal.Signals]:
-    """Those that a training heeds; SIGHUP comes where a connection is lost, and nohup has it ignored."""
-    known = [signal.SIGINT, signal.SIGTERM]
-    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        known.append(hangup)
-    return known
-
-
-class StopSignal(AbstractContextManager):
-    """Notes the first Ctrl-C, SIGTERM or SIGHUP for the training to see; the second one ends it where it is."""
-
-    def __init__(self) -> None:
-        self.number = signal.SIGINT
-        self._noted = False
-        self._before: dict[signal.Signals, Any] = {}
-        self._terminals: list[int] = []
-
-    def __enter__(self) -> "StopSignal":
-        self._before = {each: signal.signal(each, self._note) for each in stop_signals()}
-        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-
-    def is_set_anywhere(self) -> bool:
-        """Whether one has come to this process or to one that it has joined."""
-        if self._noted:
-            ask_to_stop(self.number)
-            return True
-        number = asked_to_stop()
-        self.number = self.number if number is None else signal.Signals(number)
-        return number is not None
-
-    def from_now_on_at_once(self) -> None:
-        """Ends where it is, at the first signal too. Raises KeyboardInterrupt where one has come already."""
-        if self._noted:
-            raise KeyboardInterrupt
-        self._noted = True
-
-    def _note(self, number: int, _: Any) -> None:
-        self.number = signal.Signals(number)
-        if self._noted:
-            raise KeyboardInterrupt
-        self._noted = True
-        if self.number not in (signal.SIGINT, signal.SIGTERM):
-            self._leave_terminals()
-        print("purejaxppo: stopping at the next report; once more to stop at once", file=sys.stderr, flush=True)
-
-    def _leave_terminals(self) -> None:
-        """What is printed goes nowhere: to print to a terminal that is gone would end the training."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in self._terminals:
-            os.dup2(nowhere, descriptor)
-        os.close(nowhere)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

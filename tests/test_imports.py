@@ -14,6 +14,7 @@ ORDER = [
     "config",
     "devices",
     "storage",
+    "lock",
     "distributions",
     "networks",
     "recurrent_networks",
