@@ -13,6 +13,7 @@ trainings would see besides does not count. Before any fault they have to pass o
 
 import argparse
 import os
+import random
 import shutil
 import signal
 import sys
@@ -244,6 +245,7 @@ def main() -> None:
     console = Console()
     unchanged = [Mutant(name, 1, "as it is", "as it is", source) for name, source in sources.items()]
     mutants = [mutant for name, source in sources.items() for mutant in make_mutants(name, source)]
+    random.Random(0).shuffle(mutants)  # so that what is done so far is a fair sample
     with tempfile.TemporaryDirectory(prefix="mutants-cache-") as place:
         caches = [Path(tempfile.mkdtemp(dir=place)) for _ in range(options.workers)]
         failing = [x.mutant.module for x in run_all(unchanged, caches, Console(quiet=True), ignore) if x.seen]
