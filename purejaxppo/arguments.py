@@ -184,9 +184,6 @@ def config_option(name: str) -> str:
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:
     """What the words say; and where they name a file with --config, what that says and the words do not."""
-    if not words:
-        parser, _ = make_parser(find_preset(default_preset(None)))
-        parser.exit(2, parser.format_help())
     path = chosen_file(words)
     of_file, switched_off = ([], []) if path is None else read_words(path)
     parser, commands = make_parser(chosen_preset([*words[:1], *of_file, *words[1:]]))
@@ -229,7 +226,9 @@ def chosen_file(words: Sequence[str]) -> Path | None:
 
 
 def find_command(commands: dict[str, Parser], parser: Parser, words: Sequence[str]) -> None:
-    """Leaves with status 2 where an option before the command is none, or the first other word is no command."""
+    """Leaves with status 2 without a command, and where the first word is none."""
+    if not words:
+        parser.error(f"no command is given; take one of {', '.join(commands)}, or --help")
     for word in words:
         if not word.startswith("-"):
             if word not in commands:

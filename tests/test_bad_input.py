@@ -374,11 +374,11 @@ PARTS = {
     "optimizer-init": (lambda: optimizer(lambda params: 1 / 0, None), r"optimizer.init cannot be traced: ZeroDivision"),
     "optimizer-update": (
         lambda: optimizer(lambda params: (), lambda updates, state, params: (jax.tree.map(jnp.sum, updates), state)),
-        r"optimizer.update returns updates in other shapes .*give an optax",
+        r"optimizer.update returns updates in other shapes, dtypes .*give an optax",
     ),
     "optimizer-state": (
         lambda: optimizer(lambda params: (), lambda updates, state, params: (updates, (1.0,))),
-        r"optimizer.update returns the state in other shapes .*give an optax",
+        r"optimizer.update returns the state in other shapes, dtypes .*give an optax",
     ),
     "optimizer-and-rate": (
         lambda: pjp.make_ppo(CARTPOLE, CONFIG.replace(learning_rate=1e-2), optimizer=optax.sgd(1.0)),
@@ -669,7 +669,7 @@ def test_seeds_beyond_32_bits_would_be_those_of_others():
 
 
 COMMANDS = [
-    ("", "arguments are required: COMMAND"),
+    ("", "no command is given; take one of train, sweep"),
     ("trian", "unknown command 'trian'; did you mean train"),
     ("--seeds 3", "unknown option '--seeds'; did you mean --version"),
     ("seeds=3", "unknown command 'seeds=3'; did you mean sweep"),

@@ -77,14 +77,6 @@ def test_help_fits_a_screen(words, capsys):
         assert {word for word in example if word.startswith("--")} <= known | {"--episodes", "--help"}
 
 
-def test_without_a_command_the_help_is_shown(capsys):
-    whole = help_lines(["--help"], capsys)
-    with pytest.raises(SystemExit) as leaving:
-        cli.main([])
-    assert leaving.value.code == 2
-    assert capsys.readouterr().err.splitlines() == whole
-
-
 def test_help_has_the_defaults_of_the_preset(capsys):
     for preset, rate in (("cleanrl", "0.00025"), ("pendulum", "0.001")):
         with pytest.raises(SystemExit):

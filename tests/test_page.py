@@ -238,7 +238,7 @@ def evil(folder, tmp_path):
     config, summary = (json.loads((place / f"{name}.json").read_text()) for name in ("config", "summary"))
     (place / "config.json").write_text(json.dumps(config | {"preset": EVIL, "git_revision": EVIL}))
     (place / "summary.json").write_text(
-        json.dumps(summary | {"devices": EVIL, EVIL: EVIL, "diverged_at": [None, 7, None]})
+        json.dumps(summary | {"devices": EVIL, EVIL: EVIL, "diverged": 1, "diverged_at": [None, 7, None]})
     )
     (place / "after.gif").rename(place / f"{EVIL.replace('/', '')}.gif")
     return write_report(place)

@@ -143,7 +143,7 @@ def test_a_run_is_loaded_as_it_was(run):
         (["train", "--env-param", "lenght=1"], "unknown parameter of CartPole-v1 'lenght'; did you mean length"),
         (["train", "--preset", "keras", "--env", "Pendulum-v1"], "Pendulum-v1 has the action space"),
         (["trian"], "unknown command 'trian'; did you mean train"),
-        ([], "the following arguments are required: COMMAND"),
+        ([], "no command is given; take one of train, sweep"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(arguments, said, refused, tmp_path):

@@ -86,6 +86,15 @@ def test_a_run_keeps_its_checkpoint_options_and_its_best(run):
         pjp.load_checkpoint(folder, setting=1)
 
 
+@pytest.fixture
+def heeds_hangups():
+    """SIGHUP as a login shell leaves it, for this process and those that it starts; under nohup it would be ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heeds_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, monkeypatch, capsys, number):
     folder, words = run
@@ -125,6 +134,7 @@ os.execv(sys.executable, [sys.executable, "-m", "purejaxppo.cli", *sys.argv[1:]]
 """
 
 
+@pytest.mark.usefixtures("heeds_hangups")
 def test_a_run_whose_terminal_is_gone_keeps_its_state(tmp_path):
     folder, (ours, its) = tmp_path / "a", pty.openpty()
     words = [
