@@ -1,5 +1,6 @@
 """Every core is a device from the start, whichever test comes first; and a program is compiled once in a session."""
 
+import os
 import tempfile
 
 import jax
@@ -12,8 +13,10 @@ from purejaxppo.population.train import ignore, never
 
 pjp.use_all_cores()
 if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
-    _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
-    jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+    if "PUREJAXPPO_TESTS_CACHE" not in os.environ:
+        _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
+        os.environ["PUREJAXPPO_TESTS_CACHE"] = _CACHE.name  # the workers of one session share it
+    jax.config.update("jax_compilation_cache_dir", os.environ["PUREJAXPPO_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
