@@ -24,7 +24,9 @@ from purejaxppo import cli, storage
 from purejaxppo.lock import LOCK
 from purejaxppo.population import train as training
 from purejaxppo.report import write_report
+from purejaxppo.runs.logs import LogFile
 from purejaxppo.storage import to_host
+from purejaxppo.types import NotWritten
 
 ROOT = Path(__file__).parent.parent
 
@@ -203,6 +205,19 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(run, tmp_path, capsys, size
         with pytest.warns(UserWarning, match="had done 4 of 48 updates, and no checkpoint is left"):
             assert cli.main(["train", "--quiet", "--resume", str(out)]) == 0
         assert kills.same_results(kills.read_results(out), kills.read_results(whole))
+
+
+def test_a_line_of_the_log_that_does_not_fit_is_said(tmp_path):
+    said = r"progress\.jsonl could not be written: File too large; make room for it"
+    with kills.full_disk(200), pytest.raises(NotWritten, match=said):
+        write_lines(tmp_path, 100)
+    assert len((tmp_path / "progress.jsonl").read_text().splitlines()) > 2
+
+
+def write_lines(folder, count):
+    with LogFile(folder) as log:
+        for step in range(count):
+            log({"value_loss": 0.5}, step)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from purejaxppo.population.logs import Log
-from purejaxppo.storage import read_json, write_json, write_whole
+from purejaxppo.storage import read_json, write_json, write_whole, written_or_said
 from purejaxppo.types import PPOError
 
 PROGRESS = "progress.jsonl"
@@ -20,7 +20,10 @@ PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # the extras, and 
 
 
 class LogFile(AbstractContextManager):
-    """progress.jsonl: one line an update, whole as soon as it is there. What a run repeats is not there twice."""
+    """progress.jsonl: one line an update, whole as soon as it is there. What a run repeats is not there twice.
+
+    Raises NotWritten where the disk or the folder does not take it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / PROGRESS
@@ -28,15 +31,18 @@ class LogFile(AbstractContextManager):
 
     def __exit__(self, *_: Any) -> None:
         if self._file is not None:
-            self._file.close()
+            with written_or_said(self._path):  # it writes what it could not write before
+                self._file.close()
 
     def __call__(self, metrics: dict[str, float], step: int) -> None:
         """Adds a line."""
         if self._file is None:
             kept = lines_before(self._path, metrics.get(FIRST_SEED), step)
             write_whole(self._path, lambda file: file.write("".join(kept).encode()))
-            self._file = self._path.open("a", buffering=1)
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            with written_or_said(self._path):
+                self._file = self._path.open("a", buffering=1)
+        with written_or_said(self._path):
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
 class TensorBoard(AbstractContextManager):
