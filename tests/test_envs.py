@@ -190,6 +190,20 @@ def test_every_part_works_under_strict_promotion(name):
             jax.eval_shape(lambda key: full_batch.update(full_batch.init(key)), KEY)
 
 
+@pytest.mark.parametrize("changes", [{}, {"box_policy": "squashed"}, {"box_std": "state"}, {"share_trunk": True}])
+@pytest.mark.parametrize("cell", ["feed-forward", "gru", "lstm"])
+def test_every_kind_of_policy_works_under_strict_promotion(cell, changes):
+    env = pjp.make_env("Pendulum-v1")
+    sizes = {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "total_timesteps": 16}
+    with jax.numpy_dtype_promotion("strict"):
+        if cell == "feed-forward":
+            agent = pjp.make_ppo(env, pjp.PPOConfig(**sizes, **changes))
+        else:
+            agent = pjp.make_recurrent_ppo(env, pjp.RecurrentConfig(cell=cell, **sizes, **changes))
+        runner, _ = jax.eval_shape(lambda key: agent.update(agent.init(key)), KEY)
+        jax.eval_shape(lambda state, key: pjp.evaluate(agent, state, key, 3, sampled=True), runner.train_state, KEY)
+
+
 def test_a_number_out_of_n_is_observed_as_n_numbers():
     env = pjp.make_env("FrozenLake-misc")
     assert env.observation_space == pjp.Box((16,), (0.0,) * 16, (1.0,) * 16)

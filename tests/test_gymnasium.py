@@ -1,11 +1,13 @@
 """What is trained here plays as well in Gymnasium, which shares no code with it."""
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
 import purejaxppo as pjp
 from purejaxppo import cli
+from purejaxppo.evaluate import start_memories
 from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run
 
 SHORT = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
@@ -45,6 +47,30 @@ def test_an_episode_in_a_box_is_the_one_stepped_by_hand(tmp_path):
             obs, reward, terminated, truncated, _ = env.step(action)
             total, ended = total + float(reward), terminated or truncated
         assert returns[0, i] == pytest.approx(total, rel=1e-4)  # one action or two at a time: another kernel
+
+
+def test_an_episode_of_a_recurrent_policy_is_the_one_stepped_by_hand(tmp_path):
+    run = trained("CartPole-v1", tmp_path / "run", "--preset", "recurrent", *SHORT)
+    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False)
+    assert returns.tolist() == [[play_by_hand(run, seed=7 + i, forgets=False) for i in range(2)]]
+    assert returns.tolist() != [[play_by_hand(run, seed=7 + i, forgets=True) for i in range(2)]]
+
+
+def play_by_hand(run, *, seed, forgets):
+    @jax.jit
+    def choose(memory, obs):
+        distribution, memory = run.agent.policy(run.seed(0).train_state, memory, obs[None])
+        return distribution.mode()[0], memory
+
+    env, total, ended = gymnasium.make("CartPole-v1"), 0.0, False
+    obs, _ = env.reset(seed=seed)
+    memory = start_memories(run.agent, 1)
+    while not ended:
+        action, after = choose(memory, obs)
+        memory = memory if forgets else after
+        obs, reward, terminated, truncated, _ = env.step(int(action))
+        total, ended = total + float(reward), terminated or truncated
+    return total
 
 
 @pytest.mark.slow
