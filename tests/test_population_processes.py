@@ -130,9 +130,9 @@ def test_a_killed_process_ends_the_other_and_a_restart_finishes(tmp_path):
     assert finish(start(["train", "--resume", str(folder), "--quiet"])) == [(0, ""), (0, "")]
     after = {name: os.stat(folder / "checkpoints/program-0/runners" / name).st_mtime_ns for name in parts_of(folder)}
     assert before.items() <= after.items()  # kept, and not written again
-    (folder / "curves.png").unlink()
-    assert finish(start(["train", "--resume", str(folder), "--quiet"])) == [(0, ""), (0, "")]  # only a picture is left
-    assert (folder / "curves.png").exists()
+    (folder / "report.html").unlink()
+    assert finish(start(["train", "--resume", str(folder), "--quiet"])) == [(0, ""), (0, "")]  # only a page is left
+    assert (folder / "report.html").exists()
     run, expected = pjp.load_run(folder), alone(300, 2560)
     assert run.metrics.value_loss.shape == (300, 20)
     np.testing.assert_allclose(run.metrics.value_loss[:, :2], expected.metrics.value_loss[:, :2], rtol=1e-4)

@@ -260,6 +260,7 @@ def end(session: Session, process: int) -> NoReturn:
             connection.sendall(_WORD.pack(process))
     line = f"purejaxppo: error: process {process} of {session.num_processes} is gone; {session.remedy}\n"
     os.write(2, line.encode())  # the main thread may hold the lock of sys.stderr
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX's service notices it too, and may speak before the end
     os._exit(1)
 
 
