@@ -386,15 +386,15 @@ def test_params_and_optimizer_state_stop_together():
 )
 def test_minibatches_from_the_first_that_exceeds_on_change_nothing(kls, applied):
     kls = jnp.asarray(kls, jnp.float32)
-    batch = batch_of(4, samples=8)
+    batch = batch_of(4, samples=12)
 
     def count(learned, minibatch):
         params, opt_state = learned
-        number = minibatch.action[0] // 2  # of the minibatch, in the order of `indices`
+        number = minibatch.action[0] // 3  # of the minibatch, in the order of `indices`
         return (params + 1.0, opt_state + number + 1), terms_of(number.astype(jnp.float32), kls[number])
 
     within = functools.partial(kl_is_within, target_kl=0.03, estimator="approx_kl")
-    indices = jnp.arange(8).reshape(2, 2, 2)
+    indices = jnp.arange(12).reshape(2, 2, 3)
     (params, opt_state), terms = minibatches_within_kl(count, within, (jnp.float32(0), jnp.int32(0)), batch, indices)
     assert (float(params), int(opt_state)) == (applied, sum(range(1, applied + 1)))
     for found, factor in ((terms.policy_loss, 1), (terms.entropy, 3)):
