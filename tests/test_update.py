@@ -182,6 +182,12 @@ def test_of_two_numbers_with_the_same_random_bits_either_is_first_as_often(monke
         assert all((place[:, i] < place[:, j]).sum() == 4 for j in range(8) if i != j)
 
 
+@pytest.mark.parametrize(("permute", "n"), [(short_permutation, 512), (long_permutation, 1024)])
+def test_permutations_promote_no_dtype(permute, n):
+    with jax.numpy_dtype_promotion("strict"):
+        assert sorted(permute(jax.random.key(0), n).tolist()) == list(range(n))
+
+
 @pytest.mark.parametrize("n", [513, 576, 1024, 30 * 31, 3 * 8192])
 def test_long_permutations_hold_every_number_once(n):
     rows = np.asarray(shuffled_indices(jax.random.key(n), 20, 1, n)).reshape(20, n)
