@@ -156,15 +156,16 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     is_first = jax.process_index() == 0  # it speaks for all
     console = Console(quiet=options.quiet or options.json_lines or not is_first)
     view = JsonView(spec.log_names) if options.json_lines and is_first else make_view(console, spec)
-    is_done = bool(options.resume) and is_finished(folder)
+    is_done, finished = bool(options.resume) and is_finished(folder), None
     if is_done:
         leave()  # what is left to do is the first process's alone
-    finished, mended = mend_finished(folder) if is_done and is_first else (None, [])
-    if is_done:
+        if not is_first:
+            return 0
+        finished, mended = mend_finished(folder)
         anew = f"; written anew from its results: {', '.join(mended)}" if mended else ""
         print_line(console, f"{folder} is finished; nothing is left to train{anew}")
-        if not is_first or (has_pictures(folder) and not mended):
-            return diverged_status(finished.summary) if options.strict and finished is not None else 0
+        if has_pictures(folder) and not mended:
+            return diverged_status(finished.summary) if options.strict else 0
     else:
         view.begin(plan(spec), spec_to_json(spec))
     stop = StopSignal()

@@ -51,20 +51,22 @@ def test_an_episode_in_a_box_is_the_one_stepped_by_hand(tmp_path):
 
 def test_an_episode_of_a_recurrent_policy_is_the_one_stepped_by_hand(tmp_path):
     run = trained("CartPole-v1", tmp_path / "run", "--preset", "recurrent", *SHORT)
-    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False)
-    assert returns.tolist() == [[play_by_hand(run, seed=7 + i, forgets=False) for i in range(2)]]
-    assert returns.tolist() != [[play_by_hand(run, seed=7 + i, forgets=True) for i in range(2)]]
+    state = run.seed(0).train_state
 
-
-def play_by_hand(run, *, seed, forgets):
     @jax.jit
     def choose(memory, obs):
-        distribution, memory = run.agent.policy(run.seed(0).train_state, memory, obs[None])
+        distribution, memory = run.agent.policy(state, memory, obs[None])
         return distribution.mode()[0], memory
 
+    start = start_memories(run.agent, 1)
+    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False)
+    assert returns.tolist() == [[play_by_hand(choose, start, seed=7 + i) for i in range(2)]]
+    assert returns.tolist() != [[play_by_hand(choose, start, seed=7 + i, forgets=True) for i in range(2)]]
+
+
+def play_by_hand(choose, memory, *, seed, forgets=False):
     env, total, ended = gymnasium.make("CartPole-v1"), 0.0, False
     obs, _ = env.reset(seed=seed)
-    memory = start_memories(run.agent, 1)
     while not ended:
         action, after = choose(memory, obs)
         memory = memory if forgets else after

@@ -15,9 +15,9 @@ KEY = jax.random.key(0)
 
 @pytest.mark.slow
 def test_cartpole_is_solved_at_the_defaults():
-    population = pjp.train_population(pjp.make_env("CartPole-v1"), pjp.PPOConfig(), num_seeds=8)
+    population = pjp.train_population(pjp.make_env("CartPole-v1"), pjp.PPOConfig(), num_seeds=16)
     play = functools.partial(pjp.evaluate, population.agent, num_episodes=100)
-    returns, _ = jax.jit(jax.vmap(play))(population.train_state, pjp.seed_keys(99, 8))
+    returns, _ = jax.jit(jax.vmap(play))(population.train_state, pjp.seed_keys(99, 16))
     assert iqm(returns.mean(axis=1)) >= 475
     training = np.asarray(population.metrics.episode_return_mean)[:, -50:]
     assert iqm(np.nanmean(training, axis=1)) >= 475

@@ -11,6 +11,7 @@ from purejaxppo.config import PPOConfig
 from purejaxppo.types import Batch, LossTerms, RunnerState, TrainState
 from purejaxppo.update import (
     all_finite,
+    apply_gradient,
     epochs_within_kl,
     keep_finite,
     kl_is_within,
@@ -378,6 +379,13 @@ def test_params_and_optimizer_state_stop_together():
     one, expected = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices[:1])
     assert_equal_trees(stopped, one)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), terms, expected)
+
+
+def test_an_optimizer_is_given_the_parameters():
+    decay = optax.with_extra_args_support(optax.add_decayed_weights(0.5))
+    params, gradient = jnp.float32([1.0, -2.0]), jnp.zeros(2)
+    learned, _ = apply_gradient(decay, jnp.float32(1.0), (params, decay.init(params)), gradient)
+    np.testing.assert_array_equal(learned, 1.5 * params)
 
 
 @pytest.mark.parametrize(
