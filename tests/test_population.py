@@ -64,6 +64,19 @@ def test_spread_over_devices_is_vmap():
     np.testing.assert_array_equal(spread(x, 3.0), 3.0 * x.sum(1))
 
 
+def test_constants_of_a_loop_are_no_arguments_of_what_is_spread():
+    """As one of size 0 jaxlib 0.11 crashed on it: SpaceInvaders has such ones, and evaluates in a loop."""
+    devices = jax.local_devices()
+    x = jnp.arange(4.0 * len(devices)).reshape(-1, 2)
+
+    def doubled_until_large(row):
+        return jax.lax.while_loop(lambda row: jnp.sum(row) < 100, lambda row: row.at[:].set(2 * row + 1), row)
+
+    spread = make_spread(doubled_until_large, devices)
+    assert not jax.make_jaxpr(spread)(x).consts
+    np.testing.assert_array_equal(jax.jit(spread)(x), jax.vmap(doubled_until_large)(x))
+
+
 def test_seeds_in_turn_are_seeds_together():
     devices = jax.local_devices()[:1]
     x = jnp.arange(6.0).reshape(3, 2)

@@ -78,13 +78,20 @@ def make_spread(
 
     def spread(*args: Any) -> Any:
         in_specs = (by_seed,) * (len(args) - num_replicated) + (everywhere,) * num_replicated
+        own = keep_constants(over_seeds(fn, num_replicated))
         # No collective runs inside, so there is no replication to check.
-        on_each = jax.shard_map(
-            over_seeds(fn, num_replicated), mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False
-        )
+        on_each = jax.shard_map(own, mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False)
         return on_each(*args)
 
     return spread
+
+
+def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` with its constants inside: `shard_map` makes arguments of those that a loop in it has.
+
+    jaxlib 0.11 crashes while it compiles an argument of size 0, as is the index in `x.at[:].set(y)`.
+    """
+    return jax.jit(fn)
 
 
 def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
@@ -143,7 +150,7 @@ def make_shared(
     """
     specs = jax.tree.map(lambda sharding: sharding.spec, runner_shardings(mesh, runners))
     return jax.shard_map(
-        fn,
+        keep_constants(fn),
         mesh=mesh,
         in_specs=(specs, *[PartitionSpec()] * num_replicated),
         out_specs=(specs, PartitionSpec()),
