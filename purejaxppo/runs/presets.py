@@ -89,7 +89,7 @@ _FROZEN_LAKE = PPOConfig(
     ent_coef=0.02,
 )
 
-# Small enough for a CPU: a million steps with one hidden layer behind the convolution.
+# Small enough for a CPU: a million steps, and one trunk of a convolution and a hidden layer.
 _MINATAR = PPOConfig(
     num_envs=32,
     num_steps=32,
@@ -98,6 +98,7 @@ _MINATAR = PPOConfig(
     num_minibatches=8,
     learning_rate=2e-3,
     activation="relu",
+    share_trunk=True,
     hidden_sizes=(64,),
 )
 
