@@ -32,7 +32,7 @@ from rich.console import Console
 
 from purejaxppo.population.train import ignore
 from purejaxppo.runs.console import print_rows
-from purejaxppo.storage import write_json
+from purejaxppo.storage import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("gae", "losses", "update", "rollout")
@@ -114,14 +114,30 @@ def tests_of(module: str) -> list[str]:
     return [f"tests/{name}" for name in (f"test_{module}.py", *ALSO.get(module, ()))]
 
 
-class WithoutShrinking:
-    """A plugin of pytest: hypothesis stops at its first example that fails, and looks for no smaller one."""
+class Plugin:
+    """Of pytest: the tests that took least without a fault come first, and hypothesis looks for no smaller example."""
+
+    def __init__(self, durations: Path) -> None:
+        self.durations = durations
+        self.seconds: dict[str, float] = {}
 
     def pytest_configure(self) -> None:
         from hypothesis import Phase, settings
 
         settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], derandomize=True)
         settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        if self.durations.exists():
+            known = read_json(self.durations)
+            items.sort(key=lambda item: known.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        if not self.durations.exists():
+            write_json(self.durations, self.seconds)
 
 
 def start_tests(mutant: Mutant, folder: Path, cache: Path) -> int:
@@ -146,8 +162,11 @@ def start_tests(mutant: Mutant, folder: Path, cache: Path) -> int:
                 del sys.modules[name]
             import pytest
 
+            # Nothing that is held here is of speed, and most of the time is the compiler's.
+            jax.config.update("jax_disable_most_optimizations", True)
+            plugin = Plugin(cache.parent / f"{mutant.module}.json")
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "-W", CUT_SHORT]
-            status = int(pytest.main([*options, *tests_of(mutant.module)], plugins=[WithoutShrinking()]))
+            status = int(pytest.main([*options, *tests_of(mutant.module)], plugins=[plugin]))
             sys.stdout.flush()
             os._exit(status)
     except BaseException:

@@ -15,6 +15,7 @@ from purejaxppo.envs import (
     Step,
     env_names,
     make_env,
+    register_env,
 )
 from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
@@ -125,6 +126,7 @@ __all__ = [
     "ppo_loss",
     "probability_of_improvement",
     "record_episodes",
+    "register_env",
     "reward_to_go",
     "rollout",
     "seed_keys",

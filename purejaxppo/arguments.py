@@ -332,8 +332,15 @@ def _wide(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120)
 
 
+def _add_own_env_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--env", metavar="FILE.py:CLASS", help="where the run is of an environment of yours: as it was trained with"
+    )
+
+
 def _add_eval_options(parser: Parser) -> None:
     parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
+    _add_own_env_option(parser)
     parser.add_argument("--episodes", metavar="N", type=whole_from(1), default=100, help="of each seed (default 100)")
     parser.add_argument("--seeds", metavar="N", type=whole_from(1), help="the first N seeds only (default all)")
     parser.add_argument(
@@ -352,6 +359,7 @@ def _add_eval_options(parser: Parser) -> None:
 
 def _add_render_options(parser: Parser) -> None:
     parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
+    _add_own_env_option(parser)
     parser.add_argument("--seed", metavar="I", type=whole_from(0), help="which seed's policy (default the best)")
     parser.add_argument(
         "--start", metavar="N", type=whole_from(0, MAX_SEED), default=0, help="seed of the episode (default 0)"
@@ -371,6 +379,7 @@ def _add_plot_options(parser: Parser) -> None:
     parser.add_argument(
         "folders", metavar="RUN", type=a_path, nargs="+", help="run folders, up to 8 of one environment"
     )
+    _add_own_env_option(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -382,6 +391,7 @@ def _add_plot_options(parser: Parser) -> None:
 
 def _add_report_options(parser: Parser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    _add_own_env_option(parser)
     parser.add_argument("--out", metavar="FILE", type=file_to_write(".html"), help="the page (default RUN/report.html)")
 
 
@@ -406,7 +416,11 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add("--config", metavar="FILE", type=a_path, help="a TOML file with these options; those given here go first")
     add("--write-config", metavar="FILE", type=file_to_write(".toml"), help="write what would run to a file, and end")
     add("--preset", metavar="NAME", help="settings to start from (default by environment; see purejaxppo presets)")
-    add("--env", metavar="NAME", help="environment (default the preset's; see purejaxppo envs)")
+    add(
+        "--env",
+        metavar="NAME",
+        help="environment (default the preset's), or yours: FILE.py:CLASS (see purejaxppo envs)",
+    )
     add("--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="one of its parameters")
     add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
     add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")

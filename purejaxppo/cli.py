@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from purejaxppo.envs import env_names, make_env
 from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
+from purejaxppo.imported import bring_env, find_own
 from purejaxppo.lock import locked
 from purejaxppo.population.logs import Log, LogProgress, named
 from purejaxppo.population.memory import describe_plan
@@ -139,11 +141,13 @@ def fault_of_jax(error: Exception) -> str | None:
 def train(options: argparse.Namespace) -> int:
     """purejaxppo train, purejaxppo sweep"""
     if options.write_config is not None:
+        bring_env(options.env)
         return write_config(options)
     if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
         join_processes(options)
     elif options.heartbeat is not None:
         raise PPOError(f"--heartbeat {options.heartbeat} would do nothing in one process alone; leave it out")
+    bring_env(options.env)
     spec, folder = resumed(options) if options.resume else started(options)
     with locked(folder) if jax.process_index() == 0 else nullcontext():
         return train_in(folder, spec, options)
@@ -301,7 +305,8 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     spec = make_spec(options)
     check_checkpoints(spec)
     check_login(options)
-    folder = options.out or Path("runs") / f"{spec.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
+    folder = options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
     barrier("folder")
@@ -311,10 +316,12 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
     for name, value in vars(options).items():
-        if name not in _ON_RESUME and value is not None:
+        if name not in _ON_RESUME and value is not None and not is_own(name, value):
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
     check_logs(options)
     begun = load_spec(options.resume)
+    if options.env not in (None, begun.env):
+        raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
     spec = dataclasses.replace(begun, **checkpoint_options(options))
     if spec.sweep is not None and (getattr(options, "tensorboard", None) or getattr(options, "wandb", None)):
         raise PPOError(
@@ -325,6 +332,11 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
         check_not_lost(begun, options.resume)
     check_login(options)
     return spec, options.resume
+
+
+def is_own(name: str, value: Any) -> bool:
+    """Whether an option names an environment of the caller's own, which is imported anew."""
+    return name == "env" and ":" in value
 
 
 def check_logs(options: argparse.Namespace) -> None:
@@ -349,6 +361,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """purejaxppo eval"""
     from purejaxppo.runs.console import print_table
 
+    bring_env(options.env)
     play = {"gymnax": evaluate_run, "gymnasium": evaluate_in_gymnasium}[options.backend]
     run = load_run(options.folder)
     num_seeds = run.spec.num_seeds if options.seeds is None else min(options.seeds, run.spec.num_seeds)
@@ -364,6 +377,7 @@ def render(options: argparse.Namespace) -> int:
     """purejaxppo render"""
     from purejaxppo.report import check_film, check_picture, film_episode
 
+    bring_env(options.env)
     run = load_run(options.folder)
     check_picture(run.agent.env)
     seed = run.population.best() if options.seed is None else options.seed
@@ -381,6 +395,7 @@ def plot(options: argparse.Namespace) -> int:
     from purejaxppo.report import plot_comparison
     from purejaxppo.runs.console import print_rows
 
+    bring_env(options.env)
     each_once("plot", [(str(folder), folder) for folder in options.folders])
     labels = labels_of(options.folders)
     runs = {label: load_run(folder) for label, folder in zip(labels, options.folders, strict=True)}
@@ -402,13 +417,14 @@ def report(options: argparse.Namespace) -> int:
     """purejaxppo report"""
     from purejaxppo.report import write_report
 
+    bring_env(options.env)
     print(f"written to {write_report(options.folder, options.out)}")
     return 0
 
 
 def doctor(options: argparse.Namespace) -> int:
     """purejaxppo doctor"""
-    from purejaxppo.doctor import examine, examine_own, find_own
+    from purejaxppo.doctor import examine, examine_own
     from purejaxppo.runs.console import print_table
 
     use_all_cores()
@@ -418,7 +434,11 @@ def doctor(options: argparse.Namespace) -> int:
         raise PPOError("the working folder has been removed; go to another") from None
     if options.network is not None and options.env is None:
         raise PPOError("--network is looked at in an environment; give --env as well")
-    own = [find_own(what, text) for what in ("env", "network") if (text := getattr(options, what)) is not None]
+    own = []
+    if options.env is not None:
+        own = [find_own("env", options.env) if ":" in options.env else make_env(options.env)]
+    if options.network is not None:
+        own.append(find_own("network", options.network))
     findings = examine(here) + (examine_own(*own) if own else [])
     print_table(Console(), {f"{x.verdict:<8}{x.name}": x.text for x in findings})
     return 0 if all(x.is_well for x in findings) else 1

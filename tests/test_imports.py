@@ -11,6 +11,7 @@ ROOT = Path(purejaxppo.__file__).parent
 # A module may import from those above it, and a package's own modules from each other.
 ORDER = [
     "types",
+    "reasons",
     "config",
     "devices",
     "storage",
@@ -20,6 +21,7 @@ ORDER = [
     "recurrent_networks",
     "normalize",
     "envs",
+    "imported",
     "actions",
     "rollout",
     "gae",

@@ -20,7 +20,15 @@ from purejaxppo import cli
 from purejaxppo.population.logs import CLEANRL, NAMES, SB3
 from purejaxppo.population.program import Progress
 from purejaxppo.runs import console as runs_console
-from purejaxppo.runs.console import EpochView, ProgressView, describe_members, print_rows, print_table, spark
+from purejaxppo.runs.console import (
+    EpochView,
+    ProgressView,
+    describe_members,
+    name_members,
+    print_rows,
+    print_table,
+    spark,
+)
 from purejaxppo.runs.logs import LogFile, TensorBoard, WandB
 
 NAN = float("nan")
@@ -244,7 +252,7 @@ def test_a_package_that_is_missing_is_named_before_anything_runs(extra, refused,
 def test_the_live_view_shows_the_seeds_within_the_width(width):
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=width, height=20, color_system=None, _environ={})
-    with ProgressView(console) as view:
+    with ProgressView(console, num_members=2) as view:
         view.say("one chunk")
         view(make_progress([[10.0, 30.0], [20.0, NAN]], updates=4))
         view(make_progress([[NAN, 50.0], [NAN, NAN]], updates=8, diverged_at=(-1, 6, 0)))
@@ -261,7 +269,7 @@ def test_the_live_view_shows_the_seeds_within_the_width(width):
 )
 def test_where_there_is_no_terminal_there_is_no_control_character(settings):
     file = io.StringIO()
-    with ProgressView(Console(file=file, width=80, **settings)) as view:
+    with ProgressView(Console(file=file, width=80, **settings), num_members=2) as view:
         view(make_progress([[10.0], [20.0]], updates=8))
     assert "100%" in file.getvalue()
     assert all(character.isprintable() or character == "\n" for character in file.getvalue())
@@ -273,7 +281,7 @@ def test_a_terminal_breaks_lines_between_words_and_nothing_else_breaks_them(widt
     for is_terminal in (True, False):
         file = io.StringIO()
         console = Console(file=file, force_terminal=is_terminal, width=width, color_system=None, _environ={})
-        for view in (ProgressView(console), EpochView(console)):
+        for view in (ProgressView(console, num_members=24), EpochView(console)):
             view.begin(text, {})
         lines = file.getvalue().splitlines()
         assert " ".join(line.strip() for line in lines).split() == (text + text).split()
@@ -286,7 +294,7 @@ def test_the_live_view_counts_on_its_own_while_it_compiles_and_between_reports(m
 
     def last_frame(*reports):
         console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ={})
-        with ProgressView(console) as view:
+        with ProgressView(console, num_members=2) as view:
             for report in reports:
                 view(report)
             now[0] += 65.0
@@ -301,10 +309,30 @@ def test_the_live_view_counts_on_its_own_while_it_compiles_and_between_reports(m
 def test_a_table_breaks_what_is_too_wide_and_cuts_nothing():
     file = io.StringIO()
     name = "a-folder-[bold]-of-many-letters" * 4
-    print_rows(Console(file=file, width=60), [["run", "IQM"], [name, "1.0"]])
-    print_table(Console(file=file, width=60), {"run folder": name})
+    console = Console(file=file, width=60, force_terminal=True, color_system=None, _environ={})
+    print_rows(console, [["run", "IQM"], [name, "1.0"]])
+    print_table(console, {"run folder": name})
     assert file.getvalue().count("…") == 0
+    assert max(map(len, file.getvalue().splitlines())) <= 60
     assert "".join(file.getvalue().replace("1.0", "").split()) == f"runIQM{name}runfolder{name}"
+
+
+def test_where_there_is_no_terminal_a_row_is_a_line_and_nothing_follows_it():
+    file = io.StringIO()
+    name = "a-folder-[bold]-of-many-letters" * 4
+    print_rows(Console(file=file, width=60), [["run", "IQM"], [name, "1.0"], ["b", "20.0"]])
+    print_table(Console(file=file, width=60), {"run folder": name, "seeds": "2"})
+    rest = " " * (len(name) - 1)
+    assert file.getvalue() == (f"run{rest[2:]}   IQM\n{name}   1.0\nb{rest}  20.0\nrun folder  {name}\nseeds       2\n")
+
+
+def test_a_line_of_a_chunk_says_whose_return_it_is():
+    file = io.StringIO()
+    with ProgressView(Console(file=file, width=200), num_members=6) as view:
+        view(make_progress([[10.0], [20.0]], updates=8)._replace(members=(2, 4)))
+    assert "return of seeds 2 to 3    15.0" in file.getvalue()
+    assert name_members((0, 6), 6, False) == ""
+    assert name_members((5, 6), 6, True) == " of run 5"
 
 
 def test_one_seed_is_no_population_and_a_chunk_names_its_members():

@@ -142,8 +142,8 @@ def test_tree_bytes_counts_keys_by_their_data():
 
 def test_a_plan_is_told():
     text = describe_plan(MemoryPlan(limit=2**32, held=2**29, kept=0, per_member=2**20, width=64, num_chunks=3))
-    assert text == "3 chunks of up to 64, 1 MiB a member; 576 MiB expected of 4 GiB"
-    assert describe_plan(MemoryPlan(2**32, 0, 0, 2**20, 64, 1)).startswith("one chunk, 1 MiB a member")
+    assert text == "3 chunks of up to 64; memory: 1 MiB a member and 512 MiB held already, 576 MiB expected of 4 GiB"
+    assert describe_plan(MemoryPlan(2**32, 0, 0, 2**20, 64, 1)).startswith("one chunk; memory: 1 MiB a member")
 
 
 def test_a_population_is_cut_to_its_limit_and_is_the_same():

@@ -10,11 +10,12 @@ import numpy as np
 
 from purejaxppo.devices import quickly_compiled
 from purejaxppo.distributions import Distribution
-from purejaxppo.doctor.findings import Finding, attempted, fault, in_one_line, note, well
+from purejaxppo.doctor.findings import Finding, attempted, fault, note, well
 from purejaxppo.doctor.trial import first_difference, traces_alike
 from purejaxppo.envs.base import Environment, Step
 from purejaxppo.evaluate import start_memories
 from purejaxppo.ppo import PPO
+from purejaxppo.reasons import in_one_line
 from purejaxppo.recurrent import ObsAndMemory, RecurrentPPO
 from purejaxppo.types import Batch, LossTerms, Metrics, PPOError, PyTree, RunnerState
 

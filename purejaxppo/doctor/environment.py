@@ -14,7 +14,7 @@ from jax.errors import KeyReuseError
 from purejaxppo.actions import bounds
 from purejaxppo.config import check_size, standard_promotion
 from purejaxppo.devices import quickly_compiled
-from purejaxppo.doctor.findings import Finding, attempted, fault, in_one_line, note, well
+from purejaxppo.doctor.findings import Finding, attempted, fault, note, well
 from purejaxppo.doctor.trial import (
     Trial,
     all_same,
@@ -38,6 +38,7 @@ from purejaxppo.envs.base import (
     parts_of,
     structure_of,
 )
+from purejaxppo.reasons import in_one_line
 from purejaxppo.types import PyTree
 
 FEW = 4  # ends of episodes from which something can be told
@@ -345,11 +346,11 @@ def mistake_in(name: str, space: Space, obs: np.ndarray) -> str | None:
     slack = 1e-5 * np.maximum(1.0, np.abs(obs))
     is_out = (obs < low - slack) | (obs > high + slack)
     if is_out.any():
-        at, value = first_where(is_out, obs)
+        at, _ = first_where(is_out, obs)
         i = int(np.argwhere(is_out)[0][1])
         return (
-            f"{name}{at} is {value:.6g}, outside of {low[i]:.6g} to {high[i]:.6g}, in {share(is_out)}; "
-            "mend observation_space, or the observation"
+            f"{name}{at} goes from {obs[:, i].min():.6g} to {obs[:, i].max():.6g}, outside of {low[i]:.6g} to "
+            f"{high[i]:.6g} in {share(is_out)}; mend observation_space, or the observation"
         )
     if not isinstance(space, Box) and np.any(obs != np.round(obs)):
         return f"{show_space(space)} holds whole numbers, and {name} is {obs[obs != np.round(obs)][0]}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from purejaxppo.types import PPOError
+from purejaxppo.reasons import in_one_line
 
 
 class Finding(NamedTuple):
@@ -43,10 +43,3 @@ def attempted(name: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:  # code of the caller's own, which may raise anything
         return fault(name, in_one_line(error))
-
-
-def in_one_line(error: Exception) -> str:
-    """The error, for people; ours is a line already."""
-    if isinstance(error, PPOError):
-        return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

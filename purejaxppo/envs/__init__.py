@@ -1,6 +1,17 @@
 """Environments: the protocol, `make_env`, and B of them at once."""
 
 from purejaxppo.envs.base import Box, Discrete, Environment, MaskedObs, MultiDiscrete, SpaceTree, Step
-from purejaxppo.envs.registry import env_names, make_env
+from purejaxppo.envs.registry import env_names, make_env, register_env
 
-__all__ = ["Box", "Discrete", "Environment", "MaskedObs", "MultiDiscrete", "SpaceTree", "Step", "env_names", "make_env"]
+__all__ = [
+    "Box",
+    "Discrete",
+    "Environment",
+    "MaskedObs",
+    "MultiDiscrete",
+    "SpaceTree",
+    "Step",
+    "env_names",
+    "make_env",
+    "register_env",
+]

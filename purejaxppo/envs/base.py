@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxppo.reasons import in_one_line
 from purejaxppo.types import PPOError, PyTree, Structure
 
 
@@ -34,7 +35,10 @@ class Box(NamedTuple):
 
     def __repr__(self) -> str:
         """A bound that all numbers share is said once: an image has hundreds."""
-        low, high = (bounds[0] if len(set(bounds)) == 1 else bounds for bounds in (self.low, self.high))
+        low, high = (
+            f"({bounds[0]},) * {len(bounds)}" if len(bounds) > 1 and len(set(bounds)) == 1 else bounds
+            for bounds in (self.low, self.high)
+        )
         return f"Box(shape={self.shape}, low={low}, high={high})"
 
 
@@ -271,12 +275,14 @@ def check_space(what: str, space: Space) -> None:
     if isinstance(space, Box):
         if not (isinstance(space.shape, tuple) and all(map(is_size, space.shape))):
             raise PPOError(f"{what}: a Box of shape {space.shape!r} needs a tuple of whole numbers, such as (4,)")
+        size = math.prod(space.shape)
         for bounds in (space.low, space.high):
             if not (isinstance(bounds, tuple) and all(isinstance(x, int | float) for x in bounds)):
+                one_bound = bounds if isinstance(bounds, int | float) else -1.0
                 raise PPOError(
-                    f"{what}: a Box with the bounds {bounds!r} needs tuples of numbers, such as (-1.0, -1.0)"
+                    f"{what}: a Box with the bounds {bounds!r} needs a tuple of a number for each of its "
+                    f"{size}, such as ({one_bound!r},) * {size}"
                 )
-        size = math.prod(space.shape)
         if len(space.low) != size or len(space.high) != size:
             raise PPOError(
                 f"{what}: a Box of shape {space.shape} needs {size} bounds, flattened, and has "
@@ -321,8 +327,7 @@ def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
     except PPOError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PPOError(f"{what} cannot be traced: {type(error).__name__}: {reason}") from error
+        raise PPOError(f"{what} cannot be traced: {in_one_line(error)}") from error
 
 
 def example_action(space: Space | SpaceTree) -> PyTree:

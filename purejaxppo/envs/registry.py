@@ -45,14 +45,33 @@ def _gymnax() -> Any:
     return gymnax
 
 
+_REGISTERED: dict[str, Environment] = {}  # what this process has been given by name
+
+
 def env_names(suite: str | None = None) -> list[str]:
-    """Every name that `make_env` takes: gymnax's and our own, or those of another suite, "brax" or "jumanji".
+    """Every name that `make_env` takes: gymnax's, ours and those that `register_env` was given; or those of another
+    suite, "brax" or "jumanji".
 
     Raises PPOError for an unknown suite, and for one that is not installed.
     """
-    if suite is not None:
-        return suite_names(suite)
-    return sorted([*_VARIANTS, *(name for name in _gymnax().registered_envs if name not in _NEEDS_NETWORK)])
+    return suite_names(suite) if suite is not None else sorted([*_named_here(), *_REGISTERED])
+
+
+def _named_here() -> list[str]:
+    return [*_VARIANTS, *(name for name in _gymnax().registered_envs if name not in _NEEDS_NETWORK)]
+
+
+def register_env(name: str, env: Any) -> None:
+    """Makes `make_env(name)` give this environment, in this process: run folders name theirs.
+
+    env: what `make_env` takes; an environment registered before under the name gives way. Raises PPOError for a name
+    of an environment of gymnax's or ours, and as `make_env` does.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise PPOError(f"name = {name!r} is no name; give a string")
+    if name in (*_named_here(), *_NEEDS_NETWORK) or ("/" in name and ":" not in name):
+        raise PPOError(f"name = {name!r} is that of another environment, or has a slash as a suite's; give another")
+    _REGISTERED[name] = make_env(env)
 
 
 def make_env(env: Any, **params: Any) -> Environment:
@@ -78,7 +97,7 @@ def make_env(env: Any, **params: Any) -> Environment:
     """
     check_float32()
     if isinstance(env, str):
-        built = _named(env)
+        built = _REGISTERED[env] if env in _REGISTERED else _named(env)
     elif isinstance(env, Environment):
         built = env.replace(
             observation_space=settle_space(f"{env.name}.observation_space", env.observation_space),
@@ -99,6 +118,11 @@ def make_env(env: Any, **params: Any) -> Environment:
 @standard_promotion
 def _named(name: str) -> Environment:
     """One instance for each name: equal environments share their compiled programs."""
+    if ":" in name:
+        raise PPOError(
+            f"{name!r} names code of your own, which is imported only where you name it: "
+            f"give --env {name} to the command, or in Python register_env({name!r}, ...) first"
+        )
     if "/" in name:
         return _from_object(adapted(name)).replace(name=name)
     if name in _NEEDS_NETWORK:
@@ -211,7 +235,11 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
         return env.params
     params: Any = env.params
     if not hasattr(params, "replace"):
-        raise PPOError(f"{env.name} has no parameters by name, and {', '.join(changes)} was given")
+        kind = "None" if params is None else f"a {type(params).__name__}"
+        raise PPOError(
+            f"{env.name} has no parameters by name, and {', '.join(changes)} was given: default_params is {kind}; "
+            "make it a flax.struct.PyTreeNode"
+        )
     names = [field.name for field in dataclasses.fields(params)]
     for name, value in changes.items():
         if name not in names:

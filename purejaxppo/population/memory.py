@@ -37,7 +37,7 @@ def describe_plan(plan: MemoryPlan) -> str:
     """For people."""
     chunks = f"{plan.num_chunks} chunks of up to {plan.width}" if plan.num_chunks > 1 else "one chunk"
     return (
-        f"{chunks}, {show_bytes(plan.per_member)} a member; "
+        f"{chunks}; memory: {show_bytes(plan.per_member)} a member and {show_bytes(plan.held)} held already, "
         f"{show_bytes(plan.peak)} expected of {show_bytes(plan.limit)}"
     )
 

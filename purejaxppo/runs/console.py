@@ -29,8 +29,9 @@ _LINES = 10  # printed in the course of a run where there is no terminal
 class ProgressView(AbstractContextManager):
     """Shows each chunk of a run: percent, environment steps, speed, time left; on a terminal the seeds too."""
 
-    def __init__(self, console: Console, *, is_sweep: bool = False) -> None:
+    def __init__(self, console: Console, *, num_members: int, is_sweep: bool = False) -> None:
         self._console = console
+        self._num_members = num_members  # of all chunks
         self._is_sweep = is_sweep
         self._lines = 0
         self._mean_return = float("nan")
@@ -75,7 +76,8 @@ class ProgressView(AbstractContextManager):
             self._below = describe_members(self._latest, self._course, progress.members, num_diverged, self._is_sweep)
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
-            line = describe_progress(progress, self._mean_return, num_diverged)
+            members = name_members(progress.members, self._num_members, self._is_sweep)
+            line = describe_progress(progress, members, self._mean_return, num_diverged)
             print_line(self._console, f"{share:>4.0%}  {line}")
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
@@ -184,7 +186,10 @@ class EpochView(AbstractContextManager):
 def make_view(console: Console, spec: RunSpec) -> ProgressView | EpochView:
     """The example's own table for a run of its algorithm, else a bar."""
     is_example = isinstance(spec.config, FullBatchConfig) and spec.sweep is None and spec.num_seeds <= _EPOCH_SEEDS
-    return EpochView(console) if is_example else ProgressView(console, is_sweep=spec.sweep is not None)
+    if is_example:
+        return EpochView(console)
+    num_members = spec.num_seeds * len(spec.sweep or [{}])
+    return ProgressView(console, num_members=num_members, is_sweep=spec.sweep is not None)
 
 
 def describe_epoch(epoch: int, returns: np.ndarray, lengths: np.ndarray) -> str:
@@ -212,12 +217,22 @@ def count_diverged(progress: TrainProgress) -> int:
     return int(np.sum(np.asarray(progress.train_states.diverged_at)[: last - first] >= 0))
 
 
-def describe_progress(progress: TrainProgress, mean_return: float, num_diverged: int) -> str:
-    """One line of numbers."""
+def name_members(members: Rows, num_members: int, is_sweep: bool) -> str:
+    """Which of the members train now; "" where these are all."""
+    first, last = members
+    if last - first == num_members:
+        return ""
+    what = "run" if is_sweep else "seed"
+    return f" of {what} {first}" if last - first == 1 else f" of {what}s {first} to {last - 1}"
+
+
+def describe_progress(progress: TrainProgress, members: str, mean_return: float, num_diverged: int) -> str:
+    """One line of numbers. members: those in training, whose return it is"""
     speed = progress.timesteps / progress.seconds
     left = clock(seconds_left(progress))
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
-    return f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  return {mean_return:>7.1f}  {left} left{diverged}"
+    steps = f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s"
+    return f"{steps}  return{members} {mean_return:>7.1f}  {left} left{diverged}"
 
 
 def describe_speed(progress: TrainProgress) -> str:
@@ -274,7 +289,11 @@ def print_line(console: Console, text: str) -> None:
 
 
 def print_table(console: Console, rows: dict[str, str]) -> None:
-    """Two columns, without a frame; what is too wide goes on in the next line."""
+    """Two columns, without a frame; a terminal shows what is too wide in the next line."""
+    if not console.is_terminal:
+        width = max(map(len, rows))
+        print_line(console, "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+        return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for _ in range(2):
         table.add_column(overflow="fold")
@@ -284,7 +303,13 @@ def print_table(console: Console, rows: dict[str, str]) -> None:
 
 
 def print_rows(console: Console, rows: list[list[str]]) -> None:
-    """A table whose first row is its head, without a frame; what is too wide goes on in the next line."""
+    """A table whose first row is its head, without a frame; a terminal shows what is too wide in the next line."""
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for first, *others in rows:
+            cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+            print_line(console, "  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(rows[0]):
         table.add_column(Text(name), justify="right" if i else "left", overflow="fold")

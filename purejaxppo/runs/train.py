@@ -25,7 +25,7 @@ from purejaxppo.population.placement import PLACEMENTS, describe_devices, descri
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate
-from purejaxppo.population.store import DiskStore, Store, part_name
+from purejaxppo.population.store import POPULATION, DiskStore, Store, part_name
 from purejaxppo.population.sweep import Point, RunConfig, check_whole, describe_programs, show_value
 from purejaxppo.population.train import Progress, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
@@ -468,6 +468,11 @@ def load_checkpoint(path: str | Path, which: str | int = "newest", *, setting: i
 
 def load_spec(folder: Path) -> RunSpec:
     """What a run folder says that its run is. Raises PPOError for a folder that says none that can be."""
+    if (folder / POPULATION).exists() and not (folder / "config.json").exists():
+        raise PPOError(
+            f"{str(folder)!r} was written by train_population(out=...), and is no run folder; "
+            "read it with open_population(env, config, num_seeds=..., out=...)"
+        )
     spec = spec_from_json(read_json(folder / "config.json"), folder)
     try:
         check_whole("num_seeds", spec.num_seeds)

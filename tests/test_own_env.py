@@ -1,0 +1,180 @@
+"""An environment of one's own by name: on the command line, in run folders, and only where it is named."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import purejaxppo as pjp
+from purejaxppo import cli
+from purejaxppo.envs import registry
+from purejaxppo.imported import bring_env, find_own
+from purejaxppo.reasons import in_one_line
+
+SOURCE = """
+import jax.numpy as jnp
+import purejaxppo as pjp
+from flax import struct
+from PIL import Image
+
+class Params(struct.PyTreeNode):
+    pay: float = 1.0
+
+class Hop:
+    default_params = Params()
+    observation_space = pjp.Box((1,), (0.0,), (8.0,))
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        return jnp.zeros(1), 0
+
+    def step(self, key, state, action, params):
+        return jnp.full(1, state + 1.0), state + 1, params.pay * action, jnp.bool_(False), state >= 7
+
+    def draw(self, obs, state, params):
+        return Image.new("RGB", (32, 32), (30 * int(state), 0, 0))
+
+def broken():
+    return 1 / 0
+"""
+HOP = "hop_of_test.py:Hop"
+SIZES = ["--seeds", "2", "--config.total-timesteps", "1024", "--quiet"]
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """In a folder with the file, where nothing has been named yet; forgets what is imported and named after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    (tmp_path / "hop_of_test.py").write_text(SOURCE)
+    yield tmp_path
+    sys.modules.pop("hop_of_test", None)
+
+
+def forget():
+    registry._REGISTERED.clear()
+    sys.modules.pop("hop_of_test", None)
+
+
+def test_a_run_of_it_has_all_that_a_run_has(alone, capsys):
+    assert cli.main(["train", "--env", HOP, "--env-param", "pay=2", "--out", "run", *SIZES]) == 0
+    assert {"report.html", "curves.png", "before.gif", "after.gif"} <= {path.name for path in (alone / "run").iterdir()}
+    for command in (
+        ["eval", "run"],
+        ["render", "run"],
+        ["plot", "run"],
+        ["report", "run"],
+        ["train", "--resume", "run"],
+    ):
+        forget()
+        capsys.readouterr()
+        assert cli.main(command) == 2
+        assert f"give --env {HOP} to the command, or in Python register_env" in capsys.readouterr().err
+        assert "hop_of_test" not in sys.modules  # what a folder names is not imported
+        assert cli.main([*command, "--env", HOP]) == 0
+    forget()
+    with pytest.raises(pjp.PPOError, match="code of your own"):
+        pjp.load_run("run")
+    pjp.register_env(HOP, find_own("env", HOP)())
+    assert pjp.load_run("run").agent.env.params.pay == 2.0
+
+
+def test_a_run_of_another_is_not_taken_for_it(alone, capsys):
+    (alone / "hop_of_test.py").write_text(SOURCE + "\nclass Other(Hop):\n    pass\n")
+    assert cli.main(["train", "--env", HOP, "--out", "run", *SIZES]) == 0
+    assert cli.main(["train", "--resume", "run", "--env", "hop_of_test.py:Other"]) == 2
+    assert f"run is a run of {HOP}; leave out --env hop_of_test.py:Other" in capsys.readouterr().err
+    assert cli.main(["train", "--resume", "run", "--env", "CartPole-v1"]) == 2
+    assert "leave out --env" in capsys.readouterr().err
+
+
+def test_the_default_folder_has_no_colon(alone):
+    assert cli.main(["train", "--env", HOP, *SIZES]) == 0
+    (folder,) = (alone / "runs").iterdir()
+    assert folder.name.startswith("hop_of_test.py-Hop-")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hop_of_test.py:Hops", "unknown env in hop_of_test.py 'Hops'; did you mean Hop?"),
+        ("nowhere.py:Hop", "there is no file 'nowhere.py'"),
+        ("nowhere:Hop", "'nowhere' cannot be imported"),
+        (
+            "broken_of_test.py:Hop",
+            "cannot be imported: ZeroDivisionError: division by zero (broken_of_test.py, line 2)",
+        ),
+        ("hop_of_test.py:Image", "module is no environment: it lacks reset"),
+        ("hop_of_test.py:broken", "error: broken() raises ZeroDivisionError: division by zero (hop_of_test.py, line "),
+    ],
+)
+def test_what_cannot_be_found_is_refused_in_one_line(alone, text, said, capsys):
+    (alone / "broken_of_test.py").write_text("x = 1\nx / 0\n")
+    assert cli.main(["train", "--env", text]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_name_without_a_colon_imports_nothing(alone):
+    bring_env("CartPole-v1")
+    bring_env(None)
+    assert not registry._REGISTERED
+
+
+class Still:
+    """Nothing happens in it."""
+
+    default_params = None
+    observation_space = pjp.Box((1,), (0.0,), (1.0,))
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        return jnp.zeros(1), 0
+
+    def step(self, key, state, action, params):
+        return jnp.zeros(1), state + 1, 0.0, jnp.bool_(False), state >= 3
+
+
+def test_a_registered_environment_is_made_by_its_name(alone):
+    pjp.register_env("Still", Still())
+    assert pjp.make_env("Still").name == "Still"
+    assert "Still" in pjp.env_names()
+    pjp.register_env("Still", "CartPole-v1")
+    assert pjp.make_env("Still", length=0.7).params.length == 0.7
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "MNISTBandit-bsuite", "brax/ant", "", " ", 3])
+def test_names_that_are_taken_or_none_are_refused(alone, name):
+    with pytest.raises(pjp.PPOError, match=r"give (another|a string)"):
+        pjp.register_env(name, Still())
+    assert not registry._REGISTERED
+
+
+def test_what_raises_is_told_with_the_line_of_the_caller():
+    class Joins(Still):
+        def step(self, key, state, action, params):
+            return jnp.concatenate([jnp.zeros(1), action]), state, 0.0, False, False
+
+    line = Joins.step.__code__.co_firstlineno + 1
+    with pytest.raises(pjp.PPOError, match=rf"step cannot be traced: .* \(test_own_env.py, line {line}\)$"):
+        pjp.make_env(Joins())
+    assert in_one_line(ValueError("of nobody")) == "ValueError: of nobody"
+
+
+def test_an_error_within_jax_is_told_with_the_line_that_called_it():
+    def called():
+        return jax.jit(lambda x: jnp.sin(x) + "a")(1.0)
+
+    with pytest.raises(TypeError) as caught:
+        called()
+    assert in_one_line(caught.value).endswith(f"(test_own_env.py, line {called.__code__.co_firstlineno + 1})")
+
+
+def test_the_folder_of_a_population_is_no_run_folder_and_it_is_said_what_reads_it(tmp_path):
+    config = pjp.PPOConfig(num_envs=4, num_steps=8, total_timesteps=64, num_minibatches=2)
+    pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=2, out=tmp_path / "p")
+    with pytest.raises(pjp.PPOError, match=r"read it with open_population\(env, config, num_seeds"):
+        pjp.load_run(tmp_path / "p")
