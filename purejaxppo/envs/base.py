@@ -189,7 +189,9 @@ def one(name: str, value: Any, kind: type) -> jax.Array:
     """A value that step returned, []. Raises PPOError unless it is one of its kind: a float is no flag."""
     wanted = "bool" if kind is jnp.bool_ else "real number"
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float):
-        raise PPOError(f"step returns {name} as a {type(value).__name__}; return one {wanted}")
+        raise PPOError(
+            f"step returns {name} as a {type(value).__name__}; return one {wanted}, in ({', '.join(Step._fields)})"
+        )
     value = jnp.asarray(value)
     is_real = not jnp.issubdtype(value.dtype, jnp.complexfloating)
     fits = jnp.issubdtype(value.dtype, kind) or (kind is jnp.number and value.dtype == jnp.bool_)
