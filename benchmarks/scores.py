@@ -8,7 +8,7 @@ seed 100 (`--seed 100`, 8 seeds at most); the default here is seed 0, whose memb
 
 A row of the table is a preset in its own environment, or one of ROWS: in another environment of its family, with
 other parameters, or with the counterpart of its policy, which has a memory where the preset's has none, and none where
-it has one. The MinAtar games take hours on a CPU and are not among the defaults; `--timesteps` trains for less.
+it has one. The MinAtar games take minutes a seed on a CPU, and are not among the defaults; `--timesteps` trains less.
 
 The second form trains nothing: it prints the table of what was measured before, and with `--markdown` as docs/scores.md
 has it, beside what others have published (`published.py`).

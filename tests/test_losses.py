@@ -297,6 +297,7 @@ def test_explained_variance():
     assert float(explained_variance(jnp.zeros(4), target)) == 0.0
     assert float(explained_variance(value, target)) == 0.75  # 1 - 1.25 / 5
     assert float(explained_variance(-target, target)) == -3.0
+    assert float(explained_variance(value / 8, target / 8)) == 0.75  # whatever the scale
 
 
 def test_explained_variance_of_equal_targets_is_nan():

@@ -74,7 +74,8 @@ def assert_survivor_says(process, gone, since):
     assert time.monotonic() - since < HEARTBEAT + MARGIN
     status, _, err = result
     assert status == 1, result
-    assert re.fullmatch(rf"purejaxppo: error: process {gone} of \d is gone; start all again\n", err), err
+    last = err.splitlines(keepends=True)[-1]  # JAX's service may have been quicker to say something
+    assert re.fullmatch(rf"purejaxppo: error: process {gone} of \d is gone; start all again\n", last), err
 
 
 def test_three_processes_exchange_unequal_rows_and_part_in_order():

@@ -259,8 +259,9 @@ def end(session: Session, process: int) -> NoReturn:
         with contextlib.suppress(OSError):
             connection.sendall(_WORD.pack(process))
     line = f"purejaxppo: error: process {process} of {session.num_processes} is gone; {session.remedy}\n"
-    os.write(2, line.encode())  # the main thread may hold the lock of sys.stderr
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX's service notices it too, and may speak before the end
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX's service notices it too, and speaks: ours is the last word
+    os.write(stderr, line.encode())  # the main thread may hold the lock of sys.stderr
     os._exit(1)
 
 
