@@ -20,7 +20,7 @@ from rich.console import Console
 from purejaxppo.arguments import completion_script, read_options
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import use_all_cores
-from purejaxppo.envs import env_names, make_env
+from purejaxppo.envs import env_names, make_env, names_own_code
 from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.evaluate import record_episodes
 from purejaxppo.full_batch import FullBatchMetrics
@@ -141,13 +141,11 @@ def fault_of_jax(error: Exception) -> str | None:
 def train(options: argparse.Namespace) -> int:
     """purejaxppo train, purejaxppo sweep"""
     if options.write_config is not None:
-        bring_env(options.env)
         return write_config(options)
     if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
         join_processes(options)
     elif options.heartbeat is not None:
         raise PPOError(f"--heartbeat {options.heartbeat} would do nothing in one process alone; leave it out")
-    bring_env(options.env)
     spec, folder = resumed(options) if options.resume else started(options)
     with locked(folder) if jax.process_index() == 0 else nullcontext():
         return train_in(folder, spec, options)
@@ -315,10 +313,13 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
+    is_own = options.env is not None and names_own_code(options.env)  # it is imported again
+    allowed = (*_ON_RESUME, "env") if is_own else _ON_RESUME
     for name, value in vars(options).items():
-        if name not in _ON_RESUME and value is not None and not is_own(name, value):
+        if name not in allowed and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
     check_logs(options)
+    bring_env(options.env)
     begun = load_spec(options.resume)
     if options.env not in (None, begun.env):
         raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
@@ -332,11 +333,6 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
         check_not_lost(begun, options.resume)
     check_login(options)
     return spec, options.resume
-
-
-def is_own(name: str, value: Any) -> bool:
-    """Whether an option names an environment of the caller's own, which is imported anew."""
-    return name == "env" and ":" in value
 
 
 def check_logs(options: argparse.Namespace) -> None:
@@ -436,7 +432,7 @@ def doctor(options: argparse.Namespace) -> int:
         raise PPOError("--network is looked at in an environment; give --env as well")
     own = []
     if options.env is not None:
-        own = [find_own("env", options.env) if ":" in options.env else make_env(options.env)]
+        own = [find_own("env", options.env) if names_own_code(options.env) else make_env(options.env)]
     if options.network is not None:
         own.append(find_own("network", options.network))
     findings = examine(here) + (examine_own(*own) if own else [])
@@ -508,6 +504,7 @@ def make_spec(options: argparse.Namespace) -> RunSpec:
     config = preset.config.replace(**given_fields(options, preset.config))
     env_name = preset.env if options.env is None else options.env
     env_params = each_once("--env-param", options.env_param or [])
+    bring_env(options.env)
     env = make_env(env_name, **env_params)
     points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
     for point in points or [{}]:

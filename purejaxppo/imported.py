@@ -8,7 +8,7 @@ from typing import Any
 
 from purejaxppo.config import unknown
 from purejaxppo.devices import use_all_cores
-from purejaxppo.envs import register_env
+from purejaxppo.envs import names_own_code, register_env
 from purejaxppo.reasons import in_one_line
 from purejaxppo.types import PPOError
 
@@ -18,7 +18,7 @@ def bring_env(text: str | None) -> None:
 
     Code of the caller's own is imported here alone, from what the command line names: never from a run folder.
     """
-    if text is not None and ":" in text:
+    if text is not None and names_own_code(text):
         use_all_cores()  # before the module starts JAX
         register_env(text, make_own_env(find_own("env", text)))
 

@@ -168,10 +168,17 @@ ENVIRONMENTS = {
         r"observation_space: a Box of shape 2 needs a",
     ),
     "box-negative": (lambda: own(action_space=pjp.Box((-2,), (), ())), r"action_space: a Box of shape \(-2,\) needs a"),
-    "box-scalars": (lambda: own(action_space=pjp.Box((1,), 0.0, 1.0)), r"bounds 0.0 needs a tuple .* \(0.0,\) \* 1"),
-    "box-texts": (lambda: own(action_space=pjp.Box((1,), ("a",), ("b",))), r"bounds \('a',\) needs a tuple of a"),
+    "box-scalars": (
+        lambda: own(action_space=pjp.Box((3,), 0.0, 1.0)),
+        r"a Box with the bounds 0.0 needs a tuple of a number for each of its 3, such as \(0.0,\) \* 3$",
+    ),
+    "box-texts": (
+        lambda: own(action_space=pjp.Box((1,), ("a",), ("b",))),
+        r"bounds \('a',\) needs a tuple of a number for each of its 1, such as \(-1.0,\) \* 1$",
+    ),
     "box-arrays": (
-        lambda: own(action_space=pjp.Box((1,), np.zeros(1), np.ones(1))), r"the bounds array\(\[0.\]\) needs a tuple"
+        lambda: own(action_space=pjp.Box((1,), np.zeros(1), np.ones(1))),
+        r"the bounds array\(\[0.\]\) needs a tuple of a number for each of its 1",
     ),
     "box-short": (
         lambda: own(action_space=pjp.Box((2,), (0.0,), (1.0,))),
@@ -331,7 +338,8 @@ PARTS = {
     "make-full-batch-config": (lambda: pjp.make_full_batch_ppo(CARTPOLE, CONFIG), r"is no FullBatchConfig; give"),
     "full-batch-image": (
         lambda: pjp.make_full_batch_ppo(ASTERIX, FULL_BATCH),
-        r"has the observation space Box\(shape=\(10, 10, 4\), low=\(0\.0,\) \* 400, high=\(1.* 400\); .*take make_ppo",
+        r"MinAtar has the observation space Box\(shape=\(10, 10, 4\), low=\(0\.0,\) \* 400, "
+        r"high=\(1\.0,\) \* 400\); .*take make_ppo",
     ),
     "full-batch-box": (
         lambda: pjp.make_full_batch_ppo(PENDULUM, FULL_BATCH),

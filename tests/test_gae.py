@@ -261,6 +261,26 @@ def test_shapes_that_differ_are_refused(name, shape):
             call()
 
 
+@pytest.mark.parametrize("steps", [np.zeros((0, 4)), np.zeros(0), np.float32(1.0)])
+def test_no_step_at_all_is_refused(steps):
+    same = {"reward": steps, "next_value": steps, "terminated": steps > 0, "truncated": steps > 0}
+    for call in (lambda: gae(value=steps, **same, gamma=0.9, gae_lambda=0.9), lambda: reward_to_go(**same, gamma=0.9)):
+        with pytest.raises(pjp.PPOError, match="give arrays of one shape, time first, with at least one step"):
+            call()
+
+
+def test_no_environment_has_no_advantage():
+    nothing = np.zeros((8, 0), np.float32)
+    assert gae(nothing, nothing, nothing, nothing > 0, nothing > 0, gamma=0.9, gae_lambda=0.9).shape == (8, 0)
+
+
+def test_python_numbers_are_refused_by_their_names():
+    numbers = {"reward": 1.0, "next_value": 1.0, "terminated": 1.0, "truncated": 1.0}
+    told = ", ".join(f"{name} float" for name in numbers)
+    with pytest.raises(pjp.PPOError, match=f"^{told}: give arrays of one shape"):
+        reward_to_go(**numbers, gamma=0.9)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_of_another_kind_is_refused(name):
     kind, wanted = (np.float32, "bools") if name in ("terminated", "truncated") else (np.int32, "floats")

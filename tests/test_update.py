@@ -194,6 +194,7 @@ def test_long_permutations_hold_every_number_once(n):
     rows = np.asarray(shuffled_indices(jax.random.key(n), 20, 1, n)).reshape(20, n)
     np.testing.assert_array_equal(np.sort(rows, axis=1), np.broadcast_to(np.arange(n), (20, n)))
     assert len({tuple(row) for row in rows.tolist()}) == 20
+    assert rows.dtype == np.int32
 
 
 def test_samples_that_fill_no_table_are_permuted_by_jax():

@@ -1,7 +1,7 @@
 """Environments: the protocol, `make_env`, and B of them at once."""
 
 from purejaxppo.envs.base import Box, Discrete, Environment, MaskedObs, MultiDiscrete, SpaceTree, Step
-from purejaxppo.envs.registry import env_names, make_env, register_env
+from purejaxppo.envs.registry import env_names, make_env, names_own_code, register_env
 
 __all__ = [
     "Box",
@@ -13,5 +13,6 @@ __all__ = [
     "Step",
     "env_names",
     "make_env",
+    "names_own_code",
     "register_env",
 ]

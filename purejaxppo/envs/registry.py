@@ -61,6 +61,11 @@ def _named_here() -> list[str]:
     return [*_VARIANTS, *(name for name in _gymnax().registered_envs if name not in _NEEDS_NETWORK)]
 
 
+def names_own_code(name: str) -> bool:
+    """Whether a name is of code of the caller's own, as `FILE.py:CLASS` and `MODULE:FACTORY` are."""
+    return ":" in name
+
+
 def register_env(name: str, env: Any) -> None:
     """Makes `make_env(name)` give this environment, in this process: run folders name theirs.
 
@@ -69,7 +74,7 @@ def register_env(name: str, env: Any) -> None:
     """
     if not isinstance(name, str) or not name.strip():
         raise PPOError(f"name = {name!r} is no name; give a string")
-    if name in (*_named_here(), *_NEEDS_NETWORK) or ("/" in name and ":" not in name):
+    if name in (*_named_here(), *_NEEDS_NETWORK) or ("/" in name and not names_own_code(name)):
         raise PPOError(f"name = {name!r} is that of another environment, or has a slash as a suite's; give another")
     _REGISTERED[name] = make_env(env)
 
@@ -118,7 +123,7 @@ def make_env(env: Any, **params: Any) -> Environment:
 @standard_promotion
 def _named(name: str) -> Environment:
     """One instance for each name: equal environments share their compiled programs."""
-    if ":" in name:
+    if names_own_code(name):
         raise PPOError(
             f"{name!r} names code of your own, which is imported only where you name it: "
             f"give --env {name} to the command, or in Python register_env({name!r}, ...) first"

@@ -76,8 +76,9 @@ class ProgressView(AbstractContextManager):
             self._below = describe_members(self._latest, self._course, progress.members, num_diverged, self._is_sweep)
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
-            members = name_members(progress.members, self._num_members, self._is_sweep)
-            line = describe_progress(progress, members, self._mean_return, num_diverged)
+            first, last = progress.members
+            of = "" if last - first == self._num_members else f" of {name_members(progress.members, self._is_sweep)}"
+            line = describe_progress(progress, of, self._mean_return, num_diverged)
             print_line(self._console, f"{share:>4.0%}  {line}")
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
@@ -188,8 +189,7 @@ def make_view(console: Console, spec: RunSpec) -> ProgressView | EpochView:
     is_example = isinstance(spec.config, FullBatchConfig) and spec.sweep is None and spec.num_seeds <= _EPOCH_SEEDS
     if is_example:
         return EpochView(console)
-    num_members = spec.num_seeds * len(spec.sweep or [{}])
-    return ProgressView(console, num_members=num_members, is_sweep=spec.sweep is not None)
+    return ProgressView(console, num_members=spec.num_members, is_sweep=spec.sweep is not None)
 
 
 def describe_epoch(epoch: int, returns: np.ndarray, lengths: np.ndarray) -> str:
@@ -217,22 +217,20 @@ def count_diverged(progress: TrainProgress) -> int:
     return int(np.sum(np.asarray(progress.train_states.diverged_at)[: last - first] >= 0))
 
 
-def name_members(members: Rows, num_members: int, is_sweep: bool) -> str:
-    """Which of the members train now; "" where these are all."""
+def name_members(members: Rows, is_sweep: bool) -> str:
+    """What people call the members of a chunk."""
     first, last = members
-    if last - first == num_members:
-        return ""
     what = "run" if is_sweep else "seed"
-    return f" of {what} {first}" if last - first == 1 else f" of {what}s {first} to {last - 1}"
+    return f"{what} {first}" if last - first == 1 else f"{what}s {first} to {last - 1}"
 
 
-def describe_progress(progress: TrainProgress, members: str, mean_return: float, num_diverged: int) -> str:
-    """One line of numbers. members: those in training, whose return it is"""
+def describe_progress(progress: TrainProgress, of: str, mean_return: float, num_diverged: int) -> str:
+    """One line of numbers. of: whose return it is, "" for that of all"""
     speed = progress.timesteps / progress.seconds
     left = clock(seconds_left(progress))
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
     steps = f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s"
-    return f"{steps}  return{members} {mean_return:>7.1f}  {left} left{diverged}"
+    return f"{steps}  return{of} {mean_return:>7.1f}  {left} left{diverged}"
 
 
 def describe_speed(progress: TrainProgress) -> str:
@@ -264,7 +262,7 @@ def describe_members(latest: np.ndarray, course: list[float], members: Rows, num
         return f"return {course[-1]:.1f}  {spark(course)}{diverged}"
     best, worst = np.nanargmax(latest), np.nanargmin(latest)
     return (
-        f"return, IQM of {what}s {first} to {last - 1}  {course[-1]:.1f}  {spark(course)}{diverged}\n"
+        f"return, IQM of {name_members(members, is_sweep)}  {course[-1]:.1f}  {spark(course)}{diverged}\n"
         f"best {what} {first + best}: {latest[best]:.1f}   worst {what} {first + worst}: {latest[worst]:.1f}"
     )
 

@@ -88,6 +88,11 @@ class RunSpec:
     keep_best: bool = False
     log_names: str = "sb3"
 
+    @property
+    def num_members(self) -> int:
+        """Seeds of all settings."""
+        return self.num_seeds * len(self.sweep or [{}])
+
 
 class FinishedRun(NamedTuple):
     """What a run leaves for its pictures and its table."""
@@ -150,11 +155,10 @@ def plan(spec: RunSpec) -> str:
     steps = f"{config.actual_timesteps:,} steps"
     if config.actual_timesteps != config.total_timesteps:
         steps += f" ({config.total_timesteps:,} asked for, in whole rollouts of {config.batch_size:,})"
-    num_members = spec.num_seeds * len(spec.sweep or [{}])
     if spec.placement == "data":
-        where = describe_sharing(num_members, jax.devices())
+        where = describe_sharing(spec.num_members, jax.devices())
     else:
-        where = describe_devices(num_members, jax.devices(), "seed" if spec.sweep is None else "run")
+        where = describe_devices(spec.num_members, jax.devices(), "seed" if spec.sweep is None else "run")
     if jax.process_count() > 1:
         where += f" in {jax.process_count()} processes"
     lines = [f"{spec.env}, preset {spec.preset}: {where}, {steps} each"]
