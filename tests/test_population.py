@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 
@@ -160,3 +162,23 @@ print(jax.tree.leaves(runners.train_state.params)[0].shape[0])
 def test_rounded_totals_are_reported():
     config = dataclasses.replace(SMALL, total_timesteps=330)
     assert (config.num_updates, config.actual_timesteps) == (5, 320)
+
+
+def test_ctrl_c_in_a_running_program_ends_a_script_by_the_interrupt_alone():
+    """With two CPU devices, jaxlib aborts where a process exits while a program runs."""
+    code = """
+import os, signal, threading
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import purejaxppo as pjp
+
+def press(progress):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+config = pjp.PPOConfig(num_envs=1, num_steps=8, total_timesteps=8 * 16 * 8_000, update_epochs=1, hidden_sizes=(2,))
+pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=2, on_chunk=press)
+"""
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env={**os.environ, **cache})
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.endswith("\nKeyboardInterrupt\n")

@@ -1,7 +1,8 @@
 """The compiled functions of a population: `init`, `advance` and `play` for chunks of members that fit the memory."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -306,6 +307,21 @@ def compile_at_once(*programs: jax.stages.Lowered) -> list[jax.stages.Compiled]:
     """The programs, compiled side by side: most of the compiler's time it keeps one core busy."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda program: program.compile(), programs))
+
+
+@contextlib.contextmanager
+def finishing_programs() -> Iterator[None]:
+    """Where the body raises, waits for the programs that still run on the devices.
+
+    Ctrl-C ends the wait for a result and not the program that computes it. With several CPU devices, jaxlib calls
+    std::terminate in a process that exits before such a program is done.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # of a program that fails
+            jax.block_until_ready(jax.live_arrays())
+        raise
 
 
 def member_agent(program: Program, options: Options, numbers: Numbers) -> Agent:

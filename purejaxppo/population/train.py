@@ -52,6 +52,7 @@ from purejaxppo.population.program import (
     Options,
     Progress,
     compile_to_fit,
+    finishing_programs,
     make_setting_agent,
     member_inputs,
     member_shapes,
@@ -516,6 +517,7 @@ def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Opt
     return spent
 
 
+@finishing_programs()
 def train_chunk(
     job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent
 ) -> tuple[MemberResult, Best | None, Spent]:
