@@ -24,7 +24,7 @@ from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, poli
 from purejaxppo.networks import MLP
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
-from purejaxppo.update import keep_finite
+from purejaxppo.update import keep_finite, own_buffers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class FullBatchPPO:
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update. Raises PPOError for a raw or batched key."""
         check_key(key)
-        return init(self, key)
+        return own_buffers(init(self, key))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
         """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""

@@ -57,6 +57,7 @@ from purejaxppo.update import (
     kl_is_within,
     make_optimizer,
     minibatches_within_kl,
+    own_buffers,
     shuffled_indices,
     update_epoch,
     update_epochs,
@@ -107,7 +108,7 @@ class PPO(Learner):
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update, a function of the key. Raises PPOError for a raw or batched key."""
         check_key(key)
-        return init(self, key)
+        return own_buffers(init(self, key))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         """One rollout and the learning from it. Raises PPOError for a runner of another agent."""

@@ -64,7 +64,7 @@ from purejaxppo.recurrent_networks import (
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import Schedule
 from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
-from purejaxppo.update import keep_finite
+from purejaxppo.update import keep_finite, own_buffers
 
 TOWERS = {False: RecurrentActorCritic, True: SharedRecurrentActorCritic}  # by share_trunk
 
@@ -134,7 +134,7 @@ class RecurrentPPO(Learner):
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update, a function of the key. Raises PPOError for a raw or batched key."""
         check_key(key)
-        return init(self, key)
+        return own_buffers(init(self, key))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         """One rollout and the learning from it. Raises PPOError for a runner of another agent."""

@@ -182,6 +182,15 @@ def kl_is_within(terms: LossTerms, target_kl: float | jax.Array, estimator: str)
     return ~({"approx_kl": terms.approx_kl, "log_ratio": -terms.mean_log_ratio}[estimator] > target_kl)
 
 
+def own_buffers(runner: RunnerState) -> RunnerState:
+    """Copies every leaf, so that a call may donate the runner.
+
+    Without jit, two leaves may be one array: the observation and the state of an environment, or parameters and the
+    optimizer's average of them. Others are the caller's: the key, and parameters that a network's `init` only returns.
+    """
+    return jax.tree.map(jnp.copy, runner)
+
+
 def keep_finite(before: RunnerState, after: RunnerState) -> RunnerState:
     """`after` an update whose train state is finite; else `before` it, with the update in `diverged_at`, for good.
 

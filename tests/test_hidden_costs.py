@@ -4,7 +4,9 @@ import contextlib
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import purejaxppo as pjp
@@ -201,3 +203,33 @@ def test_debug_nans_stops_at_nothing_that_is_right():
     with jax.debug_nans(True):
         _, metrics = compiled(of_train, "ppo")(*on_device(0.99, 0.5), jax.random.key(0))
     assert metrics.episodes.min() > 0
+
+
+class OneArray:
+    """An environment whose observation is its state."""
+
+    default_params = ()
+    observation_space = pjp.Box((2,), (0.0, 0.0), (1.0, 1.0))
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        state = jax.random.uniform(key, (2,))
+        return state, state
+
+    def step(self, key, state, action, params):
+        return state, state, state[0], jnp.bool_(False), jnp.bool_(False)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_a_call_may_be_given_the_buffers_of_what_init_returns(name):
+    """No two leaves share one, and the caller's key and parameters keep theirs."""
+    parts, given = {}, {"policy": jnp.zeros((2, 2)), "value": jnp.zeros(2)}
+    if name == "ppo":  # parameters from elsewhere, and an optimizer that keeps them
+        parts["optimizer"] = optax.GradientTransformation(
+            lambda params: params, lambda grads, state, params: (grads, state)
+        )
+        parts["network"] = pjp.Network(lambda key, obs: given, lambda p, obs: (obs @ p["policy"], obs @ p["value"]))
+    agent, key = make_agent(pjp.make_env(OneArray()), CONFIGS[name], **parts), jax.random.key(0)
+    copied = jax.jit(lambda runner: jax.tree.map(jnp.copy, runner), donate_argnums=0)(agent.init(key))
+    assert not any(x.is_deleted() for x in [key, *jax.tree.leaves(given)])
+    assert jax.tree.structure(copied) == jax.tree.structure(agent.init(key))
