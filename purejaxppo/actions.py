@@ -1,6 +1,7 @@
 """What an action space asks of an agent: a distribution over it, and the way from its actions to the environment's."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -96,8 +97,8 @@ def multi_discrete_actions(space: MultiDiscrete) -> Actions:
     num_logits = sum(space.sizes)
     return Actions(
         parameters=Parameters({"logits": num_logits}),
-        distribution=lambda logits: MultiCategorical(logits, space.sizes),
-        noise=lambda key, shape: MultiCategorical.noise(key, (*shape, len(space.sizes))),
+        distribution=functools.partial(MultiCategorical, sizes=space.sizes),
+        noise=functools.partial(noise_of, MultiCategorical, len(space.sizes)),
         to_env=unchanged,
         num_outputs=num_logits,
         head=as_logits,
@@ -107,8 +108,8 @@ def multi_discrete_actions(space: MultiDiscrete) -> Actions:
 def clipped_actions(space: Box, std: str) -> Actions:
     """A Gaussian whose samples are clipped to the bounds on their way; its log-probability is that of the sample."""
     return Actions(
-        distribution=lambda parameters: DiagGaussian(*parameters),
-        to_env=lambda action: clip_to(space, action),
+        distribution=gaussian,
+        to_env=functools.partial(clip_to, space),
         **gaussian_parts(space, std),
     )
 
@@ -121,8 +122,8 @@ def squashed_actions(space: Box, std: str) -> Actions:
             f"{min(space.low)} to {max(space.high)}; take 'clipped'"
         )
     return Actions(
-        distribution=lambda parameters: SquashedGaussian(DiagGaussian(*parameters)),
-        to_env=lambda action: squash_to(space, action),
+        distribution=squashed_gaussian,
+        to_env=functools.partial(squash_to, space),
         **gaussian_parts(space, std),
     )
 
@@ -133,30 +134,57 @@ def gaussian_parts(space: Box, std: str) -> dict[str, Any]:
     num_outputs, head = {"shared": (size, SharedStd()), "state": (2 * size, own_std)}[std]
     return {
         "parameters": Parameters({"mean": size, "log_std": size}),
-        "noise": lambda key, shape: DiagGaussian.noise(key, (*shape, size)),
+        "noise": functools.partial(noise_of, DiagGaussian, size),
         "num_outputs": num_outputs,
         "head": head,
     }
 
 
+def noise_of(
+    distribution: type[MultiCategorical | DiagGaussian], size: int, key: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """What samples of [...] actions of `size` numbers consume. -> [..., size]"""
+    return distribution.noise(key, (*shape, size))
+
+
+def gaussian(parameters: tuple[jax.Array, jax.Array]) -> DiagGaussian:
+    """Of (mean, log_std)."""
+    return DiagGaussian(*parameters)
+
+
+def squashed_gaussian(parameters: tuple[jax.Array, jax.Array]) -> SquashedGaussian:
+    """Of (mean, log_std), before the tanh."""
+    return SquashedGaussian(gaussian(parameters))
+
+
 def joint_actions(structure: Structure, parts: Sequence[Actions]) -> Actions:
     """Independent actions of each part, in a pytree: in the order of its leaves."""
-
-    def each(function: Callable[[Actions, Any], Any], tree: PyTree) -> list[Any]:
-        return [function(part, own) for part, own in zip(parts, structure.flatten_up_to(tree), strict=True)]
-
     return Actions(
         parameters=structure.unflatten([part.parameters for part in parts]),
-        distribution=lambda parameters: Joint(
-            tuple(each(lambda part, own: part.distribution(own), parameters)), structure
-        ),
-        noise=lambda key, shape: structure.unflatten(
-            [part.noise(own, shape) for part, own in zip(parts, jax.random.split(key, len(parts)), strict=True)]
-        ),
-        to_env=lambda action: structure.unflatten(each(lambda part, own: part.to_env(own), action)),
+        distribution=functools.partial(joint_distribution, structure, parts),
+        noise=functools.partial(joint_noise, structure, parts),
+        to_env=functools.partial(joint_to_env, structure, parts),
         num_outputs=sum(part.num_outputs for part in parts),
         head=JointHead(structure, tuple(part.num_outputs for part in parts), tuple(part.head for part in parts)),
     )
+
+
+def joint_distribution(structure: Structure, parts: Sequence[Actions], parameters: PyTree) -> Joint:
+    """The distribution of each part."""
+    own = structure.flatten_up_to(parameters)
+    return Joint(tuple(part.distribution(x) for part, x in zip(parts, own, strict=True)), structure)
+
+
+def joint_noise(structure: Structure, parts: Sequence[Actions], key: jax.Array, shape: tuple[int, ...]) -> PyTree:
+    """The noise of each part, from a key of its own."""
+    keys = jax.random.split(key, len(parts))
+    return structure.unflatten([part.noise(key, shape) for part, key in zip(parts, keys, strict=True)])
+
+
+def joint_to_env(structure: Structure, parts: Sequence[Actions], action: PyTree) -> PyTree:
+    """The environment's action of each part."""
+    own = structure.flatten_up_to(action)
+    return structure.unflatten([part.to_env(x) for part, x in zip(parts, own, strict=True)])
 
 
 def unchanged(action: PyTree) -> PyTree:
@@ -196,9 +224,17 @@ def masked_parameters(structure: Structure, parameters: PyTree, action_mask: PyT
 def masked(network: Network, actions: Actions) -> Network:
     """A network of plain observations, for `MaskedObs`: an illegal action has the logit -inf."""
     structure = jax.tree.structure(actions.parameters)
+    return Network(
+        init=functools.partial(masked_init, network), apply=functools.partial(masked_apply, network, structure)
+    )
 
-    def apply(params: PyTree, obs: MaskedObs) -> tuple[PyTree, jax.Array]:
-        parameters, value = network.apply(params, obs.obs)
-        return masked_parameters(structure, parameters, obs.action_mask), value
 
-    return Network(init=lambda key, obs: network.init(key, obs.obs), apply=apply)
+def masked_init(network: Network, key: jax.Array, obs: MaskedObs) -> PyTree:
+    """The parameters of the network for the plain observation."""
+    return network.init(key, obs.obs)
+
+
+def masked_apply(network: Network, structure: Structure, params: PyTree, obs: MaskedObs) -> tuple[PyTree, jax.Array]:
+    """The network at the plain observation, with the mask in its distribution's parameters."""
+    parameters, value = network.apply(params, obs.obs)
+    return masked_parameters(structure, parameters, obs.action_mask), value

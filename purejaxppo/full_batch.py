@@ -140,9 +140,8 @@ def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchP
         )
     if env.action_mask is not None:
         raise PPOError(f"{env.name} masks actions, which full-batch PPO does not heed; take make_ppo")
-    glorot = nn.initializers.glorot_uniform()
     tower = functools.partial(
-        MLP, config.hidden_sizes, activation=config.activation, hidden_init=glorot, output_init=glorot
+        MLP, config.hidden_sizes, activation=config.activation, hidden_init=glorot_uniform, output_init=glorot_uniform
     )
     return FullBatchPPO(
         env=env,
@@ -155,23 +154,36 @@ def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchP
     )
 
 
+def glorot_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Initializer of Glorot and Bengio (2010)."""
+    return nn.initializers.glorot_uniform()(key, shape, dtype)
+
+
 def keras_adam(learning_rate: float | jax.Array, eps: float | jax.Array) -> optax.GradientTransformation:
     """Adam with epsilon outside the bias correction (Kingma and Ba 2015, end of section 2), as Keras has it.
 
     theta -= lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + eps)
     """
+    return optax.GradientTransformation(init_adam, functools.partial(keras_adam_step, learning_rate, eps))
 
-    def step(updates: PyTree, state: Any, params: Any = None) -> tuple[PyTree, Any]:
-        del params
-        count = state.count + 1
-        steps = count.astype(jnp.float32)
-        mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
-        nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
-        rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
-        updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), mu, nu)
-        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return optax.GradientTransformation(optax.scale_by_adam().init, step)
+def init_adam(params: PyTree) -> PyTree:
+    """The state of Adam before its first step."""
+    return optax.scale_by_adam().init(params)
+
+
+def keras_adam_step(
+    learning_rate: float | jax.Array, eps: float | jax.Array, updates: PyTree, state: Any, params: Any = None
+) -> tuple[PyTree, Any]:
+    """One step of `keras_adam`."""
+    del params
+    count = state.count + 1
+    steps = count.astype(jnp.float32)
+    mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
+    nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
+    rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
+    updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), mu, nu)
+    return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
 
 def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:

@@ -37,15 +37,18 @@ def orthogonal(scale: float) -> Callable[..., jax.Array]:
     (Giraud, Langou, Rozloznik 2005: "twice is enough"). No LAPACK call: the batched QR inside
     `jax.nn.initializers.orthogonal` can block for good under vmap on two cores (jaxlib 0.10).
     """
+    return functools.partial(orthogonal_matrix, scale)
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-        if len(shape) != 2:
-            raise PPOError(f"orthogonal initialises matrices, not shape {shape}")
-        tall = (max(shape), min(shape))
-        columns = orthonormal_columns(jax.random.normal(key, tall, dtype))
-        return scale * (columns if shape == tall else columns.T)
 
-    return init
+def orthogonal_matrix(
+    scale: float, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+    """A matrix drawn as `orthogonal` says."""
+    if len(shape) != 2:
+        raise PPOError(f"orthogonal initialises matrices, not shape {shape}")
+    tall = (max(shape), min(shape))
+    columns = orthonormal_columns(jax.random.normal(key, tall, dtype))
+    return scale * (columns if shape == tall else columns.T)
 
 
 @jax.jit  # flax traces every initializer again in each `apply`; under jit, this is traced once for each shape
@@ -211,9 +214,18 @@ def make_actor_critic(
     tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
     module = towers(tower, num_outputs, head)
     return Network(
-        init=lambda key, obs: module.init(key, flat(obs, obs_shape)),
-        apply=lambda params, obs: cast(Any, module.apply(params, flat(obs, obs_shape))),
+        init=functools.partial(flat_init, module, obs_shape), apply=functools.partial(flat_apply, module, obs_shape)
     )
+
+
+def flat_init(module: nn.Module, obs_shape: PyTree, key: jax.Array, obs: PyTree) -> PyTree:
+    """The parameters of a module that takes the flattened observation."""
+    return module.init(key, flat(obs, obs_shape))
+
+
+def flat_apply(module: nn.Module, obs_shape: PyTree, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
+    """The module at the flattened observation."""
+    return cast(Any, module.apply(params, flat(obs, obs_shape)))
 
 
 def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:

@@ -63,7 +63,7 @@ from purejaxppo.recurrent_networks import (
 )
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import Schedule
-from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
+from purejaxppo.types import Batch, Metrics, PPOError, PyTree, RunnerState, Structure, TrainState, Transition
 from purejaxppo.update import keep_finite, own_buffers
 
 TOWERS = {False: RecurrentActorCritic, True: SharedRecurrentActorCritic}  # by share_trunk
@@ -262,22 +262,34 @@ def starts(network: RecurrentNetwork, shape: tuple[int, ...]) -> PyTree:
 def masked(network: RecurrentNetwork, actions: Actions) -> RecurrentNetwork:
     """A network of plain observations, for `MaskedObs`: an illegal action has the logit -inf."""
     structure = jax.tree.structure(actions.parameters)
-
-    def apply(params: PyTree, memory: PyTree, obs: MaskedObs) -> tuple[PyTree, PyTree, jax.Array]:
-        memory, parameters, value = network.apply(params, memory, obs.obs)
-        return memory, masked_parameters(structure, parameters, obs.action_mask), value
-
-    def masked_replay(params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array) -> tuple[PyTree, jax.Array]:
-        assert network.replay is not None
-        parameters, value = network.replay(params, memory, obs.obs, reset)
-        return masked_parameters(structure, parameters, obs.action_mask), value
-
     return RecurrentNetwork(
-        init=lambda key, memory, obs: network.init(key, memory, obs.obs),
-        apply=apply,
+        init=functools.partial(masked_init, network),
+        apply=functools.partial(masked_apply, network, structure),
         start=network.start,
-        replay=masked_replay,
+        replay=functools.partial(masked_replay, network, structure),
     )
+
+
+def masked_init(network: RecurrentNetwork, key: jax.Array, memory: PyTree, obs: MaskedObs) -> PyTree:
+    """The network's `init` for the plain observation."""
+    return network.init(key, memory, obs.obs)
+
+
+def masked_apply(
+    network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """The network's `apply` at the plain observation, with the mask in its distribution's parameters."""
+    memory, parameters, value = network.apply(params, memory, obs.obs)
+    return memory, masked_parameters(structure, parameters, obs.action_mask), value
+
+
+def masked_replay(
+    network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array
+) -> tuple[PyTree, jax.Array]:
+    """The network's `replay` at plain observations, with the masks in its distributions' parameters."""
+    assert network.replay is not None
+    parameters, value = network.replay(params, memory, obs.obs, reset)
+    return masked_parameters(structure, parameters, obs.action_mask), value
 
 
 def init(agent: RecurrentPPO, key: jax.Array) -> RunnerState:

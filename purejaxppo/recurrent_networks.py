@@ -127,22 +127,33 @@ def lstm_bias(key: jax.Array, size: int, num_steps: int) -> jax.Array:
     return jnp.concatenate([-scales, scales, zeros, zeros])
 
 
-GRU = Cell(
-    num_gates=3,
-    start=lambda size: jnp.zeros(size),
-    init=lambda key, size: {"kernel": by_gate(3)(key, (size, 3 * size)), "bias": jnp.zeros(size)},
-    input_bias=gru_bias,
-    step=gru_step,
-    output=lambda hidden: hidden,
-)
-LSTM = Cell(
-    num_gates=4,
-    start=lambda size: (jnp.zeros(size), jnp.zeros(size)),
-    init=lambda key, size: {"kernel": by_gate(4)(key, (size, 4 * size))},
-    input_bias=lstm_bias,
-    step=lstm_step,
-    output=lambda memory: memory[1],
-)
+def gru_init(key: jax.Array, size: int) -> PyTree:
+    """The parameters of `gru_step`."""
+    return {"kernel": by_gate(3)(key, (size, 3 * size)), "bias": jnp.zeros(size)}
+
+
+def gru_output(hidden: jax.Array) -> jax.Array:
+    """What a GRU shows of its memory: all of it."""
+    return hidden
+
+
+def lstm_start(size: int) -> tuple[jax.Array, jax.Array]:
+    """The memory (c, h) of an LSTM at the start of an episode."""
+    return jnp.zeros(size), jnp.zeros(size)
+
+
+def lstm_init(key: jax.Array, size: int) -> PyTree:
+    """The parameters of `lstm_step`."""
+    return {"kernel": by_gate(4)(key, (size, 4 * size))}
+
+
+def lstm_output(memory: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """What an LSTM shows of its memory (c, h): h."""
+    return memory[1]
+
+
+GRU = Cell(num_gates=3, start=jnp.zeros, init=gru_init, input_bias=gru_bias, step=gru_step, output=gru_output)
+LSTM = Cell(num_gates=4, start=lstm_start, init=lstm_init, input_bias=lstm_bias, step=lstm_step, output=lstm_output)
 CELLS = {"gru": GRU, "lstm": LSTM}
 
 
@@ -273,16 +284,42 @@ def make_recurrent_actor_critic(
 
     num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
     """
-    kind, see = (ImageEncoder, lambda obs: obs) if is_image(obs_shape) else (Encoder, lambda obs: flat(obs, obs_shape))
+    kind = ImageEncoder if is_image(obs_shape) else Encoder
     encoder = functools.partial(kind, hidden_sizes, activation, orthogonal(2**0.5))
     tower = functools.partial(RecurrentTower, encoder, CELLS[cell], cell_size, num_steps)
     module = towers(tower, CELLS[cell], num_outputs, head)
-    start = CELLS[cell].start
     return RecurrentNetwork(
-        init=lambda key, memory, obs: module.init(key, memory, see(obs)),
-        apply=lambda params, memory, obs: cast(Any, module.apply(params, memory, see(obs))),
-        start=lambda: {name: start(cell_size) for name in towers.memories},
-        replay=lambda params, memory, obs, reset: cast(
-            Any, module.apply(params, memory, see(obs), reset, method="replay")
-        ),
+        init=functools.partial(init_module, module, obs_shape),
+        apply=functools.partial(apply_module, module, obs_shape),
+        start=functools.partial(start_memory, towers.memories, CELLS[cell], cell_size),
+        replay=functools.partial(replay_module, module, obs_shape),
     )
+
+
+def tower_input(obs_shape: PyTree, obs: PyTree) -> jax.Array:
+    """What the towers take: an image as it is, and any other observation flattened."""
+    return obs if is_image(obs_shape) else flat(obs, obs_shape)
+
+
+def init_module(module: RecurrentActorCritic, obs_shape: PyTree, key: jax.Array, memory: PyTree, obs: PyTree) -> PyTree:
+    """`init` of the default network with a memory."""
+    return module.init(key, memory, tower_input(obs_shape, obs))
+
+
+def apply_module(
+    module: RecurrentActorCritic, obs_shape: PyTree, params: PyTree, memory: PyTree, obs: PyTree
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """`apply` of the default network with a memory."""
+    return cast(Any, module.apply(params, memory, tower_input(obs_shape, obs)))
+
+
+def replay_module(
+    module: RecurrentActorCritic, obs_shape: PyTree, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array
+) -> tuple[PyTree, jax.Array]:
+    """`replay` of the default network with a memory."""
+    return cast(Any, module.apply(params, memory, tower_input(obs_shape, obs), reset, method="replay"))
+
+
+def start_memory(towers: tuple[str, ...], cell: Cell, size: int) -> PyTree:
+    """The memory of each tower at the start of an episode."""
+    return {name: cell.start(size) for name in towers}

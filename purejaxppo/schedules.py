@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,19 +70,36 @@ def make_schedules(config: PPOConfig, own: Mapping[str, Schedule] | None) -> Sch
 def scheduled_rate(learning_rate: float | jax.Array, schedule: Schedule) -> RateRule:
     """The config's number times its factor; nothing is carried."""
     return RateRule(
-        init=lambda: None,
-        rate=lambda state: jnp.asarray(learning_rate * schedule(state.update), jnp.float32),
-        adapt=lambda state, terms: None,
+        init=nothing_carried, rate=functools.partial(rate_of_update, learning_rate, schedule), adapt=nothing_carried
     )
+
+
+def nothing_carried(*_: Any) -> None:
+    """What a rule carries whose rate is a function of the update's index."""
+
+
+def rate_of_update(learning_rate: float | jax.Array, schedule: Schedule, state: TrainState) -> jax.Array:
+    """The number times its factor in the update of that index. -> []"""
+    return jnp.asarray(learning_rate * schedule(state.update), jnp.float32)
 
 
 def adaptive_rate(learning_rate: float | jax.Array, desired_kl: float | jax.Array) -> RateRule:
     """A rate that is carried from update to update, and from the config's number on follows the KL."""
     return RateRule(
-        init=lambda: jnp.asarray(learning_rate, jnp.float32),
-        rate=lambda state: state.learning_rate,
-        adapt=lambda state, terms: adapted_rate(state.learning_rate, terms.approx_kl, desired_kl),
+        init=functools.partial(jnp.asarray, learning_rate, jnp.float32),
+        rate=carried_rate,
+        adapt=functools.partial(adapt_carried_rate, desired_kl),
     )
+
+
+def carried_rate(state: TrainState) -> jax.Array:
+    """The rate that the state carries. -> []"""
+    return state.learning_rate
+
+
+def adapt_carried_rate(desired_kl: float | jax.Array, state: TrainState, terms: LossTerms) -> jax.Array:
+    """The rate after an update of those terms. -> []"""
+    return adapted_rate(state.learning_rate, terms.approx_kl, desired_kl)
 
 
 def adapted_rate(rate: jax.Array, kl: jax.Array, desired_kl: float | jax.Array) -> jax.Array:
@@ -102,6 +119,11 @@ def make_rate_rule(config: PPOConfig, schedule: Schedule) -> RateRule:
     return scheduled_rate(config.learning_rate, schedule)
 
 
+@standard_promotion
+def _own_factor(schedule: Schedule, update: jax.Array) -> jax.Array:
+    return jnp.asarray(schedule(update), jnp.float32)
+
+
 def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
     """A schedule of the caller's own, whose code may count on the standard promotion of dtypes."""
     if name not in Schedules._fields:
@@ -116,11 +138,7 @@ def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
         raise PPOError(
             f"schedules[{name!r}] = {schedule!r} is no function of the update's index; give an optax schedule"
         )
-    promoted = standard_promotion(schedule)
-
-    def factor(update: jax.Array) -> jax.Array:
-        return jnp.asarray(promoted(update), jnp.float32)
-
+    factor = functools.partial(_own_factor, schedule)
     shape = traced(f"schedules[{name!r}]", factor, jax.ShapeDtypeStruct((), jnp.int32)).shape
     if shape != ():
         raise PPOError(f"schedules[{name!r}] returns shape {shape}; return one factor on the config's {name}")

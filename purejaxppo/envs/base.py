@@ -1,6 +1,7 @@
 """The environment protocol: two pure functions, two spaces, and parameters that one can trace."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -92,7 +93,8 @@ DrawFunction = Callable[[Any, Any, Any], Any]  # (obs, state, params), all on th
 class Environment(struct.PyTreeNode):
     """An environment as PPO sees it. `make_env` builds one.
 
-    `params` are leaves of a pytree: vmap over them, and one program serves every value.
+    `params` are leaves of a pytree: vmap over them, and one program serves every value. It can be pickled where the
+    object that it was made of can.
     """
 
     params: PyTree
@@ -152,29 +154,33 @@ def settle_obs(structure: Structure, obs: PyTree) -> PyTree:
 
 def settle_reset(reset: ResetFunction, structure: Structure = ARRAY) -> ResetFunction:
     """`reset` with float32 observations of a structure, and no weakly typed state."""
+    return functools.partial(settled_reset, reset, structure)
 
-    def settled_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-        obs, state = several("reset", reset(key, params), ("obs", "state"))
-        return settle_obs(structure, obs), jax.tree.map(strong, state)
 
-    return settled_reset
+def settled_reset(reset: ResetFunction, structure: Structure, key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
+    """Calls `reset`, and settles what it returns."""
+    obs, state = several("reset", reset(key, params), ("obs", "state"))
+    return settle_obs(structure, obs), jax.tree.map(strong, state)
 
 
 def settle_step(step: StepFunction, structure: Structure = ARRAY) -> StepFunction:
     """`step` with float32 observations of a structure and rewards, boolean flags, and no weakly typed state."""
+    return functools.partial(settled_step, step, structure)
 
-    def settled_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
-        returned = step(key, state, action, params)
-        obs, new_state, reward, terminated, truncated = several("step", returned, Step._fields)
-        return Step(
-            obs=settle_obs(structure, obs),
-            state=jax.tree.map(strong, new_state),
-            reward=one("reward", reward, jnp.number).astype(jnp.float32),
-            terminated=one("terminated", terminated, jnp.bool_),
-            truncated=one("truncated", truncated, jnp.bool_),
-        )
 
-    return settled_step
+def settled_step(
+    step: StepFunction, structure: Structure, key: jax.Array, state: PyTree, action: PyTree, params: PyTree
+) -> Step:
+    """Calls `step`, and settles what it returns."""
+    returned = step(key, state, action, params)
+    obs, new_state, reward, terminated, truncated = several("step", returned, Step._fields)
+    return Step(
+        obs=settle_obs(structure, obs),
+        state=jax.tree.map(strong, new_state),
+        reward=one("reward", reward, jnp.number).astype(jnp.float32),
+        terminated=one("terminated", terminated, jnp.bool_),
+        truncated=one("truncated", truncated, jnp.bool_),
+    )
 
 
 def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -207,20 +213,32 @@ def show_mask(
 
     structure: of the action space
     """
+    show = functools.partial(masked_obs, action_mask, structure)
+    return functools.partial(masked_reset, reset, show), functools.partial(masked_step, step, show)
 
-    def masked_obs(obs: PyTree, state: PyTree, params: PyTree) -> MaskedObs:
-        masks = in_parts("action_mask", structure, action_mask(state, params))
-        return MaskedObs(obs, structure.unflatten([None if mask is None else jnp.asarray(mask) for mask in masks]))
 
-    def masked_reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-        obs, state = reset(key, params)
-        return masked_obs(obs, state, params), state
+def masked_obs(
+    action_mask: MaskFunction, structure: Structure, obs: PyTree, state: PyTree, params: PyTree
+) -> MaskedObs:
+    """An observation with the mask of the state."""
+    masks = in_parts("action_mask", structure, action_mask(state, params))
+    return MaskedObs(obs, structure.unflatten([None if mask is None else jnp.asarray(mask) for mask in masks]))
 
-    def masked_step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
-        after = step(key, state, action, params)
-        return after._replace(obs=masked_obs(after.obs, after.state, params))
 
-    return masked_reset, masked_step
+def masked_reset(
+    reset: ResetFunction, show: Callable[..., MaskedObs], key: jax.Array, params: PyTree
+) -> tuple[PyTree, PyTree]:
+    """`reset` with the mask in its observation."""
+    obs, state = reset(key, params)
+    return show(obs, state, params), state
+
+
+def masked_step(
+    step: StepFunction, show: Callable[..., MaskedObs], key: jax.Array, state: PyTree, action: PyTree, params: PyTree
+) -> Step:
+    """`step` with the mask in its observation."""
+    after = step(key, state, action, params)
+    return after._replace(obs=show(after.obs, after.state, params))
 
 
 def through(convert: Callable[[PyTree], PyTree], env: Environment) -> Environment:

@@ -11,6 +11,7 @@ from flax import struct
 
 from purejaxppo.config import standard_promotion, unknown
 from purejaxppo.envs.base import Box, Step
+from purejaxppo.envs.suites import Adapted
 from purejaxppo.types import PPOError, PyTree
 
 _brax_envs: Any = importlib.import_module("brax.envs")
@@ -33,7 +34,7 @@ class BraxState(NamedTuple):
     time: jax.Array  # [] int32, steps since the reset
 
 
-class BraxEnvironment:
+class BraxEnvironment(Adapted):
     """One environment of Brax, in the protocol of `make_env`.
 
     Brax's `done` is a termination. The time limit is a truncation, whose observation is the one before the reset.

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxppo.actions import unchanged
 from purejaxppo.config import standard_promotion, unknown
 from purejaxppo.envs.base import Box, Discrete, MultiDiscrete, Space, Step
+from purejaxppo.envs.suites import Adapted
 from purejaxppo.types import PPOError, PyTree
 
 _jumanji: Any = importlib.import_module("jumanji")
@@ -44,7 +46,7 @@ class Actions(NamedTuple):
     legal: Callable[[jax.Array], jax.Array]  # Jumanji's mask -> ours
 
 
-class JumanjiEnvironment:
+class JumanjiEnvironment(Adapted):
     """One environment of Jumanji, in the protocol of `make_env`.
 
     An end of discount 0 is a termination, one of another discount a truncation.
@@ -149,7 +151,7 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
     low, high = (np.broadcast_to(np.asarray(bound), spec.shape) for bound in (spec.minimum, spec.maximum))
     if np.issubdtype(spec.dtype, np.floating) and mask_shape is None:
         box = Box(spec.shape, tuple(low.ravel().tolist()), tuple(high.ravel().tolist()))
-        return Actions(box, to_jumanji=lambda action: action, legal=lambda mask: mask)
+        return Actions(box, to_jumanji=unchanged, legal=unchanged)
     sizes = tuple((high.ravel() + 1).tolist())
     if not np.issubdtype(spec.dtype, np.integer) or len(spec.shape) > 1 or low.any():
         raise PPOError(f"{name} of Jumanji takes {spec!r}; supported are whole numbers from 0, and real ones")
@@ -161,12 +163,32 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
         )
     if by_part:
         parts = Discrete(sizes[0]) if spec.shape == () else MultiDiscrete(sizes)
-        return Actions(parts, lambda action: action.astype(spec.dtype), legal=lambda mask: some_legal(mask).ravel())
+        return Actions(parts, to_jumanji=functools.partial(as_dtype, spec.dtype), legal=legal_parts)
     return Actions(
         Discrete(math.prod(sizes)),
-        to_jumanji=lambda action: jnp.stack(jnp.unravel_index(action, sizes)).astype(spec.dtype),
-        legal=lambda mask: some_legal(mask.ravel()),
+        to_jumanji=functools.partial(as_parts, sizes, spec.dtype),
+        legal=legal_actions,
     )
+
+
+def as_dtype(dtype: Any, action: jax.Array) -> jax.Array:
+    """An action in the dtype that Jumanji takes."""
+    return action.astype(dtype)
+
+
+def as_parts(sizes: tuple[int, ...], dtype: Any, action: jax.Array) -> jax.Array:
+    """The parts of a whole action. [] -> [k]"""
+    return jnp.stack(jnp.unravel_index(action, sizes)).astype(dtype)
+
+
+def legal_parts(mask: jax.Array) -> jax.Array:
+    """The mask of each part, side by side. [k, n] -> [k n]"""
+    return some_legal(mask).ravel()
+
+
+def legal_actions(mask: jax.Array) -> jax.Array:
+    """The mask of whole actions. [n_1, ..., n_k] -> [n_1 ... n_k]"""
+    return some_legal(mask.ravel())
 
 
 def mask_readings(

@@ -142,35 +142,44 @@ def _named(name: str) -> Environment:
 @functools.cache
 @standard_promotion
 def _from_gymnax(env: Any) -> Environment:
-    def step(key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
-        # gymnax's own `step` resets by itself and draws a new start in every step.
-        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
-        return Step(one_hot(shown, obs), state, reward, terminated, env.is_truncated(state, params))
-
-    def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-        obs, state = env.reset_env(key, params)
-        return one_hot(shown, obs), state
-
     with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
         params = jax.tree.map(_plain_number, env.default_params)
         shown = _settled_space(env.name, env.observation_space(params))
         observation_space = one_hot_space(shown)
         action_space = _settled_space(env.name, env.action_space(params))
         action_mask = getattr(env, "action_mask", None)
-        functions = standard_promotion(reset), standard_promotion(step), action_mask
-        settled_reset, settled_step = _own_functions(
-            *functions, structure_of(observation_space), structure_of(action_space)
+        reset, step = _own_functions(
+            functools.partial(_gymnax_reset, env, shown),
+            functools.partial(_gymnax_step, env, shown),
+            action_mask,
+            structure_of(observation_space),
+            structure_of(action_space),
         )
         return Environment(
             params=params,
-            reset=settled_reset,
-            step=settled_step,
+            reset=reset,
+            step=step,
             observation_space=observation_space,
             action_space=action_space,
             name=env.name,
             action_mask=action_mask,
             draw=getattr(env, "draw", None),
         )
+
+
+@standard_promotion
+def _gymnax_reset(env: Any, shown: Space | SpaceTree, key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
+    obs, state = env.reset_env(key, params)
+    return one_hot(shown, obs), state
+
+
+@standard_promotion
+def _gymnax_step(
+    env: Any, shown: Space | SpaceTree, key: jax.Array, state: PyTree, action: PyTree, params: PyTree
+) -> Step:
+    # gymnax's own `step` resets by itself and draws a new start in every step.
+    obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+    return Step(one_hot(shown, obs), state, reward, terminated, env.is_truncated(state, params))
 
 
 def one_hot_space(space: Space | SpaceTree) -> Space | SpaceTree:

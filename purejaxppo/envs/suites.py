@@ -32,6 +32,20 @@ class Adapter(Protocol):
         ...
 
 
+class Adapted:
+    """A suite's environment in the protocol of `make_env`. One that was made by name is pickled as that name, for many
+    of Brax's own cannot be pickled.
+    """
+
+    made_as: str | None = None  # the name, such as brax/ant
+
+    def __getstate__(self) -> Any:
+        return self.made_as or self.__dict__
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(adapted(state).__dict__ if isinstance(state, str) else state)
+
+
 def is_installed(suite: str) -> bool:
     """Whether the suite can be imported. Does not import it."""
     return importlib.util.find_spec(suite) is not None
@@ -66,5 +80,6 @@ def adapted(name: str) -> Any:
     suite, _, own_name = name.partition("/")
     adapter = find_adapter(suite)
     with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
-        env = adapter.make(own_name)
-    return adapter.adapt(env)
+        env = adapter.adapt(adapter.make(own_name))
+    env.made_as = name
+    return env
