@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.actions import unchanged
 from purejaxppo.config import standard_promotion, unknown
 from purejaxppo.envs.base import Box, Discrete, MultiDiscrete, Space, Step
 from purejaxppo.envs.suites import Adapted
@@ -169,6 +168,11 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
         to_jumanji=functools.partial(as_parts, sizes, spec.dtype),
         legal=legal_actions,
     )
+
+
+def unchanged(x: jax.Array) -> jax.Array:
+    """An action or a mask that Jumanji and we have alike."""
+    return x
 
 
 def as_dtype(dtype: Any, action: jax.Array) -> jax.Array:
