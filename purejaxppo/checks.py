@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,8 @@ from purejaxppo.envs.base import Environment, MaskedObs, in_parts, parts_of, sha
 from purejaxppo.gae import Advantage
 from purejaxppo.schedules import Schedule
 from purejaxppo.types import PPOError, PyTree, RunnerState, TrainState
+
+OWN_STATE = "the agent in this train_state, which has to be one of its own (vmap over several),"
 
 
 def check_parts(
@@ -133,30 +135,64 @@ def check_runner(runner: Any, num_envs: int) -> None:
         )
 
 
-def check_act(env: Environment, train_state: Any, obs: Any, key: Any) -> None:
-    """Raises PPOError for what no agent can act on."""
-    check_state(train_state, TrainState, "runner.train_state")
-    check_obs(env, obs)
+def check_act(env: Environment, train_state: Any, obs: Any, key: Any) -> tuple[int, ...]:
+    """Raises PPOError for what no agent can act on. -> the leading axes of `obs`, () for one observation"""
+    check_one_state(train_state)
+    lead = check_obs(env, obs)
     if key is not None:
         check_key(key)
+    return lead
 
 
-def check_obs(env: Environment, obs: Any) -> None:
-    """Raises PPOError unless `obs` is an observation of the environment, or several with leading axes."""
+def check_one_state(train_state: Any) -> None:
+    """Raises PPOError unless `train_state` is one TrainState. A network may broadcast over several, silently."""
+    check_state(train_state, TrainState, "runner.train_state")
+    shape = np.shape(train_state.update)
+    if shape:
+        raise PPOError(
+            f"train_state is a stack of the states of {list(shape)} runs; for an agent it has to be one of its own "
+            "(vmap over several): jax.tree.map(lambda x: x[0], train_state) is the first"
+        )
+
+
+def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
+    """Raises PPOError unless `obs` is an observation of the environment, or several. -> its leading axes"""
+    action_mask = None
     if env.action_mask is not None:
         if not isinstance(obs, MaskedObs):
             raise PPOError(f"obs is a {type(obs).__name__}, and {env.name} masks actions; give pjp.MaskedObs")
-        obs = obs.obs
+        obs, action_mask = obs.obs, obs.action_mask
     arrays = in_parts("obs", structure_of(env.observation_space), obs)
-    for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True):
-        _check_obs_array(f"obs{place}", env.name, shape_of(space), x)
+    leads = {
+        f"obs{place}": _lead_of(f"obs{place}", env.name, shape_of(space), x)
+        for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True)
+    }
+    leads |= {
+        f"obs.action_mask{jax.tree_util.keystr(path)}": jnp.shape(mask)[:-1]
+        for path, mask in jax.tree_util.tree_leaves_with_path(action_mask)
+    }
+    (first, lead), *others = leads.items()
+    for place, other in others:
+        if other != lead:
+            raise PPOError(f"{first} has the leading axes {lead}, and {place} has {other}; give them alike")
+    return lead
 
 
-def _check_obs_array(what: str, env_name: str, shape: tuple[int, ...], x: Any) -> None:
+def _lead_of(what: str, env_name: str, shape: tuple[int, ...], x: Any) -> tuple[int, ...]:
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.number):
         raise PPOError(f"{what} is a {type(x).__name__} and no array of numbers; give jnp.asarray(obs, jnp.float32)")
     if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
         raise PPOError(f"{what} has shape {x.shape}, and the observations of {env_name} have {shape}")
+    return x.shape[: x.ndim - len(shape)]
+
+
+def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: Any) -> Any:
+    """`function(train_state, *args)`, with a line that says so where the train state is that of another agent."""
+    try:
+        return function(train_state, *args)
+    except Exception:
+        traced(OWN_STATE, function, train_state, *args)
+        raise
 
 
 def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:

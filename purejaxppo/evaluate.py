@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 
 from purejaxppo.actions import Actions
-from purejaxppo.checks import check_state
+from purejaxppo.checks import OWN_STATE, check_one_state, check_state
 from purejaxppo.config import MAX_COUNT, check_key, check_size, check_switch
 from purejaxppo.distributions import Categorical, Distribution
 from purejaxppo.envs.base import Environment, through, traced
@@ -138,12 +138,12 @@ def evaluate(
 
 def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps: int) -> None:
     """Raises PPOError unless the agent can act in this state. Runs nothing."""
-    check_state(train_state, TrainState, "runner.train_state")
+    check_one_state(train_state)
     check_key(key)
     check_size("max_steps", max_steps, most=MAX_COUNT)
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
     traced(
-        "the agent in this train_state, which has to be one of its own (vmap over several),",
+        OWN_STATE,
         lambda state, obs: agent.policy(state, agent.start_memory, obs)[1],
         train_state,
         obs,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.actions import Actions, discrete_actions
-from purejaxppo.checks import check_act, check_config, check_env, check_runner
+from purejaxppo.checks import check_act, check_config, check_env, check_runner, in_own_state
 from purejaxppo.config import Config, check_fields, check_float32, check_key, check_total, static
 from purejaxppo.distributions import Categorical
 from purejaxppo.envs.base import Box, Discrete, Environment
@@ -98,11 +98,13 @@ class FullBatchPPO:
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The action for one observation: the most probable one, or with a key a sample.
 
-        Raises PPOError for what is no train state, no observation of the environment, or no typed key.
+        With leading axes [N] of `obs`, N actions, each drawn on its own.
+
+        Raises PPOError if `train_state`, `obs` or `key` has the wrong type or shape.
         """
-        check_act(self.env, train_state, obs, key)
-        distribution = self.distribution(train_state, obs)
-        return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
+        lead = check_act(self.env, train_state, obs, key)
+        distribution = in_own_state(self.distribution, train_state, obs)
+        return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
 
     @property
     def start_memory(self) -> PyTree:

@@ -19,6 +19,7 @@ from purejaxppo.checks import (
     check_params,
     check_parts,
     check_runner,
+    in_own_state,
     shape_list,
 )
 from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, check_seed, check_size
@@ -118,11 +119,13 @@ class PPO(Learner):
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
         """The environment's action for one observation: the mode of the policy, or with a key a sample.
 
-        Raises PPOError for what is no train state, no observation of the environment, or no typed key.
+        With leading axes [N] of `obs`, N actions, each drawn on its own.
+
+        Raises PPOError if `train_state`, `obs` or `key` has the wrong type or shape.
         """
-        check_act(self.env, train_state, obs, key)
-        distribution = self.distribution(train_state, obs)
-        action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
+        lead = check_act(self.env, train_state, obs, key)
+        distribution = in_own_state(self.distribution, train_state, obs)
+        action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
         return self.actions.to_env(action)
 
     def distribution(self, train_state: TrainState, obs: PyTree) -> Distribution:

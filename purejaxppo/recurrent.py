@@ -24,6 +24,8 @@ from purejaxppo.checks import (
     check_params,
     check_parts,
     check_runner,
+    in_own_state,
+    shape_list,
 )
 from purejaxppo.config import (
     PPOConfig,
@@ -148,15 +150,17 @@ class RecurrentPPO(Learner):
 
         memory: after the observation before, None at the start of an episode.
 
-        Raises PPOError for what is no train state, observation, typed key or memory.
+        With leading axes [N] of `obs` and `memory`, N actions, each drawn on its own.
+
+        Raises PPOError if `train_state`, `obs`, `key` or `memory` has the wrong type or shape.
         """
-        check_act(self.env, train_state, obs, key)
+        lead = check_act(self.env, train_state, obs, key)
         if memory is None:
-            memory = self.start_memory
-        elif jax.tree.structure(memory) != jax.tree.structure(jax.eval_shape(self.network.start)):
-            raise PPOError(f"memory = {memory!r} is none of this network; give the one that the last act returned")
-        distribution, memory = self.policy(train_state, memory, obs)
-        action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, ()))
+            memory = starts(self.network, lead)
+        else:
+            check_memory(self.network, memory, lead)
+        distribution, memory = in_own_state(self.policy, train_state, memory, obs)
+        action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
         return self.actions.to_env(action), memory
 
     @property
@@ -257,6 +261,19 @@ def replay(
 def starts(network: RecurrentNetwork, shape: tuple[int, ...]) -> PyTree:
     """The memory that an episode starts with, [*shape, ...]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), network.start())
+
+
+def check_memory(network: RecurrentNetwork, memory: PyTree, lead: tuple[int, ...]) -> None:
+    """Raises PPOError unless `memory` is one of the network, with the leading axes of the observation."""
+    start = jax.eval_shape(functools.partial(starts, network, lead))
+    if jax.tree.structure(memory) != jax.tree.structure(start):
+        raise PPOError(f"memory = {memory!r} is none of this network; give the one that the last act returned")
+    shapes = [[jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (memory, start)]
+    if shapes[0] != shapes[1]:
+        raise PPOError(
+            f"memory has the shapes {shape_list(shapes[0])}, and {shape_list(shapes[1])} go with obs; "
+            "give the one that the last act returned for these environments"
+        )
 
 
 def masked(network: RecurrentNetwork, actions: Actions) -> RecurrentNetwork:
