@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import purejaxppo as pjp
@@ -239,6 +240,68 @@ def test_a_copy_is_all_but_the_key_and_the_environments(env):
     assert after.hyper["a"].tolist() == after.score.tolist() == [0.0, 2.0, 2.0]
     for name in ("key", "env_state", "obs", "episode"):
         assert_equal(getattr(after.runner, name), getattr(runners, name))
+
+
+def injected(env, config):
+    """Adam with the config's rate in its state."""
+    rate, plain = config.learning_rate, config.replace(learning_rate=pjp.PPOConfig.learning_rate)
+    return pjp.make_ppo(env, plain, optimizer=optax.inject_hyperparams(optax.adam)(learning_rate=rate))
+
+
+def adaptive(env, config):
+    return pjp.make_ppo(env, config.replace(lr_schedule="adaptive"))
+
+
+def carried_rate(train_state):
+    opt_state = train_state.opt_state
+    return opt_state.hyperparams["learning_rate"] if hasattr(opt_state, "hyperparams") else train_state.learning_rate
+
+
+@pytest.mark.parametrize("make_agent", [adaptive, injected])
+@pytest.mark.parametrize("name", ["learning_rate", "gamma"])
+def test_a_new_rate_is_that_of_the_next_update_and_any_other_is_copied(env, make_agent, name):
+    space = {name: SPACE[name]}
+    agent_of = search.make_agent_of(env, SMALL, make_agent)
+
+    @jax.jit
+    def evolved(key):
+        members = search.draw_members(agent_of, space, key, 4)
+        state = members.runner.train_state
+        # As if all had been adapted since.
+        double = jax.tree_util.tree_map_with_path(
+            lambda path, x: 2 * x if "learning_rate" in jax.tree_util.keystr(path) else x, state
+        )
+        members = members.replace(runner=members.runner.replace(train_state=double), score=jnp.arange(4.0))
+        return members, *search.evolve(agent_of, space, 1, 0.0, key, members)
+
+    before, after, parents = evolved(jax.random.key(0))
+    assert parents.tolist() == [3, 1, 2, 3]
+    rates, copied = carried_rate(after.runner.train_state), carried_rate(before.runner.train_state)[parents]
+    assert after.hyper[name][0] != before.hyper[name][3]
+    np.testing.assert_array_equal(rates[1:], copied[1:])
+    np.testing.assert_array_equal(rates[0], after.hyper[name][0] if name == "learning_rate" else copied[0])
+
+
+def test_a_number_that_no_update_reads_is_refused(env):
+    """One for the network's `init` alone can be searched over from the start, and not changed on the way."""
+
+    def fixed(env, config):
+        return pjp.make_ppo(env, config.replace(learning_rate=2.5e-4), optimizer=optax.adam(1e-3))
+
+    def starting(env, config):
+        network = pjp.Network(
+            lambda key, obs: {"policy": jnp.full((4, 2), config.vf_coef), "value": jnp.zeros(4)},
+            lambda params, obs: (obs @ params["policy"], obs @ params["value"]),
+        )
+        return pjp.make_ppo(env, config.replace(vf_coef=0.5), network=network)
+
+    rates, starts = {"learning_rate": log_uniform(1e-4, 1e-2)}, {"gamma": SPACE["gamma"], "vf_coef": uniform(0.1, 1.0)}
+    for make, options in ((make_pbt, {"interval": 2}), (make_successive_halving, {"num_rungs": 1})):
+        with pytest.raises(pjp.PPOError, match="learning_rate"):
+            make(env, SMALL, rates, num_members=4, make_agent=fixed, **options)
+    with pytest.raises(pjp.PPOError, match="vf_coef"):
+        make_pbt(env, SMALL, starts, num_members=4, interval=2, make_agent=starting)
+    make_successive_halving(env, SMALL, starts, num_members=4, num_rungs=1, make_agent=starting)
 
 
 def test_a_perturbation_stays_in_its_domain():

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from purejaxppo.config import check_function, check_key
 from purejaxppo.envs.base import Environment
@@ -22,13 +23,15 @@ from purejaxppo.evaluate import Agent
 from purejaxppo.population.placement import in_turn, make_spread, pad_seeds
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import LogUniform, RunConfig, Uniform, at_point, check_whole, full_name, is_number
-from purejaxppo.types import PPOError, RunnerState
+from purejaxppo.types import PPOError, RunnerState, TrainState
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
 Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
 AgentOf = Callable[[Hyper], Agent]  # the agent of one member
 MakeAgent = Callable[[Environment, Any], Agent]  # of a config
 
+# Fields of hyperparameters in a train state: that of an adaptive rate, and of the states of optax.inject_hyperparams.
+CARRIED = {"learning_rate", "hyperparams"}
 FACTORS = (0.8, 1.25)  # of a perturbation (Jaderberg et al. 2017, appendix A.1)
 
 
@@ -90,11 +93,17 @@ def make_successive_halving(
     The program holds the update once, for as many members as the last rung gives each device; a rung runs it as often
     as it takes for those that are alive. On an accelerator, let several members reach the last rung.
 
-    Raises PPOError for a space, or for numbers of members, rungs and updates, that do not fit.
+    Raises PPOError for a space, or for numbers of members, rungs and updates, that do not fit, and for a number of the
+    space that the agent does not read.
     """
     agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
+    check_read(
+        space,
+        functools.partial(first_update, agent_of),
+        "neither `init` nor `update` of the agent reads it; take it out of the space",
+    )
     run = functools.partial(run_rung, functools.partial(train_alive, agent_of, block_size(rungs.members[-1])))
 
     def search(key: jax.Array) -> SearchResult:
@@ -126,17 +135,26 @@ def make_pbt(
     (see `explore`). It keeps its own key, environments and running episodes: a copy follows a random stream of its
     own, and an episode under way counts for the one that ends it.
 
+    A new value counts from the next update on. That holds for numbers that a train state carries as well: the rate of
+    lr_schedule="adaptive", which is then the new learning_rate, and what `optax.inject_hyperparams` keeps in its state.
+
     space, make_agent: as in `make_successive_halving`. A member whose "env.<parameter>" changes goes on in mid-episode.
 
-    Raises PPOError for a space, or for an interval, quantile or probability, that does not fit.
+    Raises PPOError for a space, or for an interval, quantile or probability, that does not fit, and for a number of the
+    space that no update reads, such as one for `network.init`.
     """
     agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     check_pbt(config, num_members=num_members, interval=interval, quantile=quantile, resample=resample)
+    check_read(
+        space,
+        functools.partial(next_update, agent_of),
+        "no update of a run that goes on reads it; take it out of the space, or compare its values by a sweep",
+    )
     num_exchanged = max(1, int(num_members * quantile))
     run = functools.partial(
         run_generation,
-        functools.partial(evolve, space, num_exchanged, resample),
+        functools.partial(evolve, agent_of, space, num_exchanged, resample),
         functools.partial(train_all, agent_of, interval),
     )
 
@@ -365,7 +383,7 @@ def train_all(agent_of: AgentOf, num_updates: int, members: Member) -> Member:
 
 
 def evolve(
-    space: Space, num_exchanged: int, resample: float, key: jax.Array, members: Member
+    agent_of: AgentOf, space: Space, num_exchanged: int, resample: float, key: jax.Array, members: Member
 ) -> tuple[Member, jax.Array]:
     """The members with the worst of them replaced, and whose state each goes on from. -> (members, parents [N])"""
     exploit_key, explore_key = jax.random.split(key)
@@ -373,7 +391,24 @@ def evolve(
     members = adopt(members, parents)
     explored = explore(space, explore_key, members.hyper, resample)
     is_new = parents != jnp.arange(parents.size)
-    return members.replace(hyper=jax.tree.map(functools.partial(jnp.where, is_new), explored, members.hyper)), parents
+    hyper = jax.tree.map(functools.partial(jnp.where, is_new), explored, members.hyper)
+    runner = jax.vmap(functools.partial(renew, agent_of))(members.hyper, hyper, members.runner)
+    return members.replace(runner=runner, hyper=hyper), parents
+
+
+def renew(agent_of: AgentOf, before: Hyper, after: Hyper, runner: RunnerState) -> RunnerState:
+    """The runner with the hyperparameters that its train state carries: as `init` makes them of `after`.
+
+    One that `init` makes alike of `before` and `after` stays as it is.
+    """
+    old, new = (agent_of(hyper).init(runner.key).train_state for hyper in (before, after))
+
+    def renewed(path: tuple[Any, ...], carried: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+        names = {getattr(part, "name", None) for part in path}
+        return jnp.where(old != new, new, carried) if names & CARRIED else carried
+
+    train_state: TrainState = jax.tree_util.tree_map_with_path(renewed, runner.train_state, old, new)
+    return runner.replace(train_state=train_state)
 
 
 def exploit(key: jax.Array, scores: jax.Array, num_exchanged: int) -> jax.Array:
@@ -445,6 +480,29 @@ def settle_space(env: Environment, config: RunConfig, space: Space) -> Space:
         for bound in domain:
             at_point(env, config, {name: bound})
     return space
+
+
+def first_update(agent_of: AgentOf, hyper: Hyper, key: jax.Array) -> RunnerState:
+    """A member after its first update."""
+    agent = agent_of(hyper)
+    return agent.update(agent.init(key))[0]
+
+
+def next_update(agent_of: AgentOf, hyper: Hyper, key: jax.Array) -> RunnerState:
+    """A member after the first update with new hyperparameters, which alone depends on them."""
+    before = jax.tree.map(jnp.ones_like, hyper)
+    runner = renew(agent_of, before, hyper, agent_of(before).init(key))
+    return agent_of(hyper).update(runner)[0]
+
+
+def check_read(space: Space, update: Callable[[Hyper, jax.Array], RunnerState], reason: str) -> None:
+    """Raises PPOError for a name that the runner after `update` does not depend on. Runs nothing."""
+    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in space}
+    jaxpr = jax.make_jaxpr(update)(hyper, jax.eval_shape(lambda: jax.random.key(0))).jaxpr
+    is_read = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
+    for name, read in zip(sorted(space), is_read, strict=False):  # the key comes after them
+        if not read:
+            raise PPOError(f"{name} would do nothing: {reason}")
 
 
 def check_pbt(config: RunConfig, *, num_members: int, interval: int, quantile: float, resample: float) -> None:
