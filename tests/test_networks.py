@@ -300,9 +300,10 @@ def test_a_shared_trunk_learns():
     config = purejaxppo.PPOConfig(
         num_envs=16, num_steps=64, total_timesteps=40_960, learning_rate=3e-3, share_trunk=True, hidden_sizes=(64,)
     )
-    _, metrics = jax.jit(purejaxppo.make_train(purejaxppo.make_env("CartPole-v1"), config))(jax.random.key(0))
-    assert float(metrics.episode_return_mean[0]) < 40
-    assert float(jnp.nanmean(metrics.episode_return_mean[-5:])) > 150
+    train = purejaxppo.make_train(purejaxppo.make_env("CartPole-v1"), config)
+    _, metrics = jax.jit(jax.vmap(train))(purejaxppo.seed_keys(0, 8))  # one seed may be anywhere from 90 to 420
+    assert float(jnp.max(metrics.episode_return_mean[:, 0])) < 40
+    assert float(jnp.median(jnp.nanmean(metrics.episode_return_mean[:, -5:], axis=1))) > 150
 
 
 def test_the_network_of_images_has_orthogonal_kernels_and_takes_any_leading_axes():
