@@ -53,6 +53,7 @@ from purejaxppo.ppo import (
     learner_parts,
     make_metrics,
     plain_obs,
+    warn_if_over,
 )
 from purejaxppo.recurrent_networks import (
     CELLS,
@@ -137,8 +138,12 @@ class RecurrentPPO(Learner):
         return init(self, key)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it. Raises PPOError for a runner of another agent."""
+        """One rollout and the learning from it. Raises PPOError for a runner of another agent.
+
+        Warns, where it is not traced, if a schedule that has ended leaves a learning rate of 0.
+        """
         check_runner(runner, self.config.num_envs)
+        warn_if_over(self, runner.train_state)
         return update(self, runner)
 
     def act(

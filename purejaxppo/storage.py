@@ -184,6 +184,12 @@ def leaf_names(folder: Path) -> list[str]:
         return list(_read_manifest(folder)["leaves"])
 
 
+def leaf_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """The shape of one leaf of a tree on disk. Raises PPOError where its manifest cannot be read or lacks the leaf."""
+    with _readable(folder):
+        return tuple(_read_manifest(folder)["leaves"][name]["shape"])
+
+
 def completed(about: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What was written before there were the names that its dicts lack: they count as the defaults."""
     filled = {name: {**values, **about[name]} for name, values in defaults.items() if isinstance(about.get(name), dict)}
@@ -250,7 +256,10 @@ def _check_about(
 ) -> None:
     held = completed(manifest["about"], defaults)
     for name, value in (about or {}).items():
-        if held.get(name) != value:
+        known = held.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            known = {each: known[each] for each in value if each in known}  # what is not asked for may be anything
+        if known != value:
             raise PPOError(
                 f"checkpoint {str(folder)!r} is of another run: its {name} is {held.get(name)}, "
                 f"and {value} is wanted; it does not belong here"

@@ -27,6 +27,7 @@ from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, count_times
 
 Rows = tuple[int, int]  # members first ... last - 1
 POPULATION = "population.json"  # what a folder is for
+TOTAL = "config.total_timesteps"  # in there; it may grow
 PART = r"([0-9]{8,})-([0-9]{8,})"  # the name of a part's folder
 
 
@@ -163,12 +164,23 @@ class DiskStore:
         return self.like.metrics.replace(**{name: self.column(name, rows) for name in names})
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, or their timesteps, [n, U], without the others."""
+        """One field of the metrics, or their timesteps, [n, U], without the others.
+
+        Raises PPOError where they are those of a shorter run, which was to be extended.
+        """
         if name == "timesteps":
             return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
         if name == "updates":
-            return np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
-        return self._leaf(f"['metrics'].{name}", rows)
+            column = np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
+        else:
+            column = self._leaf(f"['metrics'].{name}", rows)
+        num_updates = self.like.metrics.updates.shape[0]
+        if column.shape[1] != num_updates:
+            raise PPOError(
+                f"{self.folder} holds {column.shape[1]} of {num_updates} updates; resume the run, "
+                "or call train_population(..., extend=True), to go on"
+            )
+        return column
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -207,18 +219,29 @@ def claim(folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapp
 
     defaults: by name, what a folder's dict stands for where it lacks a name that came later
     """
+    if not holds(folder, description, defaults):
+        make_folder(folder)
+        write_json(folder / POPULATION, description)
+
+
+def holds(
+    folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]], but: str | None = None
+) -> bool:
+    """Whether the folder is for this population, and not for none yet.
+
+    Raises PPOError where it is for another, with the first difference; `but` names one that does not count.
+    """
     path = folder / POPULATION
-    if os.path.exists(path):
-        held, wanted = flattened(completed(read_json(path), defaults)), flattened(description)
-        for name in {**wanted, **held}:
-            if held.get(name) != wanted.get(name):
-                raise PPOError(
-                    f"{str(folder)!r} holds another population: its {name} is {held.get(name)}, "
-                    f"and {wanted.get(name)} is wanted; choose another folder"
-                )
-        return
-    make_folder(folder)
-    write_json(path, description)
+    if not os.path.exists(path):
+        return False
+    held, wanted = flattened(completed(read_json(path), defaults)), flattened(description)
+    for name in {**wanted, **held}:
+        if name != but and held.get(name) != wanted.get(name):
+            raise PPOError(
+                f"{str(folder)!r} holds another population: its {name} is {held.get(name)}, "
+                f"and {wanted.get(name)} is wanted; choose another folder"
+            )
+    return True
 
 
 def check_folders(folder: Path) -> None:
