@@ -191,7 +191,7 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
                         memory_limit=options.memory_limit,
                         should_stop=stop.is_set_anywhere,
                         on_begin=view.resume if options.resume else ignore,
-                        on_plan=lambda memory: view.say(describe_plan(memory)),
+                        on_plan=lambda memory: view.planned(describe_plan(memory)),
                     )
                     if isinstance(finished, FinishedRun):
                         log(evaluation_entries(finished), spec.config.actual_timesteps)

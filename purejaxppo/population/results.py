@@ -71,7 +71,10 @@ class Population:
         return self.costs.train_seconds
 
     def seed(self, i: int) -> RunnerState:
-        """The final state of seed i, ready to act, evaluate or train on. Raises PPOError where there is none."""
+        """The final state of seed i, ready to act and evaluate; `agent.continue_from` trains it on with a new schedule.
+
+        Raises PPOError where there is none.
+        """
         if not is_index(i, self.num_seeds):
             raise PPOError(
                 f"seed {shown(i)} is not among the {self.num_seeds} of this population; take 0 to {self.num_seeds - 1}"
