@@ -56,7 +56,7 @@ def table_of(cls: Class, help_of: dict[str, str]) -> str:
 
 def default(field: Any) -> str:
     """What a field is where it is not given."""
-    if field.value is None:
+    if field.value is None or str(field.value).startswith("struct.field("):
         return ""
     text = str(field.value)
     return f"`{text[len('static(') : -1] if text.startswith('static(') else text}`".replace("|", "\\|")

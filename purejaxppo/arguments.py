@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from purejaxppo import __version__
-from purejaxppo.config import MAX_SEED, PPOConfig, option_text, unknown
+from purejaxppo.config import MAX_SEED, MAX_STEPS, PPOConfig, option_text, unknown
 from purejaxppo.envs import env_names
 from purejaxppo.options import (
     a_name,
@@ -28,6 +28,7 @@ from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sweep import RunConfig
 from purejaxppo.run_file import read_words
 from purejaxppo.runs.presets import PRESETS, Preset, default_preset, find_preset
+from purejaxppo.storage import read_json
 
 MAX_SETTINGS = 1_000_000  # that --random draws
 MAX_FILMED = 1_000_000  # steps of the episode that `render` plays: each of them is held in memory
@@ -41,6 +42,7 @@ _EXAMPLES = """examples:
 _TRAIN_EXAMPLES = """examples:
   purejaxppo train --env Pendulum-v1 --seeds 64 --out runs/a --checkpoint-every 5m
   purejaxppo train --resume runs/a
+  purejaxppo train --resume runs/a --config.total-timesteps 2e6
   purejaxppo train --preset cleanrl --config.learning-rate 1e-3 --env-param length=0.7"""
 _SWEEP_EXAMPLES = """examples:
   purejaxppo sweep --over learning-rate=1e-4,3e-4,1e-3 --over hidden-sizes=64x64,128 --seeds 16
@@ -243,7 +245,10 @@ def chosen_preset(words: Sequence[str]) -> Preset:
     parser = Parser(add_help=False)
     parser.add_argument("--preset", nargs="?")
     parser.add_argument("--env", nargs="?")
+    parser.add_argument("--init-from", nargs="?")
     known, _ = parser.parse_known_args(words)
+    if known.preset is None and known.init_from:
+        known.preset = read_json(Path(known.init_from) / "config.json").get("preset")
     return find_preset(default_preset(known.env) if known.preset is None else known.preset)
 
 
@@ -425,7 +430,18 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
     add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")
     add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
-    add("--resume", metavar="FOLDER", type=a_path, help="go on with an interrupted run; what is finished stays")
+    add(
+        "--resume",
+        metavar="FOLDER",
+        type=a_path,
+        help="go on with an interrupted run; with --config.total-timesteps N extend it, or one that is finished, to N",
+    )
+    add(
+        "--init-from",
+        metavar="RUN",
+        type=a_path,
+        help="begin a new run with the parameters of a finished one, seed by seed; its settings are the defaults",
+    )
     add(
         "--checkpoint-every",
         metavar="N",
@@ -496,7 +512,7 @@ def _add_bench_options(parser: Parser) -> None:
     parser.add_argument(
         "--timesteps",
         metavar="N",
-        type=whole_from(1),
+        type=whole_from(1, MAX_STEPS),
         help="environment steps of each seed (default 100,000 on a CPU, 500,000 elsewhere)",
     )
     parser.add_argument(
@@ -518,7 +534,7 @@ def _add_config_options(parser: Parser, config: RunConfig, title: str, without: 
             config_option(field.name),
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
-            type=reader_of(field.type),
+            type=reader_of(field.name, field.type),
             help=f"{_CONFIG_HELP[field.name]} ({option_text(getattr(config, field.name))})",
         )
 

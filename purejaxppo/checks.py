@@ -124,6 +124,28 @@ def check_state(state: Any, state_class: type, remedy: str) -> None:
         raise PPOError(f"a {type(state).__name__} is no {state_class.__name__}; give {remedy}")
 
 
+def check_start(train_state: Any, fresh: TrainState) -> None:
+    """Raises PPOError unless a run may start from the parameters and observation statistics of `train_state`.
+
+    fresh: a train state of the agent that is to go on from it
+    """
+    check_state(train_state, TrainState, "the train_state of a trained run")
+    for name in ("params", "obs_moments"):
+        given, wanted = (_leaves_by_path(getattr(state, name)) for state in (train_state, fresh))
+        for path in {**wanted, **given}:
+            if given.get(path) != wanted.get(path):
+                raise PPOError(
+                    f"train_state.{name}{path} is {given.get(path, 'missing')}, and this agent's is "
+                    f"{wanted.get(path, 'missing')}; give the train state of one seed, with the same network, "
+                    "observations and normalize_obs"
+                )
+
+
+def _leaves_by_path(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(jnp.shape(x))}" for path, x in leaves}
+
+
 def check_runner(runner: Any, num_envs: int) -> None:
     """Raises PPOError unless `runner` is a RunnerState of so many environments."""
     check_state(runner, RunnerState, "what agent.init(key) returns")

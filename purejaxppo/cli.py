@@ -45,7 +45,7 @@ from purejaxppo.population.sweep import (
     draw_points,
     make_points,
 )
-from purejaxppo.population.train import Progress, ignore
+from purejaxppo.population.train import Progress, check_start_of, ignore, make_start
 from purejaxppo.ppo import seed_keys
 from purejaxppo.run_file import dashed, toml_value
 from purejaxppo.runs.finished import (
@@ -64,16 +64,21 @@ from purejaxppo.runs.stop import StopSignal
 from purejaxppo.runs.train import (
     FinishedRun,
     FinishedSweep,
+    LoadedRun,
     RunSpec,
     check_checkpoints,
     check_not_lost,
     describe_divergence,
+    extended,
     film_episodes,
+    is_extended,
     is_finished,
     load_run,
     load_spec,
     mend_finished,
     plan,
+    reopen,
+    save_start,
     spec_to_json,
     sweep_rows,
     sweep_table,
@@ -86,7 +91,8 @@ from purejaxppo.types import Interrupted, NotWritten, PPOError
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
 _SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
-_ON_RESUME = ("command", "resume", "memory_limit", *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
+_TOTAL = "config.total_timesteps"
+_ON_RESUME = ("command", "resume", _TOTAL, "memory_limit", *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
 CURVES = "curves.png"
 DIVERGED = 3  # the exit status of --strict
 PIPE_CLOSED = 141  # that of a program which SIGPIPE has ended
@@ -158,7 +164,10 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     is_first = jax.process_index() == 0  # it speaks for all
     console = Console(quiet=options.quiet or options.json_lines or not is_first)
     view = JsonView(spec.log_names) if options.json_lines and is_first else make_view(console, spec)
-    is_done, finished = bool(options.resume) and is_finished(folder), None
+    goes_further = bool(options.resume) and is_extended(spec, folder)
+    if goes_further and is_first:
+        reopen(folder)
+    is_done, finished = bool(options.resume) and is_finished(folder) and not goes_further, None
     if is_done:
         leave()  # what is left to do is the first process's alone
         if not is_first:
@@ -182,7 +191,7 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
                         memory_limit=options.memory_limit,
                         should_stop=stop.is_set_anywhere,
                         on_begin=view.resume if options.resume else ignore,
-                        on_plan=lambda memory: view.say(describe_plan(memory)),
+                        on_plan=lambda memory: view.planned(describe_plan(memory)),
                     )
                     if isinstance(finished, FinishedRun):
                         log(evaluation_entries(finished), spec.config.actual_timesteps)
@@ -207,7 +216,8 @@ def write_config(options: argparse.Namespace) -> int:
     """purejaxppo train --write-config FILE: what would run, for --config."""
     if options.resume is not None:
         raise PPOError(f"{options.resume / 'config.json'} has what the run is; leave out --write-config")
-    check_checkpoints(spec := make_spec(options))
+    source = load_source(options)
+    check_checkpoints(spec := make_spec(options, source))
     text = tomli_w.dumps(run_table(options, spec))
     write_whole(options.write_config, lambda file: file.write(text.encode()))
     print(f"written; run it with purejaxppo {options.command} --config {options.write_config}")
@@ -228,6 +238,7 @@ def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
         "keep": options.keep_checkpoints,
         "keep_best": options.keep_best,
         "log_names": getattr(options, "log_names", None),
+        "init_from": spec.init_from,
         "random": getattr(options, "random", None),
         "random_seed": getattr(options, "random_seed", None),
     }
@@ -300,19 +311,25 @@ def join_processes(options: argparse.Namespace) -> None:
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """A new run and its empty folder."""
     check_logs(options)
-    spec = make_spec(options)
+    source = load_source(options)
+    spec = make_spec(options, source)
     check_checkpoints(spec)
     check_login(options)
     name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
     folder = options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0:
         make_run_folder(folder)
+        if source is not None:
+            save_start(spec, folder, source.train_state)
     barrier("folder")
     return spec, folder
 
 
 def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
-    """A run that was begun, and its folder. Raises PPOError for options that would make it another one."""
+    """A run that was begun, and its folder. Raises PPOError for options that would make it another one.
+
+    Its number of timesteps may be another one, as long as that is more than is done.
+    """
     is_own = options.env is not None and names_own_code(options.env)  # it is imported again
     allowed = (*_ON_RESUME, "env") if is_own else _ON_RESUME
     for name, value in vars(options).items():
@@ -324,6 +341,8 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     if options.env not in (None, begun.env):
         raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
     spec = dataclasses.replace(begun, **checkpoint_options(options))
+    total = getattr(options, _TOTAL)
+    spec = spec if total is None else extended(spec, options.resume, total)
     if spec.sweep is not None and (getattr(options, "tensorboard", None) or getattr(options, "wandb", None)):
         raise PPOError(
             f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
@@ -497,30 +516,54 @@ def completion(options: argparse.Namespace) -> int:
     return 0
 
 
-def make_spec(options: argparse.Namespace) -> RunSpec:
-    """The run that the options describe: the preset's, with what they change."""
-    preset_name = default_preset(options.env) if options.preset is None else options.preset
+def load_source(options: argparse.Namespace) -> LoadedRun | None:
+    """The run of --init-from; None without it."""
+    if options.init_from is None:
+        return None
+    bring_env(options.env)
+    return load_run(options.init_from)
+
+
+def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> RunSpec:
+    """The run that the options describe: the preset's, or that of `source`, with what they change.
+
+    source: the run of --init-from, whose parameters it starts from; its seeds, and without --preset the rest, are the
+        defaults
+    """
+    preset_name = options.preset
+    if preset_name is None:
+        preset_name = default_preset(options.env) if source is None else source.spec.preset
     preset = find_preset(preset_name)
-    config = preset.config.replace(**given_fields(options, preset.config))
-    env_name = preset.env if options.env is None else options.env
-    env_params = each_once("--env-param", options.env_param or [])
+    env_name, env_params, config, num_seeds = preset.env, {}, preset.config, preset.num_seeds
+    if source is not None:
+        num_seeds = source.spec.num_seeds
+        if options.preset is None:
+            env_name, env_params, config = source.spec.env, source.spec.env_params, source.config
+    config = config.replace(**given_fields(options, config))
+    if options.env not in (None, env_name):
+        env_name, env_params = options.env, {}
+    env_params = env_params | each_once("--env-param", options.env_param or [])
     bring_env(options.env)
     env = make_env(env_name, **env_params)
     points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
+    num_seeds = options.seeds or num_seeds
+    start = make_start(None if source is None else source.train_state, num_seeds)
     for point in points or [{}]:
         agent = make_agent(*at_point(env, config, point))  # refuses here, before there is a folder
+        check_start_of(agent, start)
         if options.placement == "data":
             check_data_placement(agent, jax.device_count())
     return RunSpec(
         env=env_name,
         env_params=env_params,
         config=config,
-        num_seeds=options.seeds or preset.num_seeds,
+        num_seeds=num_seeds,
         seed=options.seed or 0,
         preset=preset_name,
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
         log_names=getattr(options, "log_names", None) or "sb3",
+        init_from=None if options.init_from is None else str(options.init_from),
         **checkpoint_options(options),
     )
 

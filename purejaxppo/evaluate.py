@@ -39,6 +39,10 @@ class Agent(Protocol):
         """The state before the first update."""
         ...
 
+    def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
+        """The state before the first update of a new run from trained parameters; asked of by `init_from` alone."""
+        ...
+
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         """One rollout and the learning from it."""
         ...

@@ -22,6 +22,7 @@ from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae, reward_to_go
 from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, policy_loss
 from purejaxppo.networks import MLP
+from purejaxppo.ppo import restarted
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
 from purejaxppo.update import keep_finite, own_buffers
@@ -51,7 +52,7 @@ class FullBatchConfig(Config):
 
     def __post_init__(self) -> None:
         check_fields(self, FullBatchConfig)
-        check_total(int(self.total_timesteps), self.batch_size)
+        check_total(self)
 
 
 class FullBatchMetrics(Metrics):
@@ -89,6 +90,10 @@ class FullBatchPPO:
         """The state before the first update. Raises PPOError for a raw or batched key."""
         check_key(key)
         return own_buffers(init(self, key))
+
+    def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
+        """The state before the first update of a new run from trained parameters, as of `PPO.continue_from`."""
+        return restarted(self.init(key), train_state)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
         """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""
@@ -340,7 +345,8 @@ def make_metrics(
         clip_fraction=clip_fraction(jnp.exp(log_ratio), config.clip_eps),
         explained_variance=explained_variance(batch.value, batch.target),
         learning_rate=jnp.asarray(config.policy_learning_rate, jnp.float32),
-        timesteps=state.update * config.batch_size,
+        updates=state.update,
+        batch_size=config.batch_size,
         epoch_return_mean=jnp.sum(transitions.reward) / with_cut,
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,

@@ -3,12 +3,14 @@
 import abc
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from purejaxppo.actions import Actions, make_actions, masked, unchanged
 from purejaxppo.checks import (
@@ -19,6 +21,7 @@ from purejaxppo.checks import (
     check_params,
     check_parts,
     check_runner,
+    check_start,
     in_own_state,
     shape_list,
 )
@@ -84,6 +87,25 @@ class Learner(abc.ABC):
     reports_rate: bool  # whether the optimizer follows config.learning_rate
 
     @abc.abstractmethod
+    def init(self, key: jax.Array) -> RunnerState:
+        """The state before the first update, a function of the key."""
+
+    def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
+        """The state before the first update of a new run that goes on from trained parameters.
+
+        The parameters and the statistics of the observations come from `train_state`, and those of the reward where
+        both runs normalise it. The environments, the optimizer's state, the schedules and the count of updates begin
+        anew, so that this agent may have other `num_envs`, and other hyperparameters, than the one that trained them.
+
+        Args:
+            train_state: that of one seed of an agent with the same network; vmap over more.
+            key: one typed key, from which the new run draws all its randomness.
+
+        Raises PPOError for a train state of another network, and for a raw or batched key.
+        """
+        return restarted(self.init(key), train_state)
+
+    @abc.abstractmethod
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         """One rollout and the learning from it."""
 
@@ -112,8 +134,12 @@ class PPO(Learner):
         return own_buffers(init(self, key))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it. Raises PPOError for a runner of another agent."""
+        """One rollout and the learning from it. Raises PPOError for a runner of another agent.
+
+        Warns, where it is not traced, if a schedule that has ended leaves a learning rate of 0.
+        """
         check_runner(runner, self.config.num_envs)
+        warn_if_over(self, runner.train_state)
         return update(self, runner)
 
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
@@ -276,6 +302,30 @@ def init(agent: PPO, key: jax.Array) -> RunnerState:
     )
 
 
+def restarted(fresh: RunnerState, train_state: TrainState) -> RunnerState:
+    """`fresh` with the parameters and the moments of a trained run. Raises PPOError where they do not fit."""
+    check_start(train_state, fresh.train_state)
+    state = fresh.train_state.replace(params=train_state.params, obs_moments=train_state.obs_moments)
+    if state.reward_moments is not None and train_state.reward_moments is not None:
+        state = state.replace(reward_moments=train_state.reward_moments)
+    return fresh.replace(train_state=state)
+
+
+def warn_if_over(agent: Learner, state: TrainState) -> None:
+    """Warns if the next update has a learning rate of 0 because its schedule has ended. A traced state passes."""
+    if not agent.reports_rate or isinstance(state.update, Tracer) or int(state.update) < agent.config.num_updates:
+        return
+    rate, whole_rate = agent.rate_rule.rate(state), agent.config.learning_rate
+    if isinstance(rate, Tracer) or float(rate) != 0.0 or float(whole_rate) == 0.0:
+        return
+    warnings.warn(
+        f"the learning rate is 0 from update {agent.config.num_updates} on, where its schedule ends: update "
+        f"{int(state.update)} learns nothing; give a larger total_timesteps, or begin a new run with "
+        "agent.continue_from(train_state, key)",
+        stacklevel=3,
+    )
+
+
 def init_train_state(agent: Learner, params: PyTree, obs: PyTree) -> TrainState:
     """These parameters before the first update. obs: [B, ...], raw"""
     return TrainState(
@@ -433,7 +483,8 @@ def make_metrics(
         clip_fraction=terms.clip_fraction,
         explained_variance=explained_variance(batch.value, batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
-        timesteps=state.update * agent.config.batch_size,
+        updates=state.update,
+        batch_size=agent.config.batch_size,
     )
 
 

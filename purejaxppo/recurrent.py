@@ -55,6 +55,7 @@ from purejaxppo.ppo import (
     learner_parts,
     make_metrics,
     plain_obs,
+    warn_if_over,
 )
 from purejaxppo.recurrent_networks import (
     CELLS,
@@ -85,7 +86,7 @@ class RecurrentConfig(PPOConfig):
     def __post_init__(self) -> None:
         check_fields(self, RecurrentConfig)
         check_choice("cell", self.cell, tuple(CELLS))
-        check_total(int(self.total_timesteps), self.batch_size)
+        check_total(self)
         if self.sequence_length is not None:
             check_size("sequence_length", self.sequence_length)
             check_divisions("num_steps", self.num_steps, "sequences of sequence_length", self.sequence_length)
@@ -139,8 +140,12 @@ class RecurrentPPO(Learner):
         return own_buffers(init(self, key))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it. Raises PPOError for a runner of another agent."""
+        """One rollout and the learning from it. Raises PPOError for a runner of another agent.
+
+        Warns, where it is not traced, if a schedule that has ended leaves a learning rate of 0.
+        """
         check_runner(runner, self.config.num_envs)
+        warn_if_over(self, runner.train_state)
         return update(self, runner)
 
     def act(

@@ -143,7 +143,10 @@ def load_tree(
     names = {name for name, _ in wanted}
     if names != set(leaves) or names != set(manifest["leaves"]):
         differing = sorted((names ^ set(leaves)) | (names ^ set(manifest["leaves"])))
-        raise PPOError(f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side")
+        raise PPOError(
+            f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side; "
+            "another version of purejaxppo or another config has written it"
+        )
     for name in leaves:
         _check_entry(folder, name, leaves, manifest)
     return jax.tree.unflatten(
@@ -179,6 +182,12 @@ def leaf_names(folder: Path) -> list[str]:
     """The names of the leaves of a tree on disk. Raises PPOError where its manifest cannot be read."""
     with _readable(folder):
         return list(_read_manifest(folder)["leaves"])
+
+
+def leaf_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """The shape of one leaf of a tree on disk. Raises PPOError where its manifest cannot be read or lacks the leaf."""
+    with _readable(folder):
+        return tuple(_read_manifest(folder)["leaves"][name]["shape"])
 
 
 def completed(about: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -247,7 +256,10 @@ def _check_about(
 ) -> None:
     held = completed(manifest["about"], defaults)
     for name, value in (about or {}).items():
-        if held.get(name) != value:
+        known = held.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            known = {each: known[each] for each in value if each in known}  # what is not asked for may be anything
+        if known != value:
             raise PPOError(
                 f"checkpoint {str(folder)!r} is of another run: its {name} is {held.get(name)}, "
                 f"and {value} is wanted; it does not belong here"

@@ -42,7 +42,7 @@ def make_progress(returns, *, members=(0, 2), updates=None, diverged_at=(-1, -1,
     updates = num_updates if updates is None else updates
     rows = np.arange(updates - num_updates, updates)
     numbers = {name: np.full(returns.shape, 0.5, np.float32) for name in pjp.Metrics.__dataclass_fields__}
-    numbers |= {"episode_return_mean": returns, "timesteps": np.tile(512 * (rows + 1), (2, 1))}
+    numbers |= {"episode_return_mean": returns, "updates": np.tile(rows + 1, (2, 1)), "batch_size": 512}
     return Progress(
         members=members,
         updates=updates,
@@ -292,15 +292,19 @@ def test_the_live_view_counts_on_its_own_while_it_compiles_and_between_reports(m
     now = [100.0]
     monkeypatch.setattr(runs_console, "monotonic", lambda: now[0])
 
-    def last_frame(*reports):
+    def last_frame(*reports, plan=None):
         console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ={})
         with ProgressView(console, num_members=2) as view:
+            if plan is not None:
+                now[0] += 30.0
+                view.planned(plan)
             for report in reports:
                 view(report)
             now[0] += 65.0
         return console.file.getvalue()
 
     assert "compiling  1:05" in last_frame()
+    assert "training  1:05" in last_frame(plan="one chunk")
     report = make_progress([[1.0], [2.0]], updates=4)._replace(seconds=100.0)
     assert "4,096 steps  41 steps/s  0:35 left" in last_frame(report)
     assert "4,096 steps  410 steps/s  0:00 left" in last_frame(report._replace(seconds=10.0))

@@ -4,6 +4,7 @@ Below the folder of a program lies one folder for each unfinished chunk, and in 
 updates that are done. Each appears whole or not at all, with a checksum for every leaf.
 """
 
+import dataclasses
 import itertools
 import math
 import re
@@ -21,7 +22,7 @@ from purejaxppo.config import check_switch
 from purejaxppo.population.statistics import last_returns
 from purejaxppo.population.store import DiskStore, Rows, complement, of_rows, part_name, parts_in
 from purejaxppo.population.sweep import check_whole
-from purejaxppo.storage import leaf_names, load_tree, save_tree
+from purejaxppo.storage import leaf_names, leaf_shape, load_tree, save_tree
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
 
 UNFINISHED = "unfinished"
@@ -193,7 +194,7 @@ def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_update
     runners: [n, ...], now; metrics: [n, updates so far] of `num_updates`
     """
     returns = training_returns(metrics, num_updates)
-    updates = np.full(len(returns), metrics.timesteps.shape[1], np.int32)
+    updates = np.full(len(returns), metrics.updates.shape[1], np.int32)
     now = Best(runners, returns, updates)
     if best is None:
         return now
@@ -206,6 +207,46 @@ def training_returns(metrics: Metrics, num_updates: int) -> np.ndarray:
     """How good each member is in training: as `last_returns`, over the same number of updates all along. -> [n]"""
     arrays = (np.asarray(metrics.episode_return_mean), np.asarray(metrics.episodes))
     return last_returns(*arrays, num_updates).astype(np.float32)
+
+
+def updates_done(program_folder: Path) -> int:
+    """The most updates that a member on disk has done; 0 where none has begun."""
+    done = [updates_of(program_folder, part) for part in parts_in(program_folder / "runners")]
+    begun = [checkpoints(checkpoint_folder(program_folder, part))[-1] for part in unfinished_rows(program_folder)]
+    return max(done + begun, default=0)
+
+
+def updates_of(program_folder: Path, part: Rows) -> int:
+    """The updates of a part that was finished, perhaps in a shorter run. Raises PPOError where it is damaged."""
+    return leaf_shape(program_folder / "metrics" / part_name(part), "['metrics'].episodes")[1]
+
+
+def reopen_parts(store: DiskStore) -> None:
+    """Makes a checkpoint of each part that has fewer updates than the run, so that its members go on from there."""
+    num_updates = store.like.metrics.updates.shape[0]
+    for part in store.parts():
+        done, name = updates_of(store.folder, part), part_name(part)
+        if done == num_updates:
+            continue
+        metrics = jax.tree.map(lambda x, done=done: jax.ShapeDtypeStruct((done,), x.dtype), store.like.metrics)
+        shorter = dataclasses.replace(store, like=store.like._replace(metrics=metrics))
+        place = store.folder / "best" / name
+        best = None
+        if place.exists():
+            best = load_tree(place, best_shapes(store, part[1] - part[0]), store.about, store.defaults)
+        checkpoint = Checkpoint(shorter.runners(part), shorter.metrics(part), best)
+        write_checkpoint(store, part, done, checkpoint, KEPT)
+        for folder in ("runners", "metrics", "best"):  # without its runners a part counts as not there
+            discard(store.folder / folder / name)
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder, if it is there, so that it is never seen in part."""
+    if folder.exists():
+        gone = folder.with_name(f".{folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def write_best(store: DiskStore, first: int, best: Best) -> None:

@@ -50,7 +50,10 @@ from purejaxppo.recurrent import RecurrentConfig, make_recurrent_ppo
 from purejaxppo.schedules import Schedule
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 
-REPORTS = 16  # of a chunk of members: how often the host sees its metrics; each costs the devices a pause
+REPORTS = 16  # of a chunk of members, at least: how often the host sees its metrics; each costs the devices a pause
+REPORT_SECONDS = 1.0  # that a call is to take, where so many updates fit into it
+MOST_UPDATES = 2_048  # of one call
+MOST_METRICS = 2**26  # bytes of the metrics of one call, which go to the host
 EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
 CPU_WIDTH = 32  # members for each CPU device in a chunk: more of them are no faster, and finish later
 ACCELERATOR_WIDTH = 8_192  # for each other device, where the memory allows as many
@@ -73,6 +76,13 @@ class Progress(NamedTuple):
     train_states: TrainState  # [n or more, ...]: padding may follow the members; valid during the call only
 
 
+class Start(NamedTuple):
+    """What the members start from: trained states, or nothing."""
+
+    train_states: TrainState | None  # [S, ...], as `carried` leaves them
+    digest: str | None  # of them; kept in the population's folder
+
+
 class Options(NamedTuple):
     """What the caller brings beside settings and seeds. Placement and memory change no result, up to rounding."""
 
@@ -88,6 +98,8 @@ class Options(NamedTuple):
     should_stop: Callable[[], bool]
     on_plan: Callable[[MemoryPlan], None]
     on_chunk: Callable[[Progress], None]
+    start: Start = Start(None, None)
+    report_at: tuple[int, ...] = ()  # updates after which the host looks in any case
 
 
 class Job(NamedTuple):
@@ -98,6 +110,7 @@ class Job(NamedTuple):
     seed: int
     store: Store
     rows: list[Rows]  # the members that have no results yet
+    start: TrainState | None = None  # [S, ...], trained, that the seeds start from
 
     @property
     def num_members(self) -> int:
@@ -113,7 +126,7 @@ class Job(NamedTuple):
 class Compiled(NamedTuple):
     """A program for chunks of one width."""
 
-    init: Any  # (keys [n], numbers) -> runners [n, ...]
+    init: Any  # (keys [n], numbers), and the train states [n, ...] to start from if any -> runners [n, ...]
     advance: Any  # (runners, numbers, count) -> (runners, metrics [n, capacity])
     play: Any  # (train states [n, ...], keys [n], numbers) -> returns [n, E]
     gather: Callable[[RunnerState], RunnerState]  # to where this process can read them
@@ -184,6 +197,15 @@ def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Arra
     return keys, play_keys, {leaf: values[setting] for leaf, values in job.program.numbers.items()}
 
 
+def init_inputs(job: Job, rows: Rows, width: int) -> tuple[Any, ...]:
+    """The arguments of `Compiled.init` for such members."""
+    keys, _, numbers = member_inputs(job, rows, width)
+    if job.start is None:
+        return keys, numbers
+    seeds = np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1) % job.num_seeds
+    return keys, numbers, jax.tree.map(lambda x: x[seeds], job.start)
+
+
 def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     """The program of a job, as wide as its members, the processor and the memory allow.
 
@@ -230,17 +252,29 @@ def used_devices(placement: str, num_members: int) -> list[Any]:
 def compile_program(job: Job, options: Options, width: int) -> Compiled:
     """The functions of a job for chunks of `width` members."""
     devices = used_devices(options.placement, job.num_members)
-    capacity = max(1, job.program.config.num_updates // REPORTS)
+    capacity = call_capacity(job.store.like.metrics, width)
     compile_placed = {"seeds": compile_over_seeds, "data": compile_over_data}[options.placement]
     agent_of = functools.partial(member_agent, job.program, options)
     return compile_placed(job, agent_of, devices, width, capacity, options.evaluation_episodes)
+
+
+def call_capacity(metrics: Metrics, width: int) -> int:
+    """The most updates of one call for `width` members. metrics: the shapes of one member's, [U]
+
+    From twice as many updates as reports on, the first call of a single one leaves the number of calls as it is.
+    """
+    num_updates = metrics.updates.shape[0]
+    share = 1 if num_updates < 2 * REPORTS else -(-(num_updates - 1) // (REPORTS - 1))
+    fits = MOST_METRICS * num_updates // (width * tree_bytes(metrics))
+    return max(1, min(share, MOST_UPDATES, fits))
 
 
 def compile_over_seeds(
     job: Job, agent_of: AgentOf, devices: Sequence[Any], width: int, capacity: int, num_episodes: int
 ) -> Compiled:
     """Members dealt out over the devices; no program waits for another."""
-    keys, play_keys, numbers = member_inputs(job, (0, 1), width)
+    _, play_keys, numbers = member_inputs(job, (0, 1), width)
+    starts = init_inputs(job, (0, 1), width)
     by_seed, everywhere = seed_shardings(devices)
     init_members = make_spread(functools.partial(init_member, agent_of), devices)
     update_members = make_spread(
@@ -250,14 +284,14 @@ def compile_over_seeds(
         over_seeds=over_seeds(job.program.config, width, devices),
     )
     play_members = make_spread(functools.partial(evaluate_member, agent_of, num_episodes), devices)
-    runners = jax.eval_shape(init_members, keys, numbers)
+    runners = jax.eval_shape(init_members, *starts)
     fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
     advance = jax.jit(
         update_members, in_shardings=(by_seed, by_seed, everywhere), donate_argnums=0, compiler_options=fast
     )
     play = jax.jit(play_members, in_shardings=by_seed, compiler_options=fast)
     init, advance, play = compile_at_once(
-        jax.jit(init_members, in_shardings=by_seed, compiler_options=quick).lower(keys, numbers),
+        jax.jit(init_members, in_shardings=by_seed, compiler_options=quick).lower(*starts),
         advance.lower(runners, numbers, jnp.int32(0)),
         play.lower(runners.train_state, play_keys, numbers),
     )
@@ -276,11 +310,12 @@ def compile_over_data(
         assert isinstance(agent, PPO)  # check_data_placement has refused the others
         return share(agent)
 
-    keys, play_keys, numbers = member_inputs(job, (0, 1), width)
+    _, play_keys, numbers = member_inputs(job, (0, 1), width)
+    starts = init_inputs(job, (0, 1), width)
     init_members = jax.vmap(functools.partial(init_member, agent_of))
     update_parts = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))
     play_members = jax.vmap(functools.partial(evaluate_member, agent_of, num_episodes))
-    runners = jax.eval_shape(init_members, keys, numbers)
+    runners = jax.eval_shape(init_members, *starts)
     update_members = make_shared(update_parts, mesh, runners, num_replicated=2)
     placed = runner_shardings(mesh, runners)
     fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
@@ -293,9 +328,7 @@ def compile_over_data(
     )
     play = jax.jit(play_members, in_shardings=everywhere, out_shardings=everywhere, compiler_options=fast)
     init, advance, play = compile_at_once(
-        jax.jit(init_members, in_shardings=everywhere, out_shardings=placed, compiler_options=quick).lower(
-            keys, numbers
-        ),
+        jax.jit(init_members, in_shardings=everywhere, out_shardings=placed, compiler_options=quick).lower(*starts),
         advance.lower(runners, numbers, jnp.int32(0)),
         play.lower(runners.train_state, play_keys, numbers),
     )
@@ -329,9 +362,10 @@ def member_agent(program: Program, options: Options, numbers: Numbers) -> Agent:
     return make_setting_agent(*with_numbers(program, numbers), options)
 
 
-def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers) -> RunnerState:
-    """The state of a member before its first update."""
-    return agent_of(numbers).init(key)
+def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers, start: TrainState | None = None) -> RunnerState:
+    """The state of a member before its first update; with the parameters of `start` if there is one."""
+    agent = agent_of(numbers)
+    return agent.init(key) if start is None else agent.continue_from(start, key)
 
 
 def update_member(

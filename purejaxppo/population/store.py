@@ -12,11 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.storage import completed, is_key, load_leaf, load_tree, make_folder, read_json, save_tree, write_json
-from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
+from purejaxppo.storage import (
+    completed,
+    is_key,
+    leaf_names,
+    load_leaf,
+    load_tree,
+    make_folder,
+    read_json,
+    save_tree,
+    write_json,
+)
+from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, count_timesteps
 
 Rows = tuple[int, int]  # members first ... last - 1
 POPULATION = "population.json"  # what a folder is for
+TOTAL = "config.total_timesteps"  # in there; it may grow
 PART = r"([0-9]{8,})-([0-9]{8,})"  # the name of a part's folder
 
 
@@ -98,7 +109,7 @@ class MemoryStore:
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
         """One field of the metrics, [n, U]."""
-        return getattr(self.data.metrics, name)[slice(*rows)]
+        return getattr(self.metrics(rows), name)
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -149,12 +160,27 @@ class DiskStore:
 
     def metrics(self, rows: Rows) -> Metrics:
         """The metrics of some members, [n, U]."""
-        names = [field.name for field in dataclasses.fields(self.like.metrics)]
+        names = [field.name for field in dataclasses.fields(self.like.metrics) if field.name != "batch_size"]
         return self.like.metrics.replace(**{name: self.column(name, rows) for name in names})
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, [n, U], without the others."""
-        return self._leaf(f"['metrics'].{name}", rows)
+        """One field of the metrics, or their timesteps, [n, U], without the others.
+
+        Raises PPOError where they are those of a shorter run, which was to be extended.
+        """
+        if name == "timesteps":
+            return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
+        if name == "updates":
+            column = np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
+        else:
+            column = self._leaf(f"['metrics'].{name}", rows)
+        num_updates = self.like.metrics.updates.shape[0]
+        if column.shape[1] != num_updates:
+            raise PPOError(
+                f"{self.folder} holds {column.shape[1]} of {num_updates} updates; resume the run, "
+                "or call train_population(..., extend=True), to go on"
+            )
+        return column
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -163,6 +189,13 @@ class DiskStore:
     def _part(self, name: str, size: int, cut: slice) -> RunnerState:
         part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size), self.about, self.defaults)
         return jax.tree.map(lambda x: x[cut], part)
+
+    def _updates(self, part: str) -> np.ndarray:
+        """The counts of updates of a part; from its timesteps where an earlier version has written these."""
+        place, old = self.folder / "metrics" / part, "['metrics'].timesteps"
+        if os.path.exists(place) and old in leaf_names(place):
+            return load_leaf(place, old, self.about, self.defaults) // np.int32(self.like.metrics.batch_size)
+        return load_leaf(place, "['metrics'].updates", self.about, self.defaults)
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         folder = self.folder / "metrics"
@@ -186,18 +219,29 @@ def claim(folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapp
 
     defaults: by name, what a folder's dict stands for where it lacks a name that came later
     """
+    if not holds(folder, description, defaults):
+        make_folder(folder)
+        write_json(folder / POPULATION, description)
+
+
+def holds(
+    folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]], but: str | None = None
+) -> bool:
+    """Whether the folder is for this population, and not for none yet.
+
+    Raises PPOError where it is for another, with the first difference; `but` names one that does not count.
+    """
     path = folder / POPULATION
-    if os.path.exists(path):
-        held, wanted = flattened(completed(read_json(path), defaults)), flattened(description)
-        for name in {**wanted, **held}:
-            if held.get(name) != wanted.get(name):
-                raise PPOError(
-                    f"{str(folder)!r} holds another population: its {name} is {held.get(name)}, "
-                    f"and {wanted.get(name)} is wanted; choose another folder"
-                )
-        return
-    make_folder(folder)
-    write_json(path, description)
+    if not os.path.exists(path):
+        return False
+    held, wanted = flattened(completed(read_json(path), defaults)), flattened(description)
+    for name in {**wanted, **held}:
+        if name != but and held.get(name) != wanted.get(name):
+            raise PPOError(
+                f"{str(folder)!r} holds another population: its {name} is {held.get(name)}, "
+                f"and {wanted.get(name)} is wanted; choose another folder"
+            )
+    return True
 
 
 def check_folders(folder: Path) -> None:

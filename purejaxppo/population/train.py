@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import time
 import warnings
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purejaxppo.checks import check_env
-from purejaxppo.config import MAX_SEED, check_function, check_seed
+from purejaxppo.checks import check_env, check_state
+from purejaxppo.config import MAX_SEED, check_function, check_seed, check_switch
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
@@ -38,8 +39,10 @@ from purejaxppo.population.checkpoints import (
     holding_rows,
     make_policy,
     padded,
+    reopen_parts,
     split_rows,
     unfinished_rows,
+    updates_done,
     write_best,
     write_checkpoint,
 )
@@ -47,12 +50,15 @@ from purejaxppo.population.memory import MemoryPlan, parse_bytes
 from purejaxppo.population.processes import barrier, gather_rows, rest
 from purejaxppo.population.program import (
     EVALUATION_SEED,
+    REPORT_SECONDS,
     Compiled,
     Job,
     Options,
     Progress,
+    Start,
     compile_to_fit,
     finishing_programs,
+    init_inputs,
     make_setting_agent,
     member_inputs,
     member_shapes,
@@ -60,6 +66,7 @@ from purejaxppo.population.program import (
 from purejaxppo.population.results import Costs, Population, Sweep
 from purejaxppo.population.store import (
     POPULATION,
+    TOTAL,
     DiskStore,
     MemberResult,
     MemoryStore,
@@ -67,12 +74,15 @@ from purejaxppo.population.store import (
     Store,
     check_folders,
     claim,
+    holds,
     make_memory_store,
 )
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
 from purejaxppo.schedules import Schedule
-from purejaxppo.storage import as_path, make_folder, to_host
-from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
+from purejaxppo.storage import as_path, make_folder, read_json, to_host, write_json
+from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState, TrainState
+
+_FLOAT32_COUNTS = 2**24  # every whole number below it is a float32
 
 
 class Plan(NamedTuple):
@@ -93,7 +103,7 @@ class Spent(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What tells when a checkpoint by time is due."""
+    """What tells when the host looks next, and when a checkpoint by time is due."""
 
     written: float  # the newest, or where the chunk began; seconds of the clock
     updates_per_second: float  # of the last call; 0 before the first
@@ -128,6 +138,9 @@ def train_population(
     checkpoint_every: int | str | None = ...,
     keep_checkpoints: int = ...,
     keep_best: bool = ...,
+    extend: bool = ...,
+    init_from: TrainState | None = ...,
+    report_at: Sequence[int] = ...,
     should_stop: Callable[[], bool] = ...,
     on_begin: Callable[[str], None] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
@@ -153,6 +166,9 @@ def train_population(
     checkpoint_every: int | str | None = ...,
     keep_checkpoints: int = ...,
     keep_best: bool = ...,
+    extend: bool = ...,
+    init_from: TrainState | None = ...,
+    report_at: Sequence[int] = ...,
     should_stop: Callable[[], bool] = ...,
     on_begin: Callable[[str], None] = ...,
     on_plan: Callable[[MemoryPlan], None] = ...,
@@ -177,6 +193,9 @@ def train_population(
     checkpoint_every: int | str | None = None,
     keep_checkpoints: int = KEPT,
     keep_best: bool = False,
+    extend: bool = False,
+    init_from: TrainState | None = None,
+    report_at: Sequence[int] = (),
     should_stop: Callable[[], bool] = never,
     on_begin: Callable[[str], None] = ignore,
     on_plan: Callable[[MemoryPlan], None] = ignore,
@@ -203,12 +222,19 @@ def train_population(
     keep_checkpoints: how many of them stay while the chunk trains, the newest; they go when its results are there.
     keep_best: keeps each seed at its best as well, after the checkpoint, or the end, with the highest training return
         over a tenth of the updates; `Population.checkpoint("best")` reads it, in the course of the run and after it.
-    should_stop: is asked some 16 times in a chunk; where it says so, the state is written to `out`, if there is one,
-        and `Interrupted` is raised.
+    extend: goes on with a population in `out` that was begun with another `total_timesteps`, finished or not. From
+        there on its schedules are those of a run of the new length. With schedules that are constant it ends bit for
+        bit as if it had had that length from the start.
+    init_from: train states [S, ...] of another population with the same network, such as `Population.train_state`.
+        Seed i starts from the parameters and statistics of seed i, as by `PPO.continue_from`.
+    report_at: updates after which `on_chunk` is called in any case.
+    should_stop: is asked after each call of `on_chunk`; where it says so, the state is written to `out`, if there is
+        one, and `Interrupted` is raised.
     on_begin: is told where the members in `out` go on, or that they begin from the start, a line for each program.
         Without it a folder that was begun with checkpoints, and has none, is a warning.
     on_plan: is told the memory plan of each program before it runs.
-    on_chunk: is called on the host in the course of each chunk of members, about 16 times.
+    on_chunk: is called on the host in the course of each chunk of members: after its first update, then about every
+        second, or after each update where one takes longer; in a short run some 16 times, if it has as many updates.
 
     Raises PPOError for what cannot work before anything is compiled, and for what cannot fit before anything is run.
     """
@@ -219,6 +245,7 @@ def train_population(
         check_function(name, function, "give one, or leave it out")
     is_shared = placement == "data" and jax.process_count() > 1
     policy = make_policy(checkpoint_every, keep_checkpoints, keep_best, has_folder=out is not None, is_shared=is_shared)
+    check_switch("extend", extend)
     options = Options(
         network,
         optimizer,
@@ -232,11 +259,13 @@ def train_population(
         should_stop,
         on_plan,
         on_chunk,
+        make_start(init_from, num_seeds),
+        tuple(report_at),
     )
     points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
     with held(out):
         is_begun = out is not None and os.path.exists(as_path("out", out) / POPULATION)
-        jobs = make_jobs(env, config, points, num_seeds, seed, options, out)
+        jobs = make_jobs(env, config, points, num_seeds, seed, options, out, extend=extend)
         if jax.process_index() == 0:
             tell_begin(jobs, policy, on_begin, is_begun=is_begun)
         spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)
@@ -282,6 +311,7 @@ def open_population(
         never,
         ignore,
         ignore,
+        Start(None, read_json(folder / POPULATION).get("init_from")),
     )
     points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
     plan = Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
@@ -303,7 +333,39 @@ def make_settings(
     if not isinstance(config, RunConfig):
         raise PPOError(f"config = {config!r} is no config; give PPOConfig(...), or another of the three")
     points = [{}] if sweep is None else make_points(env, config, sweep)
-    return points, [make_setting_agent(*at_point(env, config, point), options) for point in points]
+    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
+    for agent in agents:
+        check_start_of(agent, options.start)
+    return points, agents
+
+
+def check_start_of(agent: Agent, start: Start) -> None:
+    """Raises PPOError unless the agent can start from these states, where there are any. Runs nothing."""
+    if start.train_states is not None:
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), start.train_states)
+        jax.eval_shape(agent.continue_from, one, jax.random.key(0))
+
+
+def make_start(train_states: TrainState | None, num_seeds: int) -> Start:
+    """What the seeds start from. Raises PPOError unless there is a train state for each. train_states: [S, ...]"""
+    if train_states is None:
+        return Start(None, None)
+    check_state(train_states, TrainState, "the train_state of a population")
+    shape = np.shape(train_states.update)
+    if len(shape) != 1:
+        raise PPOError(f"init_from holds train states {list(shape)}; give those of a population, [S, ...]")
+    if shape[0] < num_seeds:
+        raise PPOError(f"init_from holds {shape[0]} seeds, and num_seeds = {num_seeds}; give at most {shape[0]}")
+    states = to_host(jax.tree.map(lambda x: x[:num_seeds], carried(train_states)))
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(states):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return Start(states, digest.hexdigest())
+
+
+def carried(train_states: TrainState) -> TrainState:
+    """Without what a new run does not take over: the optimizer's state and the rate that it was at."""
+    return train_states.replace(opt_state=(), learning_rate=None)
 
 
 @contextlib.contextmanager
@@ -342,33 +404,68 @@ def make_jobs(
     seed: int,
     options: Options,
     out: str | Path | None,
+    *,
+    extend: bool = False,
 ) -> list[Job]:
     """What is left to do for this process, by program. Members lie setting by setting, and seed by seed in each.
 
-    Raises PPOError where `out` holds the results of another population.
+    Raises PPOError where `out` holds the results of another population, or with `extend` of a longer one.
     """
     about = describe_population(env, config, points, num_seeds, seed, options)
     defaults = {"config": describe_config(type(config)())}
     place = None if out is None else as_path("out", out)
-    if place is not None and jax.process_index() == 0:
-        claim(place, about, defaults)
-    barrier("claimed")
-    if place is not None:
+    programs = make_programs(env, config, points)
+    likes = [member_shapes(program, options) for program in programs]
+    sizes = [len(program.settings) * num_seeds for program in programs]
+    if place is None:
+        stores = [make_memory_store(*each) for each in zip(likes, sizes, strict=True)]
+    else:
+        of_states = {**about, "config": {x: y for x, y in about["config"].items() if x != "total_timesteps"}}
+        stores = [
+            DiskStore(like, num_members, place / f"program-{i}", of_states, defaults)
+            for i, (like, num_members) in enumerate(zip(likes, sizes, strict=True))
+        ]
+        if jax.process_index() == 0:
+            claim_stores(place, about, defaults, stores, extend=extend)
+        barrier("claimed")
         claim(place, about, defaults)  # the others find it there, and see whether it is theirs
-    jobs = []
-    for i, program in enumerate(make_programs(env, config, points)):
-        like, num_members = member_shapes(program, options), len(program.settings) * num_seeds
-        if place is None:
-            store = make_memory_store(like, num_members)
-        else:
-            store = DiskStore(like, num_members, place / f"program-{i}", about, defaults)
-            check_folders(store.folder)
-        jobs.append(Job(program, num_seeds, seed, store, store.missing()))
+    start = options.start.train_states
+    jobs = [
+        Job(program, num_seeds, seed, store, store.missing(), start)
+        for program, store in zip(programs, stores, strict=True)
+    ]
     barrier("planned")  # all have seen what is missing, before the first writes
     if options.placement == "data":
         return jobs
     here = (jax.process_index(), jax.process_count())
     return [job._replace(rows=own_rows(job.rows, *here)) for job in jobs]
+
+
+def claim_stores(
+    place: Path,
+    about: dict[str, Any],
+    defaults: Mapping[str, Mapping[str, Any]],
+    stores: Sequence[DiskStore],
+    *,
+    extend: bool,
+) -> None:
+    """Makes the folder that of this population. Raises PPOError where it is another's, or has done more updates."""
+    if not extend:
+        claim(place, about, defaults)
+    elif holds(place, about, defaults, but=TOTAL):
+        for store in stores:
+            done, num_updates = updates_done(store.folder), store.like.metrics.updates.shape[0]
+            if done > num_updates:
+                raise PPOError(
+                    f"{store.folder} has done {done} updates, and total_timesteps gives {num_updates}; give more"
+                )
+        write_json(place / POPULATION, about)
+    else:
+        claim(place, about, defaults)
+    for store in stores:
+        check_folders(store.folder)
+        if extend:
+            reopen_parts(store)
 
 
 def describe_population(
@@ -393,6 +490,7 @@ def describe_population(
         "own_loss": options.loss is not ppo_loss,
         "own_advantage": options.advantage is not gae,
         "own_schedules": sorted(options.schedules or {}),
+        "init_from": options.start.digest,
     }
 
 
@@ -467,10 +565,12 @@ def over_processes(costs: Costs) -> Costs:
     """The costs of all processes: the slowest's seconds, and everyone's timesteps."""
     if jax.process_count() == 1:
         return costs
-    every = gather_rows(np.array([[costs.compile_seconds, costs.train_seconds, costs.timesteps]], np.float32))
-    compile_seconds, train_seconds, _ = every.max(axis=0).tolist()
+    parts = divmod(costs.timesteps, _FLOAT32_COUNTS)  # each exact in float32, which is what a device can gather
+    every = gather_rows(np.array([[costs.compile_seconds, costs.train_seconds, *parts]], np.float32))
+    compile_seconds, train_seconds = every[:, :2].max(axis=0).tolist()
+    high, low = every[:, 2:].astype(np.int64).sum(axis=0).tolist()
     return costs._replace(
-        compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=int(every[:, 2].sum(dtype=np.float64))
+        compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=high * _FLOAT32_COUNTS + low
     )
 
 
@@ -526,16 +626,20 @@ def train_chunk(
     -> (what they leave, each at its best if that is wanted, the work so far)
     """
     config, (first, last) = job.program.config, rows
-    keys, play_keys, numbers = member_inputs(job, rows, width)
-    runners, metrics, best, begun = restore(job, rows, compiled.init(keys, numbers))
+    _, play_keys, numbers = member_inputs(job, rows, width)
+    runners, metrics, best, begun = restore(job, rows, compiled.init(*init_inputs(job, rows, width)))
     started, done, of_update = time.perf_counter(), begun, (last - first) * config.batch_size
     pace = Pace(written=started, updates_per_second=0.0)
     now = spent = spent._replace(total_timesteps=spent.total_timesteps - begun * of_update)
     while done < config.num_updates:
-        count = next_count(done, config.num_updates, compiled.capacity, options.checkpoints, pace)
+        until_told = min((at - done for at in options.report_at if at > done), default=config.num_updates)
+        capacity = min(paced(compiled.capacity, pace), until_told)
+        count = next_count(done, config.num_updates, capacity, options.checkpoints, pace)
+        if options.placement == "data":  # all processes take part in each call
+            count = int(gather_rows(np.array([count])).min())
         called = time.perf_counter()
         runners, new = compiled.advance(runners, numbers, jnp.int32(count))
-        metrics.append(jax.tree.map(lambda x, count=count: np.asarray(x)[: last - first, :count], new))
+        metrics.append(jax.tree.map(lambda x, count=count: np.array(np.asarray(x)[: last - first, :count]), new))
         done += count
         now = Spent(
             spent.timesteps + (done - begun) * of_update,
@@ -543,8 +647,9 @@ def train_chunk(
             spent.seconds + time.perf_counter() - started,
         )
         pace = pace._replace(updates_per_second=count / (time.perf_counter() - called))
-        options.on_chunk(Progress(rows, done, config.num_updates, *now, metrics[-1], runners.train_state))
-        best, pace = keep_or_stop(job, compiled, rows, runners, metrics, best, options, pace)
+        progress = Progress(rows, done, config.num_updates, *now, metrics[-1], runners.train_state)
+        options.on_chunk(progress)
+        best, pace = keep_or_stop(job, compiled, progress, runners, metrics, best, options, pace)
     state, every = to_host(compiled.gather(runners)), join_updates(metrics)
     own = jax.tree.map(lambda x: x[: last - first], state)
     result = MemberResult(
@@ -559,6 +664,11 @@ def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list
     if found is None:
         return fresh, [], None, 0
     return padded(found.runners, fresh), [jax.tree.map(np.asarray, found.metrics)], to_host(found.best), updates
+
+
+def paced(capacity: int, pace: Pace) -> int:
+    """The updates of the next call: one while the speed is unknown, then those of REPORT_SECONDS that fit a call."""
+    return max(1, min(capacity, int(REPORT_SECONDS * pace.updates_per_second)))
 
 
 def next_count(done: int, num_updates: int, capacity: int, policy: Policy, pace: Pace) -> int:
@@ -586,7 +696,7 @@ def is_due(done: int, policy: Policy, pace: Pace) -> bool:
 def keep_or_stop(
     job: Job,
     compiled: Compiled,
-    rows: Rows,
+    progress: Progress,
     runners: RunnerState,
     metrics: list[Metrics],
     best: Best | None,
@@ -597,7 +707,7 @@ def keep_or_stop(
 
     After the last update it does neither: the results come next. Processes that share a run stop together.
     """
-    done = sum(part.timesteps.shape[1] for part in metrics)
+    rows, done = progress.members, progress.updates
     if done == job.program.config.num_updates:
         return best, pace
     stops = options.should_stop()
@@ -608,6 +718,7 @@ def keep_or_stop(
         state = to_host(compiled.gather(runners))
         if writes_results(job.store, options.placement):
             own, every = jax.tree.map(lambda x: x[: rows[1] - rows[0]], state), join_updates(metrics)
+            metrics[:] = [every]
             if due and options.checkpoints.best:
                 best = better(best, own, every, job.program.config.num_updates)
             write_checkpoint(job.store, rows, done, Checkpoint(own, every, best), options.checkpoints.kept)

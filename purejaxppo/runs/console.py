@@ -47,6 +47,7 @@ class ProgressView(AbstractContextManager):
         )
         self._task = self._bar.add_task("", total=1.0)
         self._told_at = monotonic()
+        self._stage = "compiling"  # until the first report
         self._speed: tuple[str, float] | None = None  # told at that time, with the seconds that were left
         self._below = ""
         self._live = Live(get_renderable=self._show, console=console, refresh_per_second=8)
@@ -89,6 +90,11 @@ class ProgressView(AbstractContextManager):
         """A line above the bar."""
         print_line(self._console, text)
 
+    def planned(self, text: str) -> None:
+        """How a compiled program is about to run: in its first update there is no speed to show yet."""
+        self._stage, self._told_at = "training", monotonic()
+        self.say(text)
+
     def resume(self, text: str) -> None:
         """Where it goes on."""
         self.say(text)
@@ -107,7 +113,8 @@ class ProgressView(AbstractContextManager):
 
     def _show(self) -> RenderableType:
         """What is there now: the view asks for it several times a second."""
-        self._bar.update(self._task, description=describe_now(self._speed, monotonic() - self._told_at))
+        description = describe_now(self._speed, monotonic() - self._told_at, self._stage)
+        self._bar.update(self._task, description=description)
         return Group(self._bar, Text(self._below, overflow="ellipsis", no_wrap=True))
 
 
@@ -128,6 +135,10 @@ class JsonView(AbstractContextManager):
         """Words for people."""
         self.tell("note", {"text": text})
 
+    def planned(self, text: str) -> None:
+        """How a compiled program is about to run."""
+        self.say(text)
+
     def resume(self, text: str) -> None:
         """Where it goes on."""
         self.say(text)
@@ -138,7 +149,7 @@ class JsonView(AbstractContextManager):
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
-        newest = numbers_of(progress, progress.metrics.timesteps.shape[1] - 1)
+        newest = numbers_of(progress, progress.metrics.updates.shape[1] - 1)
         done = {"share": progress.timesteps / progress.total_timesteps, "updates": progress.updates}
         self.tell("progress", done | named(newest, self._names))
 
@@ -162,6 +173,9 @@ class EpochView(AbstractContextManager):
 
     def say(self, text: str) -> None:
         """Nothing: the example prints its epochs alone."""
+
+    def planned(self, text: str) -> None:
+        """Nothing, for the same reason."""
 
     def resume(self, text: str) -> None:
         """Where it goes on."""
@@ -243,10 +257,13 @@ def seconds_left(progress: TrainProgress) -> float:
     return progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
 
 
-def describe_now(speed: tuple[str, float] | None, seconds: float) -> str:
-    """What stands beside the bar, some seconds after the start or the newest report. speed: with the time left then"""
+def describe_now(speed: tuple[str, float] | None, seconds: float, stage: str) -> str:
+    """What stands beside the bar, some seconds after the start or the newest report.
+
+    speed: with the time left then, None before the first report; stage: what is done until that comes
+    """
     if speed is None:
-        return f"compiling  {clock(seconds)}"
+        return f"{stage}  {clock(seconds)}"
     text, left = speed
     return f"{text}  {clock(max(0.0, left - seconds))} left"
 

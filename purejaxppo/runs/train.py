@@ -16,18 +16,19 @@ from purejaxppo.config import MAX_SEED, PPOConfig, check_choice, check_seed, is_
 from purejaxppo.envs import make_env
 from purejaxppo.evaluate import Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
+from purejaxppo.normalize import init_moments
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
-from purejaxppo.population.checkpoints import has_states, make_policy
+from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
 from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import PLACEMENTS, describe_devices, describe_sharing
-from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.population.program import EVALUATION_SEED, make_agent
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate
-from purejaxppo.population.store import POPULATION, DiskStore, Store, part_name
+from purejaxppo.population.store import POPULATION, DiskStore, Store, of_rows, part_name
 from purejaxppo.population.sweep import Point, RunConfig, check_whole, describe_programs, show_value
-from purejaxppo.population.train import Progress, ignore, never, open_population, train_population
+from purejaxppo.population.train import Progress, carried, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
 from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
@@ -37,6 +38,7 @@ from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
 from purejaxppo.storage import (
     as_path,
     check_tree,
+    leaf_names,
     load_tree,
     make_folder,
     read_json,
@@ -50,6 +52,7 @@ ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfi
 EVALUATION_EPISODES = 100
 KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
+START = "start"  # where the parameters lie that the seeds start from, if they are those of another run
 # What config.json has to hold for the run to be repeated.
 _KINDS: dict[str, Any] = {
     "env": str,
@@ -65,7 +68,10 @@ _KINDS: dict[str, Any] = {
     "keep_checkpoints": int,
     "keep_best": bool,
     "log_names": str,
+    "init_from": str | None,
 }
+_CAME_LATER: dict[str, Any] = {"init_from": None}  # what config.json of earlier versions lacks, and stands for
+PICTURES = ("report.html", "curves.png", "sweep.png", "after.gif")  # which show how a run has ended
 METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
 KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
 MOST_NAMED = 8  # diverged runs that a line for people names
@@ -87,6 +93,7 @@ class RunSpec:
     keep_checkpoints: int = KEPT_CHECKPOINTS
     keep_best: bool = False
     log_names: str = "sb3"
+    init_from: str | None = None  # the run whose parameters it starts from; they lie in START of its own folder
 
     @property
     def num_members(self) -> int:
@@ -161,7 +168,8 @@ def plan(spec: RunSpec) -> str:
         where = describe_devices(spec.num_members, jax.devices(), "seed" if spec.sweep is None else "run")
     if jax.process_count() > 1:
         where += f" in {jax.process_count()} processes"
-    lines = [f"{spec.env}, preset {spec.preset}: {where}, {steps} each"]
+    start = "" if spec.init_from is None else f", from the parameters of {spec.init_from}"
+    lines = [f"{spec.env}, preset {spec.preset}: {where}, {steps} each{start}"]
     if spec.sweep is not None:
         lines.insert(0, describe_programs(env, config, spec.sweep, spec.num_seeds))
     return "\n".join(lines)
@@ -203,6 +211,9 @@ def train_run(
         checkpoint_every=spec.checkpoint_every,
         keep_checkpoints=spec.keep_checkpoints,
         keep_best=spec.keep_best,
+        extend=True,  # config.json says how long the run is to be
+        init_from=None if spec.init_from is None else load_start(spec, folder),
+        report_at=KEPT_UPDATES.get(type(spec.config), ()),
         should_stop=should_stop,
         on_begin=on_begin,
         on_plan=on_plan,
@@ -211,6 +222,46 @@ def train_run(
     if not is_first:
         return None
     return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
+
+
+def save_start(spec: RunSpec, folder: Path, states: TrainState) -> None:
+    """Keeps what the seeds of a run start from in its own folder. states: those of another run, [S or more, ...]"""
+    save_tree(folder / START, carried(jax.tree.map(lambda x: x[: spec.num_seeds], states)))
+
+
+def load_start(spec: RunSpec, folder: Path) -> TrainState:
+    """What the seeds of a run start from, [S, ...]. Raises PPOError where it is missing or damaged."""
+    agent = make_agent(make_env(spec.env, **spec.env_params), spec.config)
+    like = carried(jax.eval_shape(agent.init, jax.random.key(0)).train_state)
+    has_moments = any(name.startswith(".reward_moments") for name in leaf_names(folder / START))
+    like = like.replace(reward_moments=jax.eval_shape(lambda: init_moments(())) if has_moments else None)
+    return load_tree(folder / START, of_rows(like, spec.num_seeds))
+
+
+def extended(spec: RunSpec, folder: Path, total_timesteps: int) -> RunSpec:
+    """A run that was begun, with another number of timesteps. Raises PPOError unless it is more than is done."""
+    if any("total_timesteps" in point for point in spec.sweep or ()):
+        raise PPOError(f"{folder} is a sweep over total_timesteps; leave out --config.total-timesteps")
+    config = spec.config.replace(total_timesteps=total_timesteps)
+    places = [] if spec.sweep else (folder / RESULTS).glob("program-*")
+    done = spec.config.num_updates if is_finished(folder) else max(map(updates_done, places), default=0)
+    if config.num_updates <= done:
+        steps = done * config.batch_size
+        raise PPOError(
+            f"total_timesteps = {total_timesteps} is not above the {steps} that {folder} has done; give more"
+        )
+    return dataclasses.replace(spec, config=config)
+
+
+def is_extended(spec: RunSpec, folder: Path) -> bool:
+    """Whether `spec` is longer, or shorter, than the folder says that its run is."""
+    return load_spec(folder).config.total_timesteps != spec.config.total_timesteps
+
+
+def reopen(folder: Path) -> None:
+    """Removes what tells that a run is finished, and what shows its results: it is to go on."""
+    for name in (SUMMARY, *METRICS, TABLE, *PICTURES):  # the summary first: without it the run is not finished
+        (folder / name).unlink(missing_ok=True)
 
 
 def check_checkpoints(spec: RunSpec) -> None:
@@ -289,8 +340,8 @@ def sweep_files(num_settings: int) -> list[str]:
 
 
 def metric_names(population: Population) -> list[str]:
-    """The fields of its metrics."""
-    return [field.name for field in dataclasses.fields(population.store.like.metrics)]
+    """The columns of its metrics."""
+    return type(population.store.like.metrics).columns()
 
 
 def table_lines(rows: list[Ranked]) -> list[str]:
@@ -573,6 +624,7 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
         "keep_checkpoints": spec.keep_checkpoints,
         "keep_best": spec.keep_best,
         "log_names": spec.log_names,
+        "init_from": spec.init_from,
         "actual_timesteps": spec.config.actual_timesteps,
         "versions": versions(),
         "git_revision": git_revision(),
@@ -581,7 +633,7 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
 
 def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     """The inverse of `spec_to_json`. Raises PPOError for what that never writes."""
-    path = folder / "config.json"
+    path, content = folder / "config.json", _CAME_LATER | content
     for name, kind in _KINDS.items():
         if name not in content:
             raise PPOError(f"{path} lacks '{name}'; it is no run's config")
