@@ -57,7 +57,7 @@ from purejaxppo.runs.finished import (
     labels_of,
     summarise_evaluation,
 )
-from purejaxppo.runs.folder import make_run_folder
+from purejaxppo.runs.folder import make_free_folder, make_run_folder
 from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
 from purejaxppo.runs.stop import StopSignal
@@ -304,7 +304,10 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     check_checkpoints(spec)
     check_login(options)
     name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
-    folder = options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if options.out is None:  # in one process alone: `join_processes` refuses several
+        folder = make_free_folder(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    else:
+        folder = options.out
     if jax.process_index() == 0:
         make_run_folder(folder)
     barrier("folder")

@@ -1,9 +1,11 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,9 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo import cli
+from purejaxppo.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
-from purejaxppo.runs.folder import make_run_folder, write_metrics
+from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.train import EVALUATION_EPISODES, spec_from_json, spec_to_json
 from purejaxppo.storage import load_tree, save_tree, to_host, write_json, write_whole
@@ -157,6 +160,25 @@ def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path
         make_run_folder(tmp_path)
     with pytest.raises(pjp.PPOError, match="cannot be written"):
         make_run_folder(tmp_path / "file" / "below")
+
+
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "time", SimpleNamespace(strftime=lambda _: "now"))
+    folders = [cli.started(read_options(["train", *TINY]))[1] for _ in range(3)]
+    assert [str(folder) for folder in folders] == [f"runs/CartPole-v1-now{end}" for end in ("", "-2", "-3")]
+    assert all(folder.is_dir() for folder in folders)
+    Path("file").touch()
+    with pytest.raises(pjp.PPOError, match="file/a"):
+        make_free_folder(Path("file/a"))
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "trian"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_module("purejaxppo", run_name="__main__")
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.startswith("purejaxppo: error: ")
 
 
 def test_envs_lists_every_name(capsys):
