@@ -364,8 +364,8 @@ def evaluate(options: argparse.Namespace) -> int:
     play = {"gymnax": evaluate_run, "gymnasium": evaluate_in_gymnasium}[options.backend]
     run = load_run(options.folder)
     num_seeds = run.spec.num_seeds if options.seeds is None else min(options.seeds, run.spec.num_seeds)
-    returns = play(run, num_seeds, options.episodes, seed=options.seed, sampled=options.sampled)
-    summary = summarise_evaluation(run.spec.env, returns) | {"backend": options.backend, "sampled": options.sampled}
+    played = play(run, num_seeds, options.episodes, seed=options.seed, sampled=options.sampled)
+    summary = summarise_evaluation(run.spec.env, played) | {"backend": options.backend, "sampled": options.sampled}
     if options.json is not None:
         write_json(options.json, summary)
     print_table(Console(), evaluation_table(summary))
@@ -384,8 +384,10 @@ def render(options: argparse.Namespace) -> int:
     check_film(out)
     state = jax.tree.map(lambda x: jnp.asarray(x)[None], run.seed(seed).train_state)
     episode = record_episodes(run.agent, state, seed_keys(options.start, 1)[0], max_steps=options.max_steps)[0]
-    film_episode(run.agent.env, episode, out)
-    print(f"seed {seed}: {len(episode.reward)} steps, return {np.sum(episode.reward):g}, in {out}")
+    last, length = film_episode(run.agent.env, episode, out), len(episode.reward)
+    cut = f", cut by --max-steps {options.max_steps}: the episode had not ended" if episode.is_cut else ""
+    part = f"; the film shows the first {last}" if last < length else ""
+    print(f"seed {seed}: {length} steps, greedy return {np.sum(episode.reward):g}{cut}, in {out}{part}")
     return 0
 
 
