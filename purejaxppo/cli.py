@@ -437,7 +437,8 @@ def doctor(options: argparse.Namespace) -> int:
         raise PPOError("--network is looked at in an environment; give --env as well")
     own = []
     if options.env is not None:
-        own = [find_own("env", options.env) if names_own_code(options.env) else make_env(options.env)]
+        is_own = names_own_code(options.env) or options.env.endswith(".py")
+        own = [find_own("env", options.env) if is_own else make_env(options.env)]
     if options.network is not None:
         own.append(find_own("network", options.network))
     findings = examine(here) + (examine_own(*own) if own else [])

@@ -149,6 +149,9 @@ def test_the_default_folder_has_no_colon(alone):
             "cannot be imported: ZeroDivisionError: division by zero (broken_of_test.py, line 2)",
         ),
         ("hop_of_test.py:Image", "module is no environment: it lacks reset"),
+        ("./hop_of_test.py", "'./hop_of_test.py' is a file; name what is in it as ./hop_of_test.py:NAME, such as "),
+        ("hop_of_test.py", "hop_of_test.py:Params or hop_of_test.py:Hop or hop_of_test.py:broken"),
+        ("nowhere.py", "'nowhere.py' cannot be read"),
         ("hop_of_test.py:broken", "error: broken() raises ZeroDivisionError: division by zero (hop_of_test.py, line "),
     ],
 )
@@ -158,6 +161,16 @@ def test_what_cannot_be_found_is_refused_in_one_line(alone, text, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_file_is_asked_for_a_name_in_it_wherever_one_is_given(alone, capsys):
+    for command in (["eval", "run"], ["doctor"], ["doctor", "--env", "CartPole-v1", "--network"]):
+        words = [*command, *([] if command[-1] == "--network" else ["--env"]), "./hop_of_test.py"]
+        assert cli.main(words) == 2
+        assert "./hop_of_test.py:Hop" in capsys.readouterr().err
+    with pytest.raises(pjp.PPOError, match=r"hop_of_test\.py' names code of your own"):
+        pjp.make_env("./hop_of_test.py")
+    assert "hop_of_test" not in sys.modules
 
 
 def test_a_name_without_a_colon_imports_nothing(alone):

@@ -134,6 +134,11 @@ def test_a_run_is_loaded_as_it_was(run):
         (["train", "--preset", "fsat"], "unknown preset 'fsat'; did you mean fast"),
         (["train", "--seeds", "0"], "--seeds: 0 is below 1"),
         (["train", "--seeds", "many"], "--seeds: 'many' is not a whole number"),
+        (["train", "--lr", "3e-4"], "--lr'; did you mean --config.learning-rate?"),
+        (["train", "--steps=1000"], "--steps'; did you mean --config.total-timesteps?"),
+        (["train", "--preset", "keras", "--lr", "1"], "--config.policy-learning-rate or --config.value-learning-rate"),
+        (["sweep", "--over", "CLIP_COEF=0.1,0.2"], "'CLIP_COEF'; did you mean clip_eps?"),
+        (["train", "--num-seeds", "4"], "--num-seeds'; did you mean --seeds?"),
         (["train", "--sedes", "4"], "unknown option '--sedes'; did you mean --seed"),
         (["train", "--config.learning-rat", "1"], "did you mean --config.learning-rate"),
         (["train", "--config.learning-rate", "-1"], "learning_rate = -1.0 is out of range; give a number at least 0"),
@@ -179,6 +184,16 @@ def test_the_package_runs_as_the_command(monkeypatch, capsys):
         runpy.run_module("purejaxppo", run_name="__main__")
     assert leaving.value.code == 2
     assert capsys.readouterr().err.startswith("purejaxppo: error: ")
+
+
+@pytest.mark.parametrize("command", ["eval", "render", "plot", "report"])
+def test_a_folder_of_runs_is_refused_with_the_runs_in_it(command, refused, tmp_path):
+    for i in range(2):
+        (tmp_path / "runs" / f"run-{i}").mkdir(parents=True)
+        (tmp_path / "runs" / f"run-{i}" / "config.json").write_text("{}")
+        os.utime(tmp_path / "runs" / f"run-{i}" / "config.json", (i, i))
+    (tmp_path / "runs" / "notes").mkdir()
+    assert refused([command, "runs"]).endswith("newest first: runs/run-1, runs/run-0\n")
 
 
 def test_envs_lists_every_name(capsys):

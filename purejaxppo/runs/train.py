@@ -498,6 +498,12 @@ def load_spec(folder: Path) -> RunSpec:
             f"{str(folder)!r} was written by train_population(out=...), and is no run folder; "
             "read it with open_population(env, config, num_seeds=..., out=...)"
         )
+    if not (folder / "config.json").exists() and (below := runs_below(folder)):
+        more = ", ..." if len(below) > MOST_NAMED else ""
+        raise PPOError(
+            f"{str(folder)!r} is no run folder, and holds {len(below)}; give one of them, the newest first: "
+            f"{', '.join(map(str, below[:MOST_NAMED]))}{more}"
+        )
     spec = spec_from_json(read_json(folder / "config.json"), folder)
     try:
         check_whole("num_seeds", spec.num_seeds)
@@ -506,6 +512,12 @@ def load_spec(folder: Path) -> RunSpec:
     except PPOError as error:
         raise PPOError(f"{folder / 'config.json'}: {error}") from None
     return spec
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders right below a folder, the newest first."""
+    found = {path.parent: path.stat().st_mtime for path in folder.glob("*/config.json")}
+    return sorted(found, key=lambda path: (-found[path], path))
 
 
 def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
