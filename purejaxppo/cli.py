@@ -59,7 +59,7 @@ from purejaxppo.runs.finished import (
 )
 from purejaxppo.runs.folder import make_free_folder, make_run_folder
 from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
-from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
+from purejaxppo.runs.presets import PRESETS, default_preset, find_preset
 from purejaxppo.runs.stop import StopSignal
 from purejaxppo.runs.train import (
     FinishedRun,
@@ -365,7 +365,10 @@ def evaluate(options: argparse.Namespace) -> int:
     run = load_run(options.folder)
     num_seeds = run.spec.num_seeds if options.seeds is None else min(options.seeds, run.spec.num_seeds)
     played = play(run, num_seeds, options.episodes, seed=options.seed, sampled=options.sampled)
-    summary = summarise_evaluation(run.spec.env, played) | {"backend": options.backend, "sampled": options.sampled}
+    summary = summarise_evaluation(run.spec.solved_at, played) | {
+        "backend": options.backend,
+        "sampled": options.sampled,
+    }
     if options.json is not None:
         write_json(options.json, summary)
     print_table(Console(), evaluation_table(summary))
@@ -408,7 +411,8 @@ def plot(options: argparse.Namespace) -> int:
     ]
     returns = {label: run.population.final_returns() for label, run in runs.items()}
     env, note = named.pop(), describe_wins(returns) if len(runs) == 2 else None
-    plot_comparison(curves, options.out, title=env, solved_at=SOLVED_AT.get(env), note=note)
+    targets = [run.spec.solved_at for run in runs.values() if run.spec.solved_at is not None]
+    plot_comparison(curves, options.out, title=env, solved_at=next(iter(targets), None), note=note)
     print_rows(Console(), comparison_rows(returns))
     print(f"drawn in {options.out}")
     return 0
@@ -576,18 +580,18 @@ def write_pictures(finished: FinishedRun, folder: Path) -> None:
         returns = np.asarray(metrics.epoch_return_mean)
         plot_keras_curve(returns, folder / CURVES, title=f"{finished.spec.env}, full-batch PPO")
     else:
-        solved_at = SOLVED_AT.get(finished.spec.env)
-        plot_curve(curve, folder / CURVES, title=finished.spec.env, solved_at=solved_at)
+        plot_curve(curve, folder / CURVES, title=finished.spec.env, solved_at=finished.spec.solved_at)
     write_run_page(finished, curve, folder)
 
 
 def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
-    """sweep.png, the final returns by setting, curves.png of the best settings, and report.html."""
+    """sweep.png, the final greedy returns by setting, curves.png of the best settings, and report.html."""
     from purejaxppo.report import best_curves, plot_beside, plot_sweep, write_sweep_page
 
     sweep, env = finished.sweep, finished.spec.env
-    solved_at = SOLVED_AT.get(env)
-    plot_sweep(sweep.points, list(sweep.final_returns()), folder / "sweep.png", title=env, solved_at=solved_at)
+    solved_at, returns = finished.spec.solved_at, list(sweep.final_returns())
+    place, what = folder / "sweep.png", "final greedy return"
+    plot_sweep(sweep.points, returns, place, title=env, solved_at=solved_at, what=what)
     curves = best_curves(sweep)
     plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
     write_sweep_page(finished, curves, folder)

@@ -170,7 +170,7 @@ def test_comparison_counts_wins_against_the_first():
     rows = comparison_rows({"x": np.array([1.0, 2.0, 3.0, 4.0]), "y": np.array([5.0, 6.0, 7.0, 8.0])})
     assert rows[1][-1] == ""
     assert rows[2][-1].startswith("1.00")
-    assert [row[2] for row in rows[1:]] == ["2.5", "6.5"]
+    assert [row[2] for row in rows[1:]] == ["2.50", "6.50"]
 
 
 @pytest.mark.parametrize(

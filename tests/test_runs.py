@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from purejaxppo.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import EVALUATION_EPISODES, spec_from_json, spec_to_json
+from purejaxppo.runs.train import EVALUATION_EPISODES, RunSpec, spec_from_json, spec_to_json
 from purejaxppo.storage import load_tree, save_tree, to_host, write_json, write_whole
 from purejaxppo.types import Metrics
 
@@ -211,9 +212,28 @@ def test_help_is_there_for_every_config_field(capsys):
         assert f"--config.{name.replace('_', '-')}" in text
 
 
-def test_every_preset_survives_its_json():
-    from purejaxppo.runs.train import RunSpec
+@pytest.mark.parametrize(
+    ("env", "limits", "solved_at"),
+    [
+        ("CartPole-v1", [100], None),  # out of reach
+        ("CartPole-v1", [475], 475.0),
+        ("CartPole-v1", [100, 500], 475.0),  # in one setting of a sweep
+        ("CartPole-v1", [], 475.0),
+        ("Acrobot-v1", [100], None),  # in reach of every policy
+        ("Acrobot-v1", [101], -100.0),
+        ("FrozenLake-misc", [20], 0.7),
+        ("Catch-bsuite", [20], None),
+    ],
+)
+def test_a_threshold_that_the_time_limit_decides_counts_for_nothing(env, limits, solved_at):
+    spec = RunSpec(env, {}, pjp.PPOConfig(), 3, 0, "cleanrl")
+    if len(limits) == 1:
+        assert dataclasses.replace(spec, env_params={"max_steps_in_episode": limits[0]}).solved_at == solved_at
+    points = tuple({"env.max_steps_in_episode": limit} for limit in limits)
+    assert dataclasses.replace(spec, sweep=points or None).solved_at == solved_at
 
+
+def test_every_preset_survives_its_json():
     for name, preset in PRESETS.items():
         infinite = {"max_grad_norm": float("inf")} if isinstance(preset.config, pjp.PPOConfig) else {}
         config = preset.config.replace(**infinite)

@@ -13,9 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
-from purejaxppo.population.statistics import aggregate, iqm_interval, probability_of_improvement
+from purejaxppo.population.statistics import (
+    aggregate,
+    interval_text,
+    iqm_interval,
+    probability_of_improvement,
+    show_return,
+    with_interval,
+)
 from purejaxppo.ppo import seed_keys
-from purejaxppo.runs.presets import SOLVED_AT
 from purejaxppo.runs.train import LoadedRun, cut_rows, interval_entries
 from purejaxppo.types import PPOError, PyTree, TrainState
 
@@ -115,10 +121,9 @@ def act_for_each(
     return agent.actions.to_env(action), memory
 
 
-def summarise_evaluation(env: str, played: Played) -> dict[str, Any]:
+def summarise_evaluation(solved_at: float | None, played: Played) -> dict[str, Any]:
     """What `purejaxppo eval` writes."""
     mean = played.returns.mean(axis=1)
-    solved_at = SOLVED_AT.get(env)
     aggregates = aggregate(mean, target=solved_at)._asdict()
     return {
         "eval/mean_reward": float(mean.mean()),
@@ -134,12 +139,15 @@ def summarise_evaluation(env: str, played: Played) -> dict[str, Any]:
 def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
     """The rows of an evaluation for people."""
     mean = np.asarray(summary["return_per_seed"])
+    kind = "sampled" if summary["sampled"] else "greedy"
     rows = {
-        f"return, IQM of {_count(len(mean), 'seed')}": with_interval(
+        f"{kind} return, IQM of {_count(len(mean), 'seed')}": with_interval(
             *(summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))
         ),
-        "mean, median": f"{mean.mean():.1f}, {np.median(mean):.1f}",
-        "worst and best seed": f"{mean.min():.1f} ({mean.argmin()}), {mean.max():.1f} ({mean.argmax()})",
+        f"{kind} return, mean and median": f"{show_return(mean.mean())}, {show_return(float(np.median(mean)))}",
+        f"{kind} return, worst and best seed": ", ".join(
+            f"{show_return(mean[i])} ({i})" for i in (mean.argmin(), mean.argmax())
+        ),
         "episodes of each seed": str(summary["episodes"]),
     } | cut_rows(summary["episodes_cut"], summary["episodes"] * len(mean))
     if summary["solved_at"] is not None:
@@ -161,7 +169,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
-    """P(b > a) = 0.94 [0.81, 1.00]: how likely a run of the second beats one of the first, by their final returns."""
+    """P(b > a) = 0.94 [0.81, 1.00]: how likely a run of the second beats one of the first, by final greedy return."""
     (first, before), (second, after) = returns.items()
     found = probability_of_improvement(after, before)
     a, b = shorten(first, NOTE_LETTERS), shorten(second, NOTE_LETTERS)
@@ -171,31 +179,20 @@ def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
 
 
 def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """A table of runs by their final returns [S]; the first is what the others are compared with. The head first."""
+    """A table of runs by their final greedy returns [S], each compared with the first. The head first."""
     first = next(iter(returns.values()))
-    head = ["run", "seeds", "IQM", "95% interval", "P(better than the first)"]
+    head = ["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]
     rows = [
         [
             label,
             str(len(scores)),
-            f"{(found := iqm_interval(scores)).estimate:.1f}",
+            show_return((found := iqm_interval(scores)).estimate),
             interval_text(found.low, found.high),
             "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2),
         ]
         for label, scores in returns.items()
     ]
     return [head, *rows]
-
-
-def with_interval(estimate: float, low: float, high: float, digits: int = 1) -> str:
-    """12.3  (95% interval 11.0 to 13.1); the interval is left out where there is none."""
-    interval = "" if math.isnan(low) else f"  (95% interval {interval_text(low, high, digits)})"
-    return f"{estimate:.{digits}f}{interval}"
-
-
-def interval_text(low: float, high: float, digits: int = 1) -> str:
-    """11.0 to 13.1"""
-    return "" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def _count(number: int, what: str) -> str:

@@ -35,7 +35,7 @@ _RUN: dict[str, Any] = {
     "seeds_solved": int | None,
 }
 # What summaries of older versions lack.
-_LATER: dict[str, Any] = {"evaluation_episodes_cut": int | None}
+_LATER: dict[str, Any] = {"evaluation_episodes_cut": int | None, "tied_settings": list}
 _SWEEP: dict[str, Any] = {**_COSTS, "best_setting": int, "best_point": dict}
 
 
