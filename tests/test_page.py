@@ -16,7 +16,7 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.arguments import chosen_preset, make_parser
-from purejaxppo.population.statistics import show_return, with_interval
+from purejaxppo.population.statistics import with_interval
 from purejaxppo.population.sweep import show_point
 from purejaxppo.report import page, write_report
 from purejaxppo.report.curves import make_curve
@@ -113,7 +113,7 @@ def test_numbers_are_those_of_the_run(folder):
 def test_page_of_a_sweep_has_its_table(folder):
     texts = read(folder / "sweep" / "report.html").texts
     best = pjp.load_sweep(folder / "sweep").table()[0]
-    assert show_return(best.iqm.estimate) in texts
+    assert with_interval(*best.iqm).split()[0] in texts
     labels = [one["label"] for one in data_of(folder / "sweep" / "report.html")["views"][0]["series"]]
     assert sorted(labels) == ["learning_rate 0.001", "learning_rate 1e-4"]
 

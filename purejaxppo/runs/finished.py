@@ -15,6 +15,7 @@ import numpy as np
 from purejaxppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
 from purejaxppo.population.statistics import (
     aggregate,
+    decimals_of,
     interval_text,
     iqm_interval,
     probability_of_improvement,
@@ -186,8 +187,8 @@ def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
         [
             label,
             str(len(scores)),
-            show_return((found := iqm_interval(scores)).estimate),
-            interval_text(found.low, found.high),
+            f"{(found := iqm_interval(scores)).estimate:.{(digits := decimals_of(*found))}f}",
+            interval_text(found.low, found.high, digits),
             "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2),
         ]
         for label, scores in returns.items()

@@ -28,6 +28,7 @@ from purejaxppo.population.statistics import (
     Aggregates,
     Interval,
     aggregate,
+    decimals_of,
     interval_text,
     show_return,
     with_interval,
@@ -467,9 +468,10 @@ def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
     """
     rows = finished.sweep.table()
     names = list({name: None for row in rows for name in row.point})
+    digits = [decimals_of(*row.iqm) for row in rows]
     columns = {
-        "final greedy return, IQM": [show_return(row.iqm.estimate) for row in rows],
-        "95% interval": [interval_text(row.iqm.low, row.iqm.high) for row in rows],
+        "final greedy return, IQM": [f"{row.iqm.estimate:.{n}f}" for row, n in zip(rows, digits, strict=True)],
+        "95% interval": [interval_text(*row.iqm[1:], n) for row, n in zip(rows, digits, strict=True)],
         "mean training return": [show_return(row.area) for row in rows],
     }
     if rows[0].ties:
