@@ -50,18 +50,18 @@ _SWEEP_EXAMPLES = """examples:
 # What the other commands do, and examples.
 _ABOUT = {
     "eval": (
-        "Plays new episodes with the final policies of a run: the IQM over seeds, and how many solve the task.",
+        "Plays new episodes with the final policies of a run: IQM of the greedy returns, and how many solve the task.",
         """  purejaxppo eval runs/a --episodes 1000
   purejaxppo eval runs/a --backend gymnasium         in an environment that shares no code with what trained them
   purejaxppo eval runs/a --sampled --json eval.json""",
     ),
     "render": (
         "Films an episode of a final policy, where the environment can be drawn.",
-        """  purejaxppo render runs/a                           the best seed, as a GIF in the run folder
+        """  purejaxppo render runs/a                           the best seed by greedy return, as a GIF
   purejaxppo render runs/a --seed 3 --out film.mp4""",
     ),
     "plot": (
-        "Draws the learning curves of runs of one environment; with two, how likely the second is the better.",
+        "Draws the training returns of runs of one environment, and compares their final greedy returns.",
         """  purejaxppo plot runs/a
   purejaxppo plot runs/a runs/b --out comparison.pdf""",
     ),
@@ -365,7 +365,12 @@ def _add_eval_options(parser: Parser) -> None:
 def _add_render_options(parser: Parser) -> None:
     parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
     _add_own_env_option(parser)
-    parser.add_argument("--seed", metavar="I", type=whole_from(0), help="which seed's policy (default the best)")
+    parser.add_argument(
+        "--seed",
+        metavar="I",
+        type=whole_from(0),
+        help="which seed's policy (default the one with the best final greedy return)",
+    )
     parser.add_argument(
         "--start", metavar="N", type=whole_from(0, MAX_SEED), default=0, help="seed of the episode (default 0)"
     )
@@ -429,7 +434,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add("--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="one of its parameters")
     add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
     add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")
-    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
+    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME, or the next free name)")
     add(
         "--resume",
         metavar="FOLDER",

@@ -40,8 +40,16 @@ def test_the_table_is_sorted_and_is_that_of_the_file(swept):
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
-    iqms = [float(row["iqm"]) for row in rows]
-    assert iqms == sorted(iqms, reverse=True)
+    for tied, column in (("true", "area"), ("false", "iqm")):
+        ranked = [float(row[column]) for row in rows if row["ties"] == tied]
+        assert ranked == sorted(ranked, reverse=True)
+    assert [row["ties"] for row in rows] == sorted((row["ties"] for row in rows), reverse=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    named = [summary["best_setting"], *summary["tied_settings"]]
+    assert named == [int(row["setting"]) for row in rows[: max(1, len(named))]]
+    num_tied = sum(row["ties"] == "true" for row in rows)
+    assert len(named) == max(1, num_tied)
+    assert (f"it ties with                  {num_tied - 1} other setting" in out) == (num_tied > 1)
     sweep = pjp.load_sweep(folder)
     for row in rows:
         point = sweep.points[int(row["setting"])]
@@ -50,7 +58,8 @@ def test_the_table_is_sorted_and_is_that_of_the_file(swept):
     assert [row.setting for row in sweep.table()] == [int(row["setting"]) for row in rows]
     head = next(line for line in out.splitlines() if "95% interval" in line).split()
     assert "".join(out.split()).endswith(f"report{folder / 'report.html'}")
-    assert head == ["learning_rate", "env.length", "hidden_sizes", "IQM", "95%", "interval"]
+    assert head[:7] == ["learning_rate", "env.length", "hidden_sizes", "final", "greedy", "return,", "IQM"]
+    assert head[7:] == ["95%", "interval", "mean", "training", "return", *(["ties"] if num_tied > 1 else [])]
 
 
 def test_the_folder_of_a_sweep_holds_each_setting(swept):

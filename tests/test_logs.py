@@ -334,23 +334,23 @@ def test_a_line_of_a_chunk_says_whose_return_it_is():
     file = io.StringIO()
     with ProgressView(Console(file=file, width=200), num_members=6) as view:
         view(make_progress([[10.0], [20.0]], updates=8)._replace(members=(2, 4)))
-    assert "return of seeds 2 to 3    15.0" in file.getvalue()
+    assert "training return of seeds 2 to 3    15.0" in file.getvalue()
     with ProgressView(Console(file=file, width=200), num_members=2) as view:
         view(make_progress([[10.0], [20.0]], updates=8))
-    assert "return    15.0" in file.getvalue()
+    assert "  training return    15.0" in file.getvalue()
     assert name_members((5, 6), True) == "run 5"
 
 
 def test_one_seed_is_no_population_and_a_chunk_names_its_members():
-    assert describe_members(np.array([3.0]), [1.0, 3.0], (0, 1), 0, False) == "return 3.0  ▁█"
-    text = describe_members(np.array([3.0, NAN, 5.0]), [4.0], (32, 35), 0, True)
-    assert text == "return, IQM of runs 32 to 34  4.0  ▁\nbest run 34: 5.0   worst run 32: 3.0"
-    assert describe_members(np.array([NAN, NAN]), [], (0, 2), 0, False) == "return: no episode has ended yet"
+    assert describe_members(np.array([3.0]), [1.0, 3.0], (0, 1), 0, False) == "training return 3.00  ▁█"
+    text = describe_members(np.array([30.0, NAN, 0.5]), [400.0], (32, 35), 0, True)
+    assert text == "training return, IQM of runs 32 to 34  400.0  ▅\nbest run 32: 30.0   worst run 34: 0.500"
+    assert describe_members(np.array([NAN, NAN]), [], (0, 2), 0, False) == "training return: no episode has ended yet"
 
 
 def test_a_spark_line_shows_the_newest_within_the_range_of_all():
     assert spark([0.0, 1.0, 2.0, 7.0]) == "▁▂▃█"
-    assert spark([5.0, 5.0]) == "▁▁"
+    assert spark([500.0, 500.0]) == "▅▅"  # neither the floor nor the ceiling
     assert spark([0.0, *[7.0] * 30], width=4) == "████"
 
 

@@ -16,6 +16,8 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.arguments import chosen_preset, make_parser
+from purejaxppo.population.statistics import with_interval
+from purejaxppo.population.sweep import show_point
 from purejaxppo.report import page, write_report
 from purejaxppo.report.curves import make_curve
 from purejaxppo.runs.train import RunSpec, load_spec
@@ -111,13 +113,15 @@ def test_numbers_are_those_of_the_run(folder):
 def test_page_of_a_sweep_has_its_table(folder):
     texts = read(folder / "sweep" / "report.html").texts
     best = pjp.load_sweep(folder / "sweep").table()[0]
-    assert f"{best.iqm.estimate:.1f}" in texts
+    assert with_interval(*best.iqm).split()[0] in texts
     labels = [one["label"] for one in data_of(folder / "sweep" / "report.html")["views"][0]["series"]]
     assert sorted(labels) == ["learning_rate 0.001", "learning_rate 1e-4"]
 
     assert texts[texts.index("learning_rate", texts.index("Hyperparameters")) + 1] == "swept: 0.001, 1e-4"
-    assert texts[texts.index("best setting") + 1] == page.point_label(best.point)
-    assert texts[texts.index("its final greedy return, IQM") + 1].startswith(f"{best.iqm.estimate:.1f}  (95% ")
+    assert texts[texts.index("best setting") + 1] == show_point(best.point)
+    assert texts[texts.index("its final greedy return, IQM") + 1] == with_interval(*best.iqm)
+    assert ("it ties with" in texts) == best.ties
+    assert "final greedy return, IQM" in texts
 
 
 @pytest.mark.parametrize(

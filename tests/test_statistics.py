@@ -9,7 +9,15 @@ import pytest
 from scipy import stats
 
 from purejaxppo.population import statistics
-from purejaxppo.population.statistics import Aggregates, aggregate, iqm_interval, probability_of_improvement
+from purejaxppo.population.statistics import (
+    Aggregates,
+    aggregate,
+    area_under_curve,
+    iqm_interval,
+    probability_of_improvement,
+    show_return,
+    with_interval,
+)
 from purejaxppo.types import PPOError
 
 NAN = math.nan
@@ -278,3 +286,35 @@ def test_few_runs_take_no_more_memory_with_more_resamples():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30e6  # all at once: 40 MB for the picks alone
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (487.34, "487.3"),
+        (12345.67, "12345.7"),
+        (98.76, "98.8"),
+        (9.876, "9.88"),
+        (0.9, "0.900"),
+        (-0.01234, "-0.0123"),
+        (0.0, "0.0"),
+        (1e-30, "0.000000000"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_a_return_has_three_digits_and_a_decimal(value, text):
+    assert show_return(value) == text
+
+
+def test_an_interval_has_the_decimals_of_its_largest_number():
+    assert with_interval(0.9, 0.85, 0.95) == "0.900  (95% interval 0.850 to 0.950)"
+    assert with_interval(0.5, -20.0, 21.0) == "0.5  (95% interval -20.0 to 21.0)"
+    assert with_interval(500.0, math.nan, math.nan) == "500.0"
+    assert with_interval(0.94, 0.8, 1.0, digits=2) == "0.94  (95% interval 0.80 to 1.00)"
+
+
+def test_the_area_is_the_mean_of_a_curve_that_holds_its_last_return():
+    returns = np.array([[NAN, 2.0, NAN, 4.0], [1.0, NAN, NAN, NAN], [NAN] * 4], np.float32)
+    assert area_under_curve(returns) == pytest.approx((2.5 + 1.0) / 2)  # 2 2 2 4 and 1 1 1 1
+    assert math.isnan(area_under_curve(returns[2:]))

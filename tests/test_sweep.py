@@ -1,6 +1,7 @@
 """Settings beside each other: points, the programs that serve them, and what comes out."""
 
 import json
+import math
 import re
 
 import jax
@@ -10,7 +11,8 @@ from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.population import program as programs
-from purejaxppo.population.results import last_returns, rank, sort_ranked
+from purejaxppo.population.results import Ranked, last_returns, rank, sort_ranked
+from purejaxppo.population.statistics import Interval
 from purejaxppo.population.sweep import at_point, describe_programs, make_points, make_programs, with_numbers
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 4, hidden_sizes=(8,))
@@ -124,16 +126,37 @@ def test_settings_differ_from_each_other_on_the_same_keys(swept):
     assert np.all(losses[0] != losses[1])  # length of the pole
 
 
-def test_the_table_is_sorted_by_iqm(swept):
+def test_the_table_has_the_best_setting_first(swept):
     sweep, _ = swept
     table = sweep.table()
-    assert [row.iqm.estimate for row in table] == sorted((row.iqm.estimate for row in table), reverse=True)
+    top = max(table, key=lambda row: row.iqm.estimate)
+    assert top.ties or top is table[0]
     assert sweep.best() == table[0].setting
     assert table[0].point == sweep.points[table[0].setting]
     scores = sweep.final_returns()
     assert scores.shape == (4, 3)
     assert table[0].iqm.estimate == pytest.approx(stats.trim_mean(scores[table[0].setting], 0.25))
     assert table[0].iqm.low <= table[0].iqm.estimate <= table[0].iqm.high
+
+
+def test_settings_whose_intervals_overlap_that_of_the_greatest_iqm_tie_and_are_ordered_by_area():
+    intervals = [(5.0, 4.0, 6.0), (7.0, 5.9, 8.0), (7.5, 6.0, 8.0), (1.0, 0.5, 1.5), (2.0, 1.0, 3.0)]
+    areas = [4.0, math.nan, 3.0, 9.0, 0.0]
+    rows = [
+        Ranked(i, {}, Interval(*interval), 3, area=area)
+        for i, (interval, area) in enumerate(zip(intervals, areas, strict=True))
+    ]
+    found = sort_ranked(rows)
+    assert [row.setting for row in found] == [0, 2, 1, 4, 3]
+    assert [row.ties for row in found] == [True, True, True, False, False]
+    alone = sort_ranked([row for row in rows if row.setting in (2, 3)])
+    assert [(row.setting, row.ties) for row in alone] == [(2, False), (3, False)]
+
+
+def test_settings_of_one_seed_tie_where_their_returns_are_the_same():
+    ranked = rank([{}] * 3, np.array([[1.0], [2.0], [2.0]]))
+    rows = [row._replace(area=area) for row, area in zip(ranked, (9.0, 1.0, 5.0), strict=True)]
+    assert [(row.setting, row.ties) for row in sort_ranked(rows)] == [(2, True), (1, True), (0, False)]
 
 
 def test_settings_without_a_score_are_last():

@@ -3,6 +3,7 @@
 from typing import Any
 
 from purejaxppo.population.memory import show_bytes
+from purejaxppo.population.statistics import with_interval
 
 _STEPPING = {
     "env_only": "environment only, random actions",
@@ -72,7 +73,7 @@ def show_outcome(entry: dict[str, Any]) -> str:
     share, rate, iqm = (entry[key] for key in ("share_of_limit", "flop_per_second", "final_return_iqm"))
     learned = "no episode at the end"
     if iqm is not None:
-        learned = f"IQM of the final return {iqm['estimate']:.1f} ({iqm['low']:.1f} to {iqm['high']:.1f})"
+        learned = f"final training return, IQM {with_interval(**iqm)}"
     return f"{share['median']:.0%} of the limit, {show_number(rate['median'] / 1e9)} GFLOP/s; {learned}"
 
 

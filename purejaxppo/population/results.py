@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from purejaxppo.config import is_index, shown
 from purejaxppo.evaluate import Agent
 from purejaxppo.population.kept import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.statistics import Aggregates, Interval, aggregate, last_returns
+from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point
 from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
@@ -114,9 +115,21 @@ class Population:
             return returns.mean(axis=1)
         return last_returns(self.column("episode_return_mean"), self.column("episodes"))
 
+    @property
+    def episodes_cut(self) -> np.ndarray | None:
+        """How many of each seed's greedy episodes were cut before their end, by the most steps of `evaluate`, [S].
+
+        None where the results are of an older version, which did not keep it.
+        """
+        return self.store.episodes_cut(self.rows)
+
     def best(self) -> int:
         """The seed with the highest final return. Raises PPOError where none has one."""
         return best_of(self.final_returns(), "seed")
+
+    def area(self) -> float:
+        """The area under the learning curve, per step: the mean training return over the run, IQM over seeds."""
+        return area_under_curve(self.column("episode_return_mean"))
 
     def aggregate(self, target: float | None = None) -> Aggregates:
         """IQM, mean, median and optimality gap of the final returns, with 95% intervals."""
@@ -140,6 +153,8 @@ class Ranked(NamedTuple):
     iqm: Interval  # of its seeds' final returns
     num_seeds: int  # that have one
     num_diverged: int = 0  # of its seeds; they count with their last good state
+    area: float = math.nan  # under its learning curve, per step: the mean training return
+    ties: bool = False  # its interval overlaps that of the greatest IQM, as does another's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,13 +185,23 @@ class Sweep:
         return np.stack([population.final_returns() for population in self])
 
     def best(self) -> int:
-        """The setting with the highest IQM of final returns. Raises PPOError where no seed has one."""
-        return best_of([ranked.iqm.estimate for ranked in rank(self.points, self.final_returns())], "setting")
+        """The first setting of the table. Raises PPOError where no seed has a final return."""
+        first = self.table()[0]
+        best_of([first.iqm.estimate], "setting")
+        return first.setting
 
     def table(self) -> list[Ranked]:
-        """The settings, the best first, each with the IQM of its final returns and its 95% interval."""
+        """The settings, the best first, each with the IQM of its final returns and its 95% interval.
+
+        Those whose intervals overlap that of the greatest IQM tie with it: `area` orders them, and IQM the others.
+        """
         ranked = rank(self.points, self.final_returns())
-        return sort_ranked([row._replace(num_diverged=count_diverged(self[row.setting])) for row in ranked])
+        return sort_ranked(
+            [
+                row._replace(num_diverged=count_diverged(population), area=population.area())
+                for row, population in zip(ranked, self, strict=True)
+            ]
+        )
 
     def to_dataframe(self) -> "DataFrame":
         """A pandas DataFrame with a row for each setting, seed and update; the point in columns "setting.NAME"."""
@@ -215,8 +240,14 @@ def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
 
 
 def sort_ranked(rows: list[Ranked]) -> list[Ranked]:
-    """The best first; settings without a score last."""
-    return sorted(rows, key=lambda row: (np.isnan(row.iqm.estimate), -row.iqm.estimate))
+    """The best first, as `Sweep.table` says; settings without a score last."""
+    rows = sorted(rows, key=lambda row: (math.isnan(row.iqm.estimate), -row.iqm.estimate))
+    top = rows[0].iqm
+    tied = [row for row in rows if row.iqm.estimate == top.estimate or row.iqm.high >= top.low]
+    if len(tied) < 2:
+        return rows
+    by_area = sorted(tied, key=lambda row: (math.isnan(row.area), -row.area))
+    return [row._replace(ties=True) for row in by_area] + [row for row in rows if row not in tied]
 
 
 def best_of(scores: Any, what: str) -> int:

@@ -11,6 +11,7 @@ from purejaxppo.config import check_size, shown
 from purejaxppo.types import PPOError
 
 BLOCK = 2**17  # runs drawn at a time: the memory of a bootstrap does not grow with its resamples
+MOST_DECIMALS = 9  # of a return that people read
 LAST_SHARE = 0.1  # of the updates: their episodes say how good a member became
 
 
@@ -29,6 +30,49 @@ class Aggregates(NamedTuple):
     mean: Interval
     median: Interval
     optimality_gap: Interval  # in units of return; NaN without a target
+
+
+def decimals_of(*values: float) -> int:
+    """Decimals that leave the largest of the values three significant digits, and at least one."""
+    largest = max((abs(x) for x in values if math.isfinite(x)), default=0.0)
+    return 1 if largest == 0 else min(max(1, 2 - math.floor(math.log10(largest))), MOST_DECIMALS)
+
+
+def show_return(value: float) -> str:
+    """A return for people: 487.3, 0.912"""
+    return f"{value:.{decimals_of(value)}f}"
+
+
+def with_interval(estimate: float, low: float, high: float, digits: int | None = None) -> str:
+    """12.3  (95% interval 11.0 to 13.1); the interval is left out where there is none."""
+    digits = decimals_of(estimate, low, high) if digits is None else digits
+    interval = "" if math.isnan(low) else f"  (95% interval {interval_text(low, high, digits)})"
+    return f"{estimate:.{digits}f}{interval}"
+
+
+def interval_text(low: float, high: float, digits: int | None = None) -> str:
+    """11.0 to 13.1"""
+    digits = decimals_of(low, high) if digits is None else digits
+    return "" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def carry_forward(returns: np.ndarray) -> np.ndarray:
+    """Fills each NaN with the seed's last value before it; leading ones stay. [S, U] -> [S, U]"""
+    updates = np.arange(returns.shape[1])
+    last = np.maximum.accumulate(np.where(np.isnan(returns), 0, updates), axis=1)
+    return np.take_along_axis(returns, last, axis=1)
+
+
+def area_under_curve(returns: np.ndarray) -> float:
+    """The IQM over seeds of each seed's mean return over its training: the area below its curve, per step. [S, U]
+
+    An update in which no episode ended counts with the return before it, or at the start with the first one. Seeds
+    without an episode do not count; NaN where none has one.
+    """
+    returns = carry_forward(returns.astype(np.float64))
+    filled = carry_forward(returns[:, ::-1])  # backwards: what came first fills the start
+    known = filled.mean(axis=1)[np.isfinite(filled).all(axis=1)]
+    return iqm(known) if known.size else math.nan
 
 
 def iqm(scores: np.ndarray) -> float:

@@ -232,6 +232,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def show_point(point: Mapping[str, Any]) -> str:
+    """What a setting differs in: learning_rate 1e-3, num_envs 4"""
+    return ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items())
+
+
 def show_value(value: Any) -> str:
     """A value of a setting, short, and as the command line takes it: 3e-4, 64x64, True."""
     if isinstance(value, tuple):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from purejaxppo.population.statistics import blocks, draw_counts, middle_mean
+from purejaxppo.population.statistics import blocks, carry_forward, draw_counts, middle_mean
 from purejaxppo.report.canvas import BLUE, GREY, VERMILLION
 from purejaxppo.report.files import write_figure
 from purejaxppo.types import PPOError
@@ -85,13 +85,6 @@ def shown_curve(timesteps: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray,
     if len(timesteps) == 1:  # a point would not show: draw it over the steps that it stands for
         return np.append(0, timesteps), np.repeat(returns, 2, axis=1)
     return timesteps, returns
-
-
-def carry_forward(returns: np.ndarray) -> np.ndarray:
-    """Fills each NaN with the seed's last value before it; leading ones stay. [S, U] -> [S, U]"""
-    updates = np.arange(returns.shape[1])
-    last = np.maximum.accumulate(np.where(np.isnan(returns), 0, updates), axis=1)
-    return np.take_along_axis(returns, last, axis=1)
 
 
 def thin(num_updates: int) -> np.ndarray:

@@ -14,11 +14,10 @@ import numpy as np
 
 from purejaxppo.config import option_text
 from purejaxppo.full_batch import FullBatchMetrics
-from purejaxppo.population.results import Population, Ranked, Sweep
-from purejaxppo.population.sweep import ENV, is_number, show_value
+from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.sweep import ENV, is_number, show_point, show_value
 from purejaxppo.report.curves import Curve, make_curve, thin
-from purejaxppo.runs.finished import with_interval
-from purejaxppo.runs.presets import PRESETS, SOLVED_AT
+from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
 from purejaxppo.runs.train import (
     FinishedRun,
@@ -89,7 +88,7 @@ def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path 
         lead=f"{plural(spec.num_seeds, 'seed')} of {esc(describe(spec))}",
         numbers=two_columns(without_folder(table(finished, folder))),
         curves_note=f"{esc(seeds_note(spec.num_seeds))} A seed keeps its last return until its next episode ends.",
-        views=[return_view(curve, SOLVED_AT.get(spec.env), x_name(population)), *diagnostic_views(population)],
+        views=[return_view(curve, spec.solved_at, x_name(population)), *diagnostic_views(population)],
         pictures=films(folder),
         members=seed_table(population.final_returns(), summary),
         repeat=how_to_repeat(spec),
@@ -106,10 +105,11 @@ def write_sweep_page(
     parts = Parts(
         title=f"{spec.env}, a sweep",
         lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {esc(describe(spec))}",
-        numbers=two_columns(best_setting(sweep.table()[0]) | without_folder(sweep_table(finished, folder))),
-        curves_note=f"The {plural(len(curves), 'best setting')}, by the interquartile mean of the final returns.",
-        views=[settings_view(curves, SOLVED_AT.get(spec.env), x_name(sweep[0]))],
-        pictures=still(folder / "sweep.png", "The final returns by setting"),
+        numbers=two_columns(without_folder(sweep_table(finished, folder))),
+        curves_note=f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
+        "and among those that tie with the best, by the area under these curves.",
+        views=[settings_view(curves, spec.solved_at, x_name(sweep[0]))],
+        pictures=still(folder / "sweep.png", "The final greedy returns by setting"),
         members=section("Settings", f'<div class="scroll">{rows_table(rows)}</div>{settings_note(len(sweep))}'),
         repeat=how_to_repeat(spec),
     )
@@ -282,17 +282,9 @@ def find_curve(population: Population) -> Curve:
     return make_curve(population.timesteps, np.asarray(metrics.episode_return_mean))
 
 
-def best_setting(best: Ranked) -> dict[str, str]:
-    """The setting whose seeds' final returns have the greatest IQM, and that."""
-    return {
-        "best setting": point_label(best.point),
-        "its final greedy return, IQM": with_interval(*best.iqm),
-    }
-
-
 def best_curves(sweep: Sweep) -> list[tuple[str, Curve]]:
     """The best settings of a sweep by what they differ in, the best first."""
-    return [(point_label(row.point), find_curve(sweep[row.setting])) for row in sweep.table()[:COMPARED]]
+    return [(show_point(row.point), find_curve(sweep[row.setting])) for row in sweep.table()[:COMPARED]]
 
 
 def x_name(population: Population) -> str:
@@ -371,7 +363,7 @@ def embedded(path: Path, text: str, name: str = "") -> str:
 
 
 def seed_table(final: np.ndarray, summary: Mapping[str, Any]) -> str:
-    """The final return of each seed, the best first, and where a seed diverged."""
+    """The final greedy return of each seed, the best first, and where a seed diverged."""
     diverged = summary.get("diverged_at") or [None] * len(final)
     order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES]
     rows = "".join(
@@ -379,12 +371,12 @@ def seed_table(final: np.ndarray, summary: Mapping[str, Any]) -> str:
         f'<td class="number">{number_text(float(final[i]))}</td><td>{divergence_text(diverged[i])}</td></tr>'
         for i in order.tolist()
     )
-    head = '<tr><th class="number">seed</th><th class="number">final return</th><th></th></tr>'
+    head = '<tr><th class="number">seed</th><th class="number">final greedy return</th><th></th></tr>'
     lost = sum(update is not None for update in diverged)
     notes = f"<p>{plural(lost, 'seed')} of {len(final)} diverged.</p>" if lost else ""
     if len(final) > SEED_LINES:
         notes += f"<p class='soft'>The best {SEED_LINES} of {len(final):,}; metrics.npz and summary.json have all.</p>"
-    return section("Seeds", notes + folded("The final return of each", f"<table>{head}{rows}</table>"))
+    return section("Seeds", notes + folded("The final greedy return of each", f"<table>{head}{rows}</table>"))
 
 
 def divergence_text(update: int | None) -> str:
@@ -454,11 +446,6 @@ def seeds_note(num_seeds: int) -> str:
 def settings_note(number: int) -> str:
     """What a sweep's table leaves out."""
     return f'<p class="soft">The best {SETTINGS} of {number:,}; table.csv has all.</p>' if number > SETTINGS else ""
-
-
-def point_label(point: Mapping[str, Any]) -> str:
-    """What a setting differs in: learning_rate 1e-3, num_envs 4"""
-    return ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items())
 
 
 def without_folder(rows: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from purejaxppo.population.statistics import Interval, iqm, iqm_interval
+from purejaxppo.population.statistics import MOST_DECIMALS, Interval, iqm, iqm_interval
 from purejaxppo.population.sweep import is_number, plain, show_value
 from purejaxppo.report.curves import (
     BLUE,
@@ -59,11 +59,13 @@ def plot_sweep(
     *,
     title: str,
     solved_at: float | None = None,
+    what: str = "final return",
 ) -> None:
     """Writes a picture of the final returns of P settings. Whole or not at all.
 
     points: the value of each name, the same names in every setting; scores: for each setting the returns [S] of its
-    runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved.
+    runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved; what: what the
+    picture calls the scores.
     A name with one value is no axis. One axis gives the IQM with its 95% interval, two in a full grid give a heat map
     of the IQM, and all else gives parallel coordinates. Raises PPOError where points and scores do not fit.
     """
@@ -78,10 +80,10 @@ def plot_sweep(
     finished = [runs[~np.isnan(runs)] for runs in scores]
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     if len(axes) == 1:
-        draw_line(figure, axes[0], points, [final_interval(runs) for runs in finished], solved_at)
+        draw_line(figure, axes[0], points, [final_interval(runs) for runs in finished], solved_at, what)
     else:
         draw = draw_grid if is_grid(axes, points) else draw_parallel
-        draw(figure, axes, points, np.array([final_iqm(runs) for runs in finished]), solved_at)
+        draw(figure, axes, points, np.array([final_iqm(runs) for runs in finished]), solved_at, what)
     figure.axes[0].set_title(title, fontsize=9, loc="left")
     write_figure(figure, Path(path))
 
@@ -231,7 +233,12 @@ def apart(fractions: np.ndarray, gap: float) -> list[int]:
 
 
 def draw_line(
-    figure: "Figure", axis: Axis, points: list[dict[str, Any]], intervals: list[Interval], solved_at: float | None
+    figure: "Figure",
+    axis: Axis,
+    points: list[dict[str, Any]],
+    intervals: list[Interval],
+    solved_at: float | None,
+    what: str,
 ) -> None:
     """The IQM and its interval against the value. Between categories there is nothing, so no line joins them."""
     axes = figure.add_subplot()
@@ -250,7 +257,7 @@ def draw_line(
     if solved_at is not None:
         draw_solved(axes, solved_at)
     place_ticks(axes, axis)
-    axes.set_ylabel("final return", fontsize=8)
+    axes.set_ylabel(what, fontsize=8)
     style_frame(axes)
     axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)
 
@@ -276,7 +283,12 @@ def slanted(labels: list[str]) -> dict[str, Any]:
 
 
 def draw_grid(
-    figure: "Figure", axes: list[Axis], points: list[dict[str, Any]], estimates: np.ndarray, solved_at: float | None
+    figure: "Figure",
+    axes: list[Axis],
+    points: list[dict[str, Any]],
+    estimates: np.ndarray,
+    solved_at: float | None,
+    what: str,
 ) -> None:
     """A heat map of the IQM, its number in each cell, a frame around what is solved. The picture grows with rows."""
     across, up = sorted(axes, key=lambda axis: len(axis.values))  # a column has a fixed width: more rows fit
@@ -299,7 +311,7 @@ def draw_grid(
     panel.set_ylabel(up.name, fontsize=8)
     panel.tick_params(labelsize=7, length=0)
     panel.spines[:].set_visible(False)
-    draw_colour_bar(figure, panel, colours, solved_at)
+    draw_colour_bar(figure, panel, colours, solved_at, what)
 
 
 def colour_scale(estimates: np.ndarray) -> "ScalarMappable":
@@ -333,8 +345,8 @@ def write_numbers(axes: "Axes", table: np.ndarray, colours: "ScalarMappable", in
 
 def say_alike(table: np.ndarray) -> list[list[str]]:
     """Numbers with as many decimals each as give the greatest of them three digits. [R, C] -> R lists of C"""
-    greatest = np.nanmax(np.abs(table), initial=1)
-    decimals = max(0, 2 - math.floor(math.log10(greatest)))
+    greatest = np.nanmax(np.abs(table), initial=0)
+    decimals = 2 if greatest == 0 else min(max(0, 2 - math.floor(math.log10(greatest))), MOST_DECIMALS)
     return [[f"{value:.{decimals}f}" for value in row] for row in table]
 
 
@@ -354,12 +366,14 @@ def frame_solved(axes: "Axes", table: np.ndarray, solved_at: float) -> None:
         axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, edgecolor=VERMILLION, linewidth=1.1))
 
 
-def draw_colour_bar(figure: "Figure", axes: "Axes", colours: "ScalarMappable", solved_at: float | None) -> None:
+def draw_colour_bar(
+    figure: "Figure", axes: "Axes", colours: "ScalarMappable", solved_at: float | None, what: str
+) -> None:
     """The colours of the IQM, with a dashed line where solved begins."""
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     bar.ax.tick_params(labelsize=7, width=0.6, length=2.5)
-    label = "final return, IQM"
+    label = f"{what}, IQM"
     if solved_at is not None:
         bar.ax.axhline(solved_at, color=VERMILLION, linewidth=1.2, linestyle=(0, (2, 1)))
         label += f" (solved: {solved_at:g})"
@@ -367,7 +381,12 @@ def draw_colour_bar(figure: "Figure", axes: "Axes", colours: "ScalarMappable", s
 
 
 def draw_parallel(
-    figure: "Figure", axes: list[Axis], points: list[dict[str, Any]], estimates: np.ndarray, solved_at: float | None
+    figure: "Figure",
+    axes: list[Axis],
+    points: list[dict[str, Any]],
+    estimates: np.ndarray,
+    solved_at: float | None,
+    what: str,
 ) -> None:
     """A line through the values of each setting in the colour of its IQM, the best on top, the missing below."""
     from matplotlib.collections import LineCollection
@@ -388,7 +407,7 @@ def draw_parallel(
     panel.set_yticks([])
     panel.tick_params(labelsize=7, length=0)
     panel.spines[:].set_visible(False)
-    draw_colour_bar(figure, panel, colours, solved_at)
+    draw_colour_bar(figure, panel, colours, solved_at, what)
 
 
 def fanned_heights(axis: Axis, points: list[dict[str, Any]], order: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from rich.text import Text
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
 from purejaxppo.population.logs import named, numbers_of
 from purejaxppo.population.program import Progress as TrainProgress
-from purejaxppo.population.statistics import iqm
+from purejaxppo.population.statistics import iqm, show_return
 from purejaxppo.population.store import Rows
 from purejaxppo.runs.train import RunSpec
 from purejaxppo.storage import finite
@@ -244,7 +244,7 @@ def describe_progress(progress: TrainProgress, of: str, mean_return: float, num_
     left = clock(seconds_left(progress))
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
     steps = f"{progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s"
-    return f"{steps}  return{of} {mean_return:>7.1f}  {left} left{diverged}"
+    return f"{steps}  training return{of} {show_return(mean_return):>7}  {left} left{diverged}"
 
 
 def describe_speed(progress: TrainProgress) -> str:
@@ -274,20 +274,25 @@ def describe_members(latest: np.ndarray, course: list[float], members: Rows, num
     what = "run" if is_sweep else "seed"
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
     if not course:
-        return f"return: no episode has ended yet{diverged}"
+        return f"training return: no episode has ended yet{diverged}"
     if last - first == 1:
-        return f"return {course[-1]:.1f}  {spark(course)}{diverged}"
+        return f"training return {show_return(course[-1])}  {spark(course)}{diverged}"
     best, worst = np.nanargmax(latest), np.nanargmin(latest)
     return (
-        f"return, IQM of {name_members(members, is_sweep)}  {course[-1]:.1f}  {spark(course)}{diverged}\n"
-        f"best {what} {first + best}: {latest[best]:.1f}   worst {what} {first + worst}: {latest[worst]:.1f}"
+        f"training return, IQM of {name_members(members, is_sweep)}  {show_return(course[-1])}  {spark(course)}"
+        f"{diverged}\nbest {what} {first + best}: {show_return(latest[best])}   "
+        f"worst {what} {first + worst}: {show_return(latest[worst])}"
     )
 
 
 def spark(values: list[float], width: int = 24) -> str:
-    """A line of bars, each as high as one of the newest `width` values within the range of all."""
+    """A line of bars, each as high as one of the newest `width` values within the range of all.
+
+    Values that are all the same are drawn in the middle: at the floor they would look like the worst.
+    """
     low, high = min(values), max(values)
-    heights = [0 if high == low else round((x - low) / (high - low) * (len(_BARS) - 1)) for x in values[-width:]]
+    shares = [0.5 if high == low else (x - low) / (high - low) for x in values[-width:]]
+    heights = [round(share * (len(_BARS) - 1)) for share in shares]
     return "".join(_BARS[height] for height in heights)
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Mapping
+from typing import Any
 
 from purejaxppo.config import PPOConfig, unknown
 from purejaxppo.full_batch import FullBatchConfig
@@ -17,6 +19,23 @@ SOLVED_AT = {
     "MountainCarContinuous-v0": 90.0,
     "FrozenLake-misc": 0.7,
 }
+
+# What every step pays in some of them, but for the one that reaches the goal.
+_STEP_REWARD = {"CartPole-v0": 1.0, "CartPole-v1": 1.0, "Acrobot-v1": -1.0, "MountainCar-v0": -1.0}
+
+
+def solved_at(env: str, env_params: Mapping[str, Any]) -> float | None:
+    """The return from which an environment with these parameters counts as solved; None where nothing is said of it.
+
+    Where each step pays the same, a short time limit puts that return out of reach, or gives it to every policy: then
+    it is None as well.
+    """
+    threshold, limit = SOLVED_AT.get(env), env_params.get("max_steps_in_episode")
+    if threshold is None or limit is None or env not in _STEP_REWARD:
+        return threshold
+    at_limit = limit * _STEP_REWARD[env]  # the return of an episode that lasts until the limit
+    tells = at_limit >= threshold if _STEP_REWARD[env] > 0 else at_limit < threshold
+    return threshold if tells else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from purejaxppo.config import MAX_SEED, PPOConfig, check_choice, check_seed, is_index, shown
 from purejaxppo.envs import make_env
-from purejaxppo.evaluate import Agent, Episode, record_episodes
+from purejaxppo.evaluate import MAX_STEPS, Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.normalize import init_moments
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
@@ -25,15 +25,23 @@ from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.placement import PLACEMENTS, describe_devices, describe_sharing
 from purejaxppo.population.program import EVALUATION_SEED, make_agent
 from purejaxppo.population.results import Population, Ranked, Sweep
-from purejaxppo.population.statistics import Aggregates, Interval, aggregate
+from purejaxppo.population.statistics import (
+    Aggregates,
+    Interval,
+    aggregate,
+    decimals_of,
+    interval_text,
+    show_return,
+    with_interval,
+)
 from purejaxppo.population.store import POPULATION, DiskStore, Store, of_rows, part_name
-from purejaxppo.population.sweep import Point, RunConfig, check_whole, describe_programs, show_value
+from purejaxppo.population.sweep import ENV, Point, RunConfig, check_whole, describe_programs, show_point, show_value
 from purejaxppo.population.train import Progress, carried, ignore, never, open_population, train_population
 from purejaxppo.ppo import seed_keys
 from purejaxppo.recurrent import RecurrentConfig
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.logs import PROGRESS, steps_told
-from purejaxppo.runs.presets import SOLVED_AT
+from purejaxppo.runs.presets import solved_at
 from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
 from purejaxppo.storage import (
     as_path,
@@ -99,6 +107,16 @@ class RunSpec:
     def num_members(self) -> int:
         """Seeds of all settings."""
         return self.num_seeds * len(self.sweep or [{}])
+
+    @property
+    def solved_at(self) -> float | None:
+        """The return from which a seed has solved its task; of a sweep, in any of its settings. None without one."""
+        changed = [
+            {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
+            for point in self.sweep or [{}]
+        ]
+        found = [solved_at(self.env, self.env_params | params) for params in changed]
+        return next((threshold for threshold in found if threshold is not None), None)
 
 
 class FinishedRun(NamedTuple):
@@ -325,6 +343,9 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, An
     summary = summary or {
         "best_setting": rows[0].setting,
         "best_point": rows[0].point,
+        "tied_settings": [row.setting for row in rows[1:] if row.ties],
+        "evaluation_episodes": EVALUATION_EPISODES,
+        "evaluation_episodes_cut": count_cut(list(sweep)),
         "diverged": sum(row.num_diverged for row in rows),
         "diverged_at": [or_none(population.diverged_at) for population in sweep],
         **costs(spec, list(sweep)),
@@ -347,14 +368,15 @@ def metric_names(population: Population) -> list[str]:
 def table_lines(rows: list[Ranked]) -> list[str]:
     """table.csv, the best setting first."""
     names = list({name: None for row in rows for name in row.point})
-    head = ["setting", *names, "seeds", "diverged", "iqm", "iqm_95_low", "iqm_95_high"]
+    head = ["setting", *names, "seeds", "diverged", "iqm", "iqm_95_low", "iqm_95_high", "area", "ties"]
     lines = [
         [
             row.setting,
             *(show_value(row.point.get(name)) for name in names),
             row.num_seeds,
             row.num_diverged,
-            *(f"{x:.9g}" for x in row.iqm),
+            *(f"{x:.9g}" for x in (*row.iqm, row.area)),
+            str(row.ties).lower(),
         ]
         for row in rows
     ]
@@ -364,18 +386,24 @@ def table_lines(rows: list[Ranked]) -> list[str]:
 def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
     """summary.json: the greedy returns of the final policies, which seeds diverged, and what the run took."""
     final, diverged_at = population.final_returns(), or_none(population.diverged_at)
-    solved_at = SOLVED_AT.get(spec.env)
-    aggregates = aggregate_finite(final, solved_at)._asdict()
+    aggregates = aggregate_finite(final, spec.solved_at)._asdict()
     return {
         "final_return_per_seed": final.tolist(),
         **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
         "evaluation_episodes": EVALUATION_EPISODES,
-        "solved_at": solved_at,
-        "seeds_solved": None if solved_at is None else int(np.sum(final >= solved_at)),
+        "evaluation_episodes_cut": count_cut([population]),
+        "solved_at": spec.solved_at,
+        "seeds_solved": None if spec.solved_at is None else int(np.sum(final >= spec.solved_at)),
         "diverged": sum(x is not None for x in diverged_at),
         "diverged_at": diverged_at,
         **costs(spec, [population]),
     }
+
+
+def count_cut(populations: list[Population]) -> int | None:
+    """How many greedy episodes, of all seeds, were cut before their end; None where older results do not tell."""
+    cut = [population.episodes_cut for population in populations]
+    return None if any(x is None for x in cut) else sum(int(x.sum()) for x in cut if x is not None)
 
 
 def aggregate_finite(returns: np.ndarray, target: float | None) -> Aggregates:
@@ -433,21 +461,45 @@ def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
 def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     """The rows that a run ends with."""
     summary = finished.summary
-    low, high = summary["final_return_iqm_95_low"], summary["final_return_iqm_95_high"]
-    interval = "" if math.isnan(low) else f"  (95% interval {low:.1f} to {high:.1f})"
-    rows = {"final greedy return, IQM": f"{summary['final_return_iqm']:.1f}{interval}"}
+    iqm = (summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))
+    rows = {"final greedy return, IQM": with_interval(*iqm)}
     if summary["solved_at"] is not None:
         bar = f"mean of {summary['evaluation_episodes']} episodes >= {summary['solved_at']:g}"
         rows["seeds solved"] = f"{summary['seeds_solved']} of {summary['num_seeds']}  ({bar})"
+    rows |= cut_rows(summary.get("evaluation_episodes_cut"), summary["evaluation_episodes"] * summary["num_seeds"])
     if summary["diverged"]:
         first = min(update for update in summary["diverged_at"] if update is not None)
         rows["seeds diverged"] = f"{summary['diverged']} of {summary['num_seeds']}  (the first after {first} updates)"
     return rows | speed_rows(summary) | {"run folder": str(folder)}
 
 
+def cut_rows(num_cut: int | None, num_episodes: int) -> dict[str, str]:
+    """A row that says how many episodes of an evaluation were cut; no row where none was, or where that is unknown."""
+    if not num_cut:
+        return {}
+    text = f"{num_cut:,} of {num_episodes:,}  (had not ended after {MAX_STEPS:,} steps; their returns stop there)"
+    return {"episodes cut": text}
+
+
 def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
     """The rows that a sweep ends with, below the table of its settings."""
-    return speed_rows(finished.summary) | {"sweep folder": str(folder)}
+    summary = finished.summary
+    num_episodes = EVALUATION_EPISODES * summary["num_seeds"] * len(finished.sweep)
+    cut = cut_rows(summary.get("evaluation_episodes_cut"), num_episodes)
+    return best_rows(finished.sweep.table()) | cut | speed_rows(summary) | {"sweep folder": str(folder)}
+
+
+def best_rows(rows: list[Ranked]) -> dict[str, str]:
+    """Which setting of a sweep is the best, and how many it ties with. rows: its table"""
+    best = rows[0]
+    found = {"best setting": show_point(best.point), "its final greedy return, IQM": with_interval(*best.iqm)}
+    if best.ties:
+        others = sum(row.ties for row in rows) - 1
+        found["it ties with"] = (
+            f"{others} other setting{'' if others == 1 else 's'}: the 95% intervals overlap; it has the largest area "
+            "under the training curve"
+        )
+    return found
 
 
 def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
@@ -463,21 +515,25 @@ def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
 def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
     """The table of a sweep for people, the names first: at most `most` settings, the best first.
 
-    The column "diverged", of seeds, is there where some have.
+    The columns "diverged", of seeds, and "ties", with the best setting, are there where some do.
     """
     rows = finished.sweep.table()
     names = list({name: None for row in rows for name in row.point})
-    tells = any(row.num_diverged for row in rows)
+    digits = [decimals_of(*row.iqm) for row in rows]
+    columns = {
+        "final greedy return, IQM": [f"{row.iqm.estimate:.{n}f}" for row, n in zip(rows, digits, strict=True)],
+        "95% interval": [interval_text(*row.iqm[1:], n) for row, n in zip(rows, digits, strict=True)],
+        "mean training return": [show_return(row.area) for row in rows],
+    }
+    if rows[0].ties:
+        columns["ties"] = ["yes" if row.ties else "" for row in rows]
+    if any(row.num_diverged for row in rows):
+        columns["diverged"] = [str(row.num_diverged) for row in rows]
     shown = [
-        [
-            *(show_value(row.point.get(name)) for name in names),
-            f"{row.iqm.estimate:.1f}",
-            f"{row.iqm.low:.1f} to {row.iqm.high:.1f}",
-            *([str(row.num_diverged)] if tells else []),
-        ]
-        for row in rows[:most]
+        [*(show_value(row.point.get(name)) for name in names), *(texts[i] for texts in columns.values())]
+        for i, row in enumerate(rows[:most])
     ]
-    return [[*names, "IQM", "95% interval", *(["diverged"] if tells else [])], *shown]
+    return [[*names, *columns], *shown]
 
 
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
@@ -528,6 +584,12 @@ def load_spec(folder: Path) -> RunSpec:
             f"{str(folder)!r} was written by train_population(out=...), and is no run folder; "
             "read it with open_population(env, config, num_seeds=..., out=...)"
         )
+    if not (folder / "config.json").exists() and (below := runs_below(folder)):
+        more = ", ..." if len(below) > MOST_NAMED else ""
+        raise PPOError(
+            f"{str(folder)!r} is no run folder, and holds {len(below)}; give one of them, the newest first: "
+            f"{', '.join(map(str, below[:MOST_NAMED]))}{more}"
+        )
     spec = spec_from_json(read_json(folder / "config.json"), folder)
     try:
         check_whole("num_seeds", spec.num_seeds)
@@ -536,6 +598,12 @@ def load_spec(folder: Path) -> RunSpec:
     except PPOError as error:
         raise PPOError(f"{folder / 'config.json'}: {error}") from None
     return spec
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders right below a folder, the newest first."""
+    found = {path.parent: path.stat().st_mtime for path in folder.glob("*/config.json")}
+    return sorted(found, key=lambda path: (-found[path], path))
 
 
 def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
