@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import runpy
 import subprocess
