@@ -165,7 +165,7 @@ def draw_mask(seed, size):
 
 
 def noise_at_the_boundaries(seed, logits):
-    """[N], of the grid that noise is drawn from: within 4 steps of the edges of some actions' intervals, and the ends."""
+    """[N], of the grid that noise is drawn from: its ends, and what is within 4 steps of some actions' intervals."""
     cumulative = np.cumsum(scipy.special.softmax(logits.astype(np.float64)))
     some = np.random.default_rng(seed).choice(np.unique(np.round(cumulative * 2**23)), 36)
     steps = np.concatenate([(some + np.arange(-4, 5)[:, None]).ravel(), [0, 1, 2**23 - 2, 2**23 - 1]])
