@@ -24,7 +24,7 @@ from purejaxppo.losses import approx_kl, are_equal, clip_fraction, explained_var
 from purejaxppo.networks import MLP
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
-from purejaxppo.update import keep_finite
+from purejaxppo.update import adam_step, keep_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,11 @@ class FullBatchConfig(Config):
     def __post_init__(self) -> None:
         check_fields(self, FullBatchConfig)
         check_total(int(self.total_timesteps), self.batch_size)
+        if self.batch_size == 1:
+            raise PPOError(
+                "num_envs * num_steps = 1 makes every advantage 0, for they are normalised over the batch; "
+                "take at least 2 samples"
+            )
 
 
 class FullBatchMetrics(Metrics):
@@ -168,7 +173,7 @@ def keras_adam(learning_rate: float | jax.Array, eps: float | jax.Array) -> opta
         mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
         rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
-        updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), mu, nu)
+        updates = jax.tree.map(lambda m, v: adam_step(-rate * m, v, jnp.asarray(eps, jnp.float32)), mu, nu)
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(optax.scale_by_adam().init, step)

@@ -293,6 +293,11 @@ def test_equal_advantages_are_normalised_to_0_and_explain_nothing(size):
             assert np.isnan(fast_explained_variance(value, numbers))
 
 
+@pytest.mark.parametrize("function", [normalized_advantage, lambda x: explained_variance(jnp.arange(8.0), x)])
+def test_gradients_at_equal_numbers_are_finite(function):
+    assert np.all(np.isfinite(jax.grad(lambda x: jnp.nansum(function(x)))(jnp.full(8, 2.0))))
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_an_advantage_that_is_not_finite_is_not_hidden(number):
     assert np.all(np.isnan(normalized_advantage(jnp.full(8, 2.0).at[3].set(number))))
