@@ -183,7 +183,7 @@ class PPOConfig(Config):
     ent_coef: float = 0.01  # weight of the entropy bonus
     ent_coef_schedule: str = static("constant")  # or "linear" or "cosine", to 0
     max_grad_norm: float = 0.5  # global norm; inf does not clip
-    normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1
+    normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1, of 2 samples at least
     normalize_advantage_over: str = static("minibatch")  # each "minibatch", or the whole "batch" of a rollout
     target_kl: float | None = None  # nats; an update ends early once its KL exceeds this
     kl_stop: str = static("epoch")  # the KL is that of an "epoch", or of each "minibatch" before its step is applied
@@ -390,7 +390,7 @@ def check_divisions(what: str, size: int, parts: str, number: int) -> None:
 
 
 def check_effects(config: PPOConfig) -> None:
-    """Raises PPOError for a field that would do nothing beside another."""
+    """Raises PPOError for a field that would do nothing beside another, or leave the actor nothing to learn."""
     if config.lr_schedule not in ("linear", "constant") and not config.anneal_lr:
         _refuse_idle(config, "lr_schedule", "anneal_lr")
     if config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"):
@@ -400,6 +400,14 @@ def check_effects(config: PPOConfig) -> None:
             _refuse_idle(config, name, "target_kl")
     if config.normalize_advantage_over != "minibatch" and not config.normalize_advantage:
         _refuse_idle(config, "normalize_advantage_over", "normalize_advantage")
+    over = config.normalize_advantage_over
+    samples = config.batch_size // (int(config.num_minibatches) if over == "minibatch" else 1)
+    if config.normalize_advantage and samples == 1:
+        raise PPOError(
+            f"normalize_advantage = True over a {over} of 1 sample (num_envs * num_steps = {config.batch_size}, "
+            f"num_minibatches = {config.num_minibatches}) makes every advantage 0, and the actor learns nothing; "
+            "take fewer minibatches, more samples or normalize_advantage=False"
+        )
 
 
 def is_changed(config: PPOConfig, name: str) -> bool:

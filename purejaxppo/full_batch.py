@@ -20,12 +20,12 @@ from purejaxppo.distributions import Categorical
 from purejaxppo.envs.base import Box, Discrete, Environment
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae, reward_to_go
-from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, policy_loss
+from purejaxppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
 from purejaxppo.networks import MLP
 from purejaxppo.ppo import restarted
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
-from purejaxppo.update import keep_finite, own_buffers
+from purejaxppo.update import adam_step, keep_finite, own_buffers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,11 @@ class FullBatchConfig(Config):
     def __post_init__(self) -> None:
         check_fields(self, FullBatchConfig)
         check_total(self)
+        if self.batch_size == 1:
+            raise PPOError(
+                "num_envs * num_steps = 1 makes every advantage 0, for they are normalised over the batch; "
+                "take at least 2 samples"
+            )
 
 
 class FullBatchMetrics(Metrics):
@@ -189,7 +194,7 @@ def keras_adam_step(
     mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
     nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
     rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
-    updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), mu, nu)
+    updates = jax.tree.map(lambda m, v: adam_step(-rate * m, v, jnp.asarray(eps, jnp.float32)), mu, nu)
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
 
@@ -268,10 +273,15 @@ def make_batch(agent: FullBatchPPO, critic: PyTree, transitions: Transition, log
         action=transitions.action,
         log_prob=Categorical(logits=logits).log_prob(transitions.action),
         value=value,
-        advantage=(advantage - jnp.mean(advantage)) / jnp.std(advantage),
+        advantage=standardized(advantage),
         target=reward_to_go(transitions.reward, next_value, *flags, gamma=agent.config.gamma),
     )
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def standardized(advantage: jax.Array) -> jax.Array:
+    """(A - mean A) / std A, as the example has it, and 0 for equal advantages. [T, B] -> [T, B]"""
+    return jnp.where(are_equal(advantage), 0.0, (advantage - jnp.mean(advantage)) / jnp.std(advantage))
 
 
 def fit_policy(agent: FullBatchPPO, params: PyTree, opt_state: PyTree, batch: Batch) -> PolicyFit:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import purejaxppo as pjp
 from purejaxppo.config import CHOICES, OTHER_NAMES, PPOConfig
 from purejaxppo.types import PPOError
 
@@ -189,7 +190,8 @@ def test_timesteps_are_rounded_down_to_whole_rollouts(total, updates, actual):
 
 @given(num_envs=st.integers(1, 64), num_steps=st.integers(1, 64), total=st.integers(4096, 10**6))
 def test_the_run_is_as_long_as_whole_rollouts_allow(num_envs, num_steps, total):
-    config = PPOConfig(num_envs=num_envs, num_steps=num_steps, num_minibatches=1, total_timesteps=total)
+    sizes = {"num_envs": num_envs, "num_steps": num_steps, "num_minibatches": 1, "total_timesteps": total}
+    config = PPOConfig(**sizes, normalize_advantage=False)
     assert config.actual_timesteps == config.num_updates * num_envs * num_steps
     assert 0 <= total - config.actual_timesteps < num_envs * num_steps
 
@@ -258,6 +260,33 @@ def test_numbers_are_leaves_and_the_rest_is_static():
 )
 def test_a_field_that_would_do_nothing_is_refused(fields, said):
     assert said in refusal(**fields)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "fields"),
+    [
+        (PPOConfig, {"num_steps": 1, "num_minibatches": 4}),
+        (PPOConfig, {"num_envs": 1, "num_steps": 1, "num_minibatches": 1, "normalize_advantage_over": "batch"}),
+        (pjp.RecurrentConfig, {"num_steps": 1, "num_minibatches": 4}),
+        (pjp.RecurrentConfig, {"sequence_length": 1, "num_minibatches": 4 * 128}),
+    ],
+)
+def test_one_sample_has_no_normalised_advantage(config_class, fields):
+    with pytest.raises(PPOError) as error:
+        config_class(**fields)
+    assert "normalize_advantage = True" in str(error.value)
+    assert f"num_minibatches = {fields['num_minibatches']}" in str(error.value)
+    whole = {"normalize_advantage_over": "minibatch", "normalize_advantage": False}
+    assert not config_class(**fields | whole).normalize_advantage
+
+
+def test_one_sample_of_many_in_a_minibatch_may_be_normalised_over_the_batch():
+    assert PPOConfig(num_steps=1, normalize_advantage_over="batch").batch_size == 4
+
+
+def test_a_full_batch_of_one_sample_is_refused():
+    with pytest.raises(PPOError, match="num_envs \\* num_steps = 1 "):
+        pjp.FullBatchConfig(num_steps=1)
 
 
 def test_a_config_survives_flattening():

@@ -474,6 +474,61 @@ def test_the_gradient_in_the_learning_rate_is_the_step(env):
     np.testing.assert_allclose(back, sum(jnp.sum(x) for x in jax.tree.leaves(slope)), rtol=1e-3)
 
 
+class Line:
+    """A place that is pushed towards 0 for 6 steps: smooth, and beside it a feature that is always 0."""
+
+    default_params = None
+    observation_space = pjp.Box((2,), (-np.inf,) * 2, (np.inf,) * 2)
+    action_space = pjp.Box((1,), (-10.0,), (10.0,))
+
+    def reset(self, key, params):
+        place = jax.random.normal(key)
+        return jnp.stack([place, 0.0]), (place, 0)
+
+    def step(self, key, state, action, params):
+        place, time = state[0] + 0.1 * action[0], state[1] + 1
+        return jnp.stack([place, 0.0]), (place, time), -(place**2), False, time == 6
+
+
+FINE = pjp.PPOConfig(
+    num_envs=2, num_steps=4, total_timesteps=2 * 4 * 2, update_epochs=2, num_minibatches=2, hidden_sizes=(3,),
+    normalize_obs=True, normalize_reward=True, lr_schedule="adaptive", target_kl=0.05, kl_stop="minibatch",
+)  # fmt: skip
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+ENDS = {
+    "max_grad_norm": (np.inf, LARGEST, SMALLEST),  # in this order: the first two are compared
+    "learning_rate": (0.0, SMALLEST),
+    "desired_kl": (SMALLEST, LARGEST),
+    "adam_eps": (SMALLEST, 1e-8, 1e6),
+    "gamma": (0.0, 1.0),
+    "gae_lambda": (0.0, 1.0),
+    "clip_eps": (SMALLEST, LARGEST),
+    "vf_coef": (0.0,),
+    "ent_coef": (0.0,),
+    "target_kl": (SMALLEST, LARGEST),  # no minibatch is applied, and each
+}
+AT_ENDS = [FINE, *(FINE.replace(**{name: value}) for name, values in ENDS.items() for value in values)]
+AT_ENDS.append(FINE.replace(vf_coef=0.0, ent_coef=0.0, gae_lambda=0.0, gamma=0.0))
+
+
+def test_the_gradient_through_updates_is_finite_at_the_ends_of_every_range():
+    env = pjp.make_env(Line())
+    assert set(ENDS) == {path[0].name for path, _ in jax.tree.leaves_with_path(FINE)}
+
+    def outcome(config, key):
+        runner, metrics = pjp.make_train(env, config)(key)
+        told = (metrics.value_loss, metrics.approx_kl, metrics.episode_return_mean, metrics.explained_variance)
+        return sum(jnp.nansum(x) for x in (*map(jnp.square, jax.tree.leaves(runner.train_state.params)), *told))
+
+    configs = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *AT_ENDS)
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(outcome), (0, None)))(configs, jax.random.key(0))
+    assert np.all(np.isfinite(value))
+    for path, x in jax.tree.leaves_with_path(slope):
+        assert np.all(np.isfinite(x)), (path, x)
+        np.testing.assert_allclose(x[1], x[2], rtol=1e-4, atol=1e-6)  # max_grad_norm clips neither
+    assert np.any(slope.gamma != 0)
+
+
 def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
     def train(config, key):
         return pjp.make_train(env, config, optimizer=optax.adam(1e-3))(key)

@@ -199,6 +199,7 @@ def small_agent(env, num_steps, num_envs):
         total_timesteps=100 * num_envs * num_steps,
         update_epochs=1,
         num_minibatches=1,
+        normalize_advantage=num_envs * num_steps > 1,
         hidden_sizes=(),
     )
     return pjp.make_ppo(env, config)

@@ -282,6 +282,22 @@ def test_steps_agree_with_adam_after_clipping_by_global_norm(max_norm, clips):
             np.testing.assert_allclose(learned[0][name], expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("max_norm", [0.5, np.inf])
+def test_steps_are_those_of_optax_to_the_bit(max_norm):
+    optax_clip, optax_adam = optax.clip_by_global_norm(max_norm), optax.scale_by_adam(eps=1e-5)
+    theirs = optax.flatten(optax.chain(optax_clip, optax_adam, scale_by_given_rate()))
+    gradients = {"a": jax.random.normal(jax.random.key(0), (20, 8, 4)), "b": jnp.zeros((20, 3))}
+    params = jax.tree.map(lambda x: x[0], gradients)
+
+    def descend(optimizer):
+        def step(learned, gradient):
+            return apply_gradient(optimizer, jnp.float32(0.05), learned, gradient), None
+
+        return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), gradients)[0])()
+
+    assert_equal_trees(descend(make_optimizer(PPOConfig(max_grad_norm=max_norm))), descend(theirs))
+
+
 def test_clipping_keeps_the_direction():
     optimizer = make_optimizer(PPOConfig(max_grad_norm=0.5))
     gradient = {"a": jnp.asarray([3.0, 0.01]), "b": jnp.asarray([4.0])}
