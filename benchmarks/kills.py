@@ -422,7 +422,7 @@ def half_trained(spec: runs.RunSpec, out: Path) -> Path:
     """A run that was stopped in its second chunk, with two checkpoints; their folder."""
     reports = iter(range(1, 1_000_000))
     with contextlib.suppress(pjp.Interrupted):
-        train_spec(spec, out, should_stop=lambda: next(reports) == 40)
+        train_spec(spec, out, should_stop=lambda: next(reports) == 20)
     (place,) = (out / "program-0" / "unfinished").iterdir()
     assert len(checkpoints.checkpoints(place)) == 2
     return place

@@ -91,23 +91,23 @@ def test_the_films_of_the_keras_example_are_of_the_updates_that_it_names(monkeyp
     assert told["report_at"] == (8, 20)
 
 
+def shapes_of(num_updates):
+    """Of the metrics of a run."""
+    names = [name for name in pjp.Metrics.__dataclass_fields__ if name != "batch_size"]
+    shape = jax.ShapeDtypeStruct((num_updates,), np.float32)
+    return pjp.Metrics(**dict.fromkeys(names, shape), batch_size=512)
+
+
 @pytest.mark.parametrize("num_updates", [1, 15, 31, 32, 47, 100, 976, 1_000, 30_000])
 def test_a_fast_run_has_no_more_calls_than_sixteen_reports_took(num_updates):
-    metrics = pjp.Metrics(
-        **{name: jax.ShapeDtypeStruct((num_updates,), np.float32) for name in list(pjp.Metrics.__annotations__)[:-1]},
-        batch_size=512,
-    )
+    metrics = shapes_of(num_updates)
     capacity = call_capacity(metrics, width=16)
     before = -(-num_updates // max(1, num_updates // program.REPORTS))
     assert 1 + -(-(num_updates - 1) // capacity) <= before
 
 
 def test_the_metrics_of_a_call_stay_small_however_long_the_run_and_wide_the_chunk():
-    num_updates = 10**7
-    metrics = pjp.Metrics(
-        **{name: jax.ShapeDtypeStruct((num_updates,), np.float32) for name in list(pjp.Metrics.__annotations__)[:-1]},
-        batch_size=512,
-    )
+    metrics = shapes_of(10**7)
     assert call_capacity(metrics, width=1) == program.MOST_UPDATES
     wide = call_capacity(metrics, width=8_192)
     assert wide >= 1

@@ -187,7 +187,7 @@ def test_a_sweep_that_is_stopped_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "keep_or_stop", stop)
     assert cli.main(words) == 128 + signal.SIGTERM
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"purejaxppo: stopped after 3 of 48 updates; its state is kept; go on with --resume {tmp_path / 'a'}"
+    assert last == f"purejaxppo: stopped after 1 of 48 updates; its state is kept; go on with --resume {tmp_path / 'a'}"
 
 
 @pytest.mark.parametrize("size", [300, 3_000, 20_000])
@@ -243,7 +243,7 @@ def test_a_file_in_the_place_of_results_is_refused_before_anything_is_compiled(r
 
 
 def stopped(words, out, report):
-    """A run of two chunks that was stopped when it was asked for that time, some 24 times in each."""
+    """A run of two chunks that was stopped when it was asked for that time, some 13 times in each."""
     real = cli.StopSignal.is_set_anywhere
     asked = iter(range(1, 10_000))
     with pytest.MonkeyPatch.context() as patch:
@@ -251,14 +251,14 @@ def stopped(words, out, report):
         assert cli.main([*words, "--out", str(out)]) == 128 + signal.SIGINT
 
 
-@pytest.mark.parametrize("report", [3, 30])
+@pytest.mark.parametrize("report", [3, 18])
 def test_a_resume_says_where_it_goes_on(run, tmp_path, capsys, report):
     out, (_, words) = tmp_path / "b", run
     stopped(words, out, report)
     done = int(re.search(r"stopped after (\d+) of 48", capsys.readouterr().err)[1])
     assert cli.main(["train", "--resume", str(out)]) == 0
     said = capsys.readouterr().out.splitlines()
-    rest = {3: "0 to 1, from the start for 2 runs, which have no checkpoint", 30: "2 to 3; 2 runs are finished"}
+    rest = {3: "0 to 1, from the start for 2 runs, which have no checkpoint", 18: "2 to 3; 2 runs are finished"}
     assert f"goes on after {done} of 48 updates for runs {rest[report]}" in said
 
 

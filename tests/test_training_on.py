@@ -101,7 +101,7 @@ def test_a_population_starts_each_seed_from_the_one_of_its_number(env, trained):
 
 def test_an_update_beyond_the_schedule_warns_and_a_constant_one_does_not(env, trained):
     agent = pjp.make_ppo(env, SMALL)
-    with jax.disable_jit(False), pytest.warns(UserWarning, match="learning rate is 0.*continue_from"):
+    with pytest.warns(UserWarning, match="learning rate is 0.*continue_from"):
         agent.update(trained.seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -121,6 +121,16 @@ def test_a_population_that_is_extended_is_the_long_one_to_the_bit(env, tmp_path)
     with pytest.raises(pjp.PPOError, match="done 7 updates, and total_timesteps gives 3"):
         pjp.train_population(env, short, out=tmp_path / "a", extend=True, **options)
     assert_same_population(pjp.open_population(env, LONG, out=tmp_path / "a", **options), extended)
+
+
+def test_an_unfinished_population_is_extended_too(env, tmp_path):
+    asked, options = iter(range(100)), {"num_seeds": 3, "out": tmp_path / "a"}
+    short = LONG.replace(total_timesteps=4 * 16 * 3)
+    with pytest.raises(pjp.Interrupted, match="after 2 of 3"):
+        pjp.train_population(env, short, should_stop=lambda: next(asked) == 1, **options)
+    assert_same_population(
+        pjp.train_population(env, LONG, extend=True, **options), pjp.train_population(env, LONG, num_seeds=3)
+    )
 
 
 def test_an_extension_that_breaks_off_goes_on(env, tmp_path, monkeypatch):
