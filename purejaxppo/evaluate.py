@@ -14,6 +14,7 @@ from purejaxppo.distributions import Categorical, Distribution
 from purejaxppo.envs.base import Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.storage import to_host
+from purejaxppo.sums import add
 from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, TrainState
 
 
@@ -85,6 +86,7 @@ class Evaluation(struct.PyTreeNode):
     env_state: PyTree  # [E, ...]
     memory: PyTree  # [E, ...]
     episode_return: jax.Array  # [E]
+    return_low: jax.Array  # [E], what `episode_return` lacks by rounding
     episode_length: jax.Array  # [E] int32
     running: jax.Array  # [E] bool; after the last step: cut before its end
     step: jax.Array  # [] int32
@@ -132,6 +134,7 @@ def play_episodes(
         env_state=env_state,
         memory=start_memories(agent, num_episodes),
         episode_return=jnp.zeros(num_episodes),
+        return_low=jnp.zeros(num_episodes),
         episode_length=jnp.zeros(num_episodes, jnp.int32),
         running=jnp.ones(num_episodes, bool),
         step=jnp.int32(0),
@@ -144,11 +147,14 @@ def play_episodes(
         action = distribution.sample(noise) if sampled else distribution.mode()
         keys = jax.random.split(step_key, num_episodes)
         step = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state.env_state, action, env.params)
+        reward = jnp.where(state.running, step.reward, 0.0)
+        episode_return, low = add(state.episode_return, state.return_low, reward)
         return Evaluation(
             obs=step.obs,
             env_state=step.state,
             memory=memory,
-            episode_return=state.episode_return + jnp.where(state.running, step.reward, 0.0),
+            episode_return=episode_return,
+            return_low=low,
             episode_length=state.episode_length + state.running.astype(jnp.int32),
             running=state.running & ~(step.terminated | step.truncated),
             step=state.step + 1,

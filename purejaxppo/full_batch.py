@@ -24,6 +24,7 @@ from purejaxppo.losses import approx_kl, are_equal, clip_fraction, explained_var
 from purejaxppo.networks import MLP
 from purejaxppo.ppo import restarted
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.sums import precise_sum
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
 from purejaxppo.update import adam_step, keep_finite, own_buffers
 
@@ -346,7 +347,7 @@ def make_metrics(
         episode_return_mean=episodes.return_sum / count,
         episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
         episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
-        episode_length_mean=episodes.length_sum.astype(jnp.float32) / count,
+        episode_length_mean=episodes.length_sum / count,
         episodes=episodes.count,
         policy_loss=policy_loss(jnp.exp(log_ratio), batch.advantage, config.clip_eps),
         value_loss=value_loss,
@@ -357,7 +358,7 @@ def make_metrics(
         learning_rate=jnp.asarray(config.policy_learning_rate, jnp.float32),
         updates=state.update,
         batch_size=config.batch_size,
-        epoch_return_mean=jnp.sum(transitions.reward) / with_cut,
+        epoch_return_mean=precise_sum(transitions.reward) / with_cut,
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,
         kl=fit.kl,

@@ -5,33 +5,50 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.sums import add
 from purejaxppo.types import Moments, PyTree, RunnerState, Transition
 
 
 def init_moments(shape: tuple[int, ...]) -> Moments:
     """Moments of no sample yet: mean 0, and a standard deviation that counts as 1."""
-    return Moments(count=jnp.zeros(()), mean=jnp.zeros(shape), square_deviation=jnp.zeros(shape))
+    mean, square_deviation, mean_low = (jnp.zeros(shape) for _ in range(3))
+    return Moments(jnp.zeros(()), mean, square_deviation, mean_low)
 
 
 def init_obs_moments(obs: PyTree) -> PyTree:
-    """Moments for each number that is observed, and None for a mask, which stays as it is. obs: [B, ...]"""
-    return jax.tree.map(lambda x: None if x.dtype == jnp.bool_ else init_moments(x.shape[1:]), obs)
+    """Moments of no sample yet for each number that is observed, around the first observation. obs: [B, ...]
+
+    So a number that never changes is seen as 0 from the first update on. None for a mask, which stays as it is.
+    """
+
+    def init(x: jax.Array) -> Moments | None:
+        return None if x.dtype == jnp.bool_ else init_moments(x.shape[1:]).replace(mean=x[0].astype(jnp.float32))
+
+    return jax.tree.map(init, obs)
 
 
 def update_moments(moments: Moments, samples: jax.Array) -> Moments:
-    """Adds samples [..., *shape] to moments of shape `shape`: the pairwise update of Chan, Golub and LeVeque (1979)."""
+    """Adds samples [..., *shape] to moments of shape `shape`: the pairwise update of Chan, Golub and LeVeque (1979).
+
+    Averaged is what the samples differ by from the old mean, or from the first of them all: a mean of large numbers is
+    rounded by more than close ones differ, and equal ones have to stay equal to theirs.
+    """
     samples = samples.reshape(-1, *moments.mean.shape).astype(jnp.float32)
     count = jnp.float32(samples.shape[0])
-    mean = jnp.mean(samples, axis=0)
-    square_deviation = jnp.sum(jnp.square(samples - mean), axis=0)
+    mean = jnp.where(moments.count > 0, moments.mean, samples[0])
+    low = jnp.where(moments.count > 0, moments.mean_low, 0.0)
+    difference = (samples - mean) - low
+    delta = jnp.mean(difference, axis=0)
+    square_deviation = jnp.sum(jnp.square(difference - delta), axis=0)
     total = moments.count + count
-    delta = mean - moments.mean
+    mean, low = add(mean, low, delta * (count / total))
     return Moments(
         count=total,
-        mean=moments.mean + delta * (count / total),
+        mean=mean,
         square_deviation=moments.square_deviation
         + square_deviation
         + jnp.square(delta) * (moments.count * (count / total)),
+        mean_low=low,
     )
 
 
@@ -45,7 +62,7 @@ def normalize_obs(moments: PyTree, obs: PyTree) -> PyTree:
     """(obs - mean) / std, clipped to +-10, leaf by leaf; obs itself where there are no moments."""
 
     def normalize(m: Moments | None, x: PyTree) -> PyTree:
-        return x if m is None else jnp.clip((x - m.mean) / standard_deviation(m), -10.0, 10.0)
+        return x if m is None else jnp.clip((x - m.mean - m.mean_low) / standard_deviation(m), -10.0, 10.0)
 
     return jax.tree.map(normalize, moments, obs, is_leaf=_is_moments)
 

@@ -476,7 +476,7 @@ def make_metrics(
         episode_return_mean=episodes.return_sum / count,
         episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
         episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
-        episode_length_mean=episodes.length_sum.astype(jnp.float32) / count,
+        episode_length_mean=episodes.length_sum / count,
         episodes=episodes.count,
         policy_loss=terms.policy_loss,
         value_loss=terms.value_loss,

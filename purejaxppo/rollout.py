@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import Starts, make_starts, step_batch
+from purejaxppo.sums import add, precise_sum
 from purejaxppo.types import EpisodeState, EpisodeStats, PyTree, RunnerState, Transition
 
 # (obs [B, ...], noise [B, ...]) -> (action [B, ...], the distribution's parameters [B, ...])
@@ -75,28 +76,34 @@ def empty_episodes(num_envs: int) -> EpisodeState:
         episode_return=jnp.zeros(num_envs),
         episode_length=jnp.zeros(num_envs, jnp.int32),
         discounted_return=jnp.zeros(num_envs),
+        return_low=jnp.zeros(num_envs),
     )
 
 
 def count_step(episode: EpisodeState, reward: jax.Array) -> EpisodeState:
     """The running episodes with one more step. reward: [B]"""
-    return episode.replace(episode_return=episode.episode_return + reward, episode_length=episode.episode_length + 1)
+    episode_return, low = add(episode.episode_return, episode.return_low, reward)
+    return episode.replace(episode_return=episode_return, return_low=low, episode_length=episode.episode_length + 1)
 
 
 def end_episodes(episode: EpisodeState, done: jax.Array) -> EpisodeState:
     """The episodes that run on after a step: those that are done begin anew. done: [B]"""
     return episode.replace(
         episode_return=jnp.where(done, 0.0, episode.episode_return),
+        return_low=jnp.where(done, 0.0, episode.return_low),
         episode_length=jnp.where(done, 0, episode.episode_length),
     )
 
 
 def episode_stats(counted: EpisodeState, done: jax.Array) -> EpisodeStats:
     """Statistics of the episodes that are done. counted: every step's episode with that step; done: [T, B]"""
+    # In two parts, since the lengths of long episodes may add up to more than an int32 holds.
+    parts = jnp.divmod(counted.episode_length, 2**15)
+    high, low = (jnp.sum(part, where=done).astype(jnp.float32) for part in parts)
     return EpisodeStats(
         count=jnp.sum(done),
-        return_sum=jnp.sum(counted.episode_return, where=done),
+        return_sum=precise_sum(jnp.where(done, counted.episode_return, 0.0)),
         return_min=jnp.min(counted.episode_return, where=done, initial=jnp.inf),
         return_max=jnp.max(counted.episode_return, where=done, initial=-jnp.inf),
-        length_sum=jnp.sum(counted.episode_length, where=done),
+        length_sum=2.0**15 * high + low,
     )

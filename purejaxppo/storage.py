@@ -22,6 +22,7 @@ from purejaxppo.types import NotWritten, PPOError, PyTree
 
 ABSENT = "not installed"
 LEAVES, MANIFEST = "leaves.npz", "manifest.json"
+ADDED = (".episode.return_low", ".mean_low")  # how leaves end that earlier versions did not write; they count as 0
 _VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 _VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji")
 
@@ -135,11 +136,16 @@ def load_tree(
     """The tree of `folder`, in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
 
     defaults: what the dicts in `about` stand for where those of the folder lack a name
+    A leaf that an earlier version did not write (`ADDED`) is 0.
     Raises PPOError where the folder cannot be read, a checksum does not fit, or a leaf or `about` is another one.
     """
     manifest, leaves = _read(folder, None)
     _check_about(folder, manifest, about, defaults or {})
     wanted = list(_named_leaves(like))
+    for name, leaf in wanted:
+        if name.endswith(ADDED) and name not in leaves and name not in manifest["leaves"]:
+            leaves[name] = np.zeros(leaf.shape, leaf.dtype)
+            manifest["leaves"][name] = _entry(leaves[name])
     names = {name for name, _ in wanted}
     if names != set(leaves) or names != set(manifest["leaves"]):
         differing = sorted((names ^ set(leaves)) | (names ^ set(manifest["leaves"])))

@@ -33,8 +33,9 @@ class Moments(struct.PyTreeNode):
     """Running count, mean and sum of squared deviations, in the shape of what is measured."""
 
     count: jax.Array  # []
-    mean: jax.Array  # [...]
+    mean: jax.Array  # [...], rounded
     square_deviation: jax.Array  # [...]
+    mean_low: jax.Array | float = 0.0  # [...], what `mean` lacks by rounding; it is 0 for numbers that do not vary
 
 
 class TrainState(struct.PyTreeNode):
@@ -55,6 +56,7 @@ class EpisodeState(struct.PyTreeNode):
     episode_return: jax.Array  # [B]
     episode_length: jax.Array  # [B] int32
     discounted_return: jax.Array  # [B], of the raw reward; the scale of normalize_reward
+    return_low: jax.Array  # [B], what `episode_return` lacks by rounding
 
 
 class RunnerState(struct.PyTreeNode):
@@ -80,13 +82,13 @@ class Transition(struct.PyTreeNode):
 
 
 class EpisodeStats(struct.PyTreeNode):
-    """Exact statistics of the episodes that finished in one rollout; of constant size, whatever T and B."""
+    """Statistics of the episodes that finished in one rollout; of constant size, whatever T and B. No sum drifts."""
 
     count: jax.Array  # [] int32
     return_sum: jax.Array  # []
     return_min: jax.Array  # [], +inf without an episode
     return_max: jax.Array  # [], -inf without an episode
-    length_sum: jax.Array  # [] int32
+    length_sum: jax.Array  # [], steps
 
 
 class Batch(struct.PyTreeNode):

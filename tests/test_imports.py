@@ -16,6 +16,7 @@ ORDER = [
     "devices",
     "storage",
     "lock",
+    "sums",
     "distributions",
     "networks",
     "recurrent_networks",

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purejaxppo.normalize import discounted_returns, init_moments, normalize_obs, standard_deviation, update_moments
+from purejaxppo.normalize import (
+    discounted_returns,
+    init_moments,
+    init_obs_moments,
+    normalize_obs,
+    standard_deviation,
+    update_moments,
+    update_obs_moments,
+)
 from purejaxppo.types import Moments
 
 fast_update = jax.jit(update_moments)
@@ -68,8 +76,7 @@ def test_samples_far_from_the_earlier_ones_are_weighed_by_their_number():
 def test_leading_axes_are_samples():
     samples = draw(3, 6 * 5, 2)
     got = update_moments(init_moments((2,)), samples.reshape(6, 5, 2))
-    np.testing.assert_allclose(got.mean, samples.mean(axis=0), rtol=1e-5)
-    assert float(got.count) == 30
+    check_moments(got, samples)
 
 
 def test_integer_samples_are_counted_as_floats():
@@ -97,6 +104,40 @@ def test_samples_that_do_not_vary_normalise_to_0():
     moments = update_moments(init_moments((2,)), jnp.full((100, 2), 3.0))
     assert normalize_obs(moments, jnp.full(2, 3.0)).tolist() == [0.0, 0.0]
     assert normalize_obs(moments, jnp.asarray([4.0, 2.0])).tolist() == [10.0, -10.0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 128, 500])
+def test_a_feature_that_never_changes_is_seen_as_exactly_0(size):
+    feature = np.asarray([12345.678, 0.1, -3e7, 1e-20, 0.0, 1e6 + 0.3], np.float32)
+    batches = np.broadcast_to(feature, (6, size, 6))  # the mean of most is rounded
+
+    def see(batches):
+        start = init_obs_moments(batches[0])
+        moments, seen = jax.lax.scan(lambda m, obs: (update_obs_moments(m, obs), normalize_obs(m, obs)), start, batches)
+        return seen, moments
+
+    several = np.stack([batches, np.float32(0.7) * batches])
+    for seen, moments in (jax.jit(see)(batches), jax.jit(jax.vmap(see))(several), see(batches)):
+        assert not np.any(seen)
+        assert not np.any(moments.square_deviation)
+    moments = moments_of(batches.reshape(-1, 6), (size,) * 6, (6,))  # where no observation was there at the start
+    np.testing.assert_array_equal(moments.mean, feature)
+    assert not np.any(moments.square_deviation)
+
+
+@pytest.mark.parametrize("last", [20, 500])
+def test_a_feature_that_counts_on_from_a_million_has_its_mean_and_deviation(last):
+    # The second case is of episodes that grow: the mean has to move by less than one rounding of a million.
+    longest = np.linspace(20, last, 4000).astype(int)
+    samples = 1e6 + np.random.default_rng(15).integers(0, longest[:, None], (4000, 64)).astype(np.float32)
+    moments, _ = jax.jit(lambda x: jax.lax.scan(lambda m, x: (update_moments(m, x), None), init_moments(()), x))(
+        samples.astype(np.float32)
+    )
+    mean, deviation = samples.mean(dtype=np.float64), samples.std(dtype=np.float64)
+    assert abs(float(moments.mean) + float(moments.mean_low) - mean) < 1e-3 * deviation
+    np.testing.assert_allclose(standard_deviation(moments), deviation, rtol=1e-4)
+    probe = np.float32(1e6 + last // 2)
+    np.testing.assert_allclose(normalize_obs(moments, probe), (probe - mean) / deviation, atol=1e-3)
 
 
 def test_moments_keep_their_structure_in_a_scan():

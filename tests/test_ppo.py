@@ -583,6 +583,27 @@ def test_evaluate_counts_each_episode_once(env):
     assert not np.array_equal(sampled, returns)
 
 
+class Endless:
+    """Pays 2^24, then 1 for ever: one that adds them up in float32 stays at 2^24."""
+
+    default_params = None
+    observation_space = pjp.Box((1,), (0.0,), (1.0,))
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        return jnp.zeros(1), jnp.float32(2.0**24)
+
+    def step(self, key, state, action, params):
+        return jnp.zeros(1), jnp.float32(1.0), state, False, False
+
+
+def test_evaluate_adds_up_long_episodes():
+    agent = pjp.make_ppo(pjp.make_env(Endless()), SMALL.replace(hidden_sizes=()))
+    state = agent.init(jax.random.key(0)).train_state
+    returns, _ = pjp.evaluate(agent, state, jax.random.key(1), num_episodes=2, max_steps=1001)
+    assert returns.tolist() == [2.0**24 + 1000] * 2
+
+
 def test_record_episodes_is_one_greedy_episode(env):
     agent = pjp.make_ppo(env, SMALL)
     runner = agent.init(jax.random.key(0))

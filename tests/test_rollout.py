@@ -10,7 +10,8 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.envs.vector import reset_batch
-from purejaxppo.rollout import empty_episodes, make_noise
+from purejaxppo.rollout import count_step, empty_episodes, end_episodes, episode_stats, make_noise
+from purejaxppo.sums import precise_sum
 
 KEY = jax.random.key(0)
 
@@ -171,8 +172,48 @@ def test_episode_statistics_are_those_of_a_recount(env, num_steps):
         assert episodes.return_min == returns.min(initial=np.inf)
         assert episodes.return_max == returns.max(initial=-np.inf)
         assert episodes.length_sum == lengths.sum()
-        assert (episodes.count.dtype, episodes.length_sum.dtype) == (jnp.int32, jnp.int32)
+        assert (episodes.count.dtype, episodes.length_sum.dtype) == (jnp.int32, jnp.float32)
     assert crossing > 4  # episodes that began in one rollout and ended in a later one
+
+
+TENTH = np.float32(0.1)
+
+
+@pytest.mark.parametrize("before", [0.0, 2.0**21, 2.0**24, 1e7])
+def test_the_return_of_a_long_episode_is_that_of_float64(before):
+    """A million rewards of 0.1: added one by one from 0 they make 100,958, and from 2^21 on nothing."""
+    episode = empty_episodes(1).replace(episode_return=jnp.full(1, before))
+    step = jax.jit(lambda episode: jax.lax.fori_loop(0, 10**6, lambda _, x: count_step(x, TENTH), episode))
+    episode = step(episode)
+    np.testing.assert_allclose(episode.episode_return, before + 10**6 * float(TENTH), rtol=1e-7)
+    ended = end_episodes(episode, jnp.ones(1, bool))
+    assert not any(np.any(x) for x in jax.tree.leaves(ended.replace(discounted_return=0)))
+
+
+def test_the_sum_over_many_episodes_is_that_of_float64():
+    shape = (1000, 100)
+    returns = np.random.default_rng(0).normal(0.1, 0.001, shape).astype(np.float32)
+    done = np.random.default_rng(1).random(shape) < 0.9
+    counted = empty_episodes(shape).replace(episode_return=jnp.asarray(returns))
+    got = jax.jit(episode_stats)(counted, done).return_sum
+    np.testing.assert_allclose(got, returns[done].sum(dtype=np.float64), rtol=1e-6)
+
+
+def test_the_lengths_of_long_episodes_add_up():
+    shape = (2, 64)  # to three times what an int32 holds
+    length = np.random.default_rng(2).integers(10**8, 1.1e8, shape).astype(np.int32)
+    done = np.arange(2)[:, None] == np.arange(64) % 2
+    got = jax.jit(episode_stats)(empty_episodes(shape).replace(episode_length=jnp.asarray(length)), done).length_sum
+    np.testing.assert_allclose(got, length[done].sum(dtype=np.float64), rtol=1e-6)
+
+
+def test_a_precise_sum_is_right_to_its_last_bit_and_has_the_gradient_of_a_sum():
+    numbers = np.asarray([[1e8, 1.0, -1e8], [0.5, 2.0**-20, 3.0]], np.float32)
+    got, slope = jax.jit(jax.vmap(jax.value_and_grad(precise_sum)))(numbers)
+    assert got.tolist() == [1.0, 3.5 + 2.0**-20]
+    assert np.all(np.asarray(slope) == 1)
+    million = np.full(10**6, TENTH)
+    np.testing.assert_allclose(jax.jit(precise_sum)(million), 10**6 * float(TENTH), rtol=1e-7)
 
 
 def test_a_step_with_both_flags_ends_one_episode():

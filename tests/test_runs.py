@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import purejaxppo as pjp
-from purejaxppo import cli
+from purejaxppo import cli, storage
 from purejaxppo.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
@@ -251,6 +251,18 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
     np.testing.assert_array_equal(jax.random.key_data(back["key"]), jax.random.key_data(tree["key"]))
     assert back["n"].dtype == jnp.int32
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
+
+
+def test_a_state_without_the_leaves_that_came_later_is_read(tmp_path, monkeypatch):
+    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig(normalize_obs=True, hidden_sizes=()))
+    runner = jax.jit(agent.init)(jax.random.key(0))
+    named_leaves = storage._named_leaves
+    with monkeypatch.context() as earlier:
+        earlier.setattr(storage, "_named_leaves", lambda x: [(n, y) for n, y in named_leaves(x) if "_low" not in n])
+        save_tree(tmp_path / "a", {"runner": runner})
+    assert not any("_low" in name for name in storage.leaf_names(tmp_path / "a"))
+    back = load_tree(tmp_path / "a", jax.eval_shape(lambda: {"runner": runner}))["runner"]
+    jax.tree.map(np.testing.assert_array_equal, back.replace(key=None), runner.replace(key=None))
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):

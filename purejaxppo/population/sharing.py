@@ -19,6 +19,7 @@ from purejaxppo.envs.base import through
 from purejaxppo.normalize import scale_reward
 from purejaxppo.ppo import PPO, advantage_scale, learn, learned_state, make_batch, make_metrics, sample_action
 from purejaxppo.rollout import make_noise, rollout
+from purejaxppo.sums import precise_sum
 from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
 from purejaxppo.update import Learned, LossFunction, apply_gradient, keep_finite
 
@@ -140,10 +141,10 @@ def sum_episodes(parts: EpisodeStats) -> EpisodeStats:
     """The episodes of all devices. [D] -> []"""
     return EpisodeStats(
         count=jnp.sum(parts.count),
-        return_sum=jnp.sum(parts.return_sum),
+        return_sum=precise_sum(parts.return_sum),
         return_min=jnp.min(parts.return_min),
         return_max=jnp.max(parts.return_max),
-        length_sum=jnp.sum(parts.length_sum),
+        length_sum=precise_sum(parts.length_sum),
     )
 
 

@@ -41,7 +41,7 @@ class Frames(Sequence[Image.Image]):
 
     def __init__(self, env: Environment, picture: Picture, episode: Episode, steps: Sequence[int]) -> None:
         self._env, self._picture, self._episode, self._steps = env, picture, episode, steps
-        self._returns = np.concatenate([[0.0], np.cumsum(episode.reward)])
+        self._returns = np.concatenate([[0.0], np.cumsum(episode.reward, dtype=np.float64)])
 
     def __len__(self) -> int:
         return len(self._steps)
