@@ -195,7 +195,7 @@ def keras_adam_step(
     mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
     nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
     rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
-    updates = jax.tree.map(lambda m, v: adam_step(-rate * m, v, jnp.asarray(eps, jnp.float32)), mu, nu)
+    updates = jax.tree.map(lambda m, v: adam_step(-rate * m, v, 1.0 * eps), mu, nu)
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
 

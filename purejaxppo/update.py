@@ -54,7 +54,7 @@ def clip_by_global_norm(max_norm: float | jax.Array) -> optax.GradientTransforma
 
     def clip(updates: PyTree, state: Any, params: Any = None) -> tuple[PyTree, Any]:
         del params
-        return clipped(updates, jnp.asarray(max_norm, jnp.float32)), state
+        return clipped(updates, 1.0 * max_norm), state  # an int would have no derivative
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), clip)
 
@@ -84,7 +84,7 @@ def scale_by_adam(eps: float | jax.Array) -> optax.GradientTransformation:
         _, state = adam.update(updates, state, params)
         mean = optax.tree_utils.tree_bias_correction(state.mu, 0.9, state.count)
         square = optax.tree_utils.tree_bias_correction(state.nu, 0.999, state.count)
-        return jax.tree.map(lambda m, v: adam_step(m, v, jnp.asarray(eps, jnp.float32)), mean, square), state
+        return jax.tree.map(lambda m, v: adam_step(m, v, 1.0 * eps), mean, square), state
 
     return optax.GradientTransformation(adam.init, step)
 
