@@ -99,7 +99,7 @@ class FullBatchPPO:
 
     def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
         """The state before the first update of a new run from trained parameters, as of `PPO.continue_from`."""
-        return restarted(self.init(key), train_state)
+        return restarted(self.init(key), train_state, functools.partial(init_optimizers, self))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
         """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""
@@ -206,10 +206,7 @@ def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
     params = {"actor": agent.actor.init(actor_key, obs), "critic": agent.critic.init(critic_key, obs)}
     train_state = TrainState(
         params=params,
-        opt_state={
-            "actor": agent.actor_optimizer.init(params["actor"]),
-            "critic": agent.critic_optimizer.init(params["critic"]),
-        },
+        opt_state=init_optimizers(agent, params),
         obs_moments=None,
         reward_moments=None,
         update=jnp.int32(0),
@@ -222,6 +219,14 @@ def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
         episode=empty_episodes(agent.config.num_envs),
         key=key,
     )
+
+
+def init_optimizers(agent: FullBatchPPO, params: PyTree) -> PyTree:
+    """The state of both optimizers before their first step."""
+    return {
+        "actor": agent.actor_optimizer.init(params["actor"]),
+        "critic": agent.critic_optimizer.init(params["critic"]),
+    }
 
 
 def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:

@@ -104,7 +104,7 @@ class Learner(abc.ABC):
 
         Raises PPOError for a train state of another network, and for a raw or batched key.
         """
-        return restarted(self.init(key), train_state)
+        return restarted(self.init(key), train_state, self.optimizer.init)
 
     @abc.abstractmethod
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
@@ -304,13 +304,16 @@ def init(agent: PPO, key: jax.Array) -> RunnerState:
     )
 
 
-def restarted(fresh: RunnerState, train_state: TrainState) -> RunnerState:
+def restarted(fresh: RunnerState, train_state: TrainState, init_optimizer: Callable[[PyTree], PyTree]) -> RunnerState:
     """`fresh` with the parameters and the moments of a trained run. Raises PPOError where they do not fit."""
     check_start(train_state, fresh.train_state)
-    state = fresh.train_state.replace(params=train_state.params, obs_moments=train_state.obs_moments)
+    params = train_state.params
+    state = fresh.train_state.replace(
+        params=params, opt_state=init_optimizer(params), obs_moments=train_state.obs_moments
+    )
     if state.reward_moments is not None and train_state.reward_moments is not None:
         state = state.replace(reward_moments=train_state.reward_moments)
-    return fresh.replace(train_state=state)
+    return own_buffers(fresh.replace(train_state=state))
 
 
 def warn_if_over(agent: Learner, state: TrainState) -> None:

@@ -5,6 +5,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import purejaxppo as pjp
@@ -55,6 +56,15 @@ def test_a_new_run_takes_over_what_was_learned_and_begins_the_rest_anew(env, tra
     assert_same(new.replace(train_state=None), fresh.replace(train_state=None))
     several = jax.jit(jax.vmap(agent.continue_from))(trained.train_state, jax.random.split(KEY, 3))
     assert_same(several.train_state.params, trained.train_state.params)
+
+
+def test_a_new_run_gives_the_optimizer_the_parameters_and_its_caller_keeps_the_trained_ones(env, trained):
+    averaging = optax.GradientTransformation(lambda params: params, lambda updates, state, params: (updates, state))
+    agent, old = pjp.make_ppo(env, SMALL, optimizer=averaging), seed(trained.train_state, 0)
+    new = agent.continue_from(old, KEY)
+    assert_same(new.train_state.opt_state, old.params)
+    jax.jit(lambda runner: runner, donate_argnums=0)(new)
+    assert not any(x.is_deleted() for x in jax.tree.leaves(old))
 
 
 @pytest.mark.parametrize(
