@@ -55,9 +55,13 @@ class Categorical(struct.PyTreeNode):
         """
         weight = jnp.exp(self.logits - jnp.max(self.logits, axis=-1, keepdims=True))
         cumulative = jnp.cumsum(weight, axis=-1)
-        # Scaled by the rounded total of the weights, the noise stays strictly below it.
-        passed = noise[..., None] * cumulative[..., -1:] >= cumulative
-        return jnp.sum(passed, axis=-1, dtype=jnp.int32)
+        # XLA adds in blocks, so rounding may let the sums fall from one action to the next, also at one of weight 0.
+        # Of the actions of positive weight, the first whose sum is above the noise; the last where none is.
+        index = jnp.arange(weight.shape[-1], dtype=jnp.int32)
+        above = cumulative > noise[..., None] * cumulative[..., -1:]
+        first = jnp.min(jnp.where(above & (weight > 0), index, index.size), axis=-1)
+        last = jnp.max(jnp.where(weight > 0, index, 0), axis=-1)
+        return jnp.minimum(first, last)
 
     def mode(self) -> jax.Array:
         """The most probable action. -> [...] int32"""

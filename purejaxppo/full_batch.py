@@ -20,7 +20,7 @@ from purejaxppo.distributions import Categorical
 from purejaxppo.envs.base import Box, Discrete, Environment
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import gae, reward_to_go
-from purejaxppo.losses import approx_kl, clip_fraction, explained_variance, policy_loss
+from purejaxppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
 from purejaxppo.networks import MLP
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, TrainState, Transition
@@ -261,10 +261,15 @@ def make_batch(agent: FullBatchPPO, critic: PyTree, transitions: Transition, log
         action=transitions.action,
         log_prob=Categorical(logits=logits).log_prob(transitions.action),
         value=value,
-        advantage=(advantage - jnp.mean(advantage)) / jnp.std(advantage),
+        advantage=standardized(advantage),
         target=reward_to_go(transitions.reward, next_value, *flags, gamma=agent.config.gamma),
     )
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def standardized(advantage: jax.Array) -> jax.Array:
+    """(A - mean A) / std A, as the example has it, and 0 for equal advantages. [T, B] -> [T, B]"""
+    return jnp.where(are_equal(advantage), 0.0, (advantage - jnp.mean(advantage)) / jnp.std(advantage))
 
 
 def fit_policy(agent: FullBatchPPO, params: PyTree, opt_state: PyTree, batch: Batch) -> PolicyFit:

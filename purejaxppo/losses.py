@@ -44,17 +44,30 @@ def clip_fraction(ratio: jax.Array, clip_eps: float | jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(ratio - 1.0) > clip_eps)
 
 
+def are_equal(x: jax.Array) -> jax.Array:
+    """Whether numbers differ by less than 1e-6 of the largest, or 1e-15: by rounding. [M] -> [] bool
+
+    False where one is NaN or infinite. The extremes decide, which are exact: the variance of equal numbers need not be
+    0, because their mean is rounded.
+    """
+    low, high = jnp.min(x), jnp.max(x)
+    return high - low < jnp.maximum(1e-6 * jnp.maximum(high, -low), 1e-15)
+
+
 def normalized_advantage(advantage: jax.Array) -> jax.Array:
-    """(A - mean A) / (std A + 1e-8). [M] -> [M]"""
+    """(A - mean A) / (std A + 1e-8), and 0 for equal advantages. [M] -> [M]"""
     centred = advantage - jnp.mean(advantage)
-    centred = centred - jnp.mean(centred)  # equal advantages give 0, not the rounding of their mean over its own size
-    return centred / (jnp.sqrt(jnp.mean(jnp.square(centred))) + 1e-8)
+    centred = centred - jnp.mean(centred)  # of the rounding of the first mean
+    equal = are_equal(advantage)
+    # The inner where keeps the infinite slope of the root at 0 out of the gradient.
+    variance = jnp.where(equal, 1.0, jnp.mean(jnp.square(centred)))
+    return jnp.where(equal, 0.0, centred / (jnp.sqrt(variance) + 1e-8))
 
 
 def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     """1 - Var(target - value) / Var(target); NaN when the targets do not vary. -> []"""
-    variance = jnp.var(target)
-    return jnp.where(variance > 0, 1.0 - jnp.var(target - value) / variance, jnp.nan)
+    equal = are_equal(target)
+    return jnp.where(equal, jnp.nan, 1.0 - jnp.var(target - value) / jnp.where(equal, 1.0, jnp.var(target)))
 
 
 class Loss(Protocol):

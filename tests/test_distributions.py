@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from purejaxppo.distributions import Categorical
+from purejaxppo.distributions import Categorical, Joint, MultiCategorical
 
 DRAWS = 10**6
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -155,6 +155,51 @@ def test_an_action_whose_probability_rounds_to_0_is_not_drawn():
     logits = np.asarray([[-300.0, 0.0, -300.0], [0.0, -300.0, -300.0]], np.float32)
     for noise in (0.0, 0.5, BELOW_ONE):
         assert sample(logits, np.full(2, noise, np.float32)).tolist() == [1, 0]
+
+
+def draw_mask(seed, size):
+    """A tenth of the actions is legal, the first among them; the last third is not."""
+    mask = np.random.default_rng(seed).random(size) < 0.1
+    mask[-(size // 3) :], mask[0] = False, True
+    return mask
+
+
+def noise_at_the_boundaries(seed, logits):
+    """[N], of the grid that noise is drawn from: its ends, and what is within 4 steps of some actions' intervals."""
+    cumulative = np.cumsum(scipy.special.softmax(logits.astype(np.float64)))
+    some = np.random.default_rng(seed).choice(np.unique(np.round(cumulative * 2**23)), 36)
+    steps = np.concatenate([(some + np.arange(-4, 5)[:, None]).ravel(), [0, 1, 2**23 - 2, 2**23 - 1]])
+    return (np.clip(steps, 0, 2**23 - 1) * 2.0**-23).astype(np.float32)
+
+
+def masked_case(seed, size):
+    mask = draw_mask(seed, size)
+    logits = draw_logits(seed, size, illegal=np.flatnonzero(~mask))
+    return mask, logits, noise_at_the_boundaries(seed, logits)
+
+
+@pytest.mark.parametrize("size", [729, 2187, 20_000])
+def test_a_masked_one_of_many_actions_is_never_drawn(size):
+    # XLA sums so many in blocks, and from one action to the next the sums may fall.
+    mask, logits, noise = masked_case(size, size)
+    actions = np.asarray(sample(jnp.asarray(logits), noise))
+    assert mask[actions].all()
+    probability = scipy.special.softmax(logits.astype(np.float64))
+    upper = np.cumsum(probability)[actions]
+    assert np.all((upper - probability[actions] - 1e-6 <= noise) & (noise <= upper + 1e-6))
+
+
+def test_masked_ones_of_many_actions_are_never_drawn_in_spaces_of_several():
+    sizes = (729, 361)
+    masks, logits, noise = zip(*(masked_case(size, size) for size in sizes), strict=True)
+    noise = jnp.asarray(noise)  # [2, N]
+    choices = MultiCategorical(jnp.concatenate(logits), sizes)
+    tree = {"a": Categorical(jnp.asarray(logits[0])), "b": choices}
+    joint = Joint(tuple(tree.values()), jax.tree.structure(dict.fromkeys(tree, 0)))
+    drawn = jax.jit(jax.vmap(joint.sample))({"a": noise[0], "b": noise.T})
+    assert masks[0][drawn["a"]].all()
+    for i, mask in enumerate(masks):
+        assert mask[drawn["b"][:, i]].all()
 
 
 @masked

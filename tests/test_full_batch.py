@@ -13,6 +13,7 @@ from purejaxppo.full_batch import (
     fit_value,
     keras_adam,
     make_batch,
+    standardized,
 )
 from purejaxppo.report.keras import PUBLISHED, RUN_AGAIN
 
@@ -21,6 +22,7 @@ FIXTURE = Path(__file__).parent / "fixtures" / "keras_epoch.npz"
 # in `carried`, where samples that cross the clipping edge amplify it.
 TOLERANCE = {"actor": 1e-5, "critic": 1e-5, "kl": 2e-6}
 CARRIED = {"actor": 1e-3, "critic": 2e-5, "kl": 3e-4}
+fast_standardized = jax.jit(standardized)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,49 @@ def assert_tower_close(params, reference, prefix, atol):
         for name in ("kernel", "bias"):
             expected = reference[f"{prefix}/{name}_{i}"]
             np.testing.assert_allclose(params["params"][f"Dense_{i}"][name], expected, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("size", [1, 128, 500, 4000])
+def test_equal_advantages_are_standardized_to_0(size):
+    for number in (0.0, 1e-18, 0.1, 12345.678, 1e6 + 0.3):  # the mean of most is rounded
+        equal = jnp.full((size, 1), number)
+        for advantage in (equal, equal.at[0].multiply(1 + 2.0**-23)):  # up to rounding
+            assert not np.any(fast_standardized(advantage))
+
+
+def test_other_advantages_are_standardized_as_the_example_does():
+    advantage = np.random.default_rng(0).normal(size=(4000, 1)).astype(np.float32)
+    for scale, shift in ((1.0, 0.0), (1e-6, 0.0), (0.1, 100.0)):
+        shifted = scale * advantage + np.float32(shift)
+        expected = jax.jit(lambda x: (x - jnp.mean(x)) / jnp.std(x))(shifted)
+        np.testing.assert_array_equal(fast_standardized(shifted), expected)
+    for number in (np.nan, np.inf, -np.inf):
+        assert np.all(np.isnan(standardized(jnp.full(8, 2.0).at[3].set(number))))
+
+
+class Bandit:
+    """One step, and a reward of 1 whatever is done."""
+
+    default_params = None
+    observation_space = pjp.Box((1,), (0.0,), (1.0,))
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        return jnp.ones(1), ()
+
+    def step(self, key, state, action, params):
+        return jnp.ones(1), (), jnp.float32(1.0), True, False
+
+
+def test_a_bandit_of_constant_reward_does_not_freeze():
+    config = pjp.FullBatchConfig(num_steps=8, total_timesteps=16, hidden_sizes=(), policy_iterations=2)
+    agent = pjp.make_full_batch_ppo(pjp.make_env(Bandit()), config)
+    runner = agent.init(jax.random.key(0))
+    after, _ = jax.jit(lambda runner: pjp.update_many(agent, runner, 2))(runner)
+    assert (int(after.train_state.update), int(after.train_state.diverged_at)) == (2, -1)
+    before, state = runner.train_state.params, after.train_state.params
+    jax.tree.map(np.testing.assert_array_equal, state["actor"], before["actor"])  # there is nothing to choose
+    assert any(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (state["critic"], before["critic"])), strict=True))
 
 
 @pytest.mark.parametrize("case", ["example", "default_lambda", "early_stop", "stop_at_once", "vector", "carried"])
