@@ -150,7 +150,7 @@ def announce(pipe: int) -> None:
         return updates, found
 
     def say_and_keep(job: Any, compiled: Any, rows: Any, runners: Any, metrics: Any, *rest: Any) -> Any:
-        say("done", *rows, sum(part.timesteps.shape[1] for part in metrics))
+        say("done", *rows, sum(part.updates.shape[1] for part in metrics))
         return keep(job, compiled, rows, runners, metrics, *rest)
 
     train.find_checkpoint, train.keep_or_stop = find_and_say, say_and_keep

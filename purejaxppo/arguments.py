@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from purejaxppo import __version__
-from purejaxppo.config import MAX_SEED, PPOConfig, option_text, unknown
+from purejaxppo.config import MAX_SEED, MAX_STEPS, PPOConfig, option_text, unknown
 from purejaxppo.envs import env_names
 from purejaxppo.options import (
     a_name,
@@ -496,7 +496,7 @@ def _add_bench_options(parser: Parser) -> None:
     parser.add_argument(
         "--timesteps",
         metavar="N",
-        type=whole_from(1),
+        type=whole_from(1, MAX_STEPS),
         help="environment steps of each seed (default 100,000 on a CPU, 500,000 elsewhere)",
     )
     parser.add_argument(
@@ -518,7 +518,7 @@ def _add_config_options(parser: Parser, config: RunConfig, title: str, without: 
             config_option(field.name),
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
-            type=reader_of(field.type),
+            type=reader_of(field.name, field.type),
             help=f"{_CONFIG_HELP[field.name]} ({option_text(getattr(config, field.name))})",
         )
 

@@ -42,7 +42,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 MAX_SEED = 2**32 - 1  # of jax.random.key: what is beyond gives the key of another seed
 MAX_COUNT = 2**31 - 1  # of what an int32 counts
+MAX_STEPS = 2**53  # of a run: beyond it float64, and so a CSV file and a log, skips whole numbers
 _FLOAT32 = np.finfo(np.float32)
+_SIZES = ("num_envs", "num_steps", "total_timesteps")  # which `check_total` bounds together
 
 
 def static(default: Any) -> Any:
@@ -62,7 +64,7 @@ class Config:
 
     num_envs: int = static(1)  # B
     num_steps: int = static(1)  # T, of one rollout
-    total_timesteps: int = static(1)  # of the whole run
+    total_timesteps: int = static(1)  # of the whole run; a whole float such as 1e6 is taken as an int
 
     def __new__(cls, *values: Any, **fields: Any) -> Self:
         """Raises PPOError for a field that there is not, with the nearest ones, and for more values than fields."""
@@ -166,7 +168,7 @@ class PPOConfig(Config):
 
     def __post_init__(self) -> None:
         check_fields(self, PPOConfig)
-        check_total(int(self.total_timesteps), self.batch_size)
+        check_total(self)
         check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
         check_effects(self)
 
@@ -185,7 +187,8 @@ def check_fields(config: Any, config_class: type[Config]) -> None:
         elif isinstance(field.default, bool):
             check_switch(name, value)
         elif isinstance(field.default, int):
-            check_size(name, value)
+            size = whole(value) if name == "total_timesteps" else value  # people write 1e6
+            check_size(name, size, most=None if name in _SIZES else MAX_COUNT)
     _check_hidden_sizes(config.hidden_sizes)
 
 
@@ -282,6 +285,11 @@ def is_index(value: Any, size: int) -> bool:
     return _is_whole(value) and 0 <= value < size
 
 
+def whole(value: Any) -> Any:
+    """A float that is a whole number, such as 1e6, as an int; every other value as it is."""
+    return int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
@@ -374,15 +382,19 @@ def _refuse_idle(config: PPOConfig, name: str, beside: str) -> NoReturn:
     )
 
 
-def check_total(total_timesteps: int, batch_size: int) -> None:
-    """Raises PPOError for a run shorter than one rollout, or too long for its counter."""
-    if total_timesteps < batch_size:
-        raise PPOError(
-            f"total_timesteps = {shown(total_timesteps)} is below one rollout of "
-            f"num_envs * num_steps = {shown(batch_size)}; give at least that"
-        )
-    if total_timesteps > MAX_COUNT:
-        raise PPOError(f"total_timesteps = {shown(total_timesteps)} overflows int32; give at most {MAX_COUNT}")
+def check_total(config: Config) -> None:
+    """Raises PPOError for a run shorter than one rollout, or with more steps or updates than can be counted."""
+    total, batch_size = whole(config.total_timesteps), config.batch_size
+    said = f"total_timesteps = {shown(config.total_timesteps)}"
+    if total < batch_size:
+        size = f"num_envs * num_steps = {shown(batch_size)}"
+        raise PPOError(f"{said} is below one rollout of {size}; give at least that")
+    if batch_size > MAX_COUNT:
+        raise PPOError(f"num_envs * num_steps = {shown(batch_size)} overflows int32; give at most {MAX_COUNT}")
+    most = min(MAX_STEPS, MAX_COUNT * batch_size)
+    if total > most:
+        raise PPOError(f"{said} is too many; give at most {most} with num_envs * num_steps = {batch_size}")
+    object.__setattr__(config, "total_timesteps", total)
 
 
 def _divisors(n: int) -> list[int]:

@@ -51,7 +51,7 @@ class FullBatchConfig(Config):
 
     def __post_init__(self) -> None:
         check_fields(self, FullBatchConfig)
-        check_total(int(self.total_timesteps), self.batch_size)
+        check_total(self)
 
 
 class FullBatchMetrics(Metrics):
@@ -343,7 +343,8 @@ def make_metrics(
         clip_fraction=clip_fraction(jnp.exp(log_ratio), config.clip_eps),
         explained_variance=explained_variance(batch.value, batch.target),
         learning_rate=jnp.asarray(config.policy_learning_rate, jnp.float32),
-        timesteps=state.update * config.batch_size,
+        updates=state.update,
+        batch_size=config.batch_size,
         epoch_return_mean=jnp.sum(transitions.reward) / with_cut,
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from purejaxppo.config import MAX_COUNT
+from purejaxppo.config import MAX_COUNT, MAX_STEPS
 from purejaxppo.population.checkpoints import read_seconds
 from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.sweep import Domain, log_uniform, uniform
@@ -23,11 +23,11 @@ def read_number(text: str) -> float:
 
 
 def whole_from(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
-    """A whole number from `least` to `most`."""
+    """A whole number from `least` to `most`, which may be written as 1e6."""
 
     def read(text: str) -> int:
         try:
-            number = int(text.replace("_", ""))
+            number = read_whole(text)
         except ValueError:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a whole number; give one from {least} to {most}"
@@ -39,6 +39,17 @@ def whole_from(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def read_whole(text: str) -> int:
+    """The whole number that a text is: 1000000, 1_000_000, 1e6. Raises ValueError for another."""
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -154,8 +165,10 @@ def read_assignment(text: str) -> tuple[str, float]:
     return name.replace("-", "_"), int(number) if number.is_integer() and "." not in value else number
 
 
-def reader_of(annotation: Any) -> Callable[[str], Any]:
+def reader_of(name: str, annotation: Any) -> Callable[[str], Any]:
     """Reads the text of a config field, by its type."""
+    if name == "total_timesteps":
+        return whole_from(1, MAX_STEPS)
     readers = {
         bool: read_switch,
         int: whole_from(1),

@@ -430,7 +430,8 @@ def make_metrics(
         clip_fraction=terms.clip_fraction,
         explained_variance=explained_variance(batch.value, batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
-        timesteps=state.update * agent.config.batch_size,
+        updates=state.update,
+        batch_size=agent.config.batch_size,
     )
 
 

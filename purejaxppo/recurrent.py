@@ -83,7 +83,7 @@ class RecurrentConfig(PPOConfig):
     def __post_init__(self) -> None:
         check_fields(self, RecurrentConfig)
         check_choice("cell", self.cell, tuple(CELLS))
-        check_total(int(self.total_timesteps), self.batch_size)
+        check_total(self)
         if self.sequence_length is not None:
             check_size("sequence_length", self.sequence_length)
             check_divisions("num_steps", self.num_steps, "sequences of sequence_length", self.sequence_length)

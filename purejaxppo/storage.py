@@ -143,7 +143,10 @@ def load_tree(
     names = {name for name, _ in wanted}
     if names != set(leaves) or names != set(manifest["leaves"]):
         differing = sorted((names ^ set(leaves)) | (names ^ set(manifest["leaves"])))
-        raise PPOError(f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side")
+        raise PPOError(
+            f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side; "
+            "another version of purejaxppo or another config has written it"
+        )
     for name in leaves:
         _check_entry(folder, name, leaves, manifest)
     return jax.tree.unflatten(

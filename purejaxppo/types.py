@@ -1,9 +1,13 @@
 """The state pytrees. Axes: S seeds, T steps, B environments, M samples of a minibatch; time-major."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 PyTree = Any
 Structure = Any  # of a PyTree, as jax.tree.structure gives it
@@ -107,6 +111,17 @@ class LossTerms(struct.PyTreeNode):
     clip_fraction: jax.Array  # [], in [0, 1]
 
 
+def count_timesteps(updates: Any, batch_size: int) -> Any:
+    """Environment steps in so many updates of `batch_size` steps each, in the shape of `updates`.
+
+    Exact in int64, computed on the host. Under jit, where int32 would wrap around beyond 2^31 - 1 steps, a float32
+    product, whose relative error is at most 2^-23.
+    """
+    if isinstance(updates, Tracer):
+        return updates.astype(jnp.float32) * jnp.float32(batch_size)
+    return np.asarray(updates).astype(np.int64) * batch_size
+
+
 class Metrics(struct.PyTreeNode):
     """What one update reports. A mean, min or max over episodes is NaN when no episode finished in the update."""
 
@@ -122,4 +137,16 @@ class Metrics(struct.PyTreeNode):
     clip_fraction: jax.Array  # [], in [0, 1]; of the samples, those whose ratio is clipped
     explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
     learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
-    timesteps: jax.Array  # [] int32, environment steps since the start; they stand still in a run that has diverged
+    updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
+    batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
+
+    @property
+    def timesteps(self) -> Any:
+        """Environment steps since the start, `updates * batch_size`, as `count_timesteps` computes them."""
+        return count_timesteps(self.updates, self.batch_size)
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The numbers of an update as files and tables have them: the fields, with `timesteps` for `updates`."""
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "batch_size"]
+        return ["timesteps" if name == "updates" else name for name in names]

@@ -264,8 +264,8 @@ CONFIGS = {
         r"total_timesteps = 10 is below one rollout.*4000; give",
     ),
     "total-long": (
-        lambda: pjp.PPOConfig(total_timesteps=2**31),
-        r"total_timesteps = 2147483648 overflows int32; give at most",
+        lambda: pjp.PPOConfig(total_timesteps=2**53),
+        r"total_timesteps = 9007199254740992 is too many; give at most",
     ),
     "number-nan": (lambda: pjp.PPOConfig(gamma=np.nan), r"gamma = nan is out of range; give a number at least 0"),
     "number-inf": (lambda: pjp.PPOConfig(learning_rate=np.inf), r"learning_rate = inf is not finite; give a number"),

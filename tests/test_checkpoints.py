@@ -305,7 +305,7 @@ def test_the_newest_are_kept(env, tmp_path, kept):
 
 def best_by_hand(metrics, every):
     """The checkpoint, or the end, at which each member's training return is highest."""
-    num_updates = metrics.timesteps.shape[1]
+    num_updates = metrics.updates.shape[1]
     ends = [*range(every, num_updates, every), num_updates]
     cut = [jax.tree.map(lambda x, end=end: np.asarray(x)[:, :end], metrics) for end in ends]
     scores = np.stack([training_returns(part, num_updates) for part in cut])

@@ -157,9 +157,26 @@ def test_less_than_one_rollout_is_refused():
     assert PPOConfig(num_envs=8, num_steps=16, total_timesteps=128).num_updates == 1
 
 
-def test_more_timesteps_than_int32_counts_are_refused():
-    assert PPOConfig(total_timesteps=2**31 - 1).total_timesteps == 2**31 - 1
-    assert f"total_timesteps = {2**31}" in refusal(total_timesteps=2**31)
+def test_a_run_may_have_more_timesteps_than_int32_counts():
+    config = PPOConfig(total_timesteps=5_000_000_000)
+    assert (config.num_updates, config.actual_timesteps) == (9_765_625, 5_000_000_000)
+
+
+def test_what_a_program_counts_fits_int32():
+    most = 512 * (2**31 - 1)  # updates
+    assert PPOConfig(total_timesteps=most).num_updates == 2**31 - 1
+    assert f"total_timesteps = {most + 1}" in refusal(total_timesteps=most + 1)
+    assert f"total_timesteps = {2**53 + 1}" in refusal(total_timesteps=2**53 + 1, num_envs=2**23)
+    assert "num_envs * num_steps" in refusal(num_envs=2**24, total_timesteps=2**40)
+    assert f"update_epochs = {2**31}" in refusal(update_epochs=2**31)
+
+
+@pytest.mark.parametrize("total", [1e6, np.float64(1e6), np.float32(2**20)])
+def test_a_whole_float_is_a_number_of_timesteps(total):
+    config = PPOConfig(total_timesteps=total)
+    assert type(config.total_timesteps) is int
+    assert config == PPOConfig().replace(total_timesteps=int(total))
+    assert "total_timesteps = 1000000.5" in refusal(total_timesteps=1_000_000.5)
 
 
 @pytest.mark.parametrize(

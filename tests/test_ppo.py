@@ -13,7 +13,7 @@ from flax import nnx
 
 import purejaxppo as pjp
 from purejaxppo.normalize import scale_reward
-from purejaxppo.ppo import learn, make_batch, sample_action
+from purejaxppo.ppo import learn, make_batch, sample_action, update_many
 from purejaxppo.rollout import make_noise
 from purejaxppo.update import shuffled_indices, update_minibatch
 
@@ -182,6 +182,19 @@ def test_equal_states_have_equal_tree_structures(env):
     a = pjp.make_ppo(env, SMALL).init(jax.random.key(0))
     b = pjp.make_ppo(pjp.make_env("CartPole-v1"), SMALL).init(jax.random.key(1))
     assert jax.tree.structure(a) == jax.tree.structure(b)
+
+
+def test_timesteps_are_counted_beyond_what_int32_holds(env):
+    agent = pjp.make_ppo(env, SMALL.replace(total_timesteps=5_000_000_000))
+    runner = agent.init(jax.random.key(0))
+    late = runner.replace(train_state=runner.train_state.replace(update=jnp.int32(78_124_998)))
+    runner, metrics = jax.jit(functools.partial(update_many, agent, num_updates=2))(late)
+    assert metrics.timesteps.dtype == np.int64
+    assert metrics.timesteps.tolist() == [4_999_999_936, 5_000_000_000]
+    assert metrics.columns()[-1] == "timesteps"
+    np.testing.assert_allclose(metrics.learning_rate, 0.0, atol=2**-23 * SMALL.learning_rate)
+    inside = jax.jit(lambda metrics: metrics.timesteps)(metrics)
+    np.testing.assert_allclose(inside, metrics.timesteps, rtol=2**-23)
 
 
 def test_annealing_starts_at_the_full_rate_and_is_reported(env):

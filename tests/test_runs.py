@@ -65,14 +65,16 @@ def test_the_metrics_are_the_same_in_both_files(run):
     folder, _ = run
     metrics = pjp.load_run(folder).metrics
     with np.load(folder / "metrics.npz") as arrays:
-        for name, value in vars(metrics).items():
-            np.testing.assert_array_equal(arrays[name], value)
+        assert list(arrays) == metrics.columns()
+        assert arrays["timesteps"].dtype == np.int64
+        for name in metrics.columns():
+            np.testing.assert_array_equal(arrays[name], getattr(metrics, name))
     assert metrics.entropy.shape == (3, 19)
     rows = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     assert rows.shape == (3 * 19,)
     np.testing.assert_array_equal(rows["seed"], np.repeat(np.arange(3), 19))
     np.testing.assert_array_equal(rows["update"], np.tile(np.arange(1, 20), 3))
-    for name in vars(metrics):
+    for name in metrics.columns():
         np.testing.assert_allclose(rows[name], np.asarray(getattr(metrics, name)).ravel(), rtol=1e-7)
 
 

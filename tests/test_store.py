@@ -1,15 +1,20 @@
 """Results that stay: chunks on disk, populations that were interrupted, and those that do not fit together."""
 
+import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from flax import struct
 
 import purejaxppo as pjp
 from purejaxppo.population import program
+from purejaxppo.population import train as population_train
+from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
-from purejaxppo.population.train import own_rows
+from purejaxppo.population.train import over_processes, own_rows
+from purejaxppo.storage import save_tree
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
 
@@ -39,6 +44,11 @@ def kept(env, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "CPU_WIDTH", 2)
         return folder, train(env, folder)
+
+
+def as_metrics(leaves):
+    """A pytree with attributes of these names, as a struct of flax is."""
+    return type("OldMetrics", (struct.PyTreeNode,), {"__annotations__": dict.fromkeys(leaves, np.ndarray)})(**leaves)
 
 
 def assert_same(one, other):
@@ -88,6 +98,23 @@ def test_what_is_there_is_not_trained_again(env, kept):
     assert_same(again, first)
     opened = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=folder)
     assert_same(opened, first)
+
+
+def test_metrics_of_earlier_versions_that_hold_timesteps_are_read(env, kept, tmp_path):
+    folder, population = kept
+    shutil.copytree(folder, tmp_path / "a")
+    for part in (tmp_path / "a" / "program-0" / "metrics").iterdir():
+        about = json.loads((part / "manifest.json").read_text())["about"]
+        with np.load(part / "leaves.npz") as file:
+            leaves = {name[2:-2] if name == "['returns']" else name[12:]: file[name] for name in file.files}
+        returns, updates = leaves.pop("returns"), leaves.pop("updates")
+        shutil.rmtree(part)
+        leaves["timesteps"] = updates * np.int32(SMALL.batch_size)
+        old = {"metrics": as_metrics(leaves), "returns": returns}
+        save_tree(part, old, about)
+    again = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "a")
+    assert_same(again, population)
+    assert again.column("timesteps").tolist() == [[64, 128, 192]] * 10
 
 
 @pytest.mark.parametrize("after", [0, 4, 8])
@@ -185,3 +212,10 @@ def test_results_of_a_chunk_are_gone_from_the_device(env):
     arrays = []
     train(env, None, on_chunk=lambda progress: arrays.append(len(jax.live_arrays())))
     assert arrays[-1] <= arrays[2] + 2
+
+
+def test_the_steps_of_all_processes_add_up_exactly(monkeypatch):
+    mine, theirs = Costs(2.0, 3.0, 5_000_000_001, None), [1.0, 4.0, *divmod(7_000_000_003, 2**24)]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(population_train, "gather_rows", lambda rows: np.vstack([rows, np.float32([theirs])]))
+    assert over_processes(mine) == Costs(2.0, 4.0, 12_000_000_004, None)

@@ -193,7 +193,7 @@ def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_update
     runners: [n, ...], now; metrics: [n, updates so far] of `num_updates`
     """
     returns = training_returns(metrics, num_updates)
-    updates = np.full(len(returns), metrics.timesteps.shape[1], np.int32)
+    updates = np.full(len(returns), metrics.updates.shape[1], np.int32)
     now = Best(runners, returns, updates)
     if best is None:
         return now

@@ -59,7 +59,7 @@ def kept_states(store: Store, rows: Rows, which: str | int) -> KeptStates:
 
 def states_of_part(store: DiskStore, part: Rows, which: str | int) -> KeptStates | None:
     """Those of a chunk, its members in the place of seeds; None where it has none."""
-    num_updates = store.like.metrics.timesteps.shape[0]
+    num_updates = store.like.metrics.updates.shape[0]
     if part in store.parts():
         if which == "best":
             return finished_best(store, part)
@@ -77,8 +77,8 @@ def states_of_part(store: DiskStore, part: Rows, which: str | int) -> KeptStates
 
 def states_now(store: DiskStore, part: Rows, found: Checkpoint) -> KeptStates:
     """Those of a checkpoint, or of the end."""
-    updates = found.metrics.timesteps.shape[1]
-    returns = training_returns(found.metrics, store.like.metrics.timesteps.shape[0])
+    updates = found.metrics.updates.shape[1]
+    returns = training_returns(found.metrics, store.like.metrics.updates.shape[0])
     return KeptStates(np.arange(*part), np.full(len(returns), updates), returns, found.runners)
 
 
@@ -99,7 +99,7 @@ def describe_kept(store: DiskStore) -> str:
     """What there is instead, for people."""
     updates = {n for part in unfinished_rows(store.folder) for n in checkpoints(checkpoint_folder(store.folder, part))}
     if store.parts():
-        updates.add(store.like.metrics.timesteps.shape[0])
+        updates.add(store.like.metrics.updates.shape[0])
     return (
         f"there are those after {', '.join(map(str, sorted(updates)))} updates" if updates else "it holds none at all"
     )

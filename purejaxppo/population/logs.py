@@ -67,14 +67,14 @@ class LogProgress:
 
     def __call__(self, progress: Progress) -> None:
         """To be called after some updates of a chunk."""
-        for update in range(progress.metrics.timesteps.shape[1]):
+        for update in range(progress.metrics.updates.shape[1]):
             numbers = numbers_of(progress, update)
             self._log(named(numbers, self._names), int(numbers["timesteps"]))
 
 
 def numbers_of(progress: Progress, update: int) -> dict[str, float]:
     """What is known of one update, by our names. update: among those of `progress`."""
-    metrics, index = progress.metrics, progress.updates - progress.metrics.timesteps.shape[1] + update
+    metrics, index = progress.metrics, progress.updates - progress.metrics.updates.shape[1] + update
     means = {name: mean_known(np.asarray(getattr(metrics, name))[:, update]) for name in SB3 if hasattr(metrics, name)}
     if isinstance(metrics, FullBatchMetrics):
         means["value_loss"] *= 0.5  # the example's has no such factor

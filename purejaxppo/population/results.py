@@ -123,9 +123,9 @@ class Population:
         """A pandas DataFrame with a row for each seed and update."""
         import pandas
 
-        num_updates = self.metrics.timesteps.shape[1]
+        num_updates = self.metrics.updates.shape[1]
         seed, update = np.divmod(np.arange(self.num_seeds * num_updates), num_updates)
-        columns = {name: np.asarray(value).ravel() for name, value in vars(self.metrics).items()}
+        columns = {name: np.asarray(getattr(self.metrics, name)).ravel() for name in self.metrics.columns()}
         return pandas.DataFrame({"seed": seed, "update": update + 1, **columns})
 
 
@@ -157,8 +157,9 @@ class Sweep:
 
     @property
     def metrics(self) -> Metrics:
-        """[settings, S, U]. Raises PPOError where the settings have different numbers of updates."""
-        check_equal_updates([population.agent.config.num_updates for population in self])
+        """[settings, S, U]. Raises PPOError where the settings differ in their updates, or in the steps of one."""
+        check_equal("updates", [population.agent.config.num_updates for population in self])
+        check_equal("steps of an update", [population.agent.config.batch_size for population in self])
         return jax.tree.map(lambda *x: np.stack(x), *(population.metrics for population in self))
 
     def final_returns(self) -> np.ndarray:
@@ -181,7 +182,7 @@ class Sweep:
         frames = [
             population.to_dataframe().assign(setting=i, **{f"setting.{name}": [x] * n for name, x in point.items()})
             for i, (point, population) in enumerate(zip(self.points, self.populations, strict=True))
-            for n in [population.metrics.timesteps.size]
+            for n in [population.metrics.updates.size]
         ]
         return pandas.concat(frames, ignore_index=True)
 
@@ -223,10 +224,10 @@ def best_of(scores: Any, what: str) -> int:
     return int(np.nanargmax(scores))
 
 
-def check_equal_updates(num_updates: Sequence[int]) -> None:
-    """Raises PPOError unless all settings have one number of updates."""
-    if len(set(num_updates)) > 1:
+def check_equal(what: str, numbers: Sequence[int]) -> None:
+    """Raises PPOError unless all settings have the same number. `what` names it in the message."""
+    if len(set(numbers)) > 1:
         raise PPOError(
-            f"the settings have {min(num_updates)} to {max(num_updates)} updates, which fit no one array; "
+            f"the settings have {min(numbers)} to {max(numbers)} {what}, which fit no one array; "
             "read the metrics of each, sweep[i].metrics"
         )

@@ -22,7 +22,7 @@ from purejaxppo.evaluate import Agent
 from purejaxppo.population.placement import in_turn, make_spread, pad_seeds
 from purejaxppo.population.program import make_agent
 from purejaxppo.population.sweep import LogUniform, RunConfig, Uniform, at_point, check_whole, full_name, is_number
-from purejaxppo.types import PPOError, RunnerState
+from purejaxppo.types import PPOError, RunnerState, count_timesteps
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
 Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
@@ -55,8 +55,14 @@ class SearchResult(struct.PyTreeNode):
     hyper: Hyper  # [N] each, the last that the member trained with
     scores: jax.Array  # [N], the member's last
     best: jax.Array  # [] int32, the first in the last generation's ranking
-    timesteps: jax.Array  # [N] int32, environment steps that each member took
+    updates: jax.Array  # [N] int32, that each member took
     history: History
+    batch_size: int = struct.field(pytree_node=False)  # environment steps of one update
+
+    @property
+    def timesteps(self) -> Any:
+        """Environment steps that each member took, [N], as `count_timesteps` computes them."""
+        return count_timesteps(self.updates, self.batch_size)
 
 
 class Rungs(NamedTuple):
@@ -101,8 +107,7 @@ def make_successive_halving(
         members = draw_members(agent_of, space, key, num_members)
         plan = (jnp.array(rungs.members), jnp.array(rungs.updates))
         (members, order), history = jax.lax.scan(run, (members, jnp.arange(num_members)), plan)
-        timesteps = members.runner.train_state.update * config.batch_size
-        return make_result(members, order[0], timesteps, history)
+        return make_result(members, order[0], members.runner.train_state.update, history, config.batch_size)
 
     return search
 
@@ -145,7 +150,7 @@ def make_pbt(
         keys = jax.random.split(jax.random.fold_in(key, 2), config.num_updates // interval)
         members, history = jax.lax.scan(run, members, keys)
         best = rank(members.score, jnp.arange(num_members), num_members)[0]
-        return make_result(members, best, jnp.full(num_members, config.actual_timesteps), history)
+        return make_result(members, best, jnp.full(num_members, config.num_updates), history, config.batch_size)
 
     return search
 
@@ -416,15 +421,18 @@ def key_of(name: str, key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def make_result(members: Member, best: jax.Array, timesteps: jax.Array, history: History) -> SearchResult:
+def make_result(
+    members: Member, best: jax.Array, updates: jax.Array, history: History, batch_size: int
+) -> SearchResult:
     """What the search returns of its last members."""
     return SearchResult(
         runners=members.runner,
         hyper=members.hyper,
         scores=members.score,
         best=best,
-        timesteps=timesteps,
+        updates=updates,
         history=history,
+        batch_size=batch_size,
     )
 
 

@@ -12,8 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.storage import completed, is_key, load_leaf, load_tree, make_folder, read_json, save_tree, write_json
-from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
+from purejaxppo.storage import (
+    completed,
+    is_key,
+    leaf_names,
+    load_leaf,
+    load_tree,
+    make_folder,
+    read_json,
+    save_tree,
+    write_json,
+)
+from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, count_timesteps
 
 Rows = tuple[int, int]  # members first ... last - 1
 POPULATION = "population.json"  # what a folder is for
@@ -98,7 +108,7 @@ class MemoryStore:
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
         """One field of the metrics, [n, U]."""
-        return getattr(self.data.metrics, name)[slice(*rows)]
+        return getattr(self.metrics(rows), name)
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -149,11 +159,15 @@ class DiskStore:
 
     def metrics(self, rows: Rows) -> Metrics:
         """The metrics of some members, [n, U]."""
-        names = [field.name for field in dataclasses.fields(self.like.metrics)]
+        names = [field.name for field in dataclasses.fields(self.like.metrics) if field.name != "batch_size"]
         return self.like.metrics.replace(**{name: self.column(name, rows) for name in names})
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, [n, U], without the others."""
+        """One field of the metrics, or their timesteps, [n, U], without the others."""
+        if name == "timesteps":
+            return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
+        if name == "updates":
+            return np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
         return self._leaf(f"['metrics'].{name}", rows)
 
     def returns(self, rows: Rows) -> np.ndarray:
@@ -163,6 +177,13 @@ class DiskStore:
     def _part(self, name: str, size: int, cut: slice) -> RunnerState:
         part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size), self.about, self.defaults)
         return jax.tree.map(lambda x: x[cut], part)
+
+    def _updates(self, part: str) -> np.ndarray:
+        """The counts of updates of a part; from its timesteps where an earlier version has written these."""
+        place, old = self.folder / "metrics" / part, "['metrics'].timesteps"
+        if os.path.exists(place) and old in leaf_names(place):
+            return load_leaf(place, old, self.about, self.defaults) // np.int32(self.like.metrics.batch_size)
+        return load_leaf(place, "['metrics'].updates", self.about, self.defaults)
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         folder = self.folder / "metrics"

@@ -74,6 +74,8 @@ from purejaxppo.schedules import Schedule
 from purejaxppo.storage import as_path, make_folder, to_host
 from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState
 
+_FLOAT32_COUNTS = 2**24  # every whole number below it is a float32
+
 
 class Plan(NamedTuple):
     """What a population is of, and what is left to do for it."""
@@ -467,10 +469,12 @@ def over_processes(costs: Costs) -> Costs:
     """The costs of all processes: the slowest's seconds, and everyone's timesteps."""
     if jax.process_count() == 1:
         return costs
-    every = gather_rows(np.array([[costs.compile_seconds, costs.train_seconds, costs.timesteps]], np.float32))
-    compile_seconds, train_seconds, _ = every.max(axis=0).tolist()
+    parts = divmod(costs.timesteps, _FLOAT32_COUNTS)  # each exact in float32, which is what a device can gather
+    every = gather_rows(np.array([[costs.compile_seconds, costs.train_seconds, *parts]], np.float32))
+    compile_seconds, train_seconds = every[:, :2].max(axis=0).tolist()
+    high, low = every[:, 2:].astype(np.int64).sum(axis=0).tolist()
     return costs._replace(
-        compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=int(every[:, 2].sum(dtype=np.float64))
+        compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=high * _FLOAT32_COUNTS + low
     )
 
 
@@ -597,7 +601,7 @@ def keep_or_stop(
 
     After the last update it does neither: the results come next. Processes that share a run stop together.
     """
-    done = sum(part.timesteps.shape[1] for part in metrics)
+    done = sum(part.updates.shape[1] for part in metrics)
     if done == job.program.config.num_updates:
         return best, pace
     stops = options.should_stop()

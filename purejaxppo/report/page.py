@@ -242,7 +242,7 @@ def curve_series(label: str, curve: Curve) -> dict[str, Any]:
 def diagnostic_views(population: Population) -> list[dict[str, Any]]:
     """A view for each of DIAGNOSTICS that the run has values of."""
     metrics, num_seeds = population.metrics, population.num_seeds
-    shown = thin(np.shape(metrics.timesteps)[1])
+    shown = thin(np.shape(metrics.updates)[1])
     across = np.asarray(metrics.timesteps)[0, shown]
     label = f"median of {num_seeds} seeds" if num_seeds > 1 else "the seed"
     views = []

@@ -138,7 +138,7 @@ class JsonView(AbstractContextManager):
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
-        newest = numbers_of(progress, progress.metrics.timesteps.shape[1] - 1)
+        newest = numbers_of(progress, progress.metrics.updates.shape[1] - 1)
         done = {"share": progress.timesteps / progress.total_timesteps, "updates": progress.updates}
         self.tell("progress", done | named(newest, self._names))
 

@@ -289,8 +289,8 @@ def sweep_files(num_settings: int) -> list[str]:
 
 
 def metric_names(population: Population) -> list[str]:
-    """The fields of its metrics."""
-    return [field.name for field in dataclasses.fields(population.store.like.metrics)]
+    """The columns of its metrics."""
+    return type(population.store.like.metrics).columns()
 
 
 def table_lines(rows: list[Ranked]) -> list[str]:
