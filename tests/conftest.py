@@ -21,7 +21,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Their programs compile for seconds and run for milliseconds, and nothing that they hold is of speed, or of bits that
 # another process has to repeat: they do without LLVM's optimizations.
-COMPILED_QUICKLY = {"test_actions", "test_doctor", "test_envs", "test_networks", "test_recurrent", "test_schedules"}
+COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
+COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_own_env", "test_page", "test_recurrent", "test_schedules"}
 COMPILED_QUICKLY |= {"test_search", "test_space_trees", "test_suites"}
 
 
@@ -36,6 +37,12 @@ def compile_quickly(request):
     yield
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def cached_environment():
+    """Variables for a process that shares this session's compiled programs. One that is killed might tear a file."""
+    return {**os.environ, "COLUMNS": "80", "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import subprocess
 import sys
@@ -25,11 +24,11 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, cached_environment):
     """A small run by the command line, in a process without a terminal."""
     folder = tmp_path_factory.mktemp("runs") / "a"
     command = [sys.executable, "-m", "purejaxppo.cli", "train", "--out", str(folder), *TINY]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    done = subprocess.run(command, capture_output=True, text=True, env=cached_environment)
     assert done.returncode == 0, done.stderr
     return folder, done
 
