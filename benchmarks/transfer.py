@@ -34,7 +34,7 @@ def transfer(preset: str, num_seeds: int, seed: int, num_episodes: int, folder: 
         raise SystemExit(f"the training of {preset} failed")
     run = pjp.load_run(folder)
     played = {
-        where: play(run, num_seeds, num_episodes, seed=EVALUATION_SEED, sampled=False)
+        where: play(run, num_seeds, num_episodes, seed=EVALUATION_SEED, sampled=False).returns
         for where, play in (("here", evaluate_run), ("gymnasium", evaluate_in_gymnasium))
     }
     means = {where: returns.mean(axis=1) for where, returns in played.items()}

@@ -424,7 +424,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add("--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="one of its parameters")
     add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
     add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")
-    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
+    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME, or the next free name)")
     add("--resume", metavar="FOLDER", type=a_path, help="go on with an interrupted run; what is finished stays")
     add(
         "--checkpoint-every",

@@ -57,7 +57,7 @@ from purejaxppo.runs.finished import (
     labels_of,
     summarise_evaluation,
 )
-from purejaxppo.runs.folder import make_run_folder
+from purejaxppo.runs.folder import make_free_folder, make_run_folder
 from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, default_preset, find_preset
 from purejaxppo.runs.stop import StopSignal
@@ -304,7 +304,10 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     check_checkpoints(spec)
     check_login(options)
     name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
-    folder = options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if options.out is None:  # in one process alone: `join_processes` refuses several
+        folder = make_free_folder(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    else:
+        folder = options.out
     if jax.process_index() == 0:
         make_run_folder(folder)
     barrier("folder")
@@ -361,8 +364,8 @@ def evaluate(options: argparse.Namespace) -> int:
     play = {"gymnax": evaluate_run, "gymnasium": evaluate_in_gymnasium}[options.backend]
     run = load_run(options.folder)
     num_seeds = run.spec.num_seeds if options.seeds is None else min(options.seeds, run.spec.num_seeds)
-    returns = play(run, num_seeds, options.episodes, seed=options.seed, sampled=options.sampled)
-    summary = summarise_evaluation(run.spec.env, returns) | {"backend": options.backend, "sampled": options.sampled}
+    played = play(run, num_seeds, options.episodes, seed=options.seed, sampled=options.sampled)
+    summary = summarise_evaluation(run.spec.env, played) | {"backend": options.backend, "sampled": options.sampled}
     if options.json is not None:
         write_json(options.json, summary)
     print_table(Console(), evaluation_table(summary))
@@ -381,8 +384,10 @@ def render(options: argparse.Namespace) -> int:
     check_film(out)
     state = jax.tree.map(lambda x: jnp.asarray(x)[None], run.seed(seed).train_state)
     episode = record_episodes(run.agent, state, seed_keys(options.start, 1)[0], max_steps=options.max_steps)[0]
-    film_episode(run.agent.env, episode, out)
-    print(f"seed {seed}: {len(episode.reward)} steps, return {np.sum(episode.reward):g}, in {out}")
+    last, length = film_episode(run.agent.env, episode, out), len(episode.reward)
+    cut = f", cut by --max-steps {options.max_steps}: the episode had not ended" if episode.is_cut else ""
+    part = f"; the film shows the first {last}" if last < length else ""
+    print(f"seed {seed}: {length} steps, greedy return {np.sum(episode.reward):g}{cut}, in {out}{part}")
     return 0
 
 
@@ -432,7 +437,8 @@ def doctor(options: argparse.Namespace) -> int:
         raise PPOError("--network is looked at in an environment; give --env as well")
     own = []
     if options.env is not None:
-        own = [find_own("env", options.env) if names_own_code(options.env) else make_env(options.env)]
+        is_own = names_own_code(options.env) or options.env.endswith(".py")
+        own = [find_own("env", options.env) if is_own else make_env(options.env)]
     if options.network is not None:
         own.append(find_own("network", options.network))
     findings = examine(here) + (examine_own(*own) if own else [])

@@ -60,6 +60,9 @@ class Agent(Protocol):
         ...
 
 
+MAX_STEPS = 10_000  # of an episode of an evaluation, unless the caller says otherwise
+
+
 class Episode(NamedTuple):
     """One episode on the host, cut to its length T."""
 
@@ -68,6 +71,7 @@ class Episode(NamedTuple):
     reward: np.ndarray  # [T]
     probabilities: np.ndarray | None  # [T, n], of each action; None where it is not one of n
     state: PyTree = None  # [T + 1, ...], of the environment, with what goes with each observation
+    is_cut: bool = False  # it had not ended after the last of these steps
 
 
 class Evaluation(struct.PyTreeNode):
@@ -78,7 +82,7 @@ class Evaluation(struct.PyTreeNode):
     memory: PyTree  # [E, ...]
     episode_return: jax.Array  # [E]
     episode_length: jax.Array  # [E] int32
-    running: jax.Array  # [E] bool
+    running: jax.Array  # [E] bool; after the last step: cut before its end
     step: jax.Array  # [] int32
 
 
@@ -89,16 +93,30 @@ def evaluate(
     num_episodes: int = 128,
     *,
     sampled: bool = False,
-    max_steps: int = 10_000,
+    max_steps: int = MAX_STEPS,
 ) -> tuple[jax.Array, jax.Array]:
     """Undiscounted returns and lengths of independent episodes, under the greedy or the sampled policy.
 
     The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
-    is then; its length says so. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
+    is then, with a length of `max_steps`. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
 
     Raises PPOError for a train state that is not this agent's, a raw or batched key, and less than one episode or step
     or more than an int32 counts.
     """
+    end = play_episodes(agent, train_state, key, num_episodes, sampled=sampled, max_steps=max_steps)
+    return end.episode_return, end.episode_length
+
+
+def play_episodes(
+    agent: Agent,
+    train_state: TrainState,
+    key: jax.Array,
+    num_episodes: int,
+    *,
+    sampled: bool = False,
+    max_steps: int = MAX_STEPS,
+) -> Evaluation:
+    """The episodes of `evaluate` after their last step: where one is still `running`, `max_steps` has cut it."""
     check_play(agent, train_state, key, max_steps)
     check_size("num_episodes", num_episodes, most=MAX_COUNT)
     check_switch("sampled", sampled)
@@ -132,8 +150,7 @@ def evaluate(
             step=state.step + 1,
         )
 
-    end = jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
-    return end.episode_return, end.episode_length
+    return jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
 
 
 def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps: int) -> None:
@@ -196,7 +213,8 @@ def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) 
 
 
 def _cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
-    length = int(np.argmax(done)) + 1 if done.any() else len(done)
+    is_cut = not done.any()
+    length = len(done) if is_cut else int(np.argmax(done)) + 1
     seen, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)
     obs, state = jax.tree.map(lambda x, y: np.concatenate([x[None], y]), first, seen)
-    return Episode(obs, action, reward, probabilities, state)
+    return Episode(obs, action, reward, probabilities, state, is_cut)

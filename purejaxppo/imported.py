@@ -1,5 +1,6 @@
 """What a text names: `module:name` or `path/to/file.py:name`, imported."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def bring_env(text: str | None) -> None:
 
     Code of the caller's own is imported here alone, from what the command line names: never from a run folder.
     """
+    if text is not None and text.endswith(".py"):
+        raise PPOError(needs_name("env", text))
     if text is not None and names_own_code(text):
         use_all_cores()  # before the module starts JAX
         register_env(text, make_own_env(find_own("env", text)))
@@ -39,12 +42,30 @@ def find_own(what: str, text: str) -> Any:
     """What `text` names. Modules are looked for in the working folder too. Raises PPOError where there is none."""
     place, colon, name = text.rpartition(":")
     if not colon:
+        if text.endswith(".py"):
+            raise PPOError(needs_name(what, text))
         raise PPOError(f"{what} {text!r} has no colon; give module:factory or file.py:factory")
     module = _import(what, place)
     if not hasattr(module, name):
         known = [other for other in vars(module) if not other.startswith("_")]
         raise PPOError(unknown(f"{what} in {place}", name, known or ["nothing: it is empty"]))
     return getattr(module, name)
+
+
+def needs_name(what: str, path: str) -> str:
+    """The line that refuses a file without a name in it, and lists the names that it defines. Imports nothing."""
+    try:
+        body = ast.parse(Path(path).read_bytes()).body
+    except OSError as error:
+        return (
+            f"{what} {path!r} cannot be read: {error.strerror}; give {path}:NAME, the path of a file and a name in it"
+        )
+    except (SyntaxError, ValueError):
+        body = []
+    defined = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    public = [name for name in defined if not name.startswith("_")]
+    found = f", such as {' or '.join(f'{path}:{name}' for name in public[:4])}" if public else ""
+    return f"{what} {path!r} is a file; name what is in it as {path}:NAME{found}"
 
 
 def _import(what: str, place: str) -> ModuleType:

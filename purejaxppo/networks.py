@@ -30,6 +30,18 @@ class NetworkLike(Protocol):
     apply: Callable[..., Any]
 
 
+def check_no_nnx(network: Any) -> None:
+    """Raises PPOError for a flax.nnx module, or a class of them, with how to make a `Network` of it."""
+    kind = network if isinstance(network, type) else type(network)
+    if any(base.__module__.startswith("flax.nnx.") for base in kind.__mro__):
+        name = kind.__name__
+        raise PPOError(
+            f"network is the flax.nnx module {name}, which holds its parameters; split them from its graph: "
+            f"graph, _ = nnx.split({name}(nnx.Rngs(0))); network = pjp.Network(init=lambda key, obs: "
+            f"nnx.state({name}(nnx.Rngs(key))), apply=lambda params, obs: nnx.merge(graph, params)(obs))"
+        )
+
+
 def orthogonal(scale: float) -> Callable[..., jax.Array]:
     """Initializer: a matrix with orthonormal columns (rows, if it is wide), uniform in Haar measure, times `scale`.
 

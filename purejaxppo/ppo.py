@@ -21,7 +21,7 @@ from purejaxppo.checks import (
     check_runner,
     shape_list,
 )
-from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, check_seed, check_size
+from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, check_seed, check_size, shown
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
@@ -32,6 +32,7 @@ from purejaxppo.networks import (
     Network,
     NetworkLike,
     SharedActorCritic,
+    check_no_nnx,
     is_image,
     make_actor_critic,
     make_cnn_actor_critic,
@@ -182,7 +183,8 @@ def make_ppo(
     """
     check_parts(env, config, PPOConfig, optimizer, schedules)
     if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
-        raise PPOError(f"network = {network!r} has no init and apply; give pjp.Network(init, apply)")
+        check_no_nnx(network)
+        raise PPOError(f"network = {shown(network)} has no init and apply; give pjp.Network(init, apply)")
     actions = make_actions(env, config)
     of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
     params = _check_network(env, actions, of_obs)

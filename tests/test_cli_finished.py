@@ -73,7 +73,8 @@ def test_an_episode_in_gymnasium_is_the_one_stepped_by_hand(folder):
     run = pjp.load_run(folder / "a")
     state = run.seed(1).train_state
     envs = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
-    returns = play_in_gymnasium(envs, make_player(run, 1, sampled=False), seed=11)
+    returns, is_cut = play_in_gymnasium(envs, make_player(run, 1, sampled=False), seed=11)
+    assert not is_cut.any()
     for i in range(3):
         env = gymnasium.make("CartPole-v1")
         obs, _ = env.reset(seed=11 + i)
@@ -89,7 +90,7 @@ def test_an_episode_in_gymnasium_is_the_one_stepped_by_hand(folder):
 def test_sampled_actions_differ_from_greedy_ones(folder):
     run = pjp.load_run(folder / "a")
     envs = gymnasium.make_vec("CartPole-v1", num_envs=20, vectorization_mode="sync")
-    play = [play_in_gymnasium(envs, make_player(run, 0, sampled=x), seed=0) for x in (False, True)]
+    play = [play_in_gymnasium(envs, make_player(run, 0, sampled=x), seed=0)[0] for x in (False, True)]
     assert not np.array_equal(*play)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purejaxppo.config import CHOICES, PPOConfig
+from purejaxppo.config import CHOICES, OTHER_NAMES, PPOConfig
 from purejaxppo.types import PPOError
 
 SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minibatches")
@@ -381,3 +381,25 @@ def test_one_field_of_junk_is_named(field):
     name, value = field
     message = complaint({name: value})
     assert message is None or name in message
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("lr", "learning_rate"),
+        ("LR", "learning_rate"),
+        ("n_steps", "num_steps"),
+        ("clip_range", "clip_eps"),
+        ("steps", "total_timesteps"),
+        ("n_epochs", "update_epochs"),
+    ],
+)
+def test_a_name_that_others_give_a_field_is_answered_with_ours(name, field):
+    with pytest.raises(PPOError, match=f"'{name}'; did you mean {field}\\?$"):
+        PPOConfig(**{name: 1})
+
+
+def test_every_name_of_others_is_of_something_that_there_is():
+    options = {"seeds", "env", "out"}
+    assert set(OTHER_NAMES.values()) - options <= {field.name for field in dataclasses.fields(PPOConfig)}
+    assert not set(OTHER_NAMES) & {field.name for field in dataclasses.fields(PPOConfig)}

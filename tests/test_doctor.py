@@ -15,9 +15,10 @@ from packaging.specifiers import SpecifierSet
 import purejaxppo as pjp
 from purejaxppo import cli, doctor
 from purejaxppo.doctor import machine, probes
-from purejaxppo.doctor.environment import check_types
+from purejaxppo.doctor.environment import check_images, check_types
 from purejaxppo.doctor.own import make_own_agent
 from purejaxppo.doctor.releases import WRONG_RELEASES
+from purejaxppo.doctor.trial import play
 
 ROOT = Path(__file__).parent.parent
 SHORT = {"num_steps": 64, "num_envs": 8, "max_steps": 256}
@@ -123,7 +124,7 @@ def test_nothing_is_found_wrong_with_a_healthy_environment(env):
     assert not faults(findings)
     assert list(findings) == [
         *("interface", "purity", "types", "vmap", "scan", "key", "bits", "lanes", "jit"),
-        *("starts", "observations", "rewards", "actions", "masks", "flags", "final observation", "episodes"),
+        *("starts", "observations", "images", "rewards", "actions", "masks", "flags", "final observation", "episodes"),
     ]
     assert {name for name, finding in findings.items() if finding.is_note} <= {"types", "flags"}
     assert all("\n" not in finding.text for finding in findings.values())
@@ -339,6 +340,48 @@ def test_a_fault_that_shows_in_random_steps_is_found(env, name, said):
     assert "\n" not in found[name]
     assert next(iter(found)) == name
     assert set(found) <= {name, *(("lanes", "jit") if name in ("bits", "lanes") else ())}
+
+
+class Camera(Corridor):
+    """Sees itself in a picture, whose shape and dtype are its own."""
+
+    def __init__(self, shape, dtype, top, high=np.inf):
+        self.observation_space = pjp.Box(shape, 0.0, high)
+        self.shape, self.dtype, self.top = shape, dtype, top
+
+    def observe(self, state, params):
+        return jnp.full(self.shape, self.top * (1 - state.place / 16)).astype(self.dtype)
+
+
+SCALE, MOVE = "divide them by 255", "jnp.moveaxis(obs, 0, -1)"
+
+
+@pytest.mark.parametrize(
+    ("camera", "said"),
+    [
+        (Camera((12, 12, 3), jnp.uint8, 255), [SCALE]),
+        (Camera((12, 12), jnp.float32, 255), [SCALE]),
+        (Camera((12, 12, 3), jnp.float32, 40, high=255), [SCALE]),
+        (Camera((3, 12, 12), jnp.float32, 1), [MOVE]),
+        (Camera((1, 8, 8), jnp.uint8, 200), [SCALE, MOVE]),
+        (Camera((12, 12, 3), jnp.float32, 1), []),
+        (Camera((8, 8, 4), jnp.uint8, 1), []),
+        (Camera((4, 10, 10), jnp.float32, 9), [MOVE]),
+        (Camera((300,), jnp.uint8, 255), []),
+    ],
+)  # fmt: skip
+def test_images_of_bytes_or_with_channels_first_are_noted(camera, said):
+    env = pjp.make_env(camera)
+    finding = check_images(camera, env, play(env, jax.random.key(0), num_steps=8, num_envs=2))
+    assert finding.is_well
+    assert finding.is_note == bool(said)
+    assert [text for text in (SCALE, MOVE) if text in finding.text] == said
+
+
+def test_check_env_looks_at_images():
+    findings = {finding.name: finding for finding in pjp.check_env(Camera((3, 12, 12), jnp.uint8, 255), **SHORT)}
+    assert SCALE in findings["images"].text
+    assert "obs of shape (3, 12, 12)" in findings["images"].text
 
 
 def ends_doubly(obs, state, reward, terminated, truncated, key, params):

@@ -544,6 +544,31 @@ def test_batched_keys_are_welcome_under_vmap():
     assert jax.eval_shape(jax.vmap(agent.init), jax.random.split(KEY, 3)).obs.shape == (3, 2, 4)
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (-1, (-1.0,) * 6),
+        (np.float32(0.5), (0.5,) * 6),
+        (-np.inf, (-np.inf,) * 6),
+        (np.arange(6).reshape(2, 3), (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)),
+        (jnp.array([[0.0, -jnp.inf, 2.0]] * 2), (0.0, -np.inf, 2.0) * 2),
+        ([0, 1, 2, 3, 4, 5], (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)),
+    ],
+)
+def test_a_box_takes_a_number_or_an_array_as_its_bound_and_prints_as_it_is_made(given, kept):
+    box = pjp.Box((2, 3), given, 9.0)
+    assert (box.low, box.high) == (kept, (9.0,) * 6)
+    assert hash(box) == hash(pjp.Box((2, 3), kept, (9.0,) * 6))
+    assert eval(repr(box), {"Box": pjp.Box}) == box
+    assert eval(repr(pjp.Box((1,), box.low[:1], [9])), {"Box": pjp.Box}) == pjp.Box((1,), box.low[:1], 9.0)
+    assert walk_with(observation_space=pjp.Box((2,), -10, np.full(2, 10.0)))
+
+
+def test_a_bound_that_is_none_of_a_box_prints_as_it_was_given():
+    assert repr(pjp.Box((2,), "x", None)) == "Box(shape=(2,), low='x', high=None)"
+    assert repr(pjp.Box(3, ("a",), [[1], [2, 3]])) == "Box(shape=3, low=('a',), high=[[1], [2, 3]])"
+
+
 def test_a_space_without_elements_is_refused():
     box = pjp.Box((2,), (0.0, 1.0), (1.0, 0.5))
     for space, said in (

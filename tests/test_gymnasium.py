@@ -29,8 +29,8 @@ def assert_equal_in_mean(ours, theirs):
 def test_actions_in_a_box_are_those_that_gymnasium_takes(box_policy, tmp_path):
     run = trained("Pendulum-v1", tmp_path / "run", "--config.box-policy", box_policy, *SHORT)
     for sampled in (False, True):
-        ours = evaluate_run(run, 2, 200, seed=1, sampled=sampled)
-        theirs = evaluate_in_gymnasium(run, 2, 50, seed=1, sampled=sampled)
+        ours = evaluate_run(run, 2, 200, seed=1, sampled=sampled).returns
+        theirs = evaluate_in_gymnasium(run, 2, 50, seed=1, sampled=sampled).returns
         assert theirs.shape == (2, 50)
         for one, other in zip(ours, theirs, strict=True):
             assert_equal_in_mean(one, other)
@@ -38,7 +38,7 @@ def test_actions_in_a_box_are_those_that_gymnasium_takes(box_policy, tmp_path):
 
 def test_an_episode_in_a_box_is_the_one_stepped_by_hand(tmp_path):
     run = trained("Pendulum-v1", tmp_path / "run", *SHORT)
-    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False)
+    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
     for i in range(2):
         env, total, ended = gymnasium.make("Pendulum-v1"), 0.0, False
         obs, _ = env.reset(seed=7 + i)
@@ -59,7 +59,7 @@ def test_an_episode_of_a_recurrent_policy_is_the_one_stepped_by_hand(tmp_path):
         return distribution.mode()[0], memory
 
     start = start_memories(run.agent, 1)
-    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False)
+    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
     assert returns.tolist() == [[play_by_hand(choose, start, seed=7 + i) for i in range(2)]]
     assert returns.tolist() != [[play_by_hand(choose, start, seed=7 + i, forgets=True) for i in range(2)]]
 
@@ -79,8 +79,8 @@ def play_by_hand(choose, memory, *, seed, forgets=False):
 @pytest.mark.parametrize(("name", "least"), [("CartPole-v1", 475.0), ("Acrobot-v1", -100.0), ("Pendulum-v1", -300.0)])
 def test_a_policy_scores_in_gymnasium_what_it_scores_here(name, least, tmp_path):
     run = trained(name, tmp_path / "run", "--quiet")
-    ours = evaluate_run(run, 2, 1000, seed=1, sampled=False)
-    theirs = evaluate_in_gymnasium(run, 2, 100, seed=1, sampled=False)
+    ours = evaluate_run(run, 2, 1000, seed=1, sampled=False).returns
+    theirs = evaluate_in_gymnasium(run, 2, 100, seed=1, sampled=False).returns
     assert (theirs.mean(axis=1) >= least).all()
     for one, other in zip(ours, theirs, strict=True):
         assert_equal_in_mean(one, other)

@@ -42,6 +42,7 @@ ORDER = [
     "options",
     "arguments",
     "cli",
+    "__main__",
 ]
 
 

@@ -1,5 +1,6 @@
 """An environment of one's own by name: on the command line, in run folders, and only where it is named."""
 
+import json
 import sys
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.envs import registry
+from purejaxppo.evaluate import play_episodes
 from purejaxppo.imported import bring_env, find_own
 from purejaxppo.reasons import in_one_line
 
@@ -37,6 +39,11 @@ class Hop:
 
 def broken():
     return 1 / 0
+"""
+ENDLESS = """
+class Endless(Hop):
+    def step(self, key, state, action, params):
+        return jnp.ones(1), state, 1.0, jnp.bool_(False), False
 """
 HOP = "hop_of_test.py:Hop"
 SIZES = ["--seeds", "2", "--config.total-timesteps", "1024", "--quiet"]
@@ -90,6 +97,41 @@ def test_a_run_of_another_is_not_taken_for_it(alone, capsys):
     assert "leave out --env" in capsys.readouterr().err
 
 
+def test_episodes_that_an_evaluation_has_cut_are_counted_wherever_it_is_shown(alone, capsys):
+    (alone / "hop_of_test.py").write_text(SOURCE + ENDLESS)
+    sizes = ["--seeds", "2", "--config.num-steps", "8", "--config.total-timesteps", "32"]
+    own = ["--env", "hop_of_test.py:Endless"]
+    assert cli.main(["train", *own, "--out", "run", *sizes]) == 0
+    assert "200 of 200" in line_of("episodes cut", capsys.readouterr().out)
+    assert "<td>200 of 200" in (alone / "run" / "report.html").read_text()
+    summary = json.loads((alone / "run" / "summary.json").read_text())
+    assert summary["evaluation_episodes_cut"] == 200
+    assert cli.main(["eval", "run", *own, "--episodes", "3", "--json", "eval.json"]) == 0
+    assert "6 of 6" in line_of("episodes cut", capsys.readouterr().out)
+    assert json.loads((alone / "eval.json").read_text())["episodes_cut"] == 6
+    assert cli.main(["render", "run", *own, "--max-steps", "7"]) == 0
+    assert "cut by --max-steps 7" in capsys.readouterr().out
+    del summary["evaluation_episodes_cut"]  # as an older version wrote it
+    (alone / "run" / "summary.json").write_text(json.dumps(summary))
+    assert cli.main(["report", "run", *own]) == 0
+    assert "episodes cut" not in (alone / "run" / "report.html").read_text()
+
+
+def line_of(name, text):
+    return next(line for line in text.splitlines() if line.startswith(name))
+
+
+def test_an_episode_that_ends_with_its_last_step_is_not_cut(alone):
+    agent = pjp.make_ppo(pjp.make_env(find_own("env", HOP)()), pjp.PPOConfig(hidden_sizes=(4,)))
+    state = agent.init(jax.random.key(0)).train_state
+    for max_steps, is_cut in ((7, True), (8, False), (9, False)):
+        end = play_episodes(agent, state, jax.random.key(1), 2, max_steps=max_steps)
+        assert end.running.tolist() == [is_cut] * 2
+        stacked = jax.tree.map(lambda x: x[None], state)
+        (episode,) = pjp.record_episodes(agent, stacked, jax.random.key(1), max_steps=max_steps)
+        assert episode.is_cut == is_cut
+
+
 def test_the_default_folder_has_no_colon(alone):
     assert cli.main(["train", "--env", HOP, *SIZES]) == 0
     (folder,) = (alone / "runs").iterdir()
@@ -107,6 +149,9 @@ def test_the_default_folder_has_no_colon(alone):
             "cannot be imported: ZeroDivisionError: division by zero (broken_of_test.py, line 2)",
         ),
         ("hop_of_test.py:Image", "module is no environment: it lacks reset"),
+        ("./hop_of_test.py", "'./hop_of_test.py' is a file; name what is in it as ./hop_of_test.py:NAME, such as "),
+        ("hop_of_test.py", "hop_of_test.py:Params or hop_of_test.py:Hop or hop_of_test.py:broken"),
+        ("nowhere.py", "'nowhere.py' cannot be read"),
         ("hop_of_test.py:broken", "error: broken() raises ZeroDivisionError: division by zero (hop_of_test.py, line "),
     ],
 )
@@ -116,6 +161,16 @@ def test_what_cannot_be_found_is_refused_in_one_line(alone, text, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_file_is_asked_for_a_name_in_it_wherever_one_is_given(alone, capsys):
+    for command in (["eval", "run"], ["doctor"], ["doctor", "--env", "CartPole-v1", "--network"]):
+        words = [*command, *([] if command[-1] == "--network" else ["--env"]), "./hop_of_test.py"]
+        assert cli.main(words) == 2
+        assert "./hop_of_test.py:Hop" in capsys.readouterr().err
+    with pytest.raises(pjp.PPOError, match=r"hop_of_test\.py' names code of your own"):
+        pjp.make_env("./hop_of_test.py")
+    assert "hop_of_test" not in sys.modules
 
 
 def test_a_name_without_a_colon_imports_nothing(alone):

@@ -485,6 +485,8 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
     ("parts", "said"),
     [
         ({"network": lambda x: x}, "has no init and apply"),
+        ({"network": Nnx}, r"nnx module Nnx.*pjp\.Network\(init="),
+        ({"network": Nnx(nnx.Rngs(0))}, r"nnx module Nnx.*pjp\.Network\(init="),
         ({"network": pjp.Network(linear_init, lambda params, obs: obs @ params["policy"])}, "has to return"),
         (
             {"network": pjp.Network(linear_init, lambda params, obs: params["missing"])},

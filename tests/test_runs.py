@@ -1,8 +1,10 @@
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,9 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo import cli
+from purejaxppo.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
-from purejaxppo.runs.folder import make_run_folder, write_metrics
+from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.train import EVALUATION_EPISODES, spec_from_json, spec_to_json
 from purejaxppo.storage import load_tree, save_tree, to_host, write_json, write_whole
@@ -132,6 +135,11 @@ def test_a_run_is_loaded_as_it_was(run):
         (["train", "--preset", "fsat"], "unknown preset 'fsat'; did you mean fast"),
         (["train", "--seeds", "0"], "--seeds: 0 is below 1"),
         (["train", "--seeds", "many"], "--seeds: 'many' is not a whole number"),
+        (["train", "--lr", "3e-4"], "--lr'; did you mean --config.learning-rate?"),
+        (["train", "--steps=1000"], "--steps'; did you mean --config.total-timesteps?"),
+        (["train", "--preset", "keras", "--lr", "1"], "--config.policy-learning-rate or --config.value-learning-rate"),
+        (["sweep", "--over", "CLIP_COEF=0.1,0.2"], "'CLIP_COEF'; did you mean clip_eps?"),
+        (["train", "--num-seeds", "4"], "--num-seeds'; did you mean --seeds?"),
         (["train", "--sedes", "4"], "unknown option '--sedes'; did you mean --seed"),
         (["train", "--config.learning-rat", "1"], "did you mean --config.learning-rate"),
         (["train", "--config.learning-rate", "-1"], "learning_rate = -1.0 is out of range; give a number at least 0"),
@@ -158,6 +166,35 @@ def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path
         make_run_folder(tmp_path)
     with pytest.raises(pjp.PPOError, match="cannot be written"):
         make_run_folder(tmp_path / "file" / "below")
+
+
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "time", SimpleNamespace(strftime=lambda _: "now"))
+    folders = [cli.started(read_options(["train", *TINY]))[1] for _ in range(3)]
+    assert [str(folder) for folder in folders] == [f"runs/CartPole-v1-now{end}" for end in ("", "-2", "-3")]
+    assert all(folder.is_dir() for folder in folders)
+    Path("file").touch()
+    with pytest.raises(pjp.PPOError, match="file/a"):
+        make_free_folder(Path("file/a"))
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "trian"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_module("purejaxppo", run_name="__main__")
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.startswith("purejaxppo: error: ")
+
+
+@pytest.mark.parametrize("command", ["eval", "render", "plot", "report"])
+def test_a_folder_of_runs_is_refused_with_the_runs_in_it(command, refused, tmp_path):
+    for i in range(2):
+        (tmp_path / "runs" / f"run-{i}").mkdir(parents=True)
+        (tmp_path / "runs" / f"run-{i}" / "config.json").write_text("{}")
+        os.utime(tmp_path / "runs" / f"run-{i}" / "config.json", (i, i))
+    (tmp_path / "runs" / "notes").mkdir()
+    assert refused([command, "runs"]).endswith("newest first: runs/run-1, runs/run-0\n")
 
 
 def test_envs_lists_every_name(capsys):

@@ -62,6 +62,20 @@ def parts(folder):
     return sorted(path.name for path in (folder / "program-0" / "runners").iterdir())
 
 
+def test_results_that_do_not_tell_which_episodes_were_cut_are_read(kept, env, tmp_path):
+    folder, population = kept
+    assert population.episodes_cut.tolist() == [0] * 10
+    shutil.copytree(folder, tmp_path / "old")
+    part = sorted((tmp_path / "old" / "program-0" / "metrics").iterdir())[1]
+    about = json.loads((part / "manifest.json").read_text())["about"]
+    tree = {"metrics": jax.tree.map(lambda x: x[4:8], population.metrics), "returns": np.zeros((4, 3), np.float32)}
+    shutil.rmtree(part)
+    save_tree(part, tree, about)  # as an older version wrote it
+    old = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "old")
+    assert old.episodes_cut is None
+    assert old.final_returns()[4:8].tolist() == [0.0] * 4
+
+
 def test_the_rows_that_are_missing():
     assert complement([], 5) == [(0, 5)]
     assert complement([(0, 5)], 5) == []

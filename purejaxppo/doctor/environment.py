@@ -44,6 +44,9 @@ from purejaxppo.types import PyTree
 FEW = 4  # ends of episodes from which something can be told
 SLACK = 0.05  # of the range of starts: another start may lie that far outside of those that were seen
 COMPARED = 16  # steps that are also taken alone
+IMAGE_SIDE = 8  # entries from which an axis may be the height or the width of an image
+CHANNELS = 2  # an axis that is this many times shorter than both others holds the channels
+BRIGHT = 100  # numbers of an image beyond it are bytes
 BY_HAND = 2_000  # operations of a step that are worth the time to run one by one
 
 
@@ -107,6 +110,7 @@ def check_env(
         "jit": lambda: check_jit(built, trial),
         "starts": lambda: check_starts(trial),
         "observations": lambda: check_observations(built, trial),
+        "images": lambda: check_images(env, built, trial),
         "rewards": lambda: check_rewards(trial),
         "actions": lambda: check_actions(built, trial),
         "masks": lambda: check_masks(built, trial),
@@ -330,6 +334,48 @@ def check_observations(env: Environment, trial: Trial) -> Finding:
     low, high = min(x.min() for x in values), max(x.max() for x in values)
     space = show_space(env.observation_space)
     return well("observations", f"{len(values[0]):,} within {space}, from {low:.4g} to {high:.4g}")
+
+
+def check_images(given: Any, env: Environment, trial: Trial) -> Finding:
+    """Whether images are scaled, and have their channels last."""
+    arrays = structure_of(env.observation_space).flatten_up_to(plain(env, trial.obs))
+    found, notes = [], []
+    for i, (place, space) in enumerate(parts_of(env.observation_space).items()):
+        if not (isinstance(space, Box) and is_image(space.shape)):
+            continue
+        name, x = f"obs{place} of shape {space.shape}", np.asarray(arrays[i])
+        found.append(name)
+        is_byte = raw_dtype(given, env, i) == jnp.uint8 or max(space.high) == 255 or x.max() > BRIGHT
+        if is_byte and x.min() >= 0 and 1 < x.max() <= 255:
+            notes.append(
+                f"{name} holds bytes, up to {x.max():g}, which are large inputs for a network: divide them by 255 in "
+                "reset and step, or train with normalize_obs=True"
+            )
+        if has_channels_first(space.shape):
+            notes.append(
+                f"{name} looks like [channels, height, width], and the default network takes [height, width, "
+                "channels]: return jnp.moveaxis(obs, 0, -1)"
+            )
+    return note("images", "; ".join(notes)) if notes else well("images", ", ".join(found) or "none")
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape has a height and a width, and maybe channels."""
+    return len(shape) in (2, 3) and sorted(shape)[-2] >= IMAGE_SIDE
+
+
+def has_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether the first axis is that of the channels: it is far shorter than the others."""
+    return len(shape) == 3 and min(shape[1:]) >= IMAGE_SIDE and CHANNELS * shape[0] <= min(shape[1:])
+
+
+def raw_dtype(given: Any, env: Environment, part: int) -> Any:
+    """The dtype in which the caller's reset observes one part of the space; None where that is not known."""
+    functions = raw_functions(given)
+    if functions is None:
+        return None
+    obs, _ = jax.eval_shape(functions[0], jax.eval_shape(lambda: jax.random.key(0)), env.params)
+    return jax.tree.leaves(obs)[part].dtype
 
 
 def plain(env: Environment, obs: PyTree) -> PyTree:

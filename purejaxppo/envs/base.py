@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxppo.config import shown
 from purejaxppo.reasons import in_one_line
 from purejaxppo.types import PPOError, PyTree, Structure
 
@@ -27,20 +28,44 @@ class MultiDiscrete(NamedTuple):
     sizes: tuple[int, ...]
 
 
-class Box(NamedTuple):
-    """Real arrays of one shape. The bounds are flattened; they may be infinite."""
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class Box:
+    """Real arrays of one shape, from `low` to `high`, which may be infinite.
+
+    A bound is given as one number for all entries, as an array of the shape, or flattened; it is kept flattened.
+    """
 
     shape: tuple[int, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    def __init__(self, shape: tuple[int, ...], low: Any, high: Any) -> None:
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "low", flat_bound(shape, low))
+        object.__setattr__(self, "high", flat_bound(shape, high))
+
     def __repr__(self) -> str:
-        """A bound that all numbers share is said once: an image has hundreds."""
-        low, high = (
-            f"({bounds[0]},) * {len(bounds)}" if len(bounds) > 1 and len(set(bounds)) == 1 else bounds
-            for bounds in (self.low, self.high)
-        )
-        return f"Box(shape={self.shape}, low={low}, high={high})"
+        """As the constructor takes it; a bound that all entries share is written once."""
+        return f"Box(shape={self.shape!r}, low={show_bound(self.low)}, high={show_bound(self.high)})"
+
+
+def flat_bound(shape: Any, bound: Any) -> Any:
+    """A bound of a Box as a flat tuple of floats. What fits no array of the shape is returned as it is."""
+    try:
+        values = np.asarray(bound)
+        if values.dtype.kind in "biuf" and values.shape in ((), tuple(shape), (math.prod(shape),)):
+            return tuple(np.broadcast_to(values, values.shape or shape).ravel().astype(np.float64).tolist())
+    except (TypeError, ValueError):  # no array, or no shape
+        pass
+    return bound
+
+
+def show_bound(bound: Any) -> str:
+    """A bound in Python: a number where all entries share it. An infinite one needs no import."""
+    if not (isinstance(bound, tuple) and all(isinstance(x, float) for x in bound)):
+        return repr(bound)
+    texts = [repr(x) if math.isfinite(x) else f"float('{x}')" for x in bound]
+    return texts[0] if texts and len(set(texts)) == 1 else f"({', '.join(texts)}{',' * (len(texts) == 1)})"
 
 
 Space = Discrete | MultiDiscrete | Box
@@ -298,10 +323,9 @@ def check_space(what: str, space: Space) -> None:
         size = math.prod(space.shape)
         for bounds in (space.low, space.high):
             if not (isinstance(bounds, tuple) and all(isinstance(x, int | float) for x in bounds)):
-                one_bound = bounds if isinstance(bounds, int | float) else -1.0
                 raise PPOError(
-                    f"{what}: a Box with the bounds {bounds!r} needs a tuple of a number for each of its "
-                    f"{size}, such as ({one_bound!r},) * {size}"
+                    f"{what}: a Box of shape {space.shape} has the bound {shown(bounds)}; "
+                    f"give one number, or one for each of its {size}"
                 )
         if len(space.low) != size or len(space.high) != size:
             raise PPOError(

@@ -44,8 +44,8 @@ class BraxEnvironment(Adapted):
 
     def __init__(self, env: Any, obs_size: int) -> None:
         self.name = f"brax/{type(env.unwrapped).__name__.lower()}"
-        self.observation_space = Box((obs_size,), (-math.inf,) * obs_size, (math.inf,) * obs_size)
-        self.action_space = Box((env.action_size,), (-1.0,) * env.action_size, (1.0,) * env.action_size)
+        self.observation_space = Box((obs_size,), -math.inf, math.inf)
+        self.action_space = Box((env.action_size,), -1.0, 1.0)
         self._env = env
 
     @standard_promotion

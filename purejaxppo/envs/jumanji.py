@@ -54,9 +54,8 @@ class JumanjiEnvironment(Adapted):
     default_params = ()
 
     def __init__(self, env: Any, observe: Observe, actions: Actions, obs_shape: tuple[int, ...]) -> None:
-        size = math.prod(obs_shape)
         self.name = f"jumanji/{type(env.unwrapped).__name__}"
-        self.observation_space = Box(obs_shape, (-math.inf,) * size, (math.inf,) * size)
+        self.observation_space = Box(obs_shape, -math.inf, math.inf)
         self.action_space = actions.space
         self._env, self._observe, self._actions = env, observe, actions
 
@@ -149,7 +148,7 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
     """
     low, high = (np.broadcast_to(np.asarray(bound), spec.shape) for bound in (spec.minimum, spec.maximum))
     if np.issubdtype(spec.dtype, np.floating) and mask_shape is None:
-        box = Box(spec.shape, tuple(low.ravel().tolist()), tuple(high.ravel().tolist()))
+        box = Box(spec.shape, low, high)
         return Actions(box, to_jumanji=unchanged, legal=unchanged)
     sizes = tuple((high.ravel() + 1).tolist())
     if not np.issubdtype(spec.dtype, np.integer) or len(spec.shape) > 1 or low.any():

@@ -123,7 +123,7 @@ def make_env(env: Any, **params: Any) -> Environment:
 @standard_promotion
 def _named(name: str) -> Environment:
     """One instance for each name: equal environments share their compiled programs."""
-    if names_own_code(name):
+    if names_own_code(name) or name.endswith(".py"):
         raise PPOError(
             f"{name!r} names code of your own, which is imported only where you name it: "
             f"give --env {name} to the command, or in Python register_env({name!r}, ...) first"
@@ -184,7 +184,7 @@ def _gymnax_step(
 
 def one_hot_space(space: Space | SpaceTree) -> Space | SpaceTree:
     """What `one_hot` makes of the observations of a space: of Discrete(n) a Box of n numbers."""
-    return Box((space.n,), (0.0,) * space.n, (1.0,) * space.n) if isinstance(space, Discrete) else space
+    return Box((space.n,), 0.0, 1.0) if isinstance(space, Discrete) else space
 
 
 def one_hot(space: Space | SpaceTree, obs: PyTree) -> PyTree:

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from purejaxppo.config import PPOConfig
 from purejaxppo.devices import compiler_options, quickly_compiled
 from purejaxppo.envs.base import Environment
-from purejaxppo.evaluate import Agent, evaluate
+from purejaxppo.evaluate import Agent, play_episodes
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
 from purejaxppo.gae import Advantage, gae
 from purejaxppo.losses import Loss, ppo_loss
@@ -115,7 +115,7 @@ class Compiled(NamedTuple):
 
     init: Any  # (keys [n], numbers) -> runners [n, ...]
     advance: Any  # (runners, numbers, count) -> (runners, metrics [n, capacity])
-    play: Any  # (train states [n, ...], keys [n], numbers) -> returns [n, E]
+    play: Any  # (train states [n, ...], keys [n], numbers) -> (returns [n, E], how many of them were cut [n])
     gather: Callable[[RunnerState], RunnerState]  # to where this process can read them
     capacity: int  # updates of one call, at most
 
@@ -172,7 +172,8 @@ def member_shapes(program: Program, options: Options) -> MemberResult:
     runner, row = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
     num_updates = program.config.num_updates
     metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_updates, *x.shape), x.dtype), row)
-    return MemberResult(runner, metrics, jax.ShapeDtypeStruct((options.evaluation_episodes,), jnp.float32))
+    returns = jax.ShapeDtypeStruct((options.evaluation_episodes,), jnp.float32)
+    return MemberResult(runner, metrics, returns, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Array, dict[int, np.ndarray]]:
@@ -343,9 +344,12 @@ def update_member(
 
 def evaluate_member(
     agent_of: AgentOf, num_episodes: int, train_state: TrainState, key: jax.Array, numbers: Numbers
-) -> jax.Array:
-    """Returns of greedy episodes of a member, [num_episodes]."""
-    return evaluate(agent_of(numbers), train_state, key, num_episodes)[0] if num_episodes else jnp.zeros(0)
+) -> tuple[jax.Array, jax.Array]:
+    """Returns of greedy episodes of a member, [num_episodes], and how many of the episodes were cut, []."""
+    if not num_episodes:
+        return jnp.zeros(0), jnp.int32(0)
+    end = play_episodes(agent_of(numbers), train_state, key, num_episodes)
+    return end.episode_return, jnp.sum(end.running, dtype=jnp.int32)
 
 
 def over_seeds(config: RunConfig, width: int, devices: Sequence[Any]) -> OverSeeds:

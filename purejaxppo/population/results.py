@@ -111,6 +111,14 @@ class Population:
             return returns.mean(axis=1)
         return last_returns(self.column("episode_return_mean"), self.column("episodes"))
 
+    @property
+    def episodes_cut(self) -> np.ndarray | None:
+        """How many of each seed's greedy episodes were cut before their end, by the most steps of `evaluate`, [S].
+
+        None where the results are of an older version, which did not keep it.
+        """
+        return self.store.episodes_cut(self.rows)
+
     def best(self) -> int:
         """The seed with the highest final return. Raises PPOError where none has one."""
         return best_of(self.final_returns(), "seed")

@@ -36,6 +36,7 @@ class MemberResult(NamedTuple):
     runner: RunnerState  # at the end
     metrics: Metrics  # [U]
     returns: Any  # [E], of greedy episodes at the end
+    episodes_cut: Any  # [] int32, how many of these had not ended after the most steps that they were given
 
 
 class Store(Protocol):
@@ -72,6 +73,10 @@ class Store(Protocol):
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
+        ...
+
+    def episodes_cut(self, rows: Rows) -> np.ndarray | None:
+        """How many of the greedy episodes were cut, [n]; None where that was not kept."""
         ...
 
 
@@ -114,6 +119,10 @@ class MemoryStore:
         """Of the greedy episodes, [n, E]."""
         return self.data.returns[slice(*rows)]
 
+    def episodes_cut(self, rows: Rows) -> np.ndarray | None:
+        """How many of the greedy episodes were cut, [n]."""
+        return self.data.episodes_cut[slice(*rows)]
+
 
 @dataclasses.dataclass(frozen=True)
 class DiskStore:
@@ -149,7 +158,8 @@ class DiskStore:
         """Adds a part with the results of the members from `first` on."""
         name = part_name((first, first + len(result.returns)))
         shutil.rmtree(self.folder / "metrics" / name, ignore_errors=True)  # of a process that died between the two
-        save_tree(self.folder / "metrics" / name, {"metrics": result.metrics, "returns": result.returns}, self.about)
+        played = {"metrics": result.metrics, "returns": result.returns, "episodes_cut": result.episodes_cut}
+        save_tree(self.folder / "metrics" / name, played, self.about)
         save_tree(self.folder / "runners" / name, result.runner, self.about)
 
     def runners(self, rows: Rows) -> RunnerState:
@@ -173,6 +183,13 @@ class DiskStore:
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
         return self._leaf("['returns']", rows)
+
+    def episodes_cut(self, rows: Rows) -> np.ndarray | None:
+        """How many of the greedy episodes were cut, [n]; None in a folder that was begun before this was kept."""
+        name = "['episodes_cut']"
+        if not all(name in leaf_names(self.folder / "metrics" / part) for part, _, _ in self._of(rows)):
+            return None
+        return self._leaf(name, rows)
 
     def _part(self, name: str, size: int, cut: slice) -> RunnerState:
         part = load_tree(self.folder / "runners" / name, of_rows(self.like.runner, size), self.about, self.defaults)

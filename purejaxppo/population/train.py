@@ -551,9 +551,8 @@ def train_chunk(
         best, pace = keep_or_stop(job, compiled, rows, runners, metrics, best, options, pace)
     state, every = to_host(compiled.gather(runners)), join_updates(metrics)
     own = jax.tree.map(lambda x: x[: last - first], state)
-    result = MemberResult(
-        own, every, np.asarray(compiled.play(runners.train_state, play_keys, numbers))[: last - first]
-    )
+    played = compiled.play(runners.train_state, play_keys, numbers)
+    result = MemberResult(own, every, *(np.asarray(x)[: last - first] for x in played))
     return result, better(best, own, every, config.num_updates) if options.checkpoints.best else None, now
 
 

@@ -58,8 +58,8 @@ class Frames(Sequence[Image.Image]):
 
 def film_episode(
     env: Environment, episode: Episode, path: str | os.PathLike[str], every: int | None = None, max_frames: int = 600
-) -> None:
-    """Writes an episode as a GIF or an MP4, by the suffix, that rests on its last frame.
+) -> int:
+    """Writes an episode as a GIF or an MP4, by the suffix, that rests on its last frame. -> the last step that it shows
 
     every: steps from one frame to the next, by default what suits the environment. An episode of more than
     `max_frames` frames is cut. Raises PPOError for an environment without a drawing, and as `write_film` does.
@@ -69,6 +69,7 @@ def film_episode(
     length = len(episode.reward)
     steps = [*range(0, length, every), length][:max_frames]
     write_film(Frames(env, picture, episode, steps), path, fps=picture.steps_per_second / every, rest=1.0)
+    return steps[-1]
 
 
 def write_film(frames: Sequence[Image.Image], path: str | os.PathLike[str], fps: float = 50, rest: float = 0.0) -> None:

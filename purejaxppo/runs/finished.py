@@ -6,38 +6,49 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.evaluate import Agent, evaluate, start_memories
+from purejaxppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
 from purejaxppo.population.statistics import aggregate, iqm_interval, probability_of_improvement
 from purejaxppo.ppo import seed_keys
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.runs.train import LoadedRun, interval_entries
+from purejaxppo.runs.train import LoadedRun, cut_rows, interval_entries
 from purejaxppo.types import PPOError, PyTree, TrainState
 
 BLOCK = 256  # seeds that play at a time
 NOTE_LETTERS = 18  # of the name of a run
 
 
-def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> np.ndarray:
-    """Returns of new episodes of the first seeds, in the environment that they were trained in. -> [S, E]"""
-    play = functools.partial(evaluate, run.agent, num_episodes=num_episodes, sampled=sampled)
-    play_all = jax.jit(jax.vmap(lambda state, key: play(state, key)[0]))
+class Played(NamedTuple):
+    """Episodes of the seeds of a run."""
+
+    returns: np.ndarray  # [S, E]
+    is_cut: np.ndarray  # [S, E] bool, had not ended after MAX_STEPS
+
+
+def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> Played:
+    """New episodes of the first seeds, in the environment that they were trained in."""
+
+    def play(state: TrainState, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        end = play_episodes(run.agent, state, key, num_episodes, sampled=sampled)
+        return end.episode_return, end.running
+
+    play_all = jax.jit(jax.vmap(play))
     keys, store = seed_keys(seed, num_seeds), run.population.store
     blocks = [
         play_all(store.runners((first, last)).train_state, keys[first:last])
         for first in range(0, num_seeds, BLOCK)
         for last in [min(first + BLOCK, num_seeds)]
     ]
-    return np.concatenate(blocks)
+    return Played(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> np.ndarray:
-    """The same in Gymnasium's environment of that name, which shares no code with what trained them. -> [S, E]
+def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> Played:
+    """The same in Gymnasium's environment of that name, which shares no code with what trained them.
 
     Raises PPOError where Gymnasium is not installed, or has no such environment with such parameters.
     """
@@ -49,7 +60,7 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
     act = jax.jit(functools.partial(act_for_each, run.agent, sampled=sampled))
     envs = make_gymnasium(run.spec.env, num_episodes)
     try:
-        returns = [
+        played = [
             play_in_gymnasium(
                 envs,
                 functools.partial(act, run.seed(i).train_state),
@@ -60,7 +71,7 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
         ]
     finally:
         envs.close()
-    return np.stack(returns)
+    return Played(*(np.stack(rows) for rows in zip(*played, strict=True)))
 
 
 def make_gymnasium(name: str, num_envs: int) -> Any:
@@ -78,21 +89,21 @@ def make_gymnasium(name: str, num_envs: int) -> Any:
 
 def play_in_gymnasium(
     envs: Any, act: Callable[..., tuple[PyTree, PyTree]], *, seed: int, memory: PyTree = ()
-) -> np.ndarray:
-    """The return of the first episode of each environment. -> [E]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first episode of each environment, of at most MAX_STEPS. -> (return [E], whether it was cut there [E])
 
     act: (obs, key, memory) -> (actions, memory), [E, ...] each; memory: at the start of the episodes
     """
     key = jax.random.key(seed)
     obs, _ = envs.reset(seed=seed)
     episode_return, running, step = np.zeros(len(obs)), np.ones(len(obs), bool), 0
-    while running.any():
+    while running.any() and step < MAX_STEPS:
         action, memory = act(jnp.asarray(obs, jnp.float32), jax.random.fold_in(key, step), memory)
         obs, reward, terminated, truncated, _ = envs.step(np.asarray(action))
         episode_return += np.where(running, reward, 0.0)
         running &= ~(terminated | truncated)
         step += 1
-    return episode_return
+    return episode_return, running
 
 
 def act_for_each(
@@ -104,16 +115,17 @@ def act_for_each(
     return agent.actions.to_env(action), memory
 
 
-def summarise_evaluation(env: str, returns: np.ndarray) -> dict[str, Any]:
-    """What `purejaxppo eval` writes. returns: [S, E]"""
-    mean = returns.mean(axis=1)
+def summarise_evaluation(env: str, played: Played) -> dict[str, Any]:
+    """What `purejaxppo eval` writes."""
+    mean = played.returns.mean(axis=1)
     solved_at = SOLVED_AT.get(env)
     aggregates = aggregate(mean, target=solved_at)._asdict()
     return {
         "eval/mean_reward": float(mean.mean()),
         "return_per_seed": mean.tolist(),
         **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
-        "episodes": returns.shape[1],
+        "episodes": played.returns.shape[1],
+        "episodes_cut": int(played.is_cut.sum()),
         "solved_at": solved_at,
         "seeds_solved": None if solved_at is None else int(np.sum(mean >= solved_at)),
     }
@@ -129,7 +141,7 @@ def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
         "mean, median": f"{mean.mean():.1f}, {np.median(mean):.1f}",
         "worst and best seed": f"{mean.min():.1f} ({mean.argmin()}), {mean.max():.1f} ({mean.argmax()})",
         "episodes of each seed": str(summary["episodes"]),
-    }
+    } | cut_rows(summary["episodes_cut"], summary["episodes"] * len(mean))
     if summary["solved_at"] is not None:
         rows["seeds solved"] = f"{summary['seeds_solved']} of {len(mean)}  (mean >= {summary['solved_at']:g})"
     return rows

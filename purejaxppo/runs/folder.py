@@ -29,11 +29,33 @@ def make_run_folder(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise PPOError(
-            f"run folder {str(path)!r} cannot be written: {error.strerror}; choose another with --out"
-        ) from None
+        raise unwritable(path, error) from None
     if occupied:
         raise PPOError(f"run folder {str(path)!r} holds files already; choose another with --out, or remove it")
+
+
+def make_free_folder(path: Path) -> Path:
+    """Creates the folder `path`, or the first of path-2, path-3, ... that is not there yet. Returns the one created.
+
+    Two processes never get the same folder. Raises PPOError where none can be made.
+    """
+    folder, number = path, 1
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
+                folder = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> PPOError:
+    """The error for a run folder that cannot be written."""
+    return PPOError(f"run folder {str(path)!r} cannot be written: {error.strerror}; choose another with --out")
 
 
 def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np.ndarray]) -> None:

@@ -34,6 +34,8 @@ _RUN: dict[str, Any] = {
     "solved_at": _NUMBER,
     "seeds_solved": int | None,
 }
+# What summaries of older versions lack.
+_LATER: dict[str, Any] = {"evaluation_episodes_cut": int | None}
 _SWEEP: dict[str, Any] = {**_COSTS, "best_setting": int, "best_point": dict}
 
 
@@ -42,10 +44,12 @@ def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict
     path = folder / SUMMARY
     content = read_json(path)
     remedy = f"purejaxppo train --resume {folder} writes it anew"
-    for name, kind in (_RUN if num_settings is None else _SWEEP).items():
+    known = _RUN if num_settings is None else _SWEEP
+    for name in known:
         if name not in content:
             raise PPOError(f"{path} lacks '{name}'; {remedy}")
-        if not is_of(content[name], kind):
+    for name, kind in (known | _LATER).items():
+        if name in content and not is_of(content[name], kind):
             raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; {remedy}")
     rows = [content["diverged_at"]] if num_settings is None else content["diverged_at"]
     returns = content.get("final_return_per_seed", [None] * num_seeds)

@@ -14,7 +14,7 @@ import numpy as np
 
 from purejaxppo.config import MAX_SEED, PPOConfig, check_choice, check_seed, is_index, shown
 from purejaxppo.envs import make_env
-from purejaxppo.evaluate import Agent, Episode, record_episodes
+from purejaxppo.evaluate import MAX_STEPS, Agent, Episode, record_episodes
 from purejaxppo.full_batch import FullBatchConfig
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
 from purejaxppo.population.checkpoints import has_states, make_policy
@@ -274,6 +274,8 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, An
     summary = summary or {
         "best_setting": rows[0].setting,
         "best_point": rows[0].point,
+        "evaluation_episodes": EVALUATION_EPISODES,
+        "evaluation_episodes_cut": count_cut(list(sweep)),
         "diverged": sum(row.num_diverged for row in rows),
         "diverged_at": [or_none(population.diverged_at) for population in sweep],
         **costs(spec, list(sweep)),
@@ -319,12 +321,19 @@ def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
         "final_return_per_seed": final.tolist(),
         **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
         "evaluation_episodes": EVALUATION_EPISODES,
+        "evaluation_episodes_cut": count_cut([population]),
         "solved_at": solved_at,
         "seeds_solved": None if solved_at is None else int(np.sum(final >= solved_at)),
         "diverged": sum(x is not None for x in diverged_at),
         "diverged_at": diverged_at,
         **costs(spec, [population]),
     }
+
+
+def count_cut(populations: list[Population]) -> int | None:
+    """How many greedy episodes, of all seeds, were cut before their end; None where older results do not tell."""
+    cut = [population.episodes_cut for population in populations]
+    return None if any(x is None for x in cut) else sum(int(x.sum()) for x in cut if x is not None)
 
 
 def aggregate_finite(returns: np.ndarray, target: float | None) -> Aggregates:
@@ -388,15 +397,27 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     if summary["solved_at"] is not None:
         bar = f"mean of {summary['evaluation_episodes']} episodes >= {summary['solved_at']:g}"
         rows["seeds solved"] = f"{summary['seeds_solved']} of {summary['num_seeds']}  ({bar})"
+    rows |= cut_rows(summary.get("evaluation_episodes_cut"), summary["evaluation_episodes"] * summary["num_seeds"])
     if summary["diverged"]:
         first = min(update for update in summary["diverged_at"] if update is not None)
         rows["seeds diverged"] = f"{summary['diverged']} of {summary['num_seeds']}  (the first after {first} updates)"
     return rows | speed_rows(summary) | {"run folder": str(folder)}
 
 
+def cut_rows(num_cut: int | None, num_episodes: int) -> dict[str, str]:
+    """A row that says how many episodes of an evaluation were cut; no row where none was, or where that is unknown."""
+    if not num_cut:
+        return {}
+    text = f"{num_cut:,} of {num_episodes:,}  (had not ended after {MAX_STEPS:,} steps; their returns stop there)"
+    return {"episodes cut": text}
+
+
 def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
     """The rows that a sweep ends with, below the table of its settings."""
-    return speed_rows(finished.summary) | {"sweep folder": str(folder)}
+    summary = finished.summary
+    num_episodes = EVALUATION_EPISODES * summary["num_seeds"] * len(finished.sweep)
+    cut = cut_rows(summary.get("evaluation_episodes_cut"), num_episodes)
+    return cut | speed_rows(summary) | {"sweep folder": str(folder)}
 
 
 def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
@@ -477,6 +498,12 @@ def load_spec(folder: Path) -> RunSpec:
             f"{str(folder)!r} was written by train_population(out=...), and is no run folder; "
             "read it with open_population(env, config, num_seeds=..., out=...)"
         )
+    if not (folder / "config.json").exists() and (below := runs_below(folder)):
+        more = ", ..." if len(below) > MOST_NAMED else ""
+        raise PPOError(
+            f"{str(folder)!r} is no run folder, and holds {len(below)}; give one of them, the newest first: "
+            f"{', '.join(map(str, below[:MOST_NAMED]))}{more}"
+        )
     spec = spec_from_json(read_json(folder / "config.json"), folder)
     try:
         check_whole("num_seeds", spec.num_seeds)
@@ -485,6 +512,12 @@ def load_spec(folder: Path) -> RunSpec:
     except PPOError as error:
         raise PPOError(f"{folder / 'config.json'}: {error}") from None
     return spec
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders right below a folder, the newest first."""
+    found = {path.parent: path.stat().st_mtime for path in folder.glob("*/config.json")}
+    return sorted(found, key=lambda path: (-found[path], path))
 
 
 def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:

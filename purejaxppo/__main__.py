@@ -1,0 +1,8 @@
+"""`python -m purejaxppo` is the command `purejaxppo`."""
+
+import sys
+
+from purejaxppo.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
