@@ -20,7 +20,7 @@ from purejaxppo.envs import (
 from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
 from purejaxppo.gae import gae, reward_to_go
-from purejaxppo.losses import ppo_loss
+from purejaxppo.losses import LossContext, ppo_loss
 from purejaxppo.networks import Network
 from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.logs import LogProgress
@@ -46,7 +46,6 @@ from purejaxppo.types import (
     EpisodeState,
     EpisodeStats,
     Interrupted,
-    LossTerms,
     Metrics,
     PPOError,
     RunnerState,
@@ -78,7 +77,7 @@ __all__ = [
     "KeptStates",
     "LoadedRun",
     "LogProgress",
-    "LossTerms",
+    "LossContext",
     "MaskedObs",
     "Metrics",
     "MultiCategorical",

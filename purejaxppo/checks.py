@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,12 @@ from purejaxppo.actions import Actions, Parameters
 from purejaxppo.config import Config, PPOConfig, check_float32, check_function, check_key, is_changed
 from purejaxppo.envs.base import Environment, MaskedObs, in_parts, parts_of, shape_of, structure_of, traced
 from purejaxppo.gae import Advantage
+from purejaxppo.reasons import in_one_line
 from purejaxppo.schedules import Schedule
-from purejaxppo.types import PPOError, PyTree, RunnerState, TrainState
+from purejaxppo.types import LOSS_TERMS, Metrics, PPOError, PyTree, RunnerState, Terms, TrainState
+
+# Columns of the metrics and of the tables that they are in.
+RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
 
 
 def check_parts(
@@ -106,6 +110,74 @@ def check_advantage(advantage: Advantage, config: PPOConfig) -> None:
         raise PPOError(f"advantage returns {found}; it has to be floats {shape}, one for each step")
 
 
+def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function of the caller's own. Whatever it raises becomes one line that says where."""
+    try:
+        return function(*args)
+    except PPOError:
+        raise
+    except Exception as error:
+        raise PPOError(f"{what} cannot be traced: {in_one_line(error)}") from error
+
+
+def settled_loss(config: PPOConfig, returned: Any) -> tuple[jax.Array, Terms]:
+    """The loss and its terms as a loss function has returned them. Raises PPOError for anything else."""
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)):
+        raise PPOError("loss has to return (loss, {name: number}), as pjp.ppo_loss does")
+    loss, terms = returned
+    if jnp.shape(loss) != () or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise PPOError(f"loss returns {shown_shape(loss)} to minimise; it has to be one float, such as a mean")
+    terms = settled_numbers("loss", terms, known=(*LOSS_TERMS, "mean_log_ratio"))
+    for field, name in needed_terms(config).items():
+        if name not in terms:
+            raise PPOError(f"{field} goes by the {name} of the loss, which does not return it; return it by that name")
+    return loss, terms
+
+
+def needed_terms(config: PPOConfig) -> dict[str, str]:
+    """The terms of a loss that the config asks for, by the field that does."""
+    needed = {}
+    if config.target_kl is not None:
+        needed["target_kl"] = {"approx_kl": "approx_kl", "log_ratio": "mean_log_ratio"}[config.kl_estimator]
+    if config.anneal_lr and config.lr_schedule == "adaptive":
+        needed["lr_schedule = 'adaptive'"] = "approx_kl"
+    return needed
+
+
+def settled_numbers(what: str, numbers: Mapping[str, Any], known: Sequence[str] = ()) -> Terms:
+    """Numbers to report, by name, as float32. Raises PPOError for a name that is taken, and for what is no number.
+
+    known: names with a meaning that the caller may give
+    """
+    for name, x in numbers.items():
+        check_metric_name(what, name, known)
+        if not is_numeric(x) or jnp.shape(x) != ():
+            raise PPOError(f"{what} returns {name} as {shown_shape(x)}; it has to be one number, such as a mean")
+    return {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
+
+
+def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
+    """Raises PPOError for a name that cannot head a column of metrics.csv, or heads another one."""
+    if not isinstance(name, str) or not name.isprintable() or not name.strip() or any(c in name for c in ',"\\'):
+        raise PPOError(f"{what} returns a number by the name {name!r}; give a printable name without , and quotes")
+    if name in RESERVED and name not in known:
+        raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
+
+
+def is_numeric(x: Any) -> bool:
+    """Whether x is a real number or an array of them."""
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        return jnp.issubdtype(x.dtype, jnp.bool_) or (
+            jnp.issubdtype(x.dtype, jnp.number) and not jnp.issubdtype(x.dtype, jnp.complexfloating)
+        )
+    return isinstance(x, bool | int | float)
+
+
+def shown_shape(x: Any) -> str:
+    """The dtype and shape of an array, or the type of anything else."""
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"a {type(x).__name__}"
+
+
 def check_params(params: PyTree) -> None:
     """Raises PPOError for parameters that have no gradient."""
     for path, x in jax.tree_util.tree_leaves_with_path(params):
@@ -162,9 +234,9 @@ def _check_obs_array(what: str, env_name: str, shape: tuple[int, ...], x: Any) -
 def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
     """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
     places, structure = jax.tree_util.tree_flatten_with_path(actions.parameters)
-    if not isinstance(outputs, tuple) or len(outputs) != 2:
+    if not isinstance(outputs, tuple) or len(outputs) not in (2, 3):  # the third: auxiliary outputs
         raise PPOError(f"{what} has to return ({jax.tree.map(_names, actions.parameters)}, value)")
-    parameters, value = outputs
+    parameters, value = outputs[:2]
     values = _shapes((value,))
     for (path, wanted), own in zip(places, in_parts(f"{what}, parameters", structure, parameters), strict=True):
         own = (own,) if len(wanted.sizes) == 1 else own

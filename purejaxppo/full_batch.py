@@ -54,7 +54,7 @@ class FullBatchConfig(Config):
         check_total(self)
 
 
-class FullBatchMetrics(Metrics):
+class FullBatchMetrics(Metrics, kw_only=True):
     """Metrics, and what the Keras example prints. The losses are those of the last iteration."""
 
     epoch_return_mean: jax.Array  # [], over the update's episodes, those cut by its end included

@@ -16,11 +16,11 @@ class Network(NamedTuple):
     """A pair of pure functions. `apply` takes any leading axes.
 
     What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each; of
-    a pytree of spaces a pytree of these.
+    a pytree of spaces a pytree of these. After the value it may return auxiliary outputs, any pytree, for a loss.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
-    apply: Callable[[PyTree, PyTree], tuple[PyTree, jax.Array]]
+    apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
 
 
 class NetworkLike(Protocol):

@@ -12,6 +12,7 @@ import optax
 
 from purejaxppo.actions import Actions, make_actions, masked, unchanged
 from purejaxppo.checks import (
+    called,
     check_act,
     check_advantage,
     check_optimizer_steps,
@@ -19,14 +20,14 @@ from purejaxppo.checks import (
     check_params,
     check_parts,
     check_runner,
-    shape_list,
+    settled_loss,
 )
 from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, check_seed, check_size, shown
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.gae import Advantage, gae
-from purejaxppo.losses import Loss, explained_variance, normalized_advantage, ppo_loss
+from purejaxppo.losses import Loss, LossContext, explained_variance, normalized_advantage, ppo_loss
 from purejaxppo.networks import (
     ActorCritic,
     Network,
@@ -41,18 +42,20 @@ from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, 
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import RateRule, Schedule, Schedules, make_rate_rule, make_schedules
 from purejaxppo.types import (
+    LOSS_TERMS,
     Batch,
     EpisodeStats,
-    LossTerms,
     Metrics,
     PPOError,
     PyTree,
     RunnerState,
+    Terms,
     TrainState,
     Transition,
 )
 from purejaxppo.update import (
     Learned,
+    Order,
     epochs_within_kl,
     keep_finite,
     kl_is_within,
@@ -67,6 +70,8 @@ from purejaxppo.update import (
 
 TOWERS = {False: ActorCritic, True: SharedActorCritic}  # by share_trunk
 CACHED_ROWS = 512  # observations that the critic looks at together
+NO_EPOCH = 2**32 - 1  # folded into the key of the shuffle, which has another key for each epoch
+LOSS_REMEDY = "give (params, minibatch, context) -> (loss, {name: number}), such as pjp.ppo_loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +89,10 @@ class Learner(abc.ABC):
     reports_rate: bool  # whether the optimizer follows config.learning_rate
 
     @abc.abstractmethod
+    def init(self, key: jax.Array) -> RunnerState:
+        """The state before the first update."""
+
+    @abc.abstractmethod
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         """One rollout and the learning from it."""
 
@@ -96,8 +105,11 @@ class Learner(abc.ABC):
         """The critic at raw observations [..., *obs_shape]. -> [...]"""
 
     @abc.abstractmethod
-    def forward(self, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
-        """The network at the observations of a minibatch. -> distribution parameters [M, ...], value [M, ...]"""
+    def forward(self, params: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        """The network at the observations of a minibatch.
+
+        -> (distribution parameters [M, ...], value [M, ...]), and whatever else the network returns
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +163,11 @@ class PPO(Learner):
         """The critic at raw observations [..., *obs_shape]. -> [...]"""
         return self.network.apply(train_state.params, self.seen(train_state, obs))[1]
 
-    def forward(self, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
-        """The network at M observations as it sees them. -> distribution parameters [M, ...], value [M]"""
+    def forward(self, params: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        """The network at M observations as it sees them.
+
+        -> (distribution parameters [M, ...], value [M]), and whatever else the network returns
+        """
         return self.network.apply(params, obs)
 
 
@@ -171,10 +186,15 @@ def make_ppo(
     network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (parameters, value)`; a flax.linen module is
         one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete side by
         side), or for a Box of d numbers the pair (mean, log_std), [..., d] each; of a pytree of spaces a pytree of
-        these. `hidden_sizes`, `activation`, `share_trunk` and `box_std` are of the default network alone.
+        these. `apply` may return a third value, any pytree of auxiliary outputs, which a loss finds in what
+        `context.apply` returns. `hidden_sizes`, `activation`, `share_trunk` and `box_std` are of the default network
+        alone.
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
         `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must be left at their defaults.
-    loss: any function that is called like `ppo_loss`, and returns like it.
+    loss: (params, minibatch, context) -> (loss, {name: number}), such as `ppo_loss`, which your own can add to. The
+        minibatch is a `Batch`, the context a `LossContext`. policy_loss, value_loss, entropy, approx_kl and
+        clip_fraction fill the fields of `Metrics`; any other name arrives in `Metrics.extra`. The numbers are averaged
+        over the minibatches that were applied.
     advantage: any function that is called like `gae`, and returns like it.
     schedules: for "learning_rate", "clip_eps" and "ent_coef", a function of the update's index, from 0, to the factor
         on the config's number: an optax schedule, such as `optax.cosine_decay_schedule(1.0, config.num_updates)`.
@@ -196,7 +216,8 @@ def make_ppo(
     if advantage is not gae:
         check_advantage(advantage, config)
     if loss is not ppo_loss:
-        _check_loss(agent)
+        check_function("loss", loss, LOSS_REMEDY)
+        check_update(agent)
     return agent
 
 
@@ -342,6 +363,10 @@ def assess(agent: Learner, state: TrainState, transitions: Transition, parameter
         value=value,
         advantage=scale(advantage),
         target=advantage + value,
+        next_obs=agent.seen(state, transitions.next_obs),
+        reward=reward,
+        terminated=transitions.terminated,
+        truncated=transitions.truncated,
     )
 
 
@@ -366,43 +391,52 @@ def learn(
     state: TrainState,
     batch: Batch,
     key: jax.Array,
-    descend: Callable[..., tuple[Learned, LossTerms]] = update_minibatch,
-) -> tuple[Learned, LossTerms]:
+    descend: Callable[..., tuple[Learned, Terms]] = update_minibatch,
+) -> tuple[Learned, Terms]:
     """The epochs of one update, each gradient step by `descend`. batch: N samples, or N sequences.
 
     -> ((params, optimizer state), mean loss terms)
     """
     config = agent.config
-    loss = functools.partial(minibatch_loss, agent, state.update)
+    loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(descend, loss, agent.optimizer, rate)
     epoch = functools.partial(update_epoch, step, batch)
     learned = (state.params, state.opt_state)
     indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
+    order = Order(indices, jax.random.split(jax.random.fold_in(key, NO_EPOCH), indices.shape[:2]))
     if config.target_kl is None:
-        return update_epochs(epoch, learned, indices)
+        return update_epochs(epoch, learned, order)
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
     if config.kl_stop == "epoch":
-        return epochs_within_kl(epoch, is_within, learned, indices)
-    return minibatches_within_kl(step, is_within, learned, batch, indices)
+        return epochs_within_kl(epoch, is_within, learned, order)
+    return minibatches_within_kl(step, is_within, learned, batch, order)
 
 
-def minibatch_loss(agent: Learner, update: jax.Array, params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
-    """The loss of parameters on a minibatch, with the numbers of the update of that index. -> ([], its terms)"""
+def minibatch_loss(
+    agent: Learner, state: TrainState, params: PyTree, minibatch: Batch, key: jax.Array
+) -> tuple[jax.Array, Terms]:
+    """The loss of parameters on a minibatch, in an update that begins from `state`. -> ([], its terms)"""
+    context = make_context(agent, state, key)
+    return settled_loss(agent.config, called("loss", agent.loss, params, minibatch, context))
+
+
+def make_context(agent: Learner, state: TrainState, key: jax.Array) -> LossContext:
+    """What a loss may use in an update that begins from `state`."""
     config, schedules = agent.config, agent.schedules
-    parameters, value = agent.forward(params, minibatch.obs)
-    return agent.loss(
-        agent.actions.distribution(parameters),
-        value,
-        minibatch,
-        clip_eps=config.clip_eps * schedules.clip_eps(update),
+    return LossContext(
+        config=config,
+        apply=agent.forward,
+        distribution=agent.actions.distribution,
+        params=state.params,
+        key=key,
+        update=state.update,
+        clip_eps=config.clip_eps * schedules.clip_eps(state.update),
         vf_coef=config.vf_coef,
-        ent_coef=config.ent_coef * schedules.ent_coef(update),
-        clip_value=config.clip_value,
-        normalize_advantage=config.normalize_advantage and config.normalize_advantage_over == "minibatch",
+        ent_coef=config.ent_coef * schedules.ent_coef(state.update),
     )
 
 
-def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: LossTerms, obs: PyTree) -> TrainState:
+def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: Terms, obs: PyTree) -> TrainState:
     """The state after an update. obs: [T, B, ...], raw, what its rollout has seen"""
     params, opt_state = learned
     return state.replace(
@@ -415,25 +449,22 @@ def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: Lo
 
 
 def make_metrics(
-    agent: Learner, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
+    agent: Learner, state: TrainState, episodes: EpisodeStats, terms: Terms, batch: Batch, rate: jax.Array
 ) -> Metrics:
     """The report of one update; `state` is that after it."""
-    none, count = episodes.count == 0, episodes.count.astype(jnp.float32)
+    none, count, nothing = episodes.count == 0, episodes.count.astype(jnp.float32), jnp.full((), jnp.nan)
     return Metrics(
         episode_return_mean=episodes.return_sum / count,
         episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
         episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
         episode_length_mean=episodes.length_sum.astype(jnp.float32) / count,
         episodes=episodes.count,
-        policy_loss=terms.policy_loss,
-        value_loss=terms.value_loss,
-        entropy=terms.entropy,
-        approx_kl=terms.approx_kl,
-        clip_fraction=terms.clip_fraction,
+        **{name: terms.get(name, nothing) for name in LOSS_TERMS},
         explained_variance=explained_variance(batch.value, batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,
         batch_size=agent.config.batch_size,
+        extra={name: x for name, x in terms.items() if name not in (*LOSS_TERMS, "mean_log_ratio")},
     )
 
 
@@ -467,24 +498,6 @@ def _check_network(env: Environment, actions: Actions, network: Network) -> PyTr
     return params
 
 
-def _check_loss(agent: PPO) -> None:
-    """Raises PPOError unless the loss takes what `ppo_loss` takes, and returns a number and LossTerms. Runs nothing."""
-    check_function("loss", agent.loss, "give one that is called like pjp.ppo_loss")
-
-    def first_loss(key: jax.Array) -> tuple[jax.Array, LossTerms]:
-        state = init(agent, key).train_state
-        obs, _ = reset_batch(agent.env, key, 2)
-        parameters, value = agent.network.apply(state.params, obs)
-        distribution = agent.actions.distribution(parameters)
-        action = distribution.sample(agent.actions.noise(key, (2,)))
-        batch = Batch(obs, action, distribution.log_prob(action), value, value, value)
-        return minibatch_loss(agent, state.update, state.params, batch)
-
-    returned = traced("loss", first_loss, jax.eval_shape(lambda: jax.random.key(0)))
-    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], LossTerms):
-        raise PPOError("loss has to return (loss, LossTerms), as pjp.ppo_loss does")
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(returned)]
-    if any(shapes):
-        raise PPOError(
-            f"loss returns shapes {shape_list(shapes)}; the loss and each of its terms have to be one number"
-        )
+def check_update(agent: Learner) -> None:
+    """Raises PPOError where a part of the caller's own does not fit. Traces one update, and runs nothing."""
+    traced("update", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))

@@ -8,7 +8,7 @@ auto-reset keeps the one that the episode has left, which is where the critic bo
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,10 @@ from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.normalize import normalize_obs, scale_reward
 from purejaxppo.ppo import (
+    LOSS_REMEDY,
     Learner,
     assess,
+    check_update,
     init_train_state,
     learn,
     learned_state,
@@ -169,7 +171,7 @@ class RecurrentPPO(Learner):
         memory, parameters = self.step(train_state, ObsAndMemory(obs, memory))[:2]
         return self.actions.distribution(parameters), memory
 
-    def step(self, train_state: TrainState, obs: ObsAndMemory) -> tuple[PyTree, PyTree, jax.Array]:
+    def step(self, train_state: TrainState, obs: ObsAndMemory) -> tuple[Any, ...]:
         """The network at raw observations. -> memory, distribution parameters and value, [...] each"""
         return self.network.apply(train_state.params, obs.memory, self.seen(train_state, obs).obs)
 
@@ -181,8 +183,11 @@ class RecurrentPPO(Learner):
         """The critic at raw observations. -> [...]"""
         return self.step(train_state, obs)[2]
 
-    def forward(self, params: PyTree, obs: Sequences) -> tuple[PyTree, jax.Array]:
-        """The network along M sequences. -> distribution parameters [M, L, ...], value [M, L]"""
+    def forward(self, params: PyTree, obs: Sequences) -> tuple[Any, ...]:
+        """The network along M sequences.
+
+        -> (distribution parameters [M, L, ...], value [M, L]), and whatever else the network returns
+        """
         assert self.network.replay is not None
         by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (obs.obs, obs.reset))
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), self.network.replay(params, obs.memory, *by_time))
@@ -232,24 +237,22 @@ def make_recurrent_ppo(
     if advantage is not gae:
         check_advantage(advantage, config)
     if loss is not ppo_loss:
-        check_function("loss", loss, "give one that is called like pjp.ppo_loss")
-        traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
+        check_function("loss", loss, LOSS_REMEDY)
+        check_update(agent)
     return agent
 
 
-def replay(
-    network: RecurrentNetwork, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array
-) -> tuple[PyTree, jax.Array]:
+def replay(network: RecurrentNetwork, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array) -> tuple[Any, ...]:
     """A network's `apply` along T steps, from its `start` where an episode begins.
 
     memory: [B, ...], obs: [T, B, ...], reset: [T, B] -> distribution parameters [T, B, ...], value [T, B]
     """
 
-    def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, tuple[PyTree, jax.Array]]:
+    def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, tuple[Any, ...]]:
         obs, reset = step
         memory = jax.tree.map(functools.partial(where_env, reset), starts(network, reset.shape), memory)
-        memory, parameters, value = network.apply(params, memory, obs)
-        return memory, (parameters, value)
+        memory, *outputs = network.apply(params, memory, obs)
+        return memory, tuple(outputs)
 
     return jax.lax.scan(remember, memory, (obs, reset))[1]
 
@@ -277,19 +280,19 @@ def masked_init(network: RecurrentNetwork, key: jax.Array, memory: PyTree, obs: 
 
 def masked_apply(
     network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs
-) -> tuple[PyTree, PyTree, jax.Array]:
+) -> tuple[Any, ...]:
     """The network's `apply` at the plain observation, with the mask in its distribution's parameters."""
-    memory, parameters, value = network.apply(params, memory, obs.obs)
-    return memory, masked_parameters(structure, parameters, obs.action_mask), value
+    memory, parameters, *others = network.apply(params, memory, obs.obs)
+    return memory, masked_parameters(structure, parameters, obs.action_mask), *others
 
 
 def masked_replay(
     network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array
-) -> tuple[PyTree, jax.Array]:
+) -> tuple[Any, ...]:
     """The network's `replay` at plain observations, with the masks in its distributions' parameters."""
     assert network.replay is not None
-    parameters, value = network.replay(params, memory, obs.obs, reset)
-    return masked_parameters(structure, parameters, obs.action_mask), value
+    parameters, *others = network.replay(params, memory, obs.obs, reset)
+    return masked_parameters(structure, parameters, obs.action_mask), *others
 
 
 def init(agent: RecurrentPPO, key: jax.Array) -> RunnerState:
@@ -353,7 +356,7 @@ def sample_action(
     agent: RecurrentPPO, state: TrainState, obs: ObsAndMemory, noise: PyTree
 ) -> tuple[ActionAndMemory, PyTree]:
     """The behaviour policy: action and memory for each environment, and its distribution's parameters."""
-    memory, parameters, _ = agent.step(state, obs)
+    memory, parameters = agent.step(state, obs)[:2]
     return ActionAndMemory(agent.actions.distribution(parameters).sample(noise), memory), parameters
 
 
@@ -367,7 +370,7 @@ def to_sequences(steps: Batch, transitions: Transition, length: int) -> Batch:
     cut = functools.partial(cut_in_sequences, length)
     first_memory = jax.tree.map(lambda x: cut(x)[:, 0], steps.obs.memory)
     obs = Sequences(obs=jax.tree.map(cut, steps.obs.obs), reset=cut(reset), memory=first_memory)
-    return jax.tree.map(cut, steps.replace(obs=())).replace(obs=obs)
+    return jax.tree.map(cut, steps.replace(obs=(), next_obs=steps.next_obs.obs)).replace(obs=obs)
 
 
 def cut_in_sequences(length: int, x: jax.Array) -> jax.Array:
@@ -388,7 +391,7 @@ def _check_network(env: Environment, actions: Actions, network: RecurrentNetwork
     for lead in ((), (2,), (2, 3)):
         batched, memory = _with_lead(lead, obs), _with_lead(lead, start)
         outputs = traced("network.apply", network.apply, params, memory, batched)
-        if not isinstance(outputs, tuple) or len(outputs) != 3:
+        if not isinstance(outputs, tuple) or len(outputs) not in (3, 4):  # the fourth: auxiliary outputs
             raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
         _check_memory(memory, outputs[0])
         check_outputs("network.apply", actions, batched, lead, outputs[1:])

@@ -19,10 +19,11 @@ from purejaxppo.envs.base import through
 from purejaxppo.normalize import scale_reward
 from purejaxppo.ppo import PPO, advantage_scale, learn, learned_state, make_batch, make_metrics, sample_action
 from purejaxppo.rollout import make_noise, rollout
-from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
+from purejaxppo.types import Batch, EpisodeStats, Metrics, PyTree, RunnerState, Terms, Transition
 from purejaxppo.update import Learned, LossFunction, apply_gradient, keep_finite
 
 DATA = "data"  # the axis of the devices
+BESIDE = ("next_obs", "reward", "terminated", "truncated")  # of a batch: fields that `ppo_loss` leaves alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,9 @@ def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metri
     plain = normalizing_nothing(agent)
     batch = make_batch(plain, state, transitions, parameters, reward)
     seen = None if state.obs_moments is None else transitions.obs
-    batches, episodes, seen = from_all((batch, episodes, seen))
+    beside = {name: each_from_all(getattr(batch, name)) for name in BESIDE}
+    batches, episodes, seen = from_all((batch.replace(**dict.fromkeys(BESIDE)), episodes, seen))
+    batches = batches.replace(**beside)
     batch, episodes = whole_batch(batches, config.num_steps), sum_episodes(episodes)
     batch = batch.replace(advantage=advantage_scale(config, "batch")(batch.advantage))
     rate = agent.rate_rule.rate(state)
@@ -83,16 +86,21 @@ def update_part(
     rate: jax.Array,
     learned: Learned,
     minibatch: Batch,
-) -> tuple[Learned, LossTerms]:
-    """`update_minibatch` by the mean of the gradients of all parts. The advantages are scaled as a whole."""
+    key: jax.Array,
+) -> tuple[Learned, Terms]:
+    """`update_minibatch` by the mean of the gradients of all parts, each with a key of its own.
+
+    The advantages are scaled as a whole.
+    """
     minibatch = minibatch.replace(advantage=scale(minibatch.advantage))
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0))
+    own_key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0), own_key)
     gradient, terms = mean_of_all((gradient, terms))
     return apply_gradient(optimizer, rate, learned, gradient), terms
 
 
 def normalizing_nothing(agent: PPO) -> PPO:
-    """The agent whose loss takes the advantages as they are."""
+    """The agent whose loss takes the advantages as they are, as its config says."""
     config = agent.config.replace(normalize_advantage=False, normalize_advantage_over="minibatch")
     return dataclasses.replace(agent, config=config)
 
@@ -118,6 +126,11 @@ def from_all(x: PyTree) -> PyTree:
         for i, part in zip(chosen, jnp.split(rows, ends[:-1], axis=1), strict=True):
             gathered[i] = part.reshape(-1, *leaves[i].shape)
     return structure.unflatten(gathered)
+
+
+def each_from_all(x: PyTree) -> PyTree:
+    """As `from_all`, by one collective for each leaf: the compiler drops those of leaves that nobody reads."""
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, DATA), x)
 
 
 def whole_envs(parts: PyTree, axis: int) -> PyTree:

@@ -113,7 +113,7 @@ class MemoryStore:
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
         """One field of the metrics, [n, U]."""
-        return getattr(self.metrics(rows), name)
+        return self.metrics(rows).column(name)
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -169,8 +169,11 @@ class DiskStore:
 
     def metrics(self, rows: Rows) -> Metrics:
         """The metrics of some members, [n, U]."""
-        names = [field.name for field in dataclasses.fields(self.like.metrics) if field.name != "batch_size"]
-        return self.like.metrics.replace(**{name: self.column(name, rows) for name in names})
+        fields = [field.name for field in dataclasses.fields(self.like.metrics)]
+        columns = {name: self.column(name, rows) for name in fields if name not in ("batch_size", "extra")}
+        return self.like.metrics.replace(
+            **columns, extra={name: self.column(name, rows) for name in self.like.metrics.extra}
+        )
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
         """One field of the metrics, or their timesteps, [n, U], without the others."""
@@ -178,7 +181,8 @@ class DiskStore:
             return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
         if name == "updates":
             return np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
-        return self._leaf(f"['metrics'].{name}", rows)
+        is_extra = name in self.like.metrics.extra
+        return self._leaf(f"['metrics'].extra[{name!r}]" if is_extra else f"['metrics'].{name}", rows)
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
