@@ -12,7 +12,16 @@ import optax
 
 from purejaxppo.actions import Actions, Parameters
 from purejaxppo.config import Config, PPOConfig, check_float32, check_function, check_key, is_changed
-from purejaxppo.envs.base import Environment, MaskedObs, in_parts, parts_of, shape_of, structure_of, traced
+from purejaxppo.envs.base import (
+    Environment,
+    MaskedObs,
+    check_column,
+    in_parts,
+    parts_of,
+    shape_of,
+    structure_of,
+    traced,
+)
 from purejaxppo.gae import Advantage
 from purejaxppo.reasons import in_one_line
 from purejaxppo.schedules import Schedule
@@ -157,9 +166,8 @@ def settled_numbers(what: str, numbers: Mapping[str, Any], known: Sequence[str] 
 
 
 def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
-    """Raises PPOError for a name that cannot head a column of metrics.csv, or heads another one."""
-    if not isinstance(name, str) or not name.isprintable() or not name.strip() or any(c in name for c in ',"\\'):
-        raise PPOError(f"{what} returns a number by the name {name!r}; give a printable name without , and quotes")
+    """Raises PPOError for a name that cannot head a column of metrics.csv, or heads another one already."""
+    check_column(what, name)
     if name in RESERVED and name not in known:
         raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
 

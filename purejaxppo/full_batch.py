@@ -349,4 +349,5 @@ def make_metrics(
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,
         kl=fit.kl,
+        extra={f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
     )

@@ -367,6 +367,7 @@ def assess(agent: Learner, state: TrainState, transitions: Transition, parameter
         reward=reward,
         terminated=transitions.terminated,
         truncated=transitions.truncated,
+        info=transitions.info,
     )
 
 
@@ -464,7 +465,8 @@ def make_metrics(
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,
         batch_size=agent.config.batch_size,
-        extra={name: x for name, x in terms.items() if name not in (*LOSS_TERMS, "mean_log_ratio")},
+        extra={name: x for name, x in terms.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
+        | {f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
     )
 
 

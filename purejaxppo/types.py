@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 PyTree = Any
 Structure = Any  # of a PyTree, as jax.tree.structure gives it
+Terms = dict[str, jax.Array]  # numbers by name
 
 
 class PPOError(ValueError):
@@ -77,6 +78,7 @@ class Transition(struct.PyTreeNode):
     terminated: jax.Array  # [B] bool
     truncated: jax.Array  # [B] bool
     next_obs: PyTree  # [B, ...], raw, before any auto-reset
+    info: Terms = struct.field(default_factory=dict)  # [B] each, what the environment reports by name
 
 
 class EpisodeStats(struct.PyTreeNode):
@@ -87,6 +89,7 @@ class EpisodeStats(struct.PyTreeNode):
     return_min: jax.Array  # [], +inf without an episode
     return_max: jax.Array  # [], -inf without an episode
     length_sum: jax.Array  # [] int32
+    info_sum: Terms = struct.field(default_factory=dict)  # [] each, of the info at the last step of each episode
 
 
 class Batch(struct.PyTreeNode):
@@ -105,9 +108,9 @@ class Batch(struct.PyTreeNode):
     reward: jax.Array | None = None  # [N], as the advantage sees it
     terminated: jax.Array | None = None  # [N] bool
     truncated: jax.Array | None = None  # [N] bool
+    info: Terms = struct.field(default_factory=dict)  # [N] each, what the environment reports by name
 
 
-Terms = dict[str, jax.Array]  # numbers by name, [] each, that a loss returns beside what is minimised
 LOSS_TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")  # those with a field in Metrics
 
 
@@ -143,7 +146,9 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
     updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
-    extra: Terms = struct.field(default_factory=dict)  # [] each: every other number that a loss returns, by its name
+    # [] each: every other number that a loss returns, by its name; and as "episode/NAME" the mean of each number in
+    # `Step.info`, at the last steps of the episodes that finished in this update
+    extra: Terms = struct.field(default_factory=dict)
 
     @property
     def timesteps(self) -> Any:

@@ -20,6 +20,27 @@ def env():
     return pjp.make_env("CartPole-v1")
 
 
+class Corridor:
+    """Three steps to the right are a success; every step to the left ends the episode as a failure."""
+
+    default_params = ()
+    observation_space = pjp.Box((1,), 0.0, 3.0)
+    action_space = pjp.Discrete(2)
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def reset(self, key, params):
+        return jnp.zeros(1), jnp.int32(0)
+
+    def step(self, key, state, action, params):
+        place = state + action
+        fails, succeeds = action == 0, place == 3
+        reward = self.scale * (place + 0.5)
+        info = {"success": succeeds, "place": place}
+        return place[None].astype(float), place, reward, fails | succeeds, False, info
+
+
 def telling_loss(params, minibatch, context):
     """ppo_loss and a penalty, with numbers of the minibatch by name."""
     loss, terms = pjp.ppo_loss(params, minibatch, context)
@@ -97,6 +118,52 @@ def test_a_loss_sees_what_else_the_network_returns(env):
     runners, metrics = train(env, SMALL, network=network, loss=loss)
     assert np.abs(runners.train_state.params["guess"]).min() > 1e-5
     assert (metrics.extra["error"] > 0).all()
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_the_info_of_the_last_steps_is_averaged_over_the_episodes(config):
+    # The return of an episode tells how it ended: with n steps to the right it is 0.5 + ... + (n + 0.5), the last place
+    # counted twice after a failure, and 1.5 + 2.5 + 3.5 after a success.
+    def loss(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
+        return total, terms | {"successes": jnp.sum(minibatch.info["success"])}
+
+    _, metrics = train(pjp.make_env(Corridor()), config, loss=loss)
+    share, place = metrics.extra["episode/success"], metrics.extra["episode/place"]
+    assert ((share > 0) & (share < 1)).any()
+    np.testing.assert_allclose(2 * metrics.extra["successes"], share * metrics.episodes, rtol=1e-5)
+    paid = {0: 0.5, 1: 3.0, 2: 6.5, 3: 7.5}  # by the last place
+    assert np.all(metrics.episode_return_max <= paid[3])
+    assert np.all(place >= 3 * share - 1e-6)
+    np.testing.assert_array_equal(np.asarray(metrics.episode_return_max) == paid[3], share > 0)
+
+
+def test_the_mean_info_of_no_episode_is_nan(env):
+    class Endless(Corridor):
+        def step(self, key, state, action, params):
+            obs, place, reward, _, _, info = super().step(key, state, action, params)
+            return obs, place, reward, False, False, info
+
+    _, metrics = train(pjp.make_env(Endless()), SMALL)
+    assert np.isnan(metrics.extra["episode/success"]).all()
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (lambda place: {"success": place[None] * jnp.ones(2)}, r"info\['success'\] as float32\[2\]"),
+        (lambda place: [place], "info as a list"),
+        (lambda place: {"a,b": place}, "'a,b'"),
+        (lambda place: {"text": "won"}, r"info\['text'\] as a str"),
+    ],
+)
+def test_an_info_that_is_no_dict_of_numbers_is_refused(info, said):
+    class Telling(Corridor):
+        def step(self, key, state, action, params):
+            return *super().step(key, state, action, params)[:5], info(state)
+
+    with pytest.raises(pjp.PPOError, match=said):
+        pjp.make_env(Telling())
 
 
 def _heads(out):

@@ -45,7 +45,8 @@ CLEANRL = {
     "evaluation": ("eval/episodic_return", 1.0),
 }
 NAMES = {"sb3": SB3, "cleanrl": CLEANRL}
-EXTRA = {"sb3": "train/", "cleanrl": "losses/"}  # before the name of a number in `Metrics.extra`
+# Before the name of a number in `Metrics.extra`: of one that a loss returns, and of "episode/NAME".
+EXTRA = {"sb3": ("train/", "rollout/"), "cleanrl": ("losses/", "charts/")}
 POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst", "diverged")  # under population/
 
 
@@ -54,8 +55,8 @@ class LogProgress:
 
     To be given to `train_population` as `on_chunk`. A number that is not there in an update (the return where no
     episode finished) is left out. A population that is trained in several chunks begins anew with each: its members
-    are those from `population/first_seed` on. A number of `Metrics.extra` is under train/ with its own name;
-    with CleanRL's names under losses/.
+    are those from `population/first_seed` on. A number of `Metrics.extra` has its own name
+    under train/, and "episode/NAME" is rollout/NAME; with CleanRL's names under losses/ and charts/.
 
     log: numbers by name and the environment steps of each seed so far -> None.
     names: "sb3" for those of Stable-Baselines3, "cleanrl" for CleanRL's; signs and factors are theirs too.
@@ -116,6 +117,8 @@ def named(numbers: dict[str, float], names: str) -> dict[str, float]:
     table = NAMES[names] | {name: (f"population/{name}", 1.0) for name in POPULATION}
     taken = {place for place, _ in table.values()}
     for name in numbers.keys() - table.keys():
-        place = EXTRA[names] + name
+        of_loss, of_episode = EXTRA[names]
+        own = name.removeprefix("episode/")
+        place = of_loss + name if own == name else of_episode + own
         table[name] = (f"extra/{name}" if place in taken else place, 1.0)
     return {table[name][0]: table[name][1] * value for name, value in numbers.items() if math.isfinite(value)}

@@ -23,7 +23,7 @@ from purejaxppo.types import Batch, EpisodeStats, Metrics, PyTree, RunnerState, 
 from purejaxppo.update import Learned, LossFunction, apply_gradient, keep_finite
 
 DATA = "data"  # the axis of the devices
-BESIDE = ("next_obs", "reward", "terminated", "truncated")  # of a batch: fields that `ppo_loss` leaves alone
+BESIDE = ("next_obs", "reward", "terminated", "truncated", "info")  # of a batch: fields that `ppo_loss` leaves alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +157,7 @@ def sum_episodes(parts: EpisodeStats) -> EpisodeStats:
         return_min=jnp.min(parts.return_min),
         return_max=jnp.max(parts.return_max),
         length_sum=jnp.sum(parts.length_sum),
+        info_sum=jax.tree.map(jnp.sum, parts.info_sum),
     )
 
 

@@ -181,8 +181,9 @@ class DiskStore:
             return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
         if name == "updates":
             return np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
-        is_extra = name in self.like.metrics.extra
-        return self._leaf(f"['metrics'].extra[{name!r}]" if is_extra else f"['metrics'].{name}", rows)
+        if name in self.like.metrics.extra:
+            return self._extra(f"['metrics'].extra[{name!r}]", rows)
+        return self._leaf(f"['metrics'].{name}", rows)
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -205,6 +206,12 @@ class DiskStore:
         if os.path.exists(place) and old in leaf_names(place):
             return load_leaf(place, old, self.about, self.defaults) // np.int32(self.like.metrics.batch_size)
         return load_leaf(place, "['metrics'].updates", self.about, self.defaults)
+
+    def _extra(self, name: str, rows: Rows) -> np.ndarray:
+        """A number of `Metrics.extra`; NaN in a folder that was begun before the environment reported it."""
+        if all(name in leaf_names(self.folder / "metrics" / part) for part, _, _ in self._of(rows)):
+            return self._leaf(name, rows)
+        return np.full((rows[1] - rows[0], *self.like.metrics.updates.shape), np.nan, np.float32)
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         folder = self.folder / "metrics"
