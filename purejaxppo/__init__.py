@@ -19,7 +19,7 @@ from purejaxppo.envs import (
 )
 from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
-from purejaxppo.gae import gae, reward_to_go
+from purejaxppo.gae import gae, gae_advantage, reward_to_go
 from purejaxppo.losses import LossContext, ppo_loss
 from purejaxppo.networks import Network
 from purejaxppo.population.kept import KeptStates
@@ -49,9 +49,11 @@ from purejaxppo.types import (
     Metrics,
     PPOError,
     RunnerState,
+    Steps,
     TrainState,
     Transition,
 )
+from purejaxppo.update import shuffled_indices
 
 __version__ = "0.1.0"
 
@@ -95,6 +97,7 @@ __all__ = [
     "SpaceTree",
     "SquashedGaussian",
     "Step",
+    "Steps",
     "Sweep",
     "TrainState",
     "Transition",
@@ -105,6 +108,7 @@ __all__ = [
     "env_names",
     "evaluate",
     "gae",
+    "gae_advantage",
     "halving_timesteps",
     "join",
     "leave",
@@ -129,6 +133,7 @@ __all__ = [
     "reward_to_go",
     "rollout",
     "seed_keys",
+    "shuffled_indices",
     "train_population",
     "uniform",
     "update_many",

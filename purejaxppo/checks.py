@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from purejaxppo.actions import Actions, Parameters
-from purejaxppo.config import Config, PPOConfig, check_float32, check_function, check_key, is_changed
+from purejaxppo.config import Config, PPOConfig, check_float32, check_key, is_changed
 from purejaxppo.envs.base import (
     Environment,
     MaskedObs,
@@ -22,10 +22,9 @@ from purejaxppo.envs.base import (
     structure_of,
     traced,
 )
-from purejaxppo.gae import Advantage
 from purejaxppo.reasons import in_one_line
 from purejaxppo.schedules import Schedule
-from purejaxppo.types import LOSS_TERMS, Metrics, PPOError, PyTree, RunnerState, Terms, TrainState
+from purejaxppo.types import LOSS_TERMS, Metrics, PPOError, PyTree, RunnerState, Steps, Terms, TrainState
 
 # Columns of the metrics and of the tables that they are in.
 RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
@@ -107,16 +106,44 @@ def _signature(tree: PyTree) -> Any:
     return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
 
-def check_advantage(advantage: Advantage, config: PPOConfig) -> None:
-    """Raises PPOError unless the estimator gives a float for each step. Runs nothing."""
-    check_function("advantage", advantage, "give one that is called like pjp.gae")
-    shape = (config.num_steps, config.num_envs)
-    number, flag = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.bool_)
-    estimate = functools.partial(advantage, gamma=config.gamma, gae_lambda=config.gae_lambda)
-    returned = traced("advantage", estimate, number, number, number, flag, flag)
-    if _shapes((returned,)) != [shape] or not jnp.issubdtype(returned.dtype, jnp.floating):
-        found = shape_list([x.shape for x in jax.tree.leaves(returned)])
-        raise PPOError(f"advantage returns {found}; it has to be floats {shape}, one for each step")
+def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
+    """The reward [T, B] that a function of the caller's own returns, and its numbers. Raises PPOError otherwise."""
+    reward, numbers = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
+    return each_step("reward", steps, reward), settled_numbers("reward", numbers)
+
+
+def settled_advantage(steps: Steps, returned: Any) -> tuple[jax.Array, jax.Array, Terms]:
+    """Advantage and target [T, B] that an estimator returns, and its numbers. Raises PPOError otherwise."""
+    advantage, *others = returned if isinstance(returned, tuple) and len(returned) in (2, 3) else (returned,)
+    advantage = each_step("advantage", steps, advantage)
+    target = each_step("advantage, target", steps, others[0]) if others else advantage + steps.value
+    return advantage, target, settled_numbers("advantage", others[1] if len(others) == 2 else {})
+
+
+def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
+    """x, one number for each step. Raises PPOError otherwise."""
+    shape = steps.reward.shape
+    if not is_numeric(x) or not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x) != shape:
+        found = shape_list([jnp.shape(leaf) for leaf in jax.tree.leaves(x)])
+        raise PPOError(f"{what} returns {found}; it has to be floats {shape}, one for each step")
+    return jnp.asarray(x)
+
+
+def settled_indices(returned: Any) -> jax.Array:
+    """The samples of minibatches that a function of the caller's own has drawn. Raises PPOError otherwise."""
+    if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
+        raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
+    return jnp.asarray(returned)
+
+
+def merged(*numbers: Terms) -> Terms:
+    """Numbers to report, of several sources. Raises PPOError for a name that two of them give."""
+    every: Terms = {}
+    for some in numbers:
+        for name in some.keys() & every.keys():
+            raise PPOError(f"two of loss, reward and advantage return a number by the name {name!r}; rename one")
+        every |= some
+    return every
 
 
 def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -130,7 +157,7 @@ def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def settled_loss(config: PPOConfig, returned: Any) -> tuple[jax.Array, Terms]:
-    """The loss and its terms as a loss function has returned them. Raises PPOError for anything else."""
+    """The loss and its terms that a loss function has returned. Raises PPOError for anything else."""
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)):
         raise PPOError("loss has to return (loss, {name: number}), as pjp.ppo_loss does")
     loss, terms = returned
@@ -153,11 +180,13 @@ def needed_terms(config: PPOConfig) -> dict[str, str]:
     return needed
 
 
-def settled_numbers(what: str, numbers: Mapping[str, Any], known: Sequence[str] = ()) -> Terms:
+def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms:
     """Numbers to report, by name, as float32. Raises PPOError for a name that is taken, and for what is no number.
 
     known: names with a meaning that the caller may give
     """
+    if not isinstance(numbers, Mapping):
+        raise PPOError(f"{what} returns {shown_shape(numbers)} for its numbers; it has to be a dict of them by name")
     for name, x in numbers.items():
         check_metric_name(what, name, known)
         if not is_numeric(x) or jnp.shape(x) != ():

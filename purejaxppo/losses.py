@@ -73,7 +73,7 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
 
 
 class LossContext(NamedTuple):
-    """What a loss may use beside the parameters and the minibatch."""
+    """The surroundings of a loss, a reward or an advantage: network, policy, config, and the numbers of this update."""
 
     config: PPOConfig  # of the agent: your own class of it, with your own fields
     # (params, obs) -> (distribution parameters, value), and whatever else the network returns; [M, ...] each. obs is
@@ -81,7 +81,9 @@ class LossContext(NamedTuple):
     apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
     distribution: Callable[[PyTree], Distribution]  # of distribution parameters
     params: PyTree  # before the update: those of the policy that acted
-    key: jax.Array  # [] typed key, another one for each minibatch
+    # (params, ...) -> output, by the name of the module: `make_ppo(modules=...)`
+    modules: Mapping[str, Callable[..., Any]]
+    key: jax.Array  # [] typed key, another one for each minibatch, for the reward, and for the advantage
     update: jax.Array  # [] int32, index of the update, from 0
     clip_eps: float | jax.Array  # [], of this update: the config's number times its schedule
     vf_coef: float | jax.Array  # []

@@ -18,12 +18,12 @@ from flax import struct
 from purejaxppo.actions import Actions, make_actions, masked_parameters
 from purejaxppo.checks import (
     check_act,
-    check_advantage,
     check_optimizer_steps,
     check_outputs,
     check_params,
     check_parts,
     check_runner,
+    merged,
 )
 from purejaxppo.config import (
     PPOConfig,
@@ -31,7 +31,6 @@ from purejaxppo.config import (
     check_divisions,
     check_effects,
     check_fields,
-    check_function,
     check_key,
     check_size,
     check_total,
@@ -40,14 +39,17 @@ from purejaxppo.config import (
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, MaskedObs, Step, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch, where_env
-from purejaxppo.gae import Advantage, gae
+from purejaxppo.gae import Advantage, gae_advantage
 from purejaxppo.losses import Loss, ppo_loss
-from purejaxppo.networks import NetworkLike
-from purejaxppo.normalize import normalize_obs, scale_reward
+from purejaxppo.networks import NetworkLike, apply_own, init_beside
+from purejaxppo.normalize import normalize_obs
 from purejaxppo.ppo import (
-    LOSS_REMEDY,
     Learner,
+    Minibatches,
+    Reward,
+    as_modules,
     assess,
+    check_own_functions,
     check_update,
     init_train_state,
     learn,
@@ -173,11 +175,11 @@ class RecurrentPPO(Learner):
 
     def step(self, train_state: TrainState, obs: ObsAndMemory) -> tuple[Any, ...]:
         """The network at raw observations. -> memory, distribution parameters and value, [...] each"""
-        return self.network.apply(train_state.params, obs.memory, self.seen(train_state, obs).obs)
+        return self.network.apply(train_state.params, obs.memory, self.seen(train_state, obs))
 
-    def seen(self, train_state: TrainState, obs: ObsAndMemory) -> ObsAndMemory:
-        """What the network sees of raw observations [..., *obs_shape], and the memory as it is."""
-        return obs.replace(obs=normalize_obs(train_state.obs_moments, obs.obs))
+    def seen(self, train_state: TrainState, obs: ObsAndMemory) -> PyTree:
+        """The raw observations [..., *obs_shape] as the network sees them, without the memory."""
+        return normalize_obs(train_state.obs_moments, obs.obs)
 
     def value(self, train_state: TrainState, obs: ObsAndMemory) -> jax.Array:
         """The critic at raw observations. -> [...]"""
@@ -198,15 +200,19 @@ def make_recurrent_ppo(
     config: RecurrentConfig,
     *,
     network: NetworkLike | None = None,
+    modules: Mapping[str, Any] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
+    reward: Reward | None = None,
+    advantage: Advantage = gae_advantage,
+    minibatches: Minibatches | None = None,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> RecurrentPPO:
     """The agent for an environment, with a memory.
 
     network: a `RecurrentNetwork`; what it returns for the policy is what `make_ppo` asks of a network.
-    optimizer, loss, advantage, schedules: as in `make_ppo`; distributions and values are those of M sequences, [M, L].
+    modules, optimizer, loss, reward, advantage, minibatches, schedules: as in `make_ppo`. The samples are sequences: a
+        loss sees distributions and values [M, L], and a minibatch has whole ones.
 
     Raises PPOError for a config out of range, and for an environment or a part that does not fit.
     """
@@ -214,6 +220,9 @@ def make_recurrent_ppo(
     if network is not None and not isinstance(network, RecurrentNetwork):
         kind = type(network).__name__
         raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
+    own = {"loss": loss, "reward": reward, "advantage": advantage, "minibatches": minibatches}
+    check_own_functions(own)
+    beside = as_modules(modules)
     actions = make_actions(env, config)
     of_obs = network or make_recurrent_actor_critic(
         actions.num_outputs,
@@ -228,17 +237,21 @@ def make_recurrent_ppo(
     )
     if of_obs.replay is None:
         of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))
+    if beside:
+        assert of_obs.replay is not None
+        of_obs = of_obs._replace(
+            init=functools.partial(init_beside, of_obs.init, beside),
+            apply=functools.partial(apply_own, of_obs.apply, "policy"),
+            replay=functools.partial(apply_own, of_obs.replay, "policy"),
+        )
     params = _check_network(env, actions, of_obs)
     agent = RecurrentPPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
-        **learner_parts(env, actions, config, optimizer, loss, advantage, schedules),
+        **learner_parts(env, actions, config, optimizer, schedules, beside),
+        **own,
     )
     check_optimizer_steps(agent.optimizer, params)
-    if advantage is not gae:
-        check_advantage(advantage, config)
-    if loss is not ppo_loss:
-        check_function("loss", loss, LOSS_REMEDY)
-        check_update(agent)
+    check_update(agent)
     return agent
 
 
@@ -313,7 +326,8 @@ def init(agent: RecurrentPPO, key: jax.Array) -> RunnerState:
 def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     """As `ppo.update`, from sequences in place of single steps."""
     config, state = agent.config, runner.train_state
-    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+    update_key = jax.random.fold_in(runner.key, state.update)
+    noise_key, shuffle_key = jax.random.split(update_key)
 
     env = with_memory(through(agent.actions.to_env, agent.env), agent.network)
     noise = make_noise(env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
@@ -322,15 +336,14 @@ def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metri
     acted = acted.replace(obs=acted.obs.obs, memory=acted.obs.memory)
     transitions = transitions.replace(action=transitions.action.action)
 
-    acted, reward = scale_reward(acted, transitions, config.gamma)
-    steps = assess(agent, state, transitions, parameters, reward)
+    acted, steps, told = assess(agent, acted, transitions, parameters, update_key)
     batch = to_sequences(steps, transitions, config.steps_of_a_sequence)
     rate = agent.rate_rule.rate(state)
     learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
     state = learned_state(agent, acted.train_state, learned, terms, transitions.obs.obs)
     runner = keep_finite(runner, acted.replace(train_state=state))
-    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
+    return runner, make_metrics(agent, runner.train_state, episodes, merged(terms, told), batch, rate)
 
 
 def with_memory(env: Environment, network: RecurrentNetwork) -> Environment:
@@ -368,9 +381,9 @@ def to_sequences(steps: Batch, transitions: Transition, length: int) -> Batch:
     done = transitions.terminated | transitions.truncated
     reset = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])  # the first memory is that of its episode already
     cut = functools.partial(cut_in_sequences, length)
-    first_memory = jax.tree.map(lambda x: cut(x)[:, 0], steps.obs.memory)
-    obs = Sequences(obs=jax.tree.map(cut, steps.obs.obs), reset=cut(reset), memory=first_memory)
-    return jax.tree.map(cut, steps.replace(obs=(), next_obs=steps.next_obs.obs)).replace(obs=obs)
+    first_memory = jax.tree.map(lambda x: cut(x)[:, 0], transitions.obs.memory)
+    batch = jax.tree.map(cut, steps)
+    return batch.replace(obs=Sequences(obs=batch.obs, reset=cut(reset), memory=first_memory))
 
 
 def cut_in_sequences(length: int, x: jax.Array) -> jax.Array:

@@ -81,6 +81,22 @@ class Transition(struct.PyTreeNode):
     info: Terms = struct.field(default_factory=dict)  # [B] each, what the environment reports by name
 
 
+class Steps(struct.PyTreeNode):
+    """The steps of a rollout, for a reward and an advantage of your own. Time-major."""
+
+    obs: PyTree  # [T, B, ...], as the network sees it
+    action: PyTree  # [T, B, ...], the policy's: before it is clipped or squashed
+    parameters: PyTree  # [T, B, ...], of the distribution that the action was drawn from
+    log_prob: jax.Array  # [T, B], of the action under it
+    reward: jax.Array  # [T, B], the environment's; for an advantage what is learned from, after normalize_reward
+    value: jax.Array  # [T, B], of the critic that acted, at obs
+    next_obs: PyTree  # [T, B, ...], as the network sees it, before any auto-reset
+    next_value: jax.Array  # [T, B], of the critic at next_obs
+    terminated: jax.Array  # [T, B] bool
+    truncated: jax.Array  # [T, B] bool
+    info: Terms = struct.field(default_factory=dict)  # [T, B] each, what the environment reports by name
+
+
 class EpisodeStats(struct.PyTreeNode):
     """Exact statistics of the episodes that finished in one rollout; of constant size, whatever T and B."""
 

@@ -53,7 +53,7 @@ def bare_options():
     def make(placement):
         nothing = {"network": None, "optimizer": None, "schedules": None, "memory_limit": None}
         told = {"should_stop": never, "on_plan": ignore, "on_chunk": ignore}
-        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae, "checkpoints": NO_CHECKPOINTS}
+        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae_advantage, "checkpoints": NO_CHECKPOINTS}
         return Options(placement=placement, evaluation_episodes=0, **nothing, **own, **told)
 
     return make

@@ -1,5 +1,8 @@
-"""Parts of the caller's own that add to PPO: losses, and the numbers that they report."""
+"""Parts of the caller's own that add to PPO: losses, rewards, advantages, modules, and the numbers that they report."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,3 +186,168 @@ def test_a_term_that_the_loss_does_not_return_is_nan(env):
             pjp.make_ppo(env, SMALL.replace(**changes), loss=loss)
     with pytest.raises(pjp.PPOError, match=r"target_kl.*mean_log_ratio"):
         pjp.make_ppo(env, SMALL.replace(target_kl=0.1, kl_estimator="log_ratio"), loss=loss)
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_parts_that_do_what_the_default_does_change_no_bit(env, config):
+    def advantage(steps, context):
+        estimate = pjp.gae_advantage(steps, context)
+        log_prob = context.distribution(steps.parameters).log_prob(steps.action)
+        return estimate, estimate + steps.value, {"gap": jnp.max(jnp.abs(steps.log_prob - log_prob))}
+
+    def minibatches(key, batch):
+        return pjp.shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
+
+    def reward(params, steps, context):
+        return steps.reward, {"paid": steps.reward.mean()}
+
+    config = config.replace(normalize_reward=True)
+    plain = train(env, config)
+    runners, metrics = train(env, config, reward=reward, advantage=advantage, minibatches=minibatches)
+    np.testing.assert_array_equal(metrics.extra["gap"], 0.0)
+    np.testing.assert_array_equal(metrics.extra["paid"], 1.0)  # before normalize_reward
+    own = (runners.replace(key=None), metrics.replace(extra={}))
+    jax.tree.map(np.testing.assert_array_equal, own, (plain[0].replace(key=None), plain[1]))
+
+
+def test_a_doubled_reward_is_that_of_an_environment_that_pays_double():
+    def doubled(params, steps, context):
+        return 2.0 * steps.reward
+
+    config = SMALL.replace(normalize_advantage=False)
+    runners, metrics = train(pjp.make_env(Corridor()), config, reward=doubled)
+    twice, paid = train(pjp.make_env(Corridor(2.0)), config)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        runners.train_state.params,
+        twice.train_state.params,
+    )
+    # What is reported is what the environment pays.
+    np.testing.assert_allclose(2.0 * metrics.episode_return_mean, paid.episode_return_mean, rtol=1e-6)
+
+
+MODULES = {"predictor": nn.Dense(8), "target": (nn.Dense(8).init, nn.Dense(8).apply)}  # random network distillation
+
+
+def surprise(params, obs, context):
+    """How far the predictor is from a fixed random network, of each observation. [..., 4] -> [...]"""
+    target = jax.lax.stop_gradient(context.modules["target"](params, obs))
+    return jnp.mean((context.modules["predictor"](params, obs) - target) ** 2, axis=-1)
+
+
+def curious_reward(params, steps, context):
+    bonus = surprise(params, steps.next_obs, context)
+    return steps.reward + bonus, {"bonus": bonus.mean()}
+
+
+def curious_loss(params, minibatch, context):
+    total, terms = pjp.ppo_loss(params, minibatch, context)
+    error = jnp.mean(surprise(params, minibatch.next_obs, context))
+    return total + error, terms | {"error": error}
+
+
+CURIOUS = {"modules": MODULES, "reward": curious_reward, "loss": curious_loss}
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_modules_are_trained_beside_the_policy(env, config):
+    config = config.replace(learning_rate=0.03, total_timesteps=64 * 12)
+    make = pjp.make_recurrent_ppo if isinstance(config, pjp.RecurrentConfig) else pjp.make_ppo
+    key = pjp.seed_keys(0, 1)[0]
+    before = jax.jit(make(env, config, modules=MODULES).init)(key).train_state.params
+    plain = jax.jit(make(env, config).init)(key).train_state.params
+    jax.tree.map(np.testing.assert_array_equal, before["policy"], plain)
+    runners, metrics = train(env, config, **CURIOUS)
+    after = jax.tree.map(lambda x: x[0], runners.train_state.params)
+    assert set(after) == {"policy", "predictor", "target"}
+    jax.tree.map(np.testing.assert_array_equal, after["target"], before["target"])
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), after["predictor"], before["predictor"])
+    assert min(jax.tree.leaves(moved)) > 1e-3
+    assert (metrics.extra["error"][:, -1] < 0.5 * metrics.extra["error"][:, 0]).all()
+    assert (metrics.extra["bonus"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"reward": 3}, "reward = 3 is no function"),
+        ({"reward": lambda *args: jnp.zeros(3)}, r"reward returns \(3,\); it has to be floats \(16, 4\)"),
+        ({"reward": lambda p, s, c: (s.reward, {"mean": s.reward})}, r"reward returns mean as float32\[16, 4\]"),
+        ({"reward": lambda p, s, c: (s.reward, {"entropy": 0.0})}, "'entropy', which is another column"),
+        ({"advantage": pjp.gae}, "advantage cannot be traced.*missing"),
+        ({"advantage": lambda s, c: (s.reward, jnp.zeros(2))}, r"advantage, target returns \(2,\)"),
+        ({"minibatches": lambda key, batch: batch.reward}, r"minibatches returns float32\[64\]"),
+        ({"modules": {"policy": nn.Dense(1)}}, "'policy'"),
+        ({"modules": {"model": 3}}, r"modules\['model'\] = 3 has no init and apply"),
+        ({"modules": [nn.Dense(1)]}, "is no dict"),
+        (
+            {"reward": lambda p, s, c: (s.reward, {"bonus": 0.0}), "advantage": lambda s, c: _told(s, "bonus")},
+            "'bonus'",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):
+    with pytest.raises(pjp.PPOError, match=said) as caught:
+        pjp.make_ppo(env, SMALL, **parts)
+    assert "\n" not in str(caught.value)
+
+
+def _told(steps, name):
+    return steps.reward, steps.reward, {name: 0.0}
+
+
+def test_a_population_trains_what_make_agent_makes(env, tmp_path):
+    arguments = {"num_seeds": 2, "sweep": {"learning_rate": [0.01, 0.03]}, "out": tmp_path / "population"}
+    arguments["make_agent"] = functools.partial(pjp.make_ppo, **CURIOUS)
+    sweep = pjp.train_population(env, SMALL, evaluation_episodes=2, **arguments)
+    agent = arguments["make_agent"](env, SMALL.replace(learning_rate=0.03))
+    runner, metrics = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), 3))(pjp.seed_keys(0, 2)[1])
+    np.testing.assert_allclose(sweep[1].metrics.extra["error"][1], metrics.extra["error"], rtol=1e-3)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-3),
+        sweep[1].seed(1).train_state.params,
+        runner.train_state.params,
+    )
+    assert {"bonus", "error"} <= set(sweep.to_dataframe().columns)
+    again = pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments)
+    np.testing.assert_array_equal(again[0].column("bonus"), sweep[0].column("bonus"))
+    with pytest.raises(pjp.PPOError, match="own_agent"):
+        pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments | {"make_agent": None})
+
+
+class Still:
+    """An agent of one's own, that acts with PPO's policy and never learns."""
+
+    def __init__(self, env, config):
+        agent = pjp.make_ppo(env, config)
+        self.env, self.config, self.actions, self.start_memory = env, config, agent.actions, ()
+        self.init, self.policy, self._update = agent.init, agent.policy, agent.update
+
+    def update(self, runner):
+        after, metrics = self._update(runner)
+        state = after.train_state.replace(params=runner.train_state.params)
+        return after.replace(train_state=state), metrics.replace(extra={"own": jnp.float32(7.0)})
+
+
+def test_any_object_that_inits_and_updates_is_an_agent(env):
+    population = pjp.train_population(env, SMALL, num_seeds=2, make_agent=Still, evaluation_episodes=2)
+    np.testing.assert_array_equal(population.column("own"), 7.0)
+    assert population.final_returns().shape == (2,)
+    first = pjp.make_ppo(env, SMALL).init(pjp.seed_keys(0, 2)[1]).train_state.params
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        population.seed(1).train_state.params,
+        first,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make_agent", "said"),
+    [
+        (3, "make_agent = 3 is no function"),
+        (lambda env, config: config, "PPOConfig without env, config, actions, init"),
+    ],
+)
+def test_what_makes_no_agent_is_refused(env, make_agent, said):
+    with pytest.raises(pjp.PPOError, match=said):
+        pjp.train_population(env, SMALL, num_seeds=1, make_agent=make_agent)

@@ -66,6 +66,7 @@ def loss_of(x, logits=None, value=None, **options):
         apply=lambda params, obs: params,
         distribution=Categorical,
         params=None,
+        modules={},
         key=None,
         update=0,
         **numbers,

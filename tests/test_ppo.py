@@ -12,8 +12,7 @@ import pytest
 from flax import nnx
 
 import purejaxppo as pjp
-from purejaxppo.normalize import scale_reward
-from purejaxppo.ppo import learn, make_batch, make_context, sample_action, update_many
+from purejaxppo.ppo import assess, flattened, learn, make_context, sample_action, update_many
 from purejaxppo.rollout import make_noise
 from purejaxppo.update import shuffled_indices, update_minibatch
 
@@ -37,8 +36,7 @@ def _collect(agent, runner):
     runner, transitions, logits, _ = pjp.rollout(
         agent.env, functools.partial(sample_action, agent, state), runner, noise
     )
-    _, reward = scale_reward(runner, transitions, config.gamma)
-    return transitions, make_batch(agent, state, transitions, logits, reward)
+    return transitions, flattened(assess(agent, runner, transitions, logits, runner.key)[1])
 
 
 def first_ratios(agent, num_updates):
@@ -370,8 +368,9 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
 def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, make, config):
     config = config(num_envs=4, num_steps=32, total_timesteps=128, gae_lambda=0.5, gamma=0.9)
 
-    def monte_carlo(reward, value, next_value, terminated, truncated, *, gamma, gae_lambda):
-        return pjp.reward_to_go(reward, next_value, terminated, truncated, gamma=gamma) - value
+    def monte_carlo(steps, context):
+        flags = (steps.terminated, steps.truncated)
+        return pjp.reward_to_go(steps.reward, steps.next_value, *flags, gamma=context.config.gamma) - steps.value
 
     def learned(agent):
         return jax.jit(lambda key: agent.update(agent.init(key))[0].train_state.params)(jax.random.key(0))

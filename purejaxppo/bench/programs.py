@@ -15,7 +15,7 @@ from purejaxppo.bench.timing import Timed
 from purejaxppo.devices import compiler_options
 from purejaxppo.losses import ppo_loss
 from purejaxppo.population.placement import OverSeeds, in_turn, make_spread, seed_shardings, together
-from purejaxppo.ppo import PPO, learn, make_batch, make_context, make_ppo, sample_action, seed_keys
+from purejaxppo.ppo import PPO, assess, flattened, learn, make_context, make_ppo, sample_action, seed_keys
 from purejaxppo.rollout import RolloutNoise, make_noise, rollout
 from purejaxppo.types import Batch, PyTree, RunnerState, Transition
 from purejaxppo.update import shuffled_indices
@@ -179,7 +179,7 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
 
 def judge_steps(agent: PPO, runner: RunnerState, transitions: Transition, logits: jax.Array) -> Batch:
     """Values, advantages and log-probabilities of a rollout."""
-    return make_batch(agent, runner.train_state, transitions, logits, transitions.reward)
+    return flattened(assess(agent, runner, transitions, logits, runner.key)[1])
 
 
 def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
