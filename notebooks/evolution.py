@@ -36,20 +36,18 @@ def make_loss(theta):
     """PPO's loss with its own bounds below and above, entropy weight and temperature. theta: [4], of logarithms"""
     low, high, entropy_weight, temperature = jnp.array([0.2, 0.2, 0.01, 1.0]) * jnp.exp(theta)
 
-    def loss(distribution, value, minibatch, *, vf_coef, **_):
+    def loss(params, minibatch, context):
+        parameters, value = context.apply(params, minibatch.obs)
+        distribution = context.distribution(parameters)
         log_ratio = distribution.log_prob(minibatch.action) - minibatch.log_prob
         ratio, advantage = jnp.exp(log_ratio), minibatch.advantage
         weight = jnp.sign(advantage) * jnp.abs(advantage / (advantage.std() + 1e-8)) ** temperature
         clipped = jnp.clip(ratio, 1.0 - jnp.minimum(low, 0.9), 1.0 + high)
-        terms = pjp.LossTerms(
-            policy_loss=-jnp.mean(jnp.minimum(ratio * weight, clipped * weight)),
-            value_loss=0.5 * jnp.mean((value - minibatch.target) ** 2),
-            entropy=jnp.mean(distribution.entropy()),
-            approx_kl=jnp.mean(ratio - 1.0 - log_ratio),
-            mean_log_ratio=jnp.mean(log_ratio),
-            clip_fraction=jnp.mean(clipped != ratio),
-        )
-        return terms.policy_loss + vf_coef * terms.value_loss - entropy_weight * terms.entropy, terms
+        policy_loss = -jnp.mean(jnp.minimum(ratio * weight, clipped * weight))
+        value_loss = 0.5 * jnp.mean((value - minibatch.target) ** 2)
+        entropy = jnp.mean(distribution.entropy())
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return policy_loss + context.vf_coef * value_loss - entropy_weight * entropy, terms
 
     return loss
 

@@ -19,8 +19,8 @@ from purejaxppo.envs import (
 )
 from purejaxppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
-from purejaxppo.gae import gae, reward_to_go
-from purejaxppo.losses import ppo_loss
+from purejaxppo.gae import gae, gae_advantage, reward_to_go
+from purejaxppo.losses import LossContext, ppo_loss
 from purejaxppo.networks import Network
 from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.logs import LogProgress
@@ -46,13 +46,14 @@ from purejaxppo.types import (
     EpisodeState,
     EpisodeStats,
     Interrupted,
-    LossTerms,
     Metrics,
     PPOError,
     RunnerState,
+    Steps,
     TrainState,
     Transition,
 )
+from purejaxppo.update import shuffled_indices
 
 __version__ = "0.1.0"
 
@@ -78,7 +79,7 @@ __all__ = [
     "KeptStates",
     "LoadedRun",
     "LogProgress",
-    "LossTerms",
+    "LossContext",
     "MaskedObs",
     "Metrics",
     "MultiCategorical",
@@ -96,6 +97,7 @@ __all__ = [
     "SpaceTree",
     "SquashedGaussian",
     "Step",
+    "Steps",
     "Sweep",
     "TrainState",
     "Transition",
@@ -106,6 +108,7 @@ __all__ = [
     "env_names",
     "evaluate",
     "gae",
+    "gae_advantage",
     "halving_timesteps",
     "join",
     "leave",
@@ -130,6 +133,7 @@ __all__ = [
     "reward_to_go",
     "rollout",
     "seed_keys",
+    "shuffled_indices",
     "train_population",
     "uniform",
     "update_many",

@@ -234,7 +234,7 @@ def masked_init(network: Network, key: jax.Array, obs: MaskedObs) -> PyTree:
     return network.init(key, obs.obs)
 
 
-def masked_apply(network: Network, structure: Structure, params: PyTree, obs: MaskedObs) -> tuple[PyTree, jax.Array]:
+def masked_apply(network: Network, structure: Structure, params: PyTree, obs: MaskedObs) -> tuple[Any, ...]:
     """The network at the plain observation, with the mask in its distribution's parameters."""
-    parameters, value = network.apply(params, obs.obs)
-    return masked_parameters(structure, parameters, obs.action_mask), value
+    parameters, *others = network.apply(params, obs.obs)
+    return masked_parameters(structure, parameters, obs.action_mask), *others

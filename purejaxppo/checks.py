@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,11 +11,23 @@ import numpy as np
 import optax
 
 from purejaxppo.actions import Actions, Parameters
-from purejaxppo.config import Config, PPOConfig, check_float32, check_function, check_key, is_changed
-from purejaxppo.envs.base import Environment, MaskedObs, in_parts, parts_of, shape_of, structure_of, traced
-from purejaxppo.gae import Advantage
+from purejaxppo.config import Config, PPOConfig, check_float32, check_key, is_changed
+from purejaxppo.envs.base import (
+    Environment,
+    MaskedObs,
+    check_column,
+    in_parts,
+    parts_of,
+    shape_of,
+    structure_of,
+    traced,
+)
+from purejaxppo.reasons import in_one_line
 from purejaxppo.schedules import Schedule
-from purejaxppo.types import PPOError, PyTree, RunnerState, TrainState
+from purejaxppo.types import LOSS_TERMS, Metrics, PPOError, PyTree, RunnerState, Steps, Terms, TrainState
+
+# Columns of the metrics and of the tables that they are in.
+RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
 
 OWN_STATE = "the agent in this train_state, which has to be one of its own (vmap over several),"
 
@@ -96,16 +108,113 @@ def _signature(tree: PyTree) -> Any:
     return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
 
-def check_advantage(advantage: Advantage, config: PPOConfig) -> None:
-    """Raises PPOError unless the estimator gives a float for each step. Runs nothing."""
-    check_function("advantage", advantage, "give one that is called like pjp.gae")
-    shape = (config.num_steps, config.num_envs)
-    number, flag = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.bool_)
-    estimate = functools.partial(advantage, gamma=config.gamma, gae_lambda=config.gae_lambda)
-    returned = traced("advantage", estimate, number, number, number, flag, flag)
-    if _shapes((returned,)) != [shape] or not jnp.issubdtype(returned.dtype, jnp.floating):
-        found = shape_list([x.shape for x in jax.tree.leaves(returned)])
-        raise PPOError(f"advantage returns {found}; it has to be floats {shape}, one for each step")
+def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
+    """The reward [T, B] that a function of the caller's own returns, and its numbers. Raises PPOError otherwise."""
+    reward, numbers = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
+    return each_step("reward", steps, reward), settled_numbers("reward", numbers)
+
+
+def settled_advantage(steps: Steps, returned: Any) -> tuple[jax.Array, jax.Array, Terms]:
+    """Advantage and target [T, B] that an estimator returns, and its numbers. Raises PPOError otherwise."""
+    advantage, *others = returned if isinstance(returned, tuple) and len(returned) in (2, 3) else (returned,)
+    advantage = each_step("advantage", steps, advantage)
+    target = each_step("advantage, target", steps, others[0]) if others else advantage + steps.value
+    return advantage, target, settled_numbers("advantage", others[1] if len(others) == 2 else {})
+
+
+def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
+    """x, one number for each step. Raises PPOError otherwise."""
+    shape = steps.reward.shape
+    if not is_numeric(x) or not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x) != shape:
+        found = shape_list([jnp.shape(leaf) for leaf in jax.tree.leaves(x)])
+        raise PPOError(f"{what} returns {found}; it has to be floats {shape}, one for each step")
+    return jnp.asarray(x)
+
+
+def settled_indices(returned: Any) -> jax.Array:
+    """The samples of minibatches that a function of the caller's own has drawn. Raises PPOError otherwise."""
+    if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
+        raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
+    return jnp.asarray(returned)
+
+
+def merged(*numbers: Terms) -> Terms:
+    """Numbers to report, of several sources. Raises PPOError for a name that two of them give."""
+    every: Terms = {}
+    for some in numbers:
+        for name in some.keys() & every.keys():
+            raise PPOError(f"two of loss, reward and advantage return a number by the name {name!r}; rename one")
+        every |= some
+    return every
+
+
+def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function of the caller's own. Whatever it raises becomes one line that says where."""
+    try:
+        return function(*args)
+    except PPOError:
+        raise
+    except Exception as error:
+        raise PPOError(f"{what} cannot be traced: {in_one_line(error)}") from error
+
+
+def settled_loss(config: PPOConfig, returned: Any) -> tuple[jax.Array, Terms]:
+    """The loss and its terms that a loss function has returned. Raises PPOError for anything else."""
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)):
+        raise PPOError("loss has to return (loss, {name: number}), as pjp.ppo_loss does")
+    loss, terms = returned
+    if jnp.shape(loss) != () or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise PPOError(f"loss returns {shown_shape(loss)} to minimise; it has to be one float, such as a mean")
+    terms = settled_numbers("loss", terms, known=(*LOSS_TERMS, "mean_log_ratio"))
+    for field, name in needed_terms(config).items():
+        if name not in terms:
+            raise PPOError(f"{field} goes by the {name} of the loss, which does not return it; return it by that name")
+    return loss, terms
+
+
+def needed_terms(config: PPOConfig) -> dict[str, str]:
+    """The terms of a loss that the config asks for, by the field that does."""
+    needed = {}
+    if config.target_kl is not None:
+        needed["target_kl"] = {"approx_kl": "approx_kl", "log_ratio": "mean_log_ratio"}[config.kl_estimator]
+    if config.anneal_lr and config.lr_schedule == "adaptive":
+        needed["lr_schedule = 'adaptive'"] = "approx_kl"
+    return needed
+
+
+def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms:
+    """Numbers to report, by name, as float32. Raises PPOError for a name that is taken, and for what is no number.
+
+    known: names with a meaning that the caller may give
+    """
+    if not isinstance(numbers, Mapping):
+        raise PPOError(f"{what} returns {shown_shape(numbers)} for its numbers; it has to be a dict of them by name")
+    for name, x in numbers.items():
+        check_metric_name(what, name, known)
+        if not is_numeric(x) or jnp.shape(x) != ():
+            raise PPOError(f"{what} returns {name} as {shown_shape(x)}; it has to be one number, such as a mean")
+    return {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
+
+
+def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
+    """Raises PPOError for a name that cannot head a column of metrics.csv, or heads another one already."""
+    check_column(what, name)
+    if name in RESERVED and name not in known:
+        raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
+
+
+def is_numeric(x: Any) -> bool:
+    """Whether x is a real number or an array of them."""
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        return jnp.issubdtype(x.dtype, jnp.bool_) or (
+            jnp.issubdtype(x.dtype, jnp.number) and not jnp.issubdtype(x.dtype, jnp.complexfloating)
+        )
+    return isinstance(x, bool | int | float)
+
+
+def shown_shape(x: Any) -> str:
+    """The dtype and shape of an array, or the type of anything else."""
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"a {type(x).__name__}"
 
 
 def check_params(params: PyTree) -> None:
@@ -220,9 +329,9 @@ def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: A
 def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
     """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
     places, structure = jax.tree_util.tree_flatten_with_path(actions.parameters)
-    if not isinstance(outputs, tuple) or len(outputs) != 2:
+    if not isinstance(outputs, tuple) or len(outputs) not in (2, 3):  # the third: auxiliary outputs
         raise PPOError(f"{what} has to return ({jax.tree.map(_names, actions.parameters)}, value)")
-    parameters, value = outputs
+    parameters, value = outputs[:2]
     values = _shapes((value,))
     for (path, wanted), own in zip(places, in_parts(f"{what}, parameters", structure, parameters), strict=True):
         own = (own,) if len(wanted.sizes) == 1 else own

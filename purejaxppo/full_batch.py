@@ -61,7 +61,7 @@ class FullBatchConfig(Config):
             )
 
 
-class FullBatchMetrics(Metrics):
+class FullBatchMetrics(Metrics, kw_only=True):
     """Metrics, and what the Keras example prints. The losses are those of the last iteration."""
 
     epoch_return_mean: jax.Array  # [], over the update's episodes, those cut by its end included
@@ -367,4 +367,5 @@ def make_metrics(
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,
         kl=fit.kl,
+        extra={f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
     )

@@ -6,26 +6,33 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.config import check_number
-from purejaxppo.types import PPOError
+from purejaxppo.losses import LossContext
+from purejaxppo.types import PPOError, Steps
 
 
 class Advantage(Protocol):
-    """What `make_ppo(advantage=...)` takes: `gae`, or a function of the caller's own that is called like it."""
+    """The signature of `make_ppo(advantage=...)`; `gae_advantage` is one."""
 
-    def __call__(
-        self,
-        reward: jax.Array,
-        value: jax.Array,
-        next_value: jax.Array,
-        terminated: jax.Array,
-        truncated: jax.Array,
-        /,
-        *,
-        gamma: float | jax.Array,
-        gae_lambda: float | jax.Array,
-    ) -> jax.Array:
-        """The advantage of each step, [T, B] each -> [T, B]; advantage + value is the target of the value."""
+    def __call__(self, steps: Steps, context: LossContext, /) -> Any:
+        """The advantage of each step [T, B]; or (advantage, target), or (advantage, target, {name: number}).
+
+        The target is what the value is regressed on, [T, B]; without one it is advantage + value.
+        """
         ...
+
+
+def gae_advantage(steps: Steps, context: LossContext) -> jax.Array:
+    """`gae` of a rollout, with gamma and gae_lambda of the config. -> [T, B]"""
+    config = context.config
+    return gae(
+        steps.reward,
+        steps.value,
+        steps.next_value,
+        steps.terminated,
+        steps.truncated,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+    )
 
 
 def gae(

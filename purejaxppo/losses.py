@@ -1,12 +1,14 @@
 """The terms of PPO's objective, one function each, and their sum."""
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.config import PPOConfig
 from purejaxppo.distributions import Distribution
-from purejaxppo.types import Batch, LossTerms
+from purejaxppo.types import Batch, PyTree
 
 
 def policy_loss(ratio: jax.Array, advantage: jax.Array, clip_eps: float | jax.Array) -> jax.Array:
@@ -70,52 +72,62 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.where(equal, jnp.nan, 1.0 - jnp.var(target - value) / jnp.where(equal, 1.0, jnp.var(target)))
 
 
+class LossContext(NamedTuple):
+    """The surroundings of a loss, a reward or an advantage: network, policy, config, and the numbers of this update."""
+
+    config: PPOConfig  # of the agent: your own class of it, with your own fields
+    # (params, obs) -> (distribution parameters, value), and whatever else the network returns; [M, ...] each. obs is
+    # that of a minibatch, so a recurrent policy runs along its M sequences and gives [M, L, ...].
+    apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
+    distribution: Callable[[PyTree], Distribution]  # of distribution parameters
+    params: PyTree  # before the update: those of the policy that acted
+    # (params, ...) -> output, by the name of the module: `make_ppo(modules=...)`
+    modules: Mapping[str, Callable[..., Any]]
+    key: jax.Array  # [] typed key, another one for each minibatch, for the reward, and for the advantage
+    update: jax.Array  # [] int32, index of the update, from 0
+    clip_eps: float | jax.Array  # [], of this update: the config's number times its schedule
+    vf_coef: float | jax.Array  # []
+    ent_coef: float | jax.Array  # [], of this update
+
+
 class Loss(Protocol):
-    """What `make_ppo(loss=...)` takes: `ppo_loss`, or a function of the caller's own that is called like it."""
+    """The signature of `make_ppo(loss=...)`; `ppo_loss` is one."""
 
     def __call__(
-        self,
-        distribution: Distribution,
-        value: jax.Array,
-        minibatch: Batch,
-        /,
-        *,
-        clip_eps: float | jax.Array,
-        vf_coef: float | jax.Array,
-        ent_coef: float | jax.Array,
-        clip_value: bool,
-        normalize_advantage: bool,
-    ) -> tuple[jax.Array, LossTerms]:
-        """What to minimise over the parameters, [], and the terms to report."""
+        self, params: PyTree, minibatch: Batch, context: LossContext, /
+    ) -> tuple[jax.Array, Mapping[str, jax.Array | float]]:
+        """The number to minimise over `params`, and numbers to report by name."""
         ...
 
 
-def ppo_loss(
-    distribution: Distribution,
-    value: jax.Array,
-    minibatch: Batch,
-    *,
-    clip_eps: float | jax.Array,
-    vf_coef: float | jax.Array,
-    ent_coef: float | jax.Array,
-    clip_value: bool = True,
-    normalize_advantage: bool = True,
-) -> tuple[jax.Array, LossTerms]:
+def ppo_loss(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[jax.Array, dict[str, jax.Array]]:
     """policy_loss + vf_coef value_loss - ent_coef entropy (Schulman et al. 2017, equation 9, as a minimisation).
 
-    distribution, value: what the network gives now for minibatch.obs; [M] each. -> ([], its terms)
+    Args:
+        params: Parameters of the agent, which the gradient is taken in.
+        minibatch: M samples.
+        context: The network, the config, and the coefficients of this update.
+
+    Returns:
+        The loss [], and its terms by name, [] each: policy_loss, value_loss, entropy, approx_kl, clip_fraction, and
+        mean_log_ratio, whose negative estimates the KL for `kl_estimator="log_ratio"`.
     """
+    config = context.config
+    parameters, value = context.apply(params, minibatch.obs)[:2]
+    distribution = context.distribution(parameters)
     log_ratio = distribution.log_prob(minibatch.action) - minibatch.log_prob
     ratio = jnp.exp(log_ratio)
-    advantage = normalized_advantage(minibatch.advantage) if normalize_advantage else minibatch.advantage
-    terms = LossTerms(
-        policy_loss=policy_loss(ratio, advantage, clip_eps),
-        value_loss=clipped_value_loss(value, minibatch.value, minibatch.target, clip_eps)
-        if clip_value
+    normalizes = config.normalize_advantage and config.normalize_advantage_over == "minibatch"
+    advantage = normalized_advantage(minibatch.advantage) if normalizes else minibatch.advantage
+    terms = {
+        "policy_loss": policy_loss(ratio, advantage, context.clip_eps),
+        "value_loss": clipped_value_loss(value, minibatch.value, minibatch.target, context.clip_eps)
+        if config.clip_value
         else value_loss(value, minibatch.target),
-        entropy=jnp.mean(distribution.entropy()),
-        approx_kl=approx_kl(log_ratio),
-        mean_log_ratio=jnp.mean(log_ratio),
-        clip_fraction=clip_fraction(ratio, clip_eps),
-    )
-    return terms.policy_loss + vf_coef * terms.value_loss - ent_coef * terms.entropy, terms
+        "entropy": jnp.mean(distribution.entropy()),
+        "approx_kl": approx_kl(log_ratio),
+        "mean_log_ratio": jnp.mean(log_ratio),
+        "clip_fraction": clip_fraction(ratio, context.clip_eps),
+    }
+    loss = terms["policy_loss"] + context.vf_coef * terms["value_loss"] - context.ent_coef * terms["entropy"]
+    return loss, terms

@@ -2,25 +2,28 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.config import shown
 from purejaxppo.types import PPOError, PyTree, Structure
+
+NOT_SPLIT = 2**32 - 1  # folded into a key gives none of those that it is split into
 
 
 class Network(NamedTuple):
     """A pair of pure functions. `apply` takes any leading axes.
 
     What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each; of
-    a pytree of spaces a pytree of these.
+    a pytree of spaces a pytree of these. After the value it may return auxiliary outputs, any pytree, for a loss.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
-    apply: Callable[[PyTree, PyTree], tuple[PyTree, jax.Array]]
+    apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
 
 
 class NetworkLike(Protocol):
@@ -28,6 +31,30 @@ class NetworkLike(Protocol):
 
     init: Callable[..., PyTree]
     apply: Callable[..., Any]
+
+
+def as_network(what: str, given: Any) -> Network:
+    """A pair (init, apply), or an object with these two, as a `Network`. Raises PPOError for anything else."""
+    if hasattr(given, "init") and hasattr(given, "apply"):
+        return Network(given.init, given.apply)
+    if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):
+        return Network(*given)
+    check_no_nnx(given)
+    raise PPOError(f"{what} = {shown(given)} has no init and apply; give pjp.Network(init, apply)")
+
+
+def init_beside(
+    init: Callable[..., PyTree], modules: Mapping[str, Network], key: jax.Array, *given: PyTree
+) -> dict[str, PyTree]:
+    """The parameters of the policy, from the key itself, and of each module, for the observation that is given last."""
+    policy = init(key, *given)
+    keys = {name: jax.random.fold_in(key, NOT_SPLIT - i) for i, name in enumerate(sorted(modules))}
+    return {"policy": policy} | {name: module.init(keys[name], given[-1]) for name, module in modules.items()}
+
+
+def apply_own(apply: Callable[..., Any], name: str, params: PyTree, *given: Any) -> Any:
+    """`apply` with the parameters that lie under the name."""
+    return apply(params[name], *given)
 
 
 def check_no_nnx(network: Any) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.sums import add
-from purejaxppo.types import Moments, PyTree, RunnerState, Transition
+from purejaxppo.types import Moments, PyTree, RunnerState, Steps
 
 
 def init_moments(shape: tuple[int, ...]) -> Moments:
@@ -83,24 +83,22 @@ def discounted_returns(
     return jax.lax.scan(accumulate, start, (reward, done))
 
 
-def scale_reward(
-    runner: RunnerState, transitions: Transition, gamma: float | jax.Array
-) -> tuple[RunnerState, jax.Array]:
+def scale_reward(runner: RunnerState, steps: Steps, gamma: float | jax.Array) -> tuple[RunnerState, jax.Array]:
     """The reward over the running standard deviation of the discounted return; the reward itself without moments.
 
     -> (runner with the moments and discounted returns after this rollout, reward to learn from [T, B])
     """
     state = runner.train_state
     if state.reward_moments is None:
-        return runner, transitions.reward
-    done = transitions.terminated | transitions.truncated
-    last, returns = discounted_returns(transitions.reward, done, runner.episode.discounted_return, gamma)
+        return runner, steps.reward
+    done = steps.terminated | steps.truncated
+    last, returns = discounted_returns(steps.reward, done, runner.episode.discounted_return, gamma)
     moments = update_moments(state.reward_moments, returns)
     runner = runner.replace(
         train_state=state.replace(reward_moments=moments),
         episode=runner.episode.replace(discounted_return=last),
     )
-    return runner, transitions.reward / standard_deviation(moments)
+    return runner, steps.reward / standard_deviation(moments)
 
 
 def update_obs_moments(moments: PyTree, obs: PyTree) -> PyTree:

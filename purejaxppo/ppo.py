@@ -14,8 +14,8 @@ from jax.core import Tracer
 
 from purejaxppo.actions import Actions, make_actions, masked, unchanged
 from purejaxppo.checks import (
+    called,
     check_act,
-    check_advantage,
     check_optimizer_steps,
     check_outputs,
     check_params,
@@ -23,20 +23,26 @@ from purejaxppo.checks import (
     check_runner,
     check_start,
     in_own_state,
-    shape_list,
+    merged,
+    settled_advantage,
+    settled_indices,
+    settled_loss,
+    settled_reward,
 )
 from purejaxppo.config import MAX_COUNT, PPOConfig, check_function, check_key, check_seed, check_size, shown
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch
-from purejaxppo.gae import Advantage, gae
-from purejaxppo.losses import Loss, explained_variance, normalized_advantage, ppo_loss
+from purejaxppo.gae import Advantage, gae_advantage
+from purejaxppo.losses import Loss, LossContext, explained_variance, normalized_advantage, ppo_loss
 from purejaxppo.networks import (
     ActorCritic,
     Network,
     NetworkLike,
     SharedActorCritic,
-    check_no_nnx,
+    apply_own,
+    as_network,
+    init_beside,
     is_image,
     make_actor_critic,
     make_cnn_actor_critic,
@@ -45,18 +51,21 @@ from purejaxppo.normalize import init_moments, init_obs_moments, normalize_obs, 
 from purejaxppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.schedules import RateRule, Schedule, Schedules, make_rate_rule, make_schedules
 from purejaxppo.types import (
+    LOSS_TERMS,
     Batch,
     EpisodeStats,
-    LossTerms,
     Metrics,
     PPOError,
     PyTree,
     RunnerState,
+    Steps,
+    Terms,
     TrainState,
     Transition,
 )
 from purejaxppo.update import (
     Learned,
+    Order,
     epochs_within_kl,
     keep_finite,
     kl_is_within,
@@ -69,8 +78,21 @@ from purejaxppo.update import (
     update_minibatch,
 )
 
+# (params, steps, context) -> reward [T, B], or (reward, {name: number})
+Reward = Callable[[PyTree, Steps, LossContext], Any]
+# (key, batch) -> indices [epochs, minibatches, M] of its samples
+Minibatches = Callable[[jax.Array, Batch], jax.Array]
+
 TOWERS = {False: ActorCritic, True: SharedActorCritic}  # by share_trunk
 CACHED_ROWS = 512  # observations that the critic looks at together
+NO_EPOCH = 2**32 - 1  # folded into the key of the shuffle, which has another key for each epoch
+DEFAULTS = {"loss": ppo_loss, "reward": None, "advantage": gae_advantage, "minibatches": None}
+CALLED_LIKE = {
+    "loss": "give (params, minibatch, context) -> (loss, {name: number}), such as pjp.ppo_loss",
+    "reward": "give (params, steps, context) -> reward [T, B]",
+    "advantage": "give (steps, context) -> advantage [T, B], such as pjp.gae_advantage",
+    "minibatches": "give (key, batch) -> indices [epochs, minibatches, M]",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +104,10 @@ class Learner(abc.ABC):
     config: PPOConfig
     optimizer: optax.GradientTransformationExtraArgs
     loss: Loss
+    reward: Reward | None  # None: the environment's
     advantage: Advantage
+    minibatches: Minibatches | None  # None: shuffled
+    modules: Mapping[str, Callable[..., Any]]  # (params, ...) -> output, by name
     schedules: Schedules
     rate_rule: RateRule
     reports_rate: bool  # whether the optimizer follows config.learning_rate
@@ -112,15 +137,18 @@ class Learner(abc.ABC):
 
     @abc.abstractmethod
     def seen(self, train_state: TrainState, obs: PyTree) -> PyTree:
-        """What the network sees of raw observations [..., *obs_shape]."""
+        """The observations [..., *obs_shape] of a rollout as the network sees them."""
 
     @abc.abstractmethod
     def value(self, train_state: TrainState, obs: PyTree) -> jax.Array:
         """The critic at raw observations [..., *obs_shape]. -> [...]"""
 
     @abc.abstractmethod
-    def forward(self, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
-        """The network at the observations of a minibatch. -> distribution parameters [M, ...], value [M, ...]"""
+    def forward(self, params: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        """The network at the observations of a minibatch.
+
+        -> (distribution parameters [M, ...], value [M, ...]), and whatever else the network returns
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +208,11 @@ class PPO(Learner):
         """The critic at raw observations [..., *obs_shape]. -> [...]"""
         return self.network.apply(train_state.params, self.seen(train_state, obs))[1]
 
-    def forward(self, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
-        """The network at M observations as it sees them. -> distribution parameters [M, ...], value [M]"""
+    def forward(self, params: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        """The network at M observations as it sees them.
+
+        -> (distribution parameters [M, ...], value [M]), and whatever else the network returns
+        """
         return self.network.apply(params, obs)
 
 
@@ -190,9 +221,12 @@ def make_ppo(
     config: PPOConfig,
     *,
     network: NetworkLike | None = None,
+    modules: Mapping[str, Any] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
+    reward: Reward | None = None,
+    advantage: Advantage = gae_advantage,
+    minibatches: Minibatches | None = None,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> PPO:
     """The agent for an environment.
@@ -200,33 +234,57 @@ def make_ppo(
     network: any pair `init(key, obs) -> params`, `apply(params, obs) -> (parameters, value)`; a flax.linen module is
         one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete side by
         side), or for a Box of d numbers the pair (mean, log_std), [..., d] each; of a pytree of spaces a pytree of
-        these. `hidden_sizes`, `activation`, `share_trunk` and `box_std` are of the default network alone.
+        these. `apply` may return a third value, any pytree of auxiliary outputs, which a loss finds in what
+        `context.apply` returns. `hidden_sizes`, `activation`, `share_trunk` and `box_std` are of the default network
+        alone.
+    modules: learned parts beside the policy, such as {"model": (init, apply)}, with `init(key, obs) -> params` for one
+        observation; a flax.linen module is such a pair. The parameters of a module are params[name], and those of the
+        network then params["policy"]; the optimizer trains all of them. In a loss and a reward,
+        `context.modules[name](params, ...)` calls `apply` with its own parameters.
     optimizer: any optax transformation, which then has its own learning rate, schedule and clipping:
         `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must be left at their defaults.
-    loss: any function that is called like `ppo_loss`, and returns like it.
-    advantage: any function that is called like `gae`, and returns like it.
+    loss: (params, minibatch, context) -> (loss, {name: number}), such as `ppo_loss`, which your own can add to. The
+        minibatch is a `Batch`, the context a `LossContext`. policy_loss, value_loss, entropy, approx_kl and
+        clip_fraction fill the fields of `Metrics`; any other name arrives in `Metrics.extra`. The numbers are averaged
+        over the minibatches that were applied.
+    reward: (params, steps, context) -> reward [T, B], or (reward, {name: number}): what to learn from in place of
+        `steps.reward`, before `normalize_reward`. The steps are `Steps`. Episode returns stay the environment's.
+    advantage: (steps, context) -> advantage [T, B], or (advantage, target), or (advantage, target, {name: number}),
+        such as `gae_advantage`. The target of the value is advantage + value unless you return one.
+    minibatches: (key, batch) -> indices [epochs, minibatches, M] of the samples, or of the sequences, in the `Batch`.
     schedules: for "learning_rate", "clip_eps" and "ent_coef", a function of the update's index, from 0, to the factor
         on the config's number: an optax schedule, such as `optax.cosine_decay_schedule(1.0, config.num_updates)`.
 
     Raises PPOError for a config out of range, and for an environment or a part that does not fit.
     """
     check_parts(env, config, PPOConfig, optimizer, schedules)
-    if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
-        check_no_nnx(network)
-        raise PPOError(f"network = {shown(network)} has no init and apply; give pjp.Network(init, apply)")
+    own = {"loss": loss, "reward": reward, "advantage": advantage, "minibatches": minibatches}
+    check_own_functions(own)
+    beside = as_modules(modules)
     actions = make_actions(env, config)
-    of_obs = _default_network(env, actions, config) if network is None else Network(network.init, network.apply)
+    of_obs = _default_network(env, actions, config) if network is None else as_network("network", network)
+    if beside:
+        of_obs = Network(
+            functools.partial(init_beside, of_obs.init, beside), functools.partial(apply_own, of_obs.apply, "policy")
+        )
     params = _check_network(env, actions, of_obs)
     agent = PPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
-        **learner_parts(env, actions, config, optimizer, loss, advantage, schedules),
+        **learner_parts(env, actions, config, optimizer, schedules, beside),
+        **own,
     )
     check_optimizer_steps(agent.optimizer, params)
-    if advantage is not gae:
-        check_advantage(advantage, config)
-    if loss is not ppo_loss:
-        _check_loss(agent)
+    check_update(agent)
     return agent
+
+
+def as_modules(modules: Mapping[str, Any] | None) -> dict[str, Network]:
+    """The learned parts beside the policy, by name. Raises PPOError for one that has no init and apply."""
+    if not isinstance(modules or {}, Mapping):
+        raise PPOError(f'modules = {shown(modules)} is no dict; give one such as {{"model": (init, apply)}}')
+    if "policy" in (modules or {}):
+        raise PPOError("modules['policy'] has the name of the network's parameters; give it another name")
+    return {name: as_network(f"modules[{name!r}]", module) for name, module in (modules or {}).items()}
 
 
 def learner_parts(
@@ -234,39 +292,29 @@ def learner_parts(
     actions: Actions,
     config: PPOConfig,
     optimizer: optax.GradientTransformation | None,
-    loss: Loss,
-    advantage: Advantage,
     schedules: Mapping[str, Schedule] | None,
+    modules: Mapping[str, Network],
 ) -> dict[str, Any]:
-    """The fields of a `Learner`, from what its factory takes."""
+    """The fields of a `Learner` that its factory does not pass on as they are."""
     factors = make_schedules(config, schedules)
     return {
         "env": env,
         "actions": actions,
         "config": config,
         "optimizer": optax.with_extra_args_support(optimizer or make_optimizer(config)),
-        "loss": loss,
-        "advantage": advantage,
+        "modules": {name: functools.partial(apply_own, module.apply, name) for name, module in modules.items()},
         "schedules": factors,
         "rate_rule": make_rate_rule(config, factors.learning_rate),
         "reports_rate": optimizer is None,
     }
 
 
-def make_train(
-    env: Environment,
-    config: PPOConfig,
-    *,
-    network: NetworkLike | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-    loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
-    schedules: Mapping[str, Schedule] | None = None,
-) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
-    """A whole run as one function: key -> (RunnerState, Metrics [num_updates]). `jit` and `vmap` are the caller's."""
-    agent = make_ppo(
-        env, config, network=network, optimizer=optimizer, loss=loss, advantage=advantage, schedules=schedules
-    )
+def make_train(env: Environment, config: PPOConfig, **parts: Any) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
+    """A whole run as one function: key -> (RunnerState, Metrics [num_updates]). `jit` and `vmap` are the caller's.
+
+    parts: keywords of `make_ppo`
+    """
+    agent = make_ppo(env, config, **parts)
 
     def train(key: jax.Array) -> tuple[RunnerState, Metrics]:
         return update_many(agent, agent.init(key), config.num_updates)
@@ -347,20 +395,21 @@ def init_train_state(agent: Learner, params: PyTree, obs: PyTree) -> TrainState:
 def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     """Algorithm 1 of Schulman et al. (2017): act for T steps, estimate advantages, and learn from them in epochs."""
     config, state = agent.config, runner.train_state
-    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+    update_key = jax.random.fold_in(runner.key, state.update)
+    noise_key, shuffle_key = jax.random.split(update_key)
 
     noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
     acted, transitions, parameters, episodes = rollout(through(agent.actions.to_env, agent.env), policy, runner, noise)
 
-    acted, reward = scale_reward(acted, transitions, config.gamma)
-    batch = make_batch(agent, state, transitions, parameters, reward)
+    acted, steps, told = assess(agent, acted, transitions, parameters, update_key)
+    batch = flattened(steps)
     rate = agent.rate_rule.rate(state)
     learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
     state = learned_state(agent, acted.train_state, learned, terms, transitions.obs)
     runner = keep_finite(runner, acted.replace(train_state=state))
-    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
+    return runner, make_metrics(agent, runner.train_state, episodes, merged(terms, told), batch, rate)
 
 
 def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[PyTree, PyTree]:
@@ -369,35 +418,66 @@ def sample_action(agent: PPO, state: TrainState, obs: PyTree, noise: PyTree) -> 
     return agent.actions.distribution(parameters).sample(noise), parameters
 
 
-def make_batch(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree, reward: jax.Array) -> Batch:
-    """What is learned from a rollout, flattened to N = T * B. transitions, parameters, reward: [T, B, ...]"""
-    steps = assess(agent, state, transitions, parameters, reward)
+def flattened(steps: Batch) -> Batch:
+    """The steps of a rollout as N = T * B samples. [T, B, ...] -> [N, ...]"""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
 
 
-def assess(agent: Learner, state: TrainState, transitions: Transition, parameters: PyTree, reward: jax.Array) -> Batch:
-    """Values, advantages and targets of a rollout, computed for all its steps at once.
+def assess(
+    agent: Learner,
+    acted: RunnerState,
+    transitions: Transition,
+    parameters: PyTree,
+    key: jax.Array,
+    scale: Callable[..., tuple[RunnerState, jax.Array]] = scale_reward,
+) -> tuple[RunnerState, Batch, Terms]:
+    """Rewards, values, advantages and targets of a rollout, computed for all its steps at once.
 
-    parameters: those of the distributions that acted. transitions, parameters, reward: [T, B, ...] -> [T, B, ...]
+    acted: the runner after it; transitions, parameters of the distributions that acted: [T, B, ...]; key: of the
+    update. -> (the runner with its statistics of rewards, batch [T, B, ...], numbers to report)
     """
-    value = values(agent, state, transitions.obs)
-    advantage = agent.advantage(
-        reward,
-        value,
-        values(agent, state, transitions.next_obs),
-        transitions.terminated,
-        transitions.truncated,
-        gamma=agent.config.gamma,
-        gae_lambda=agent.config.gae_lambda,
+    state = acted.train_state
+    reward_key, advantage_key = (jax.random.fold_in(key, i) for i in (2, 3))  # split gives those of 0 and 1
+    steps = make_steps(agent, state, transitions, parameters)
+    told: Terms = {}
+    if agent.reward is not None:
+        paid = called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
+        reward, told = settled_reward(steps, paid)
+        steps = steps.replace(reward=reward)
+    acted, reward = scale(acted, steps, agent.config.gamma)
+    steps = steps.replace(reward=reward)
+    estimated = called("advantage", agent.advantage, steps, make_context(agent, state, advantage_key))
+    advantage, target, more = settled_advantage(steps, estimated)
+    batch = Batch(
+        obs=steps.obs,
+        action=steps.action,
+        log_prob=steps.log_prob,
+        value=steps.value,
+        advantage=advantage_scale(agent.config, "batch")(advantage),
+        target=target,
+        next_obs=steps.next_obs,
+        reward=steps.reward,
+        terminated=steps.terminated,
+        truncated=steps.truncated,
+        info=steps.info,
     )
-    scale = advantage_scale(agent.config, "batch")
-    return Batch(
+    return acted, batch, merged(told, more)
+
+
+def make_steps(agent: Learner, state: TrainState, transitions: Transition, parameters: PyTree) -> Steps:
+    """A rollout with the values and log-probabilities of the agent that acted. [T, B, ...]"""
+    return Steps(
         obs=agent.seen(state, transitions.obs),
         action=transitions.action,
+        parameters=parameters,
         log_prob=agent.actions.distribution(parameters).log_prob(transitions.action),
-        value=value,
-        advantage=scale(advantage),
-        target=advantage + value,
+        reward=transitions.reward,
+        value=values(agent, state, transitions.obs),
+        next_obs=agent.seen(state, transitions.next_obs),
+        next_value=values(agent, state, transitions.next_obs),
+        terminated=transitions.terminated,
+        truncated=transitions.truncated,
+        info=transitions.info,
     )
 
 
@@ -422,43 +502,56 @@ def learn(
     state: TrainState,
     batch: Batch,
     key: jax.Array,
-    descend: Callable[..., tuple[Learned, LossTerms]] = update_minibatch,
-) -> tuple[Learned, LossTerms]:
+    descend: Callable[..., tuple[Learned, Terms]] = update_minibatch,
+) -> tuple[Learned, Terms]:
     """The epochs of one update, each gradient step by `descend`. batch: N samples, or N sequences.
 
     -> ((params, optimizer state), mean loss terms)
     """
     config = agent.config
-    loss = functools.partial(minibatch_loss, agent, state.update)
+    loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(descend, loss, agent.optimizer, rate)
     epoch = functools.partial(update_epoch, step, batch)
     learned = (state.params, state.opt_state)
-    indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
+    if agent.minibatches is None:
+        indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
+    else:
+        indices = settled_indices(called("minibatches", agent.minibatches, key, batch))
+    order = Order(indices, jax.random.split(jax.random.fold_in(key, NO_EPOCH), indices.shape[:2]))
     if config.target_kl is None:
-        return update_epochs(epoch, learned, indices)
+        return update_epochs(epoch, learned, order)
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
     if config.kl_stop == "epoch":
-        return epochs_within_kl(epoch, is_within, learned, indices)
-    return minibatches_within_kl(step, is_within, learned, batch, indices)
+        return epochs_within_kl(epoch, is_within, learned, order)
+    return minibatches_within_kl(step, is_within, learned, batch, order)
 
 
-def minibatch_loss(agent: Learner, update: jax.Array, params: PyTree, minibatch: Batch) -> tuple[jax.Array, LossTerms]:
-    """The loss of parameters on a minibatch, with the numbers of the update of that index. -> ([], its terms)"""
+def minibatch_loss(
+    agent: Learner, state: TrainState, params: PyTree, minibatch: Batch, key: jax.Array
+) -> tuple[jax.Array, Terms]:
+    """The loss of parameters on a minibatch, in an update that begins from `state`. -> ([], its terms)"""
+    context = make_context(agent, state, key)
+    return settled_loss(agent.config, called("loss", agent.loss, params, minibatch, context))
+
+
+def make_context(agent: Learner, state: TrainState, key: jax.Array) -> LossContext:
+    """The context of a loss, a reward or an advantage, in an update that begins from `state`."""
     config, schedules = agent.config, agent.schedules
-    parameters, value = agent.forward(params, minibatch.obs)
-    return agent.loss(
-        agent.actions.distribution(parameters),
-        value,
-        minibatch,
-        clip_eps=config.clip_eps * schedules.clip_eps(update),
+    return LossContext(
+        config=config,
+        apply=agent.forward,
+        distribution=agent.actions.distribution,
+        params=state.params,
+        modules=agent.modules,
+        key=key,
+        update=state.update,
+        clip_eps=config.clip_eps * schedules.clip_eps(state.update),
         vf_coef=config.vf_coef,
-        ent_coef=config.ent_coef * schedules.ent_coef(update),
-        clip_value=config.clip_value,
-        normalize_advantage=config.normalize_advantage and config.normalize_advantage_over == "minibatch",
+        ent_coef=config.ent_coef * schedules.ent_coef(state.update),
     )
 
 
-def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: LossTerms, obs: PyTree) -> TrainState:
+def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: Terms, obs: PyTree) -> TrainState:
     """The state after an update. obs: [T, B, ...], raw, what its rollout has seen"""
     params, opt_state = learned
     return state.replace(
@@ -471,25 +564,23 @@ def learned_state(agent: Learner, state: TrainState, learned: Learned, terms: Lo
 
 
 def make_metrics(
-    agent: Learner, state: TrainState, episodes: EpisodeStats, terms: LossTerms, batch: Batch, rate: jax.Array
+    agent: Learner, state: TrainState, episodes: EpisodeStats, terms: Terms, batch: Batch, rate: jax.Array
 ) -> Metrics:
     """The report of one update; `state` is that after it."""
-    none, count = episodes.count == 0, episodes.count.astype(jnp.float32)
+    none, count, nothing = episodes.count == 0, episodes.count.astype(jnp.float32), jnp.full((), jnp.nan)
     return Metrics(
         episode_return_mean=episodes.return_sum / count,
         episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
         episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
         episode_length_mean=episodes.length_sum / count,
         episodes=episodes.count,
-        policy_loss=terms.policy_loss,
-        value_loss=terms.value_loss,
-        entropy=terms.entropy,
-        approx_kl=terms.approx_kl,
-        clip_fraction=terms.clip_fraction,
+        **{name: terms.get(name, nothing) for name in LOSS_TERMS},
         explained_variance=explained_variance(batch.value, batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,
         batch_size=agent.config.batch_size,
+        extra={name: x for name, x in terms.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
+        | {f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
     )
 
 
@@ -523,24 +614,14 @@ def _check_network(env: Environment, actions: Actions, network: Network) -> PyTr
     return params
 
 
-def _check_loss(agent: PPO) -> None:
-    """Raises PPOError unless the loss takes what `ppo_loss` takes, and returns a number and LossTerms. Runs nothing."""
-    check_function("loss", agent.loss, "give one that is called like pjp.ppo_loss")
+def check_own_functions(own: Mapping[str, Any]) -> None:
+    """Raises PPOError for a part of the caller's own that is no function."""
+    for name, function in own.items():
+        if function is not None:
+            check_function(name, function, CALLED_LIKE[name])
 
-    def first_loss(key: jax.Array) -> tuple[jax.Array, LossTerms]:
-        state = init(agent, key).train_state
-        obs, _ = reset_batch(agent.env, key, 2)
-        parameters, value = agent.network.apply(state.params, obs)
-        distribution = agent.actions.distribution(parameters)
-        action = distribution.sample(agent.actions.noise(key, (2,)))
-        batch = Batch(obs, action, distribution.log_prob(action), value, value, value)
-        return minibatch_loss(agent, state.update, state.params, batch)
 
-    returned = traced("loss", first_loss, jax.eval_shape(lambda: jax.random.key(0)))
-    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], LossTerms):
-        raise PPOError("loss has to return (loss, LossTerms), as pjp.ppo_loss does")
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(returned)]
-    if any(shapes):
-        raise PPOError(
-            f"loss returns shapes {shape_list(shapes)}; the loss and each of its terms have to be one number"
-        )
+def check_update(agent: Learner) -> None:
+    """Raises PPOError where a function of the caller's own does not fit. Traces one update, and runs nothing."""
+    if any(getattr(agent, name) is not default for name, default in DEFAULTS.items()):
+        traced("update", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))

@@ -8,7 +8,7 @@ auto-reset keeps the one that the episode has left, which is where the critic bo
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,13 @@ from flax import struct
 from purejaxppo.actions import Actions, make_actions, masked_parameters
 from purejaxppo.checks import (
     check_act,
-    check_advantage,
     check_optimizer_steps,
     check_outputs,
     check_params,
     check_parts,
     check_runner,
     in_own_state,
+    merged,
     shape_list,
 )
 from purejaxppo.config import (
@@ -33,7 +33,6 @@ from purejaxppo.config import (
     check_divisions,
     check_effects,
     check_fields,
-    check_function,
     check_key,
     check_size,
     check_total,
@@ -42,13 +41,18 @@ from purejaxppo.config import (
 from purejaxppo.distributions import Distribution
 from purejaxppo.envs.base import Environment, MaskedObs, Step, shapes_of, through, traced
 from purejaxppo.envs.vector import reset_batch, where_env
-from purejaxppo.gae import Advantage, gae
+from purejaxppo.gae import Advantage, gae_advantage
 from purejaxppo.losses import Loss, ppo_loss
-from purejaxppo.networks import NetworkLike
-from purejaxppo.normalize import normalize_obs, scale_reward
+from purejaxppo.networks import NetworkLike, apply_own, init_beside
+from purejaxppo.normalize import normalize_obs
 from purejaxppo.ppo import (
     Learner,
+    Minibatches,
+    Reward,
+    as_modules,
     assess,
+    check_own_functions,
+    check_update,
     init_train_state,
     learn,
     learned_state,
@@ -178,20 +182,23 @@ class RecurrentPPO(Learner):
         memory, parameters = self.step(train_state, ObsAndMemory(obs, memory))[:2]
         return self.actions.distribution(parameters), memory
 
-    def step(self, train_state: TrainState, obs: ObsAndMemory) -> tuple[PyTree, PyTree, jax.Array]:
+    def step(self, train_state: TrainState, obs: ObsAndMemory) -> tuple[Any, ...]:
         """The network at raw observations. -> memory, distribution parameters and value, [...] each"""
-        return self.network.apply(train_state.params, obs.memory, self.seen(train_state, obs).obs)
+        return self.network.apply(train_state.params, obs.memory, self.seen(train_state, obs))
 
-    def seen(self, train_state: TrainState, obs: ObsAndMemory) -> ObsAndMemory:
-        """What the network sees of raw observations [..., *obs_shape], and the memory as it is."""
-        return obs.replace(obs=normalize_obs(train_state.obs_moments, obs.obs))
+    def seen(self, train_state: TrainState, obs: ObsAndMemory) -> PyTree:
+        """The raw observations [..., *obs_shape] as the network sees them, without the memory."""
+        return normalize_obs(train_state.obs_moments, obs.obs)
 
     def value(self, train_state: TrainState, obs: ObsAndMemory) -> jax.Array:
         """The critic at raw observations. -> [...]"""
         return self.step(train_state, obs)[2]
 
-    def forward(self, params: PyTree, obs: Sequences) -> tuple[PyTree, jax.Array]:
-        """The network along M sequences. -> distribution parameters [M, L, ...], value [M, L]"""
+    def forward(self, params: PyTree, obs: Sequences) -> tuple[Any, ...]:
+        """The network along M sequences.
+
+        -> (distribution parameters [M, L, ...], value [M, L]), and whatever else the network returns
+        """
         assert self.network.replay is not None
         by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (obs.obs, obs.reset))
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), self.network.replay(params, obs.memory, *by_time))
@@ -202,15 +209,19 @@ def make_recurrent_ppo(
     config: RecurrentConfig,
     *,
     network: NetworkLike | None = None,
+    modules: Mapping[str, Any] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
+    reward: Reward | None = None,
+    advantage: Advantage = gae_advantage,
+    minibatches: Minibatches | None = None,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> RecurrentPPO:
     """The agent for an environment, with a memory.
 
     network: a `RecurrentNetwork`; what it returns for the policy is what `make_ppo` asks of a network.
-    optimizer, loss, advantage, schedules: as in `make_ppo`; distributions and values are those of M sequences, [M, L].
+    modules, optimizer, loss, reward, advantage, minibatches, schedules: as in `make_ppo`. The samples are sequences: a
+        loss sees distributions and values [M, L], and a minibatch has whole ones.
 
     Raises PPOError for a config out of range, and for an environment or a part that does not fit.
     """
@@ -218,6 +229,9 @@ def make_recurrent_ppo(
     if network is not None and not isinstance(network, RecurrentNetwork):
         kind = type(network).__name__
         raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
+    own = {"loss": loss, "reward": reward, "advantage": advantage, "minibatches": minibatches}
+    check_own_functions(own)
+    beside = as_modules(modules)
     actions = make_actions(env, config)
     of_obs = network or make_recurrent_actor_critic(
         actions.num_outputs,
@@ -232,33 +246,35 @@ def make_recurrent_ppo(
     )
     if of_obs.replay is None:
         of_obs = of_obs._replace(replay=functools.partial(replay, of_obs))
+    if beside:
+        assert of_obs.replay is not None
+        of_obs = of_obs._replace(
+            init=functools.partial(init_beside, of_obs.init, beside),
+            apply=functools.partial(apply_own, of_obs.apply, "policy"),
+            replay=functools.partial(apply_own, of_obs.replay, "policy"),
+        )
     params = _check_network(env, actions, of_obs)
     agent = RecurrentPPO(
         network=of_obs if env.action_mask is None else masked(of_obs, actions),
-        **learner_parts(env, actions, config, optimizer, loss, advantage, schedules),
+        **learner_parts(env, actions, config, optimizer, schedules, beside),
+        **own,
     )
     check_optimizer_steps(agent.optimizer, params)
-    if advantage is not gae:
-        check_advantage(advantage, config)
-    if loss is not ppo_loss:
-        check_function("loss", loss, "give one that is called like pjp.ppo_loss")
-        traced("loss", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
+    check_update(agent)
     return agent
 
 
-def replay(
-    network: RecurrentNetwork, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array
-) -> tuple[PyTree, jax.Array]:
+def replay(network: RecurrentNetwork, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array) -> tuple[Any, ...]:
     """A network's `apply` along T steps, from its `start` where an episode begins.
 
     memory: [B, ...], obs: [T, B, ...], reset: [T, B] -> distribution parameters [T, B, ...], value [T, B]
     """
 
-    def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, tuple[PyTree, jax.Array]]:
+    def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, tuple[Any, ...]]:
         obs, reset = step
         memory = jax.tree.map(functools.partial(where_env, reset), starts(network, reset.shape), memory)
-        memory, parameters, value = network.apply(params, memory, obs)
-        return memory, (parameters, value)
+        memory, *outputs = network.apply(params, memory, obs)
+        return memory, tuple(outputs)
 
     return jax.lax.scan(remember, memory, (obs, reset))[1]
 
@@ -299,19 +315,19 @@ def masked_init(network: RecurrentNetwork, key: jax.Array, memory: PyTree, obs: 
 
 def masked_apply(
     network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs
-) -> tuple[PyTree, PyTree, jax.Array]:
+) -> tuple[Any, ...]:
     """The network's `apply` at the plain observation, with the mask in its distribution's parameters."""
-    memory, parameters, value = network.apply(params, memory, obs.obs)
-    return memory, masked_parameters(structure, parameters, obs.action_mask), value
+    memory, parameters, *others = network.apply(params, memory, obs.obs)
+    return memory, masked_parameters(structure, parameters, obs.action_mask), *others
 
 
 def masked_replay(
     network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array
-) -> tuple[PyTree, jax.Array]:
+) -> tuple[Any, ...]:
     """The network's `replay` at plain observations, with the masks in its distributions' parameters."""
     assert network.replay is not None
-    parameters, value = network.replay(params, memory, obs.obs, reset)
-    return masked_parameters(structure, parameters, obs.action_mask), value
+    parameters, *others = network.replay(params, memory, obs.obs, reset)
+    return masked_parameters(structure, parameters, obs.action_mask), *others
 
 
 def init(agent: RecurrentPPO, key: jax.Array) -> RunnerState:
@@ -332,7 +348,8 @@ def init(agent: RecurrentPPO, key: jax.Array) -> RunnerState:
 def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     """As `ppo.update`, from sequences in place of single steps."""
     config, state = agent.config, runner.train_state
-    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+    update_key = jax.random.fold_in(runner.key, state.update)
+    noise_key, shuffle_key = jax.random.split(update_key)
 
     env = with_memory(through(agent.actions.to_env, agent.env), agent.network)
     noise = make_noise(env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
@@ -341,15 +358,14 @@ def update(agent: RecurrentPPO, runner: RunnerState) -> tuple[RunnerState, Metri
     acted = acted.replace(obs=acted.obs.obs, memory=acted.obs.memory)
     transitions = transitions.replace(action=transitions.action.action)
 
-    acted, reward = scale_reward(acted, transitions, config.gamma)
-    steps = assess(agent, state, transitions, parameters, reward)
+    acted, steps, told = assess(agent, acted, transitions, parameters, update_key)
     batch = to_sequences(steps, transitions, config.steps_of_a_sequence)
     rate = agent.rate_rule.rate(state)
     learned, terms = learn(agent, rate, state, batch, shuffle_key)
 
     state = learned_state(agent, acted.train_state, learned, terms, transitions.obs.obs)
     runner = keep_finite(runner, acted.replace(train_state=state))
-    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
+    return runner, make_metrics(agent, runner.train_state, episodes, merged(terms, told), batch, rate)
 
 
 def with_memory(env: Environment, network: RecurrentNetwork) -> Environment:
@@ -375,7 +391,7 @@ def sample_action(
     agent: RecurrentPPO, state: TrainState, obs: ObsAndMemory, noise: PyTree
 ) -> tuple[ActionAndMemory, PyTree]:
     """The behaviour policy: action and memory for each environment, and its distribution's parameters."""
-    memory, parameters, _ = agent.step(state, obs)
+    memory, parameters = agent.step(state, obs)[:2]
     return ActionAndMemory(agent.actions.distribution(parameters).sample(noise), memory), parameters
 
 
@@ -387,9 +403,9 @@ def to_sequences(steps: Batch, transitions: Transition, length: int) -> Batch:
     done = transitions.terminated | transitions.truncated
     reset = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])  # the first memory is that of its episode already
     cut = functools.partial(cut_in_sequences, length)
-    first_memory = jax.tree.map(lambda x: cut(x)[:, 0], steps.obs.memory)
-    obs = Sequences(obs=jax.tree.map(cut, steps.obs.obs), reset=cut(reset), memory=first_memory)
-    return jax.tree.map(cut, steps.replace(obs=())).replace(obs=obs)
+    first_memory = jax.tree.map(lambda x: cut(x)[:, 0], transitions.obs.memory)
+    batch = jax.tree.map(cut, steps)
+    return batch.replace(obs=Sequences(obs=batch.obs, reset=cut(reset), memory=first_memory))
 
 
 def cut_in_sequences(length: int, x: jax.Array) -> jax.Array:
@@ -410,7 +426,7 @@ def _check_network(env: Environment, actions: Actions, network: RecurrentNetwork
     for lead in ((), (2,), (2, 3)):
         batched, memory = _with_lead(lead, obs), _with_lead(lead, start)
         outputs = traced("network.apply", network.apply, params, memory, batched)
-        if not isinstance(outputs, tuple) or len(outputs) != 3:
+        if not isinstance(outputs, tuple) or len(outputs) not in (3, 4):  # the fourth: auxiliary outputs
             raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
         _check_memory(memory, outputs[0])
         check_outputs("network.apply", actions, batched, lead, outputs[1:])

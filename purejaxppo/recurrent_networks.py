@@ -16,14 +16,15 @@ class RecurrentNetwork(NamedTuple):
     """Pure functions of a policy that remembers. `apply` takes any leading axes, alike for memory and observation.
 
     `replay` is `apply` over time, for learning; without it `apply` runs in a scan. What pays is to have there, outside
-    of the scan, what does not depend on the memory.
+    of the scan, what does not depend on the memory. Both may return auxiliary outputs after the value, any pytree, for
+    a loss.
     """
 
     init: Callable[[jax.Array, PyTree, PyTree], PyTree]  # (key, memory, obs) -> params
-    apply: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree, jax.Array]]  # -> (memory, parameters, value)
+    apply: Callable[[PyTree, PyTree, PyTree], tuple[Any, ...]]  # -> (memory, parameters, value)
     start: Callable[[], PyTree]  # the memory that an episode starts with, of one environment
     # (params, memory [B, ...], obs [T, B, ...], reset [T, B]) -> (parameters [T, B, ...], value [T, B])
-    replay: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[PyTree, jax.Array]] | None = None
+    replay: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[Any, ...]] | None = None
 
 
 class Encoder(nn.Module):

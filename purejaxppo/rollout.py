@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import Starts, make_starts, step_batch
 from purejaxppo.sums import add, precise_sum
-from purejaxppo.types import EpisodeState, EpisodeStats, PyTree, RunnerState, Transition
+from purejaxppo.types import EpisodeState, EpisodeStats, PyTree, RunnerState, Terms, Transition
 
 # (obs [B, ...], noise [B, ...]) -> (action [B, ...], the distribution's parameters [B, ...])
 Policy = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -42,6 +42,7 @@ def rollout(
             terminated=step.terminated,
             truncated=step.truncated,
             next_obs=step.obs,
+            info=step.info,
         )
         counted = count_step(episode, step.reward)
         episode = end_episodes(counted, step.terminated | step.truncated)
@@ -52,7 +53,7 @@ def rollout(
     obs, env_state, episode = carry
     runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
     done = transitions.terminated | transitions.truncated
-    return runner, transitions, distribution_params, episode_stats(counted, done)
+    return runner, transitions, distribution_params, episode_stats(counted, done, transitions.info)
 
 
 def make_noise(
@@ -95,8 +96,11 @@ def end_episodes(episode: EpisodeState, done: jax.Array) -> EpisodeState:
     )
 
 
-def episode_stats(counted: EpisodeState, done: jax.Array) -> EpisodeStats:
-    """Statistics of the episodes that are done. counted: every step's episode with that step; done: [T, B]"""
+def episode_stats(counted: EpisodeState, done: jax.Array, info: Terms) -> EpisodeStats:
+    """Statistics of the episodes that are done.
+
+    counted: every step's episode with that step; done, info: [T, B]
+    """
     # In two parts, since the lengths of long episodes may add up to more than an int32 holds.
     parts = jnp.divmod(counted.episode_length, 2**15)
     high, low = (jnp.sum(part, where=done).astype(jnp.float32) for part in parts)
@@ -106,4 +110,5 @@ def episode_stats(counted: EpisodeState, done: jax.Array) -> EpisodeStats:
         return_min=jnp.min(counted.episode_return, where=done, initial=jnp.inf),
         return_max=jnp.max(counted.episode_return, where=done, initial=-jnp.inf),
         length_sum=2.0**15 * high + low,
+        info_sum={name: jnp.sum(x, where=done) for name, x in info.items()},
     )

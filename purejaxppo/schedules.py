@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from purejaxppo.config import PPOConfig, is_changed, standard_promotion, unknown
 from purejaxppo.envs.base import traced
-from purejaxppo.types import LossTerms, PPOError, PyTree, TrainState
+from purejaxppo.types import PPOError, PyTree, Terms, TrainState
 
 # Index of the update, from 0, [] int32 -> factor on the config's number, [].
 Schedule = Callable[[jax.Array], jax.Array | float]
@@ -30,7 +30,7 @@ class RateRule(NamedTuple):
 
     init: Callable[[], PyTree]  # -> what it carries into the first update
     rate: Callable[[TrainState], jax.Array]  # state before an update -> its learning rate []
-    adapt: Callable[[TrainState, LossTerms], PyTree]  # that state, and the update's terms -> what it carries on
+    adapt: Callable[[TrainState, Terms], PyTree]  # that state, and the update's terms -> what it carries on
 
 
 def constant(update: jax.Array, num_updates: int) -> float:
@@ -97,9 +97,9 @@ def carried_rate(state: TrainState) -> jax.Array:
     return state.learning_rate
 
 
-def adapt_carried_rate(desired_kl: float | jax.Array, state: TrainState, terms: LossTerms) -> jax.Array:
+def adapt_carried_rate(desired_kl: float | jax.Array, state: TrainState, terms: Terms) -> jax.Array:
     """The rate after an update of those terms. -> []"""
-    return adapted_rate(state.learning_rate, terms.approx_kl, desired_kl)
+    return adapted_rate(state.learning_rate, terms["approx_kl"], desired_kl)
 
 
 def adapted_rate(rate: jax.Array, kl: jax.Array, desired_kl: float | jax.Array) -> jax.Array:

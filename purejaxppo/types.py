@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 PyTree = Any
 Structure = Any  # of a PyTree, as jax.tree.structure gives it
+Terms = dict[str, jax.Array]  # numbers by name
 
 
 class PPOError(ValueError):
@@ -79,6 +80,23 @@ class Transition(struct.PyTreeNode):
     terminated: jax.Array  # [B] bool
     truncated: jax.Array  # [B] bool
     next_obs: PyTree  # [B, ...], raw, before any auto-reset
+    info: Terms = struct.field(default_factory=dict)  # [B] each, what the environment reports by name
+
+
+class Steps(struct.PyTreeNode):
+    """The steps of a rollout, for a reward and an advantage of your own. Time-major."""
+
+    obs: PyTree  # [T, B, ...], as the network sees it
+    action: PyTree  # [T, B, ...], the policy's: before it is clipped or squashed
+    parameters: PyTree  # [T, B, ...], of the distribution that the action was drawn from
+    log_prob: jax.Array  # [T, B], of the action under it
+    reward: jax.Array  # [T, B], the environment's; for an advantage what is learned from, after normalize_reward
+    value: jax.Array  # [T, B], of the critic that acted, at obs
+    next_obs: PyTree  # [T, B, ...], as the network sees it, before any auto-reset
+    next_value: jax.Array  # [T, B], of the critic at next_obs
+    terminated: jax.Array  # [T, B] bool
+    truncated: jax.Array  # [T, B] bool
+    info: Terms = struct.field(default_factory=dict)  # [T, B] each, what the environment reports by name
 
 
 class EpisodeStats(struct.PyTreeNode):
@@ -89,10 +107,14 @@ class EpisodeStats(struct.PyTreeNode):
     return_min: jax.Array  # [], +inf without an episode
     return_max: jax.Array  # [], -inf without an episode
     length_sum: jax.Array  # [], steps
+    info_sum: Terms = struct.field(default_factory=dict)  # [] each, of the info at the last step of each episode
 
 
 class Batch(struct.PyTreeNode):
-    """What the update learns from."""
+    """Samples to learn from: a whole rollout, or the M samples of a minibatch.
+
+    For a recurrent policy each entry is a sequence, [N, L, ...]. A loss that leaves a field alone does not pay for it.
+    """
 
     obs: PyTree  # [N, ...], as the network sees it
     action: PyTree  # [N, ...]
@@ -100,17 +122,14 @@ class Batch(struct.PyTreeNode):
     value: jax.Array  # [N], of the critic before the update
     advantage: jax.Array  # [N]
     target: jax.Array  # [N], the regression target of the value
+    next_obs: PyTree = None  # [N, ...], as the network sees it; of the step before any auto-reset
+    reward: jax.Array | None = None  # [N], as the advantage sees it
+    terminated: jax.Array | None = None  # [N] bool
+    truncated: jax.Array | None = None  # [N] bool
+    info: Terms = struct.field(default_factory=dict)  # [N] each, what the environment reports by name
 
 
-class LossTerms(struct.PyTreeNode):
-    """The loss of one minibatch, in its terms."""
-
-    policy_loss: jax.Array  # []
-    value_loss: jax.Array  # []
-    entropy: jax.Array  # [], nats
-    approx_kl: jax.Array  # [], nats; never negative
-    mean_log_ratio: jax.Array  # [], nats; its negative estimates the KL too, and can be negative
-    clip_fraction: jax.Array  # [], in [0, 1]
+LOSS_TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")  # those with a field in Metrics
 
 
 def count_timesteps(updates: Any, batch_size: int) -> Any:
@@ -124,8 +143,12 @@ def count_timesteps(updates: Any, batch_size: int) -> Any:
     return np.asarray(updates).astype(np.int64) * batch_size
 
 
-class Metrics(struct.PyTreeNode):
-    """What one update reports. A mean, min or max over episodes is NaN when no episode finished in the update."""
+class Metrics(struct.PyTreeNode, kw_only=True):
+    """Numbers that one update reports.
+
+    A mean, min or max over episodes is NaN when no episode finished in the update. The five fields that a loss fills
+    are NaN when it does not return them.
+    """
 
     episode_return_mean: jax.Array  # [], of the episodes that finished in this update, raw rewards
     episode_return_min: jax.Array  # [], of the same
@@ -141,14 +164,20 @@ class Metrics(struct.PyTreeNode):
     learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
     updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
+    # [] each: every other number that a loss returns, by its name; and as "episode/NAME" the mean of each number in
+    # `Step.info`, at the last steps of the episodes that finished in this update
+    extra: Terms = struct.field(default_factory=dict)
 
     @property
     def timesteps(self) -> Any:
         """Environment steps since the start, `updates * batch_size`, as `count_timesteps` computes them."""
         return count_timesteps(self.updates, self.batch_size)
 
-    @classmethod
-    def columns(cls) -> list[str]:
-        """The numbers of an update as files and tables have them: the fields, with `timesteps` for `updates`."""
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "batch_size"]
-        return ["timesteps" if name == "updates" else name for name in names]
+    def columns(self) -> list[str]:
+        """Names of the numbers in files and tables: fields, `timesteps` for `updates`, and the names in `extra`."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("batch_size", "extra")]
+        return ["timesteps" if name == "updates" else name for name in names] + sorted(self.extra)
+
+    def column(self, name: str) -> Any:
+        """The numbers of one of the `columns`."""
+        return self.extra[name] if name in self.extra else getattr(self, name)

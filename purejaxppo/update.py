@@ -3,21 +3,30 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from purejaxppo.config import PPOConfig, standard_promotion
-from purejaxppo.types import Batch, LossTerms, PyTree, RunnerState
+from purejaxppo.types import Batch, PyTree, RunnerState, Terms
 
 Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
-LossFunction = Callable[[PyTree, Batch], tuple[jax.Array, LossTerms]]  # (params, minibatch) -> (loss, terms)
+# (params, minibatch, key of the minibatch) -> (loss, its terms)
+LossFunction = Callable[[PyTree, Batch, jax.Array], tuple[jax.Array, Terms]]
+Step = Callable[[Learned, Batch, jax.Array], tuple[Learned, Terms]]  # a gradient step on a minibatch, with its key
 
 SHORT = 512  # samples that `short_permutation` takes, at most
 NARROW = 16  # rows of a table that `long_permutation` takes, at least
 ROUNDS = 4  # of `long_permutation`
+
+
+class Order(NamedTuple):
+    """The minibatches of an update: their samples, and what is random in their losses."""
+
+    indices: jax.Array  # [epochs, minibatches, M] int32
+    key: jax.Array  # [epochs, minibatches]
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformationExtraArgs:
@@ -164,9 +173,10 @@ def update_minibatch(
     rate: jax.Array,
     learned: Learned,
     minibatch: Batch,
-) -> tuple[Learned, LossTerms]:
+    key: jax.Array,
+) -> tuple[Learned, Terms]:
     """One gradient step."""
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], minibatch)
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], minibatch, key)
     return apply_gradient(optimizer, rate, learned, gradient), terms
 
 
@@ -179,76 +189,71 @@ def apply_gradient(
     return optax.apply_updates(params, updates), opt_state
 
 
-def update_epoch(
-    step: Callable[[Learned, Batch], tuple[Learned, LossTerms]], batch: Batch, learned: Learned, indices: jax.Array
-) -> tuple[Learned, LossTerms]:
-    """One pass over the batch. indices: [minibatches, M]. -> (learned, terms [minibatches])"""
+def update_epoch(step: Step, batch: Batch, learned: Learned, order: Order) -> tuple[Learned, Terms]:
+    """One pass over the batch, in an order of [minibatches]. -> (learned, terms [minibatches])"""
 
-    def step_on(learned: Learned, chosen: jax.Array) -> tuple[Learned, LossTerms]:
-        return step(learned, jax.tree.map(lambda x: x[chosen], batch))
+    def step_on(learned: Learned, order: Order) -> tuple[Learned, Terms]:
+        return step(learned, jax.tree.map(lambda x: x[order.indices], batch), order.key)
 
-    return jax.lax.scan(step_on, learned, indices)
+    return jax.lax.scan(step_on, learned, order)
 
 
 def update_epochs(
-    epoch: Callable[[Learned, jax.Array], tuple[Learned, LossTerms]], learned: Learned, indices: jax.Array
-) -> tuple[Learned, LossTerms]:
-    """Every epoch in turn. indices: [epochs, minibatches, M]. -> (learned, mean terms)"""
-    learned, terms = jax.lax.scan(epoch, learned, indices)
+    epoch: Callable[[Learned, Order], tuple[Learned, Terms]], learned: Learned, order: Order
+) -> tuple[Learned, Terms]:
+    """Every epoch in turn, in an order of [epochs, minibatches]. -> (learned, mean terms)"""
+    learned, terms = jax.lax.scan(epoch, learned, order)
     return learned, jax.tree.map(jnp.mean, terms)
 
 
 def epochs_within_kl(
-    epoch: Callable[[Learned, jax.Array], tuple[Learned, LossTerms]],
-    is_within: Callable[[LossTerms], jax.Array],
+    epoch: Callable[[Learned, Order], tuple[Learned, Terms]],
+    is_within: Callable[[Terms], jax.Array],
     learned: Learned,
-    indices: jax.Array,
-) -> tuple[Learned, LossTerms]:
+    order: Order,
+) -> tuple[Learned, Terms]:
     """As `update_epochs`, until the mean terms of an epoch exceed the KL; that one counts, later ones change nothing.
 
     -> (learned, terms, mean over the minibatches that were applied)
     """
 
-    def epoch_if_near(carry: tuple[Learned, jax.Array], indices: jax.Array) -> tuple[tuple, tuple]:
+    def epoch_if_near(carry: tuple[Learned, jax.Array], order: Order) -> tuple[tuple, tuple]:
         learned, near = carry
-        new, terms = epoch(learned, indices)
+        new, terms = epoch(learned, order)
         still_near = near & is_within(jax.tree.map(jnp.mean, terms))
-        return (where(near, new, learned), still_near), (terms, jnp.broadcast_to(near, indices.shape[:1]))
+        return (where(near, new, learned), still_near), (terms, jnp.broadcast_to(near, order.key.shape))
 
-    (learned, _), (terms, applied) = jax.lax.scan(epoch_if_near, (learned, jnp.bool_(True)), indices)
+    (learned, _), (terms, applied) = jax.lax.scan(epoch_if_near, (learned, jnp.bool_(True)), order)
     return learned, mean_where(applied, terms)
 
 
 def minibatches_within_kl(
-    step: Callable[[Learned, Batch], tuple[Learned, LossTerms]],
-    is_within: Callable[[LossTerms], jax.Array],
-    learned: Learned,
-    batch: Batch,
-    indices: jax.Array,
-) -> tuple[Learned, LossTerms]:
+    step: Step, is_within: Callable[[Terms], jax.Array], learned: Learned, batch: Batch, order: Order
+) -> tuple[Learned, Terms]:
     """Steps over all minibatches of all epochs, until the terms of one exceed the KL: neither it nor a later one is
     applied.
 
     -> (learned, terms, mean over the minibatches that were applied)
     """
 
-    def step_if_near(carry: tuple[Learned, jax.Array], chosen: jax.Array) -> tuple[tuple, tuple]:
+    def step_if_near(carry: tuple[Learned, jax.Array], order: Order) -> tuple[tuple, tuple]:
         learned, near = carry
-        new, terms = step(learned, jax.tree.map(lambda x: x[chosen], batch))
+        new, terms = step(learned, jax.tree.map(lambda x: x[order.indices], batch), order.key)
         near = near & is_within(terms)
         return (where(near, new, learned), near), (terms, near)
 
-    flat = indices.reshape(-1, indices.shape[-1])
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), order)
     (learned, _), (terms, applied) = jax.lax.scan(step_if_near, (learned, jnp.bool_(True)), flat)
     return learned, mean_where(applied, terms)
 
 
-def kl_is_within(terms: LossTerms, target_kl: float | jax.Array, estimator: str) -> jax.Array:
+def kl_is_within(terms: Terms, target_kl: float | jax.Array, estimator: str) -> jax.Array:
     """Whether the KL of `terms`, by the estimator of the config, is not above the target. -> [] bool
 
     NaN is not: its step is applied, so that `keep_finite` sees it, and no run goes on learning nothing.
     """
-    return ~({"approx_kl": terms.approx_kl, "log_ratio": -terms.mean_log_ratio}[estimator] > target_kl)
+    kl = terms["approx_kl"] if estimator == "approx_kl" else -terms["mean_log_ratio"]
+    return ~(kl > target_kl)
 
 
 def own_buffers(runner: RunnerState) -> RunnerState:
@@ -283,7 +288,7 @@ def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), x, y)
 
 
-def mean_where(applied: jax.Array, terms: LossTerms) -> LossTerms:
+def mean_where(applied: jax.Array, terms: Terms) -> Terms:
     """The mean over the minibatches that were applied; NaN if none was. applied and each term: one shape"""
     count = jnp.sum(applied).astype(jnp.float32)
     return jax.tree.map(lambda x: jnp.sum(x, where=applied) / count, terms)

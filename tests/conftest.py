@@ -22,6 +22,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Their programs compile for seconds and run for milliseconds, and nothing that they hold is of speed, or of bits that
 # another process has to repeat: they do without LLVM's optimizations.
 COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
+COMPILED_QUICKLY |= {"test_extension"}
 COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_own_env", "test_page", "test_recurrent", "test_schedules"}
 COMPILED_QUICKLY |= {"test_search", "test_space_trees", "test_suites"}
 
@@ -52,7 +53,7 @@ def bare_options():
     def make(placement):
         nothing = {"network": None, "optimizer": None, "schedules": None, "memory_limit": None}
         told = {"should_stop": never, "on_plan": ignore, "on_chunk": ignore}
-        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae, "checkpoints": NO_CHECKPOINTS}
+        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae_advantage, "checkpoints": NO_CHECKPOINTS}
         return Options(placement=placement, evaluation_episodes=0, **nothing, **own, **told)
 
     return make

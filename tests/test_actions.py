@@ -11,7 +11,7 @@ import scipy.stats
 
 import purejaxppo as pjp
 from purejaxppo.actions import make_actions
-from purejaxppo.ppo import make_batch, sample_action
+from purejaxppo.ppo import assess, flattened, sample_action
 from purejaxppo.rollout import make_noise
 from purejaxppo.update import shuffled_indices
 
@@ -217,7 +217,7 @@ def test_the_first_minibatch_has_ratio_one(changes):
         noise = make_noise(agent.env, agent.actions.noise, key, shape)
         policy = functools.partial(sample_action, agent, state)
         _, transitions, parameters, _ = pjp.rollout(agent.env, policy, runner, noise)
-        batch = make_batch(agent, state, transitions, parameters, transitions.reward)
+        batch = flattened(assess(agent, runner, transitions, parameters, key)[1])
         chosen = shuffled_indices(key, 1, agent.config.num_minibatches, agent.config.batch_size)[0, 0]
         minibatch = jax.tree.map(lambda x: x[chosen], batch)
         distribution = agent.actions.distribution(agent.network.apply(state.params, minibatch.obs)[0])

@@ -400,11 +400,11 @@ PARTS = {
         ),
         r"advantage=... does not go with FullBatchConfig, which has its own; leave it out",
     ),
-    "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is no function; give one that is called like pjp.ppo_loss"),
+    "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is no function; give .*such as pjp.ppo_loss"),
     "loss-recurrent": (
-        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is no function; give one that is called"
+        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is no function; give \(params, "
     ),
-    "loss-alone": (lambda: loss(lambda *_, **__: jnp.float32(0)), r"loss has to return \(loss, LossTerms\)"),
+    "loss-alone": (lambda: loss(lambda *_: jnp.float32(0)), r"loss has to return \(loss, {name: number}\)"),
     "schedules-list": (lambda: schedules([1.0]), r"schedules = \[1.0\] is no dict; give one such as"),
     "schedules-name": (lambda: schedules({"clip": abs}), r"number in schedules 'clip'; did you mean clip_eps"),
     "schedules-number-name": (lambda: schedules({3: abs}), r"number in schedules 3; take one of learning_rate"),

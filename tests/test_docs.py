@@ -100,7 +100,7 @@ def test_a_page_opened_from_the_disk_finds_the_others(site):
     "cls",
     [
         *(pjp.PPOConfig, pjp.RecurrentConfig, pjp.FullBatchConfig, pjp.TrainState, pjp.RunnerState, pjp.Transition),
-        *(pjp.Metrics, pjp.FullBatchMetrics, pjp.Batch, pjp.LossTerms, pjp.EpisodeState, pjp.EpisodeStats),
+        *(pjp.Metrics, pjp.FullBatchMetrics, pjp.Batch, pjp.EpisodeState, pjp.EpisodeStats),
     ],
     ids=lambda cls: cls.__name__,
 )

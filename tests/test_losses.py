@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
+from purejaxppo.config import PPOConfig
 from purejaxppo.distributions import Categorical
 from purejaxppo.losses import (
+    LossContext,
     approx_kl,
     clip_fraction,
     clipped_value_loss,
@@ -57,8 +59,19 @@ def batch_of(x):
 def loss_of(x, logits=None, value=None, **options):
     logits = x["logits"] if logits is None else logits
     value = x["value"] if value is None else value
-    options = {"clip_eps": 0.2, "vf_coef": 0.5, "ent_coef": 0.01} | options
-    return ppo_loss(Categorical(jnp.asarray(logits)), jnp.asarray(value), batch_of(x), **options)
+    names = ("clip_eps", "vf_coef", "ent_coef")
+    numbers = {"clip_eps": 0.2, "vf_coef": 0.5, "ent_coef": 0.01} | {k: v for k, v in options.items() if k in names}
+    context = LossContext(
+        config=PPOConfig(**{name: switch for name, switch in options.items() if name not in names}),
+        apply=lambda params, obs: params,
+        distribution=Categorical,
+        params=None,
+        modules={},
+        key=None,
+        update=0,
+        **numbers,
+    )
+    return ppo_loss((jnp.asarray(logits), jnp.asarray(value)), batch_of(x), context)
 
 
 def by_numpy(x, clip_eps=0.2, vf_coef=0.5, ent_coef=0.01, clip_value=True, normalize_advantage=True):
@@ -106,7 +119,7 @@ def test_the_loss_agrees_with_numpy(seed, clip_value, normalize_advantage):
     assert 0.1 < expected["clip_fraction"] < 0.9
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5, atol=1e-6)
     for name in expected:
-        np.testing.assert_allclose(getattr(terms, name), expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(terms[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_clipping_and_normalising_are_on_unless_told():
@@ -129,7 +142,7 @@ def test_the_loss_and_its_gradients_agree_with_pytorch(clip_value, normalize_adv
     (got, terms), gradients = value_and_grad(x["logits"], x["value"])
     np.testing.assert_allclose(got, x[case + "loss"], rtol=1e-5)
     for name in TERMS:
-        np.testing.assert_allclose(getattr(terms, name), x[case + name], rtol=2e-5, err_msg=name)
+        np.testing.assert_allclose(terms[name], x[case + name], rtol=2e-5, err_msg=name)
     for name, gradient in zip(("logits", "value"), gradients, strict=True):
         expected = x[f"{case}{name}_gradient"]
         assert np.abs(expected).max() > 1e-3
@@ -223,9 +236,9 @@ def test_unchanged_policy_has_no_kl_and_no_clipping():
     x = draw(3)
     x["old_log_prob"] = np.asarray(Categorical(jnp.asarray(x["logits"])).log_prob(x["action"]))
     _, terms = loss_of(x, normalize_advantage=False)
-    assert float(terms.approx_kl) == 0.0
-    assert float(terms.clip_fraction) == 0.0
-    np.testing.assert_allclose(terms.policy_loss, -x["advantage"].mean(dtype=np.float64), rtol=1e-6)
+    assert float(terms["approx_kl"]) == 0.0
+    assert float(terms["clip_fraction"]) == 0.0
+    np.testing.assert_allclose(terms["policy_loss"], -x["advantage"].mean(dtype=np.float64), rtol=1e-6)
 
 
 def test_unchanged_policy_has_the_policy_gradient():
@@ -306,9 +319,9 @@ def test_an_advantage_that_is_not_finite_is_not_hidden(number):
 def test_entropy_lowers_the_loss_and_value_error_raises_it():
     x = draw(6)
     loss, terms = loss_of(x, vf_coef=0.0, ent_coef=0.0)
-    assert loss == terms.policy_loss
-    np.testing.assert_allclose(loss_of(x, vf_coef=0.0, ent_coef=2.0)[0], loss - 2 * terms.entropy, rtol=1e-6)
-    np.testing.assert_allclose(loss_of(x, vf_coef=2.0, ent_coef=0.0)[0], loss + 2 * terms.value_loss, rtol=1e-6)
+    assert loss == terms["policy_loss"]
+    np.testing.assert_allclose(loss_of(x, vf_coef=0.0, ent_coef=2.0)[0], loss - 2 * terms["entropy"], rtol=1e-6)
+    np.testing.assert_allclose(loss_of(x, vf_coef=2.0, ent_coef=0.0)[0], loss + 2 * terms["value_loss"], rtol=1e-6)
 
 
 def test_explained_variance():

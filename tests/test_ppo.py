@@ -12,8 +12,7 @@ import pytest
 from flax import nnx
 
 import purejaxppo as pjp
-from purejaxppo.normalize import scale_reward
-from purejaxppo.ppo import learn, make_batch, sample_action, update_many
+from purejaxppo.ppo import assess, flattened, learn, make_context, sample_action, update_many
 from purejaxppo.rollout import make_noise
 from purejaxppo.update import shuffled_indices, update_minibatch
 
@@ -37,8 +36,7 @@ def _collect(agent, runner):
     runner, transitions, logits, _ = pjp.rollout(
         agent.env, functools.partial(sample_action, agent, state), runner, noise
     )
-    _, reward = scale_reward(runner, transitions, config.gamma)
-    return transitions, make_batch(agent, state, transitions, logits, reward)
+    return transitions, flattened(assess(agent, runner, transitions, logits, runner.key)[1])
 
 
 def first_ratios(agent, num_updates):
@@ -220,7 +218,7 @@ def test_target_kl_by_minibatch_leaves_out_the_one_that_exceeds_it(env, estimato
     assert not same(params["free"], params["bound"])
     if estimator == "approx_kl":
         assert same(params["one minibatch"], params["bound"])
-        assert abs(float(terms["bound"].approx_kl)) < 1e-7
+        assert abs(float(terms["bound"]["approx_kl"])) < 1e-7
 
 
 def learned_from_one_batch(env, kl_stop, estimator):
@@ -253,14 +251,12 @@ def first_steps(agent, state, batch, key, count):
     indices = shuffled_indices(key, agent.config.update_epochs, agent.config.num_minibatches, agent.config.batch_size)
     learned = (state.params, state.opt_state)
 
-    def loss(params, minibatch):
-        logits, value = agent.network.apply(params, minibatch.obs)
-        coefficients = {"clip_eps": 0.2, "vf_coef": 0.5, "ent_coef": 0.01}
-        return pjp.ppo_loss(pjp.Categorical(logits=logits), value, minibatch, **coefficients)
+    def loss(params, minibatch, key):
+        return pjp.ppo_loss(params, minibatch, make_context(agent, state, key))
 
     step = jax.jit(functools.partial(update_minibatch, loss, agent.optimizer, jnp.float32(0.05)))
     for chosen in indices[0, :count]:
-        learned, terms = step(learned, jax.tree.map(lambda x, chosen=chosen: x[chosen], batch))
+        learned, terms = step(learned, jax.tree.map(lambda x, chosen=chosen: x[chosen], batch), key)
     return learned, terms
 
 
@@ -342,11 +338,11 @@ def test_an_optimizer_of_ones_own_is_used_and_its_rate_not_claimed(env):
     assert np.isnan(metrics.learning_rate)
 
 
-def huber_loss(distribution, value, minibatch, **numbers):
+def huber_loss(params, minibatch, context):
     """ppo_loss with Huber's loss for the value."""
-    loss, terms = pjp.ppo_loss(distribution, value, minibatch, **numbers)
-    huber = jnp.mean(optax.huber_loss(value, minibatch.target))
-    return loss + numbers["vf_coef"] * (huber - terms.value_loss), terms.replace(value_loss=huber)
+    loss, terms = pjp.ppo_loss(params, minibatch, context)
+    huber = jnp.mean(optax.huber_loss(context.apply(params, minibatch.obs)[1], minibatch.target))
+    return loss + context.vf_coef * (huber - terms["value_loss"]), terms | {"value_loss": huber}
 
 
 def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
@@ -356,9 +352,7 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
     _, batch = collect(agent, start)
 
     def loss(params):
-        logits, value = agent.network.apply(params, batch.obs)
-        numbers = {"clip_eps": 0.2, "vf_coef": 0.5, "ent_coef": 0.01, "clip_value": True, "normalize_advantage": True}
-        return huber_loss(pjp.Categorical(logits), value, batch, **numbers)[0]
+        return huber_loss(params, batch, make_context(agent, start.train_state, start.key))[0]
 
     end, metrics = jax.jit(agent.update)(start)
     expected = jax.tree.map(lambda x, g: x - g, start.train_state.params, jax.grad(loss)(start.train_state.params))
@@ -374,8 +368,9 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
 def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, make, config):
     config = config(num_envs=4, num_steps=32, total_timesteps=128, gae_lambda=0.5, gamma=0.9)
 
-    def monte_carlo(reward, value, next_value, terminated, truncated, *, gamma, gae_lambda):
-        return pjp.reward_to_go(reward, next_value, terminated, truncated, gamma=gamma) - value
+    def monte_carlo(steps, context):
+        flags = (steps.terminated, steps.truncated)
+        return pjp.reward_to_go(steps.reward, steps.next_value, *flags, gamma=context.config.gamma) - steps.value
 
     def learned(agent):
         return jax.jit(lambda key: agent.update(agent.init(key))[0].train_state.params)(jax.random.key(0))
@@ -409,25 +404,21 @@ def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     np.testing.assert_allclose(batch.advantage, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(batch.target, raw.target)
 
-    seen = []
-
-    def noting_loss(distribution, value, minibatch, **numbers):
-        seen.append(numbers["normalize_advantage"])
-        return pjp.ppo_loss(distribution, value, minibatch, **numbers)
-
     choices = {
         "minibatch": {},
         "batch": {"normalize_advantage_over": "batch"},
         "off": {"normalize_advantage": False},
     }
-    given = {}
+    policy_loss = {}
     for name, changes in choices.items():
-        seen.clear()
-        agent = pjp.make_ppo(env, dataclasses.replace(SMALL, **changes), loss=noting_loss)
-        jax.eval_shape(agent.update, runner)
-        given[name] = set(seen)
-        assert (collect(agent, runner)[1].advantage == raw.advantage).all() == (name != "batch")
-    assert given == {"minibatch": {True}, "batch": {False}, "off": {False}}
+        agent = pjp.make_ppo(env, dataclasses.replace(SMALL, **changes))
+        own = collect(agent, runner)[1]
+        assert (own.advantage == raw.advantage).all() == (name != "batch")
+        context = make_context(agent, runner.train_state, runner.key)
+        policy_loss[name] = float(pjp.ppo_loss(runner.train_state.params, own, context)[1]["policy_loss"])
+    # The ratio is 1: minus the mean of the advantages.
+    np.testing.assert_allclose(policy_loss["off"], -advantage.mean(), rtol=1e-4)
+    np.testing.assert_allclose([policy_loss["minibatch"], policy_loss["batch"]], 0.0, atol=1e-5)
 
 
 def test_an_update_has_the_gradient_of_its_finite_differences_in_every_number(env):
@@ -550,12 +541,12 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
         ({"optimizer": optax.adam}, "is no optax transformation"),
         ({"optimizer": "adam"}, "is no optax transformation"),
         ({"loss": "mse"}, "is no function"),
-        ({"loss": lambda distribution, value, minibatch: value}, "loss cannot be traced"),
-        ({"loss": lambda distribution, value, minibatch, **numbers: jnp.sum(value)}, "has to return"),
-        (
-            {"loss": lambda *args, **numbers: (args[1], pjp.ppo_loss(*args, **numbers)[1])},
-            "have to be one number",
-        ),
+        ({"loss": lambda params, minibatch: minibatch.value}, "loss cannot be traced"),
+        ({"loss": lambda params, minibatch, context: jnp.sum(minibatch.value)}, "has to return"),
+        ({"loss": lambda *args: (args[1].value, pjp.ppo_loss(*args)[1])}, r"float32\[16\] to minimise"),
+        ({"loss": lambda *args: (pjp.ppo_loss(*args)[0], {"value": args[1].value})}, r"value as float32\[16\]"),
+        ({"loss": lambda *args: (pjp.ppo_loss(*args)[0], {"learning_rate": 1.0})}, "'learning_rate', which is another"),
+        ({"loss": lambda *args: (pjp.ppo_loss(*args)[0], {"a,b": 1.0})}, "'a,b'"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):

@@ -10,7 +10,6 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo import cli
 from purejaxppo.envs.base import through
-from purejaxppo.normalize import scale_reward
 from purejaxppo.population.store import key_data
 from purejaxppo.ppo import assess
 from purejaxppo.recurrent import (
@@ -96,8 +95,7 @@ def _collect(agent, runner):
     policy = functools.partial(sample_action, agent, state)
     runner, transitions, parameters, _ = pjp.rollout(env, policy, observing_memory(runner), noise)
     transitions = transitions.replace(action=transitions.action.action)
-    _, reward = scale_reward(runner, transitions, config.gamma)
-    steps = assess(agent, state, transitions, parameters, reward)
+    _, steps, _ = assess(agent, runner, transitions, parameters, runner.key)
     return transitions, steps, to_sequences(steps, transitions, config.steps_of_a_sequence)
 
 

@@ -30,10 +30,10 @@ def run(agent, num_updates=UPDATES):
     return train(KEY)
 
 
-def telling_loss(distribution, value, minibatch, *, clip_eps, ent_coef, **others):
+def telling_loss(params, minibatch, context):
     """ppo_loss, with what it is given as the clip range and the entropy coefficient for its clip fraction and KL."""
-    loss, terms = pjp.ppo_loss(distribution, value, minibatch, clip_eps=clip_eps, ent_coef=ent_coef, **others)
-    return loss, terms.replace(clip_fraction=jnp.float32(clip_eps), approx_kl=jnp.float32(ent_coef))
+    loss, terms = pjp.ppo_loss(params, minibatch, context)
+    return loss, terms | {"clip_fraction": context.clip_eps, "approx_kl": context.ent_coef}
 
 
 def assert_followed(metrics, config, factors):

@@ -375,8 +375,8 @@ def test_what_makes_no_agent_is_refused(env):
 def test_parts_of_ones_own_are_what_every_member_learns_with(env):
     """With a loss of nothing no parameter moves; the optimizer's own step is what is left."""
 
-    def nothing(distribution, value, minibatch, **numbers):
-        total, terms = pjp.ppo_loss(distribution, value, minibatch, **numbers)
+    def nothing(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
         return 0.0 * total, terms
 
     make_agent = functools.partial(pjp.make_ppo, loss=nothing)

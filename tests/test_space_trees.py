@@ -12,8 +12,8 @@ from gymnax.environments import environment, spaces
 
 import purejaxppo as pjp
 from purejaxppo.actions import make_actions
-from purejaxppo.ppo import make_batch, sample_action
-from purejaxppo.recurrent import assess, observing_memory, to_sequences, with_memory
+from purejaxppo.ppo import assess, flattened, sample_action
+from purejaxppo.recurrent import observing_memory, to_sequences, with_memory
 from purejaxppo.recurrent import sample_action as sample_with_memory
 from purejaxppo.rollout import make_noise
 
@@ -224,7 +224,7 @@ def ratios(agent, runner):
     noise = make_noise(agent.env, agent.actions.noise, KEY, (agent.config.num_steps, agent.config.num_envs))
     policy = functools.partial(sample_action, agent, runner.train_state)
     _, transitions, parameters, _ = pjp.rollout(agent.env, policy, runner, noise)
-    return ratio(agent, runner, make_batch(agent, runner.train_state, transitions, parameters, transitions.reward))
+    return ratio(agent, runner, flattened(assess(agent, runner, transitions, parameters, KEY)[1]))
 
 
 def recurrent_ratios(agent, runner):
@@ -234,7 +234,7 @@ def recurrent_ratios(agent, runner):
     policy = functools.partial(sample_with_memory, agent, runner.train_state)
     _, transitions, parameters, _ = pjp.rollout(env, policy, observing_memory(runner), noise)
     transitions = transitions.replace(action=transitions.action.action)
-    steps = assess(agent, runner.train_state, transitions, parameters, transitions.reward)
+    _, steps, _ = assess(agent, runner, transitions, parameters, KEY)
     return ratio(agent, runner, to_sequences(steps, transitions, agent.config.steps_of_a_sequence))
 
 

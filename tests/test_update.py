@@ -8,8 +8,9 @@ import pytest
 import scipy.stats
 
 from purejaxppo.config import PPOConfig
-from purejaxppo.types import Batch, LossTerms, RunnerState, TrainState
+from purejaxppo.types import Batch, RunnerState, TrainState
 from purejaxppo.update import (
+    Order,
     all_finite,
     apply_gradient,
     epochs_within_kl,
@@ -30,9 +31,8 @@ EPOCHS, MINIBATCHES = 5, 2
 
 
 def terms_of(x, approx_kl=0.0):
-    return LossTerms(
-        policy_loss=x, value_loss=2 * x, entropy=3 * x, approx_kl=approx_kl, mean_log_ratio=5 * x, clip_fraction=4 * x
-    )
+    terms = {"policy_loss": x, "value_loss": 2 * x, "entropy": 3 * x, "clip_fraction": 4 * x, "mean_log_ratio": 5 * x}
+    return terms | {"approx_kl": approx_kl}
 
 
 def within_kl(epoch, target, learned, indices):
@@ -42,9 +42,9 @@ def within_kl(epoch, target, learned, indices):
 def counting_epoch(kls, values):
     """An epoch that counts itself, and whose terms are looked up by its number, which `indices` holds."""
 
-    def epoch(learned, indices):
+    def epoch(learned, order):
         params, opt_state = learned
-        number = indices[0, 0]
+        number = order.indices[0, 0]
         value, kl = jnp.asarray(values)[number], jnp.asarray(kls)[number]
         return (params + 1.0 + 0.0 * value[0], opt_state + number), terms_of(value, kl)  # NaN gives NaN
 
@@ -52,7 +52,11 @@ def counting_epoch(kls, values):
 
 
 def numbered(epochs):
-    return jnp.broadcast_to(jnp.arange(epochs)[:, None, None], (epochs, MINIBATCHES, 3))
+    return ordered(jnp.broadcast_to(jnp.arange(epochs)[:, None, None], (epochs, MINIBATCHES, 3)))
+
+
+def ordered(indices):
+    return Order(indices, jax.random.split(jax.random.key(0), indices.shape[:-1]))
 
 
 def run_within(kls, target, values=None):
@@ -78,13 +82,13 @@ def adam(param, gradients, rate, max_norm, eps=1e-5, first=0.9, second=0.999):
     return param
 
 
-def linear_loss(params, gradient):
+def linear_loss(params, gradient, key):
     # Its gradient is `gradient`.
     loss = sum(jnp.sum(params[name] * gradient[name]) for name in params)
     return loss, terms_of(loss)
 
 
-def quadratic_loss(params, minibatch):
+def quadratic_loss(params, minibatch, key=None):
     error = minibatch.obs @ params["w"] - minibatch.target
     loss = jnp.mean(jnp.square(error))
     return loss, terms_of(loss, jnp.mean(jnp.abs(error)))
@@ -101,8 +105,8 @@ def learner(config, rate=0.05):
     optimizer = make_optimizer(config)
     params = {"w": jnp.zeros(3)}
 
-    def step(learned, minibatch):
-        return update_minibatch(quadratic_loss, optimizer, jnp.float32(rate), learned, minibatch)
+    def step(learned, minibatch, key=None):
+        return update_minibatch(quadratic_loss, optimizer, jnp.float32(rate), learned, minibatch, key)
 
     return step, (params, optimizer.init(params))
 
@@ -274,7 +278,7 @@ def test_steps_agree_with_adam_after_clipping_by_global_norm(max_norm, clips):
     optimizer = make_optimizer(PPOConfig(max_grad_norm=max_norm))
     params = {"a": jnp.ones((3, 2)), "b": jnp.zeros(4)}
     learned = (params, optimizer.init(params))
-    step = jax.jit(lambda learned, gradient: update_minibatch(linear_loss, optimizer, 0.05, learned, gradient)[0])
+    step = jax.jit(lambda learned, gradient: update_minibatch(linear_loss, optimizer, 0.05, learned, gradient, None)[0])
     for count, gradient in enumerate(gradients, 1):
         learned = step(learned, gradient)
         expected = adam(params, gradients[:count], 0.05, max_norm)
@@ -319,21 +323,21 @@ def test_the_terms_are_those_before_the_step():
     step, learned = learner(PPOConfig())
     batch = batch_of(0)
     (params, _), terms = step(learned, batch)
-    assert terms.policy_loss == quadratic_loss({"w": jnp.zeros(3)}, batch)[0]
-    assert quadratic_loss(params, batch)[0] < terms.policy_loss
+    assert terms["policy_loss"] == quadratic_loss({"w": jnp.zeros(3)}, batch)[0]
+    assert quadratic_loss(params, batch)[0] < terms["policy_loss"]
 
 
 def test_an_epoch_steps_through_its_minibatches_in_turn():
     indices = jnp.asarray([[4, 1], [0, 5], [3, 2]])
 
-    def remember(learned, minibatch):
+    def remember(learned, minibatch, key):
         params, opt_state = learned
         return (params.at[opt_state].set(minibatch.action), opt_state + 1), terms_of(minibatch.value.sum())
 
     batch = batch_of(1, samples=6)
-    (seen, _), terms = update_epoch(remember, batch, (jnp.zeros((3, 2), jnp.int32), jnp.int32(0)), indices)
+    (seen, _), terms = update_epoch(remember, batch, (jnp.zeros((3, 2), jnp.int32), jnp.int32(0)), ordered(indices))
     assert seen.tolist() == indices.tolist()
-    np.testing.assert_allclose(terms.policy_loss, [batch.value[i].sum() for i in indices], rtol=1e-6)
+    np.testing.assert_allclose(terms["policy_loss"], [batch.value[i].sum() for i in indices], rtol=1e-6)
 
 
 def test_update_epochs_applies_every_epoch_and_averages_every_minibatch():
@@ -341,13 +345,9 @@ def test_update_epochs_applies_every_epoch_and_averages_every_minibatch():
     epoch = counting_epoch(np.full((EPOCHS, 2), 9.0, np.float32), values)
     (params, opt_state), terms = update_epochs(epoch, (jnp.float32(0), jnp.int32(0)), numbered(EPOCHS))
     assert (float(params), int(opt_state)) == (5.0, 0 + 1 + 2 + 3 + 4)
-    assert [float(x) for x in (terms.policy_loss, terms.value_loss, terms.entropy, terms.clip_fraction)] == [
-        4.5,
-        9.0,
-        13.5,
-        18.0,
-    ]
-    assert float(terms.approx_kl) == 9.0
+    for name, mean in (("policy_loss", 4.5), ("value_loss", 9.0), ("entropy", 13.5), ("clip_fraction", 18.0)):
+        assert float(terms[name]) == mean
+    assert float(terms["approx_kl"]) == 9.0
 
 
 @pytest.mark.parametrize(
@@ -365,9 +365,9 @@ def test_epochs_after_the_first_that_exceeds_change_nothing(kls, applied):
     (params, opt_state), terms = run_within(kls, np.float32(0.03))
     assert (float(params), int(opt_state)) == (applied, sum(range(applied)))
     # The values are 0, 1, 2, ..., two an epoch.
-    assert float(terms.policy_loss) == np.arange(2.0 * applied).mean()
-    assert float(terms.clip_fraction) == 4 * np.arange(2.0 * applied).mean()
-    np.testing.assert_allclose(terms.approx_kl, np.mean(kls[:applied]), rtol=1e-6)
+    assert float(terms["policy_loss"]) == np.arange(2.0 * applied).mean()
+    assert float(terms["clip_fraction"]) == 4 * np.arange(2.0 * applied).mean()
+    np.testing.assert_allclose(terms["approx_kl"], np.mean(kls[:applied]), rtol=1e-6)
 
 
 def test_the_mean_kl_of_the_epoch_decides_and_not_its_last_minibatch():
@@ -380,20 +380,20 @@ def test_what_is_not_applied_does_not_leak():
     values = np.asarray([[1.0, 2.0], [3.0, 4.0], [np.nan, np.inf]], np.float32)
     (params, _), terms = run_within([0.01, 0.05, np.nan], 0.03, values)
     assert float(params) == 2
-    assert float(terms.policy_loss) == 2.5
-    np.testing.assert_allclose(terms.approx_kl, 0.03, rtol=1e-6)
+    assert float(terms["policy_loss"]) == 2.5
+    np.testing.assert_allclose(terms["approx_kl"], 0.03, rtol=1e-6)
 
 
 def test_params_and_optimizer_state_stop_together():
     config = PPOConfig()
     step, learned = learner(config)
-    batch, indices = batch_of(2), shuffled_indices(jax.random.key(0), EPOCHS, MINIBATCHES, 24)
+    batch, indices = batch_of(2), ordered(shuffled_indices(jax.random.key(0), EPOCHS, MINIBATCHES, 24))
 
     def epoch(learned, chosen):
         return update_epoch(step, batch, learned, chosen)
 
     stopped, terms = jax.jit(lambda x: within_kl(epoch, 0.0, learned, x))(indices)
-    one, expected = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices[:1])
+    one, expected = jax.jit(lambda x: update_epochs(epoch, learned, x))(jax.tree.map(lambda x: x[:1], indices))
     assert_equal_trees(stopped, one)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), terms, expected)
 
@@ -419,16 +419,16 @@ def test_minibatches_from_the_first_that_exceeds_on_change_nothing(kls, applied)
     kls = jnp.asarray(kls, jnp.float32)
     batch = batch_of(4, samples=12)
 
-    def count(learned, minibatch):
+    def count(learned, minibatch, key):
         params, opt_state = learned
         number = minibatch.action[0] // 3  # of the minibatch, in the order of `indices`
         return (params + 1.0, opt_state + number + 1), terms_of(number.astype(jnp.float32), kls[number])
 
     within = functools.partial(kl_is_within, target_kl=0.03, estimator="approx_kl")
-    indices = jnp.arange(12).reshape(2, 2, 3)
-    (params, opt_state), terms = minibatches_within_kl(count, within, (jnp.float32(0), jnp.int32(0)), batch, indices)
+    order = ordered(jnp.arange(12).reshape(2, 2, 3))
+    (params, opt_state), terms = minibatches_within_kl(count, within, (jnp.float32(0), jnp.int32(0)), batch, order)
     assert (float(params), int(opt_state)) == (applied, sum(range(1, applied + 1)))
-    for found, factor in ((terms.policy_loss, 1), (terms.entropy, 3)):
+    for found, factor in ((terms["policy_loss"], 1), (terms["entropy"], 3)):
         expected = factor * np.arange(applied).mean() if applied else np.nan
         np.testing.assert_allclose(found, expected)
 
@@ -449,7 +449,7 @@ def test_minibatches_from_the_first_that_exceeds_on_change_nothing(kls, applied)
 def test_the_kl_is_within_its_target_by_the_estimator_of_the_config(estimator, value, near):
     other = {"approx_kl": "mean_log_ratio", "log_ratio": "approx_kl"}[estimator]
     own = {"approx_kl": "approx_kl", "log_ratio": "mean_log_ratio"}[estimator]
-    terms = terms_of(jnp.float32(0)).replace(**{own: jnp.float32(value), other: jnp.float32(9.0 * np.sign(value))})
+    terms = terms_of(jnp.float32(0)) | {own: jnp.float32(value), other: jnp.float32(9.0 * np.sign(value))}
     assert bool(kl_is_within(terms, np.float32(0.03), estimator)) == near
 
 
@@ -486,7 +486,7 @@ def assert_equal_runners(one, other):
 @pytest.mark.parametrize("traced", [False, True])
 def test_with_an_infinite_target_the_parameters_are_those_without_one_bit_for_bit(traced):
     step, learned = learner(PPOConfig())
-    batch, indices = batch_of(3), shuffled_indices(jax.random.key(1), EPOCHS, MINIBATCHES, 24)
+    batch, indices = batch_of(3), ordered(shuffled_indices(jax.random.key(1), EPOCHS, MINIBATCHES, 24))
 
     def epoch(learned, chosen):
         return update_epoch(step, batch, learned, chosen)

@@ -15,7 +15,7 @@ from purejaxppo.bench.timing import Timed
 from purejaxppo.devices import compiler_options
 from purejaxppo.losses import ppo_loss
 from purejaxppo.population.placement import OverSeeds, in_turn, make_spread, seed_shardings, together
-from purejaxppo.ppo import PPO, learn, make_batch, make_ppo, sample_action, seed_keys
+from purejaxppo.ppo import PPO, assess, flattened, learn, make_context, make_ppo, sample_action, seed_keys
 from purejaxppo.rollout import RolloutNoise, make_noise, rollout
 from purejaxppo.types import Batch, PyTree, RunnerState, Transition
 from purejaxppo.update import shuffled_indices
@@ -179,7 +179,7 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
 
 def judge_steps(agent: PPO, runner: RunnerState, transitions: Transition, logits: jax.Array) -> Batch:
     """Values, advantages and log-probabilities of a rollout."""
-    return make_batch(agent, runner.train_state, transitions, logits, transitions.reward)
+    return flattened(assess(agent, runner, transitions, logits, runner.key)[1])
 
 
 def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
@@ -191,17 +191,10 @@ def descend_plainly(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
     """The passes there and back of all epochs, without shuffling and Adam; each is applied, so none is left out."""
     config = agent.config
     minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[1:]), batch)
+    context = make_context(agent, runner.train_state, runner.key)
 
     def loss(params: PyTree, minibatch: Batch) -> jax.Array:
-        logits, value = agent.network.apply(params, minibatch.obs)
-        return ppo_loss(
-            agent.actions.distribution(logits),
-            value,
-            minibatch,
-            clip_eps=config.clip_eps,
-            vf_coef=config.vf_coef,
-            ent_coef=config.ent_coef,
-        )[0]
+        return ppo_loss(params, minibatch, context)[0]
 
     def descend(params: PyTree, i: jax.Array) -> tuple[PyTree, None]:
         minibatch = jax.tree.map(lambda x: x[i % config.num_minibatches], minibatches)

@@ -107,7 +107,10 @@ class Step(NamedTuple):
     reward: jax.Array  # []
     terminated: jax.Array  # [] bool: the task has ended, and what follows is worth 0
     truncated: jax.Array  # [] bool: a time limit has cut the episode, and its value goes on
+    info: dict[str, Any] = {}  # numbers to report by name, [] each: success, distance, ...
 
+
+STEP_VALUES = Step._fields[:-1]  # those that a step has to return
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
 StepFunction = Callable[[jax.Array, PyTree, PyTree, PyTree], Step]  # (key, state, action, params) -> Step
@@ -198,14 +201,42 @@ def settled_step(
 ) -> Step:
     """Calls `step`, and settles what it returns."""
     returned = step(key, state, action, params)
-    obs, new_state, reward, terminated, truncated = several("step", returned, Step._fields)
+    info = {}
+    if isinstance(returned, tuple) and len(returned) == len(Step._fields):
+        returned, info = returned[:-1], returned[-1]
+    obs, new_state, reward, terminated, truncated = several("step", returned, STEP_VALUES)
     return Step(
         obs=settle_obs(structure, obs),
         state=jax.tree.map(strong, new_state),
         reward=one("reward", reward, jnp.number).astype(jnp.float32),
         terminated=one("terminated", terminated, jnp.bool_),
         truncated=one("truncated", truncated, jnp.bool_),
+        info=settled_info(info),
     )
+
+
+def settled_info(info: Any) -> dict[str, jax.Array]:
+    """The numbers that step reports, as float32. Raises PPOError for anything else."""
+    if not isinstance(info, dict):
+        raise PPOError(f"step returns info as a {type(info).__name__}; return a dict of numbers by name")
+    for name in info:
+        check_column("info", name)
+    return {name: one(f"info[{name!r}]", x, jnp.number).astype(jnp.float32) for name, x in info.items()}
+
+
+def numbers_in(info: Any) -> dict[str, Any]:
+    """The numbers, [] each, among what another suite reports by name."""
+    if not isinstance(info, dict):
+        return {}
+    kinds = jax.Array | np.ndarray | np.generic | bool | int | float
+    numbers = {name: jnp.asarray(x) for name, x in info.items() if isinstance(x, kinds) and jnp.shape(x) == ()}
+    return {name: x for name, x in numbers.items() if x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.number)}
+
+
+def check_column(what: str, name: Any) -> None:
+    """Raises PPOError for a name that cannot head a column of metrics.csv."""
+    if not isinstance(name, str) or not name.isprintable() or not name.strip() or any(c in name for c in ',"\\'):
+        raise PPOError(f"{what} has a number by the name {name!r}; give a printable name without , and quotes")
 
 
 def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -221,7 +252,7 @@ def one(name: str, value: Any, kind: type) -> jax.Array:
     wanted = "bool" if kind is jnp.bool_ else "real number"
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float):
         raise PPOError(
-            f"step returns {name} as a {type(value).__name__}; return one {wanted}, in ({', '.join(Step._fields)})"
+            f"step returns {name} as a {type(value).__name__}; return one {wanted}, in ({', '.join(STEP_VALUES)})"
         )
     value = jnp.asarray(value)
     is_real = not jnp.issubdtype(value.dtype, jnp.complexfloating)

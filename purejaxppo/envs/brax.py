@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo.config import standard_promotion, unknown
-from purejaxppo.envs.base import Box, Step
+from purejaxppo.envs.base import Box, Step, numbers_in
 from purejaxppo.envs.suites import Adapted
 from purejaxppo.types import PPOError, PyTree
 
@@ -58,7 +58,8 @@ class BraxEnvironment(Adapted):
     def step(self, key: jax.Array, state: BraxState, action: jax.Array, params: BraxParams) -> Step:
         """One step of Brax's own. It draws nothing: the key is left alone."""
         after, time = self._env.step(state.brax, action), state.time + 1
-        return Step(after.obs, BraxState(after, time), after.reward, after.done > 0, time >= params.episode_length)
+        ended = (after.done > 0, time >= params.episode_length)
+        return Step(after.obs, BraxState(after, time), after.reward, *ended, numbers_in(after.metrics))
 
 
 def names() -> list[str]:

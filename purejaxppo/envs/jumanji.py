@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.config import standard_promotion, unknown
-from purejaxppo.envs.base import Box, Discrete, MultiDiscrete, Space, Step
+from purejaxppo.envs.base import Box, Discrete, MultiDiscrete, Space, Step, numbers_in
 from purejaxppo.envs.suites import Adapted
 from purejaxppo.types import PPOError, PyTree
 
@@ -75,6 +75,7 @@ class JumanjiEnvironment(Adapted):
             reward=after.reward,
             terminated=after.last() & (after.discount == 0),
             truncated=after.last() & (after.discount != 0),
+            info=numbers_in(after.extras),
         )
 
     def _legal(self, observation: Any) -> jax.Array | None:

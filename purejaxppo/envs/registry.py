@@ -20,6 +20,7 @@ from purejaxppo.envs.base import (
     SpaceTree,
     Step,
     check_environment,
+    numbers_in,
     settle_reset,
     settle_space,
     settle_step,
@@ -88,6 +89,8 @@ def make_env(env: Any, **params: Any) -> Environment:
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
     and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`,
     or a pytree of these, such as a dict: observations and actions are then pytrees of that structure).
+    `step` may return a sixth value, a dict of numbers: the mean of each over the last steps of episodes is
+    `Metrics.extra["episode/NAME"]`.
     Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
     Where it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed.
@@ -178,8 +181,9 @@ def _gymnax_step(
     env: Any, shown: Space | SpaceTree, key: jax.Array, state: PyTree, action: PyTree, params: PyTree
 ) -> Step:
     # gymnax's own `step` resets by itself and draws a new start in every step.
-    obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
-    return Step(one_hot(shown, obs), state, reward, terminated, env.is_truncated(state, params))
+    obs, state, reward, terminated, info = env.step_env(key, state, action, params)
+    told = {name: x for name, x in numbers_in(info).items() if name != "discount"}  # which terminated says too
+    return Step(one_hot(shown, obs), state, reward, terminated, env.is_truncated(state, params), told)
 
 
 def one_hot_space(space: Space | SpaceTree) -> Space | SpaceTree:

@@ -45,6 +45,8 @@ CLEANRL = {
     "evaluation": ("eval/episodic_return", 1.0),
 }
 NAMES = {"sb3": SB3, "cleanrl": CLEANRL}
+# Before the name of a number in `Metrics.extra`: of one that a loss returns, and of "episode/NAME".
+EXTRA = {"sb3": ("train/", "rollout/"), "cleanrl": ("losses/", "charts/")}
 POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst", "diverged")  # under population/
 
 
@@ -53,7 +55,8 @@ class LogProgress:
 
     To be given to `train_population` as `on_chunk`. A number that is not there in an update (the return where no
     episode finished) is left out. A population that is trained in several chunks begins anew with each: its members
-    are those from `population/first_seed` on.
+    are those from `population/first_seed` on. A number of `Metrics.extra` has its own name
+    under train/, and "episode/NAME" is rollout/NAME; with CleanRL's names under losses/ and charts/.
 
     log: numbers by name and the environment steps of each seed so far -> None.
     names: "sb3" for those of Stable-Baselines3, "cleanrl" for CleanRL's; signs and factors are theirs too.
@@ -75,7 +78,8 @@ class LogProgress:
 def numbers_of(progress: Progress, update: int) -> dict[str, float]:
     """What is known of one update, by our names. update: among those of `progress`."""
     metrics, index = progress.metrics, progress.updates - progress.metrics.updates.shape[1] + update
-    means = {name: mean_known(np.asarray(getattr(metrics, name))[:, update]) for name in SB3 if hasattr(metrics, name)}
+    columns = [name for name in metrics.columns() if name in SB3 or name in metrics.extra]
+    means = {name: mean_known(np.asarray(metrics.column(name))[:, update]) for name in columns}
     if isinstance(metrics, FullBatchMetrics):
         means["value_loss"] *= 0.5  # the example's has no such factor
     return {
@@ -111,8 +115,10 @@ def mean_known(values: np.ndarray) -> float:
 def named(numbers: dict[str, float], names: str) -> dict[str, float]:
     """The numbers under the names of a log; those that are not finite are left out."""
     table = NAMES[names] | {name: (f"population/{name}", 1.0) for name in POPULATION}
-    return {
-        table[name][0]: table[name][1] * value
-        for name, value in numbers.items()
-        if name in table and math.isfinite(value)
-    }
+    taken = {place for place, _ in table.values()}
+    for name in numbers.keys() - table.keys():
+        of_loss, of_episode = EXTRA[names]
+        own = name.removeprefix("episode/")
+        place = of_loss + name if own == name else of_episode + own
+        table[name] = (f"extra/{name}" if place in taken else place, 1.0)
+    return {table[name][0]: table[name][1] * value for name, value in numbers.items() if math.isfinite(value)}

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from purejaxppo.losses import ppo_loss
 from purejaxppo.population.sharing import DATA
 from purejaxppo.ppo import PPO
 from purejaxppo.types import PPOError, PyTree, RunnerState
@@ -116,20 +115,11 @@ def data_mesh(devices: Sequence[Any]) -> Mesh:
 
 
 def check_data_placement(agent: Any, num_devices: int) -> None:
-    """Raises PPOError for an agent whose runs do not divide over the devices, or whose loss does not.
-
-    The advantages of a minibatch are scaled before its parts go to the devices: a loss of the caller's own, which
-    scales them in its own way, would do it once more.
-    """
+    """Raises PPOError for an agent whose runs do not divide over the devices."""
     if not isinstance(agent, PPO):
         name = type(agent.config).__name__
         raise PPOError(f'placement = "data" spreads the minibatches of PPOConfig; for {name} leave it out')
     config = agent.config
-    if agent.loss is not ppo_loss and config.normalize_advantage and config.normalize_advantage_over == "minibatch":
-        raise PPOError(
-            'placement = "data" scales the advantages of a minibatch in place of loss=...; give '
-            'normalize_advantage_over="batch" or normalize_advantage=False, or take placement="seeds"'
-        )
     for name, size in (
         ("num_envs", config.num_envs),
         ("the minibatch, num_envs * num_steps / num_minibatches", config.batch_size // config.num_minibatches),

@@ -12,12 +12,12 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from purejaxppo.config import PPOConfig
+from purejaxppo.config import PPOConfig, check_function
 from purejaxppo.devices import compiler_options, quickly_compiled
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent, play_episodes
 from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
-from purejaxppo.gae import Advantage, gae
+from purejaxppo.gae import Advantage, gae_advantage
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
 from purejaxppo.population.checkpoints import Policy, unfinished_rows
@@ -61,6 +61,7 @@ ACCELERATOR_WIDTH = 8_192  # for each other device, where the memory allows as m
 
 Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
 AgentOf = Callable[[Numbers], Agent]
+MakeAgent = Callable[..., Agent]  # (env, config) -> agent; keywords are parts of the caller's own
 
 
 class Progress(NamedTuple):
@@ -100,6 +101,7 @@ class Options(NamedTuple):
     on_chunk: Callable[[Progress], None]
     start: Start = Start(None, None)
     report_at: tuple[int, ...] = ()  # updates after which the host looks in any case
+    make_agent: MakeAgent | None = None  # None: that of the config
 
 
 class Job(NamedTuple):
@@ -133,6 +135,10 @@ class Compiled(NamedTuple):
     capacity: int  # updates of one call, at most
 
 
+DEFAULT_PARTS = {"network": None, "optimizer": None, "loss": ppo_loss, "advantage": gae_advantage, "schedules": None}
+AGENT = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # attributes of every agent
+
+
 def make_agent(
     env: Environment,
     config: RunConfig,
@@ -140,7 +146,7 @@ def make_agent(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
+    advantage: Advantage = gae_advantage,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Agent:
     """The agent that a config is for. FullBatchConfig's takes no parts of the caller's own."""
@@ -156,22 +162,23 @@ def make_agent(
     if isinstance(config, PPOConfig):
         return make_ppo(env, config, **parts)
     for name, part in parts.items():
-        if part not in (None, ppo_loss, gae):
+        if part not in (None, ppo_loss, gae_advantage):
             raise PPOError(f"{name}=... does not go with FullBatchConfig, which has its own; leave it out")
     return make_full_batch_ppo(env, config)
 
 
 def make_setting_agent(env: Environment, config: RunConfig, options: Options) -> Agent:
     """The agent of one setting. Raises PPOError where it does not go with its placement."""
-    agent = make_agent(
-        env,
-        config,
-        network=options.network,
-        optimizer=options.optimizer,
-        loss=options.loss,
-        advantage=options.advantage,
-        schedules=options.schedules,
-    )
+    parts = {name: getattr(options, name) for name in DEFAULT_PARTS}
+    given = {name: part for name, part in parts.items() if part is not DEFAULT_PARTS[name]}
+    if options.make_agent is not None:
+        check_function("make_agent", options.make_agent, "give (env, config) -> agent, such as pjp.make_ppo")
+    agent = (options.make_agent or make_agent)(env, config, **given)
+    missing = [name for name in AGENT if not hasattr(agent, name)]
+    if missing:
+        raise PPOError(
+            f"make_agent returns a {type(agent).__name__} without {', '.join(missing)}; give it as PPO has it"
+        )
     if options.placement not in PLACEMENTS:
         raise PPOError(f"placement = {options.placement!r} is unknown; take one of {', '.join(PLACEMENTS)}")
     if options.placement == "data":

@@ -141,7 +141,7 @@ class Population:
 
         num_updates = self.metrics.updates.shape[1]
         seed, update = np.divmod(np.arange(self.num_seeds * num_updates), num_updates)
-        columns = {name: np.asarray(getattr(self.metrics, name)).ravel() for name in self.metrics.columns()}
+        columns = {name: np.asarray(self.metrics.column(name)).ravel() for name in self.metrics.columns()}
         return pandas.DataFrame({"seed": seed, "update": update + 1, **columns})
 
 

@@ -15,15 +15,17 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from purejaxppo.checks import merged
 from purejaxppo.envs.base import through
 from purejaxppo.normalize import scale_reward
-from purejaxppo.ppo import PPO, advantage_scale, learn, learned_state, make_batch, make_metrics, sample_action
+from purejaxppo.ppo import PPO, advantage_scale, assess, flattened, learn, learned_state, make_metrics, sample_action
 from purejaxppo.rollout import make_noise, rollout
 from purejaxppo.sums import precise_sum
-from purejaxppo.types import Batch, EpisodeStats, LossTerms, Metrics, PyTree, RunnerState, Transition
+from purejaxppo.types import Batch, EpisodeStats, Metrics, PPOError, PyTree, RunnerState, Steps, Terms
 from purejaxppo.update import Learned, LossFunction, apply_gradient, keep_finite
 
 DATA = "data"  # the axis of the devices
+BESIDE = ("next_obs", "reward", "terminated", "truncated", "info")  # of a batch: fields that `ppo_loss` leaves alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +45,21 @@ def share(agent: PPO) -> SharedPPO:
 def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     """`ppo.update` of a run whose environments [B / D, ...] are on D devices. The metrics are those of them all."""
     config, state = agent.config, runner.train_state
-    noise_key, shuffle_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+    update_key = jax.random.fold_in(runner.key, state.update)
+    noise_key, shuffle_key = jax.random.split(update_key)
 
     noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
     policy = functools.partial(sample_action, agent, state)
     env = through(agent.actions.to_env, agent.env)
     acted, transitions, parameters, episodes = rollout(env, policy, runner, own_part(noise, axis=1))
 
-    acted, reward = scale_reward_together(acted, transitions, config.gamma)
     plain = normalizing_nothing(agent)
-    batch = make_batch(plain, state, transitions, parameters, reward)
+    acted, steps, told = assess(plain, acted, transitions, parameters, update_key, scale_reward_together)
+    batch, told = flattened(steps), mean_of_all(told) if told else told
     seen = None if state.obs_moments is None else transitions.obs
-    batches, episodes, seen = from_all((batch, episodes, seen))
+    beside = {name: each_from_all(getattr(batch, name)) for name in BESIDE}
+    batches, episodes, seen = from_all((batch.replace(**dict.fromkeys(BESIDE)), episodes, seen))
+    batches = batches.replace(**beside)
     batch, episodes = whole_batch(batches, config.num_steps), sum_episodes(episodes)
     batch = batch.replace(advantage=advantage_scale(config, "batch")(batch.advantage))
     rate = agent.rate_rule.rate(state)
@@ -63,16 +68,16 @@ def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metri
 
     state = learned_state(agent, acted.train_state, learned, terms, seen)
     runner = keep_finite(runner, acted.replace(train_state=state))
-    return runner, make_metrics(agent, runner.train_state, episodes, terms, batch, rate)
+    return runner, make_metrics(agent, runner.train_state, episodes, merged(terms, told), batch, rate)
 
 
-def scale_reward_together(runner: RunnerState, transitions: Transition, gamma: float) -> tuple[RunnerState, jax.Array]:
+def scale_reward_together(runner: RunnerState, steps: Steps, gamma: float) -> tuple[RunnerState, jax.Array]:
     """`scale_reward` by the discounted returns of all environments. -> (runner, reward [T, B / D])"""
     if runner.train_state.reward_moments is None:
-        return runner, transitions.reward
-    parts = from_all((runner.episode, transitions.reward, transitions.terminated, transitions.truncated))
+        return runner, steps.reward
+    parts = from_all((runner.episode, steps.reward, steps.terminated, steps.truncated))
     episode, reward, terminated, truncated = (whole_envs(x, axis) for x, axis in zip(parts, (0, 1, 1, 1), strict=True))
-    whole = transitions.replace(reward=reward, terminated=terminated, truncated=truncated)
+    whole = steps.replace(reward=reward, terminated=terminated, truncated=truncated)
     scaled, reward = scale_reward(runner.replace(episode=episode), whole, gamma)
     return scaled.replace(episode=own_part(scaled.episode, axis=0)), own_part(reward, axis=1)
 
@@ -84,16 +89,21 @@ def update_part(
     rate: jax.Array,
     learned: Learned,
     minibatch: Batch,
-) -> tuple[Learned, LossTerms]:
-    """`update_minibatch` by the mean of the gradients of all parts. The advantages are scaled as a whole."""
+    key: jax.Array,
+) -> tuple[Learned, Terms]:
+    """`update_minibatch` by the mean of the gradients of all parts, each with a key of its own.
+
+    The advantages are scaled as a whole.
+    """
     minibatch = minibatch.replace(advantage=scale(minibatch.advantage))
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0))
+    own_key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0), own_key)
     gradient, terms = mean_of_all((gradient, terms))
     return apply_gradient(optimizer, rate, learned, gradient), terms
 
 
 def normalizing_nothing(agent: PPO) -> PPO:
-    """The agent whose loss takes the advantages as they are."""
+    """The agent whose loss takes the advantages as they are, as its config says."""
     config = agent.config.replace(normalize_advantage=False, normalize_advantage_over="minibatch")
     return dataclasses.replace(agent, config=config)
 
@@ -102,7 +112,10 @@ def own_part(x: PyTree, axis: int) -> PyTree:
     """This device's share of what every device has: n / D along the axis."""
 
     def cut(leaf: jax.Array) -> jax.Array:
-        size = leaf.shape[axis] // jax.lax.axis_size(DATA)
+        num_devices = jax.lax.axis_size(DATA)
+        if leaf.shape[axis] % num_devices:  # of minibatches of the caller's own: the others have been checked
+            raise PPOError(f"minibatches of {leaf.shape[axis]} samples do not divide over {num_devices} devices")
+        size = leaf.shape[axis] // num_devices
         return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(DATA) * size, size, axis)
 
     return jax.tree.map(cut, x)
@@ -119,6 +132,11 @@ def from_all(x: PyTree) -> PyTree:
         for i, part in zip(chosen, jnp.split(rows, ends[:-1], axis=1), strict=True):
             gathered[i] = part.reshape(-1, *leaves[i].shape)
     return structure.unflatten(gathered)
+
+
+def each_from_all(x: PyTree) -> PyTree:
+    """As `from_all`, by one collective for each leaf: the compiler drops those of leaves that nobody reads."""
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, DATA), x)
 
 
 def whole_envs(parts: PyTree, axis: int) -> PyTree:
@@ -145,6 +163,7 @@ def sum_episodes(parts: EpisodeStats) -> EpisodeStats:
         return_min=jnp.min(parts.return_min),
         return_max=jnp.max(parts.return_max),
         length_sum=precise_sum(parts.length_sum),
+        info_sum=jax.tree.map(jnp.sum, parts.info_sum),
     )
 
 

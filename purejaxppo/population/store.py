@@ -114,7 +114,7 @@ class MemoryStore:
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
         """One field of the metrics, [n, U]."""
-        return getattr(self.metrics(rows), name)
+        return self.metrics(rows).column(name)
 
     def returns(self, rows: Rows) -> np.ndarray:
         """Of the greedy episodes, [n, E]."""
@@ -170,8 +170,11 @@ class DiskStore:
 
     def metrics(self, rows: Rows) -> Metrics:
         """The metrics of some members, [n, U]."""
-        names = [field.name for field in dataclasses.fields(self.like.metrics) if field.name != "batch_size"]
-        return self.like.metrics.replace(**{name: self.column(name, rows) for name in names})
+        fields = [field.name for field in dataclasses.fields(self.like.metrics)]
+        columns = {name: self.column(name, rows) for name in fields if name not in ("batch_size", "extra")}
+        return self.like.metrics.replace(
+            **columns, extra={name: self.column(name, rows) for name in self.like.metrics.extra}
+        )
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
         """One field of the metrics, or their timesteps, [n, U], without the others.
@@ -182,6 +185,8 @@ class DiskStore:
             return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
         if name == "updates":
             column = np.concatenate([self._updates(part)[cut] for part, _, cut in self._of(rows)])
+        elif name in self.like.metrics.extra:
+            column = self._extra(f"['metrics'].extra[{name!r}]", rows)
         else:
             column = self._leaf(f"['metrics'].{name}", rows)
         num_updates = self.like.metrics.updates.shape[0]
@@ -213,6 +218,12 @@ class DiskStore:
         if os.path.exists(place) and old in leaf_names(place):
             return load_leaf(place, old, self.about, self.defaults) // np.int32(self.like.metrics.batch_size)
         return load_leaf(place, "['metrics'].updates", self.about, self.defaults)
+
+    def _extra(self, name: str, rows: Rows) -> np.ndarray:
+        """A number of `Metrics.extra`; NaN in a folder that was begun before the environment reported it."""
+        if all(name in leaf_names(self.folder / "metrics" / part) for part, _, _ in self._of(rows)):
+            return self._leaf(name, rows)
+        return np.full((rows[1] - rows[0], *self.like.metrics.updates.shape), np.nan, np.float32)
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         folder = self.folder / "metrics"

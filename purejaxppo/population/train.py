@@ -16,11 +16,11 @@ import numpy as np
 import optax
 
 from purejaxppo.checks import check_env, check_state
-from purejaxppo.config import MAX_SEED, check_function, check_seed, check_switch
+from purejaxppo.config import MAX_SEED, Config, check_function, check_seed, check_switch
 from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
 from purejaxppo.evaluate import Agent
-from purejaxppo.gae import Advantage, gae
+from purejaxppo.gae import Advantage, gae_advantage
 from purejaxppo.lock import locked
 from purejaxppo.losses import Loss, ppo_loss
 from purejaxppo.networks import NetworkLike
@@ -53,6 +53,7 @@ from purejaxppo.population.program import (
     REPORT_SECONDS,
     Compiled,
     Job,
+    MakeAgent,
     Options,
     Progress,
     Start,
@@ -78,6 +79,7 @@ from purejaxppo.population.store import (
     make_memory_store,
 )
 from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
+from purejaxppo.ppo import make_ppo
 from purejaxppo.schedules import Schedule
 from purejaxppo.storage import as_path, make_folder, read_json, to_host, write_json
 from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState, TrainState
@@ -131,6 +133,7 @@ def train_population(
     loss: Loss = ...,
     advantage: Advantage = ...,
     schedules: Mapping[str, Schedule] | None = ...,
+    make_agent: MakeAgent | None = ...,
     placement: str = ...,
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
@@ -159,6 +162,7 @@ def train_population(
     loss: Loss = ...,
     advantage: Advantage = ...,
     schedules: Mapping[str, Schedule] | None = ...,
+    make_agent: MakeAgent | None = ...,
     placement: str = ...,
     memory_limit: int | str | None = ...,
     evaluation_episodes: int = ...,
@@ -184,8 +188,9 @@ def train_population(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
+    advantage: Advantage = gae_advantage,
     schedules: Mapping[str, Schedule] | None = None,
+    make_agent: MakeAgent | None = None,
     placement: str = "seeds",
     memory_limit: int | str | None = None,
     evaluation_episodes: int = 0,
@@ -208,9 +213,13 @@ def train_population(
         compilation; every setting trains on the same keys. With a sweep the result is a `Sweep`.
     network, optimizer, loss, advantage, schedules: as in `make_ppo`, for every member alike; a schedule is a factor on
         the member's own number.
+    make_agent: (env, config) -> agent, in place of `make_ppo`: `functools.partial(make_ppo, reward=..., modules=...)`,
+        or a function that makes an agent of your own, with what `evaluate.Agent` lists. The parts above are passed on
+        to it where they are given.
     placement: "seeds" spreads the members over the devices of this process; "data" spreads the environments and the
-        minibatches of each run over all devices, and averages what they say: a loss of one's own has to be a mean
-        over the samples of a minibatch, whose advantages it takes as they are.
+        minibatches of each run over all devices, and averages what they say: your own loss has to be a mean over the
+        samples of a minibatch. Their advantages are normalised already, and `context.config.normalize_advantage` is
+        False.
     memory_limit: bytes, or a text such as "4GiB"; by default most of what is free. Members that do not fit together
         are trained in chunks, one after the other.
     evaluation_episodes: of the greedy policy of each member at the end, for `final_returns`; with 0 of them these are
@@ -261,6 +270,7 @@ def train_population(
         on_chunk,
         make_start(init_from, num_seeds),
         tuple(report_at),
+        make_agent,
     )
     points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
     with held(out):
@@ -287,8 +297,9 @@ def open_population(
     network: NetworkLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
-    advantage: Advantage = gae,
+    advantage: Advantage = gae_advantage,
     schedules: Mapping[str, Schedule] | None = None,
+    make_agent: MakeAgent | None = None,
     evaluation_episodes: int = 0,
 ) -> Population | Sweep:
     """What `train_population` has written to `out`, called with the same arguments; nothing is trained.
@@ -312,6 +323,7 @@ def open_population(
         ignore,
         ignore,
         Start(None, read_json(folder / POPULATION).get("init_from")),
+        make_agent=make_agent,
     )
     points, agents = make_settings(env, config, num_seeds, seed, sweep, options)
     plan = Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, options, out), sweep is not None)
@@ -330,7 +342,7 @@ def make_settings(
     check_whole("num_seeds", num_seeds)
     check_seed("seed", seed, most=MAX_SEED - EVALUATION_SEED)
     check_env(env)
-    if not isinstance(config, RunConfig):
+    if not isinstance(config, Config):
         raise PPOError(f"config = {config!r} is no config; give PPOConfig(...), or another of the three")
     points = [{}] if sweep is None else make_points(env, config, sweep)
     agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
@@ -488,9 +500,10 @@ def describe_population(
         "own_network": options.network is not None,
         "own_optimizer": options.optimizer is not None,
         "own_loss": options.loss is not ppo_loss,
-        "own_advantage": options.advantage is not gae,
+        "own_advantage": options.advantage is not gae_advantage,
         "own_schedules": sorted(options.schedules or {}),
         "init_from": options.start.digest,
+        **({} if options.make_agent in (None, make_ppo) else {"own_agent": True}),  # which earlier folders do not say
     }
 
 

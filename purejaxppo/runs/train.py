@@ -362,7 +362,7 @@ def sweep_files(num_settings: int) -> list[str]:
 
 def metric_names(population: Population) -> list[str]:
     """The columns of its metrics."""
-    return type(population.store.like.metrics).columns()
+    return population.store.like.metrics.columns()
 
 
 def table_lines(rows: list[Ranked]) -> list[str]:

@@ -1,0 +1,353 @@
+"""Parts of the caller's own that add to PPO: losses, rewards, advantages, modules, and the numbers that they report."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxppo as pjp
+from purejaxppo.population.logs import LogProgress
+from purejaxppo.runs.folder import write_metrics
+
+SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), num_minibatches=2)
+REMEMBERING = pjp.RecurrentConfig(
+    num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), cell_size=4, num_minibatches=2
+)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
+
+
+class Corridor:
+    """Three steps to the right are a success; every step to the left ends the episode as a failure."""
+
+    default_params = ()
+    observation_space = pjp.Box((1,), 0.0, 3.0)
+    action_space = pjp.Discrete(2)
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def reset(self, key, params):
+        return jnp.zeros(1), jnp.int32(0)
+
+    def step(self, key, state, action, params):
+        place = state + action
+        fails, succeeds = action == 0, place == 3
+        reward = self.scale * (place + 0.5)
+        info = {"success": succeeds, "place": place}
+        return place[None].astype(float), place, reward, fails | succeeds, False, info
+
+
+def telling_loss(params, minibatch, context):
+    """ppo_loss and a penalty, with numbers of the minibatch by name."""
+    loss, terms = pjp.ppo_loss(params, minibatch, context)
+    draw = jax.random.uniform(context.key)
+    numbers = {"reward": jnp.mean(minibatch.reward), "ended": jnp.sum(minibatch.terminated)}
+    numbers |= {"draw": draw, "square": draw**2, "ahead": jnp.mean(minibatch.next_obs), "index": context.update}
+    penalty = jnp.mean(context.apply(params, minibatch.obs)[1] ** 2)
+    return loss + 0.1 * penalty, terms | numbers | {"penalty": penalty}
+
+
+def train(env, config, **parts):
+    make = pjp.make_recurrent_ppo if isinstance(config, pjp.RecurrentConfig) else pjp.make_ppo
+    agent = make(env, config, **parts)
+    return jax.jit(jax.vmap(lambda key: pjp.update_many(agent, agent.init(key), config.num_updates)))(
+        pjp.seed_keys(0, 2)
+    )
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_numbers_of_a_loss_arrive_by_name(env, config):
+    _, plain = train(env, config)
+    _, metrics = train(env, config, loss=telling_loss)
+    assert plain.extra == {}
+    assert metrics.columns() == [*plain.columns(), "ahead", "draw", "ended", "index", "penalty", "reward", "square"]
+    np.testing.assert_array_equal(metrics.extra["reward"], np.ones((2, 3)))  # of CartPole
+    np.testing.assert_allclose(2 * metrics.extra["ended"], metrics.episodes)  # the mean of two minibatches
+    np.testing.assert_array_equal(metrics.extra["index"], [[0, 1, 2]] * 2)
+    draws = metrics.extra["draw"]
+    assert len(np.unique(draws)) == 6  # another in each update and seed
+    assert (metrics.extra["square"] - draws**2 > 1e-3).all()  # and in each minibatch
+    for name in ("episode_return_mean", "episodes"):  # the first rollout, before anything is learned
+        np.testing.assert_array_equal(getattr(metrics, name)[:, 0], getattr(plain, name)[:, 0])
+    assert not np.allclose(metrics.value_loss[:, -1], plain.value_loss[:, -1])
+
+
+def test_a_population_writes_the_numbers_of_a_loss_wherever_it_writes(env, tmp_path):
+    logged, arguments = [], {"num_seeds": 2, "out": tmp_path / "population", "loss": telling_loss}
+    log = LogProgress(lambda numbers, step: logged.append(numbers))
+    population = pjp.train_population(env, SMALL, on_chunk=log, **arguments)
+    expected = population.metrics.extra["penalty"]
+    assert expected.shape == (2, 3)
+    np.testing.assert_array_equal(population.column("penalty"), expected)
+    np.testing.assert_array_equal(pjp.open_population(env, SMALL, **arguments).column("penalty"), expected)
+    np.testing.assert_array_equal(population.to_dataframe()["penalty"], expected.ravel())
+    np.testing.assert_allclose([numbers["train/penalty"] for numbers in logged], expected.mean(axis=0), rtol=1e-6)
+    write_metrics(tmp_path, population.metrics.columns(), population.column)
+    with np.load(tmp_path / "metrics.npz") as arrays:
+        np.testing.assert_array_equal(arrays["penalty"], expected)
+    table = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(table["penalty"], expected.ravel(), rtol=1e-7)
+
+
+def test_a_loss_of_ones_own_on_several_devices_is_that_on_one(env):
+    one, several = (
+        pjp.train_population(env, SMALL, num_seeds=1, loss=telling_loss, placement=placement)
+        for placement in ("seeds", "data")
+    )
+    for name in ("ahead", "ended", "penalty", "reward", "value_loss", "policy_loss"):
+        scale = {"ended": 0.5}.get(name, 1.0)  # a sum, and so the mean of those of two parts
+        np.testing.assert_allclose(scale * one.column(name), several.column(name), rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_loss_sees_what_else_the_network_returns(env):
+    network = pjp.Network(
+        init=lambda key, obs: {"out": 0.1 * jax.random.normal(key, (4, 3)), "guess": jnp.zeros((4, 4))},
+        apply=lambda params, obs: (*_heads(obs @ params["out"]), obs @ params["guess"]),
+    )
+
+    def loss(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
+        guess = context.apply(params, minibatch.obs)[2]
+        error = jnp.mean((minibatch.next_obs - guess) ** 2)
+        return total + error, terms | {"error": error}
+
+    runners, metrics = train(env, SMALL, network=network, loss=loss)
+    assert np.abs(runners.train_state.params["guess"]).min() > 1e-5
+    assert (metrics.extra["error"] > 0).all()
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_the_info_of_the_last_steps_is_averaged_over_the_episodes(config):
+    # The return of an episode tells how it ended: with n steps to the right it is 0.5 + ... + (n + 0.5), the last place
+    # counted twice after a failure, and 1.5 + 2.5 + 3.5 after a success.
+    def loss(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
+        return total, terms | {"successes": jnp.sum(minibatch.info["success"])}
+
+    _, metrics = train(pjp.make_env(Corridor()), config, loss=loss)
+    share, place = metrics.extra["episode/success"], metrics.extra["episode/place"]
+    assert ((share > 0) & (share < 1)).any()
+    np.testing.assert_allclose(2 * metrics.extra["successes"], share * metrics.episodes, rtol=1e-5)
+    paid = {0: 0.5, 1: 3.0, 2: 6.5, 3: 7.5}  # by the last place
+    assert np.all(metrics.episode_return_max <= paid[3])
+    assert np.all(place >= 3 * share - 1e-6)
+    np.testing.assert_array_equal(np.asarray(metrics.episode_return_max) == paid[3], share > 0)
+
+
+def test_the_mean_info_of_no_episode_is_nan(env):
+    class Endless(Corridor):
+        def step(self, key, state, action, params):
+            obs, place, reward, _, _, info = super().step(key, state, action, params)
+            return obs, place, reward, False, False, info
+
+    _, metrics = train(pjp.make_env(Endless()), SMALL)
+    assert np.isnan(metrics.extra["episode/success"]).all()
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (lambda place: {"success": place[None] * jnp.ones(2)}, r"info\['success'\] as float32\[2\]"),
+        (lambda place: [place], "info as a list"),
+        (lambda place: {"a,b": place}, "'a,b'"),
+        (lambda place: {"text": "won"}, r"info\['text'\] as a str"),
+    ],
+)
+def test_an_info_that_is_no_dict_of_numbers_is_refused(info, said):
+    class Telling(Corridor):
+        def step(self, key, state, action, params):
+            return *super().step(key, state, action, params)[:5], info(state)
+
+    with pytest.raises(pjp.PPOError, match=said):
+        pjp.make_env(Telling())
+
+
+def _heads(out):
+    return out[..., :2], out[..., 2]
+
+
+def test_a_term_that_the_loss_does_not_return_is_nan(env):
+    def loss(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
+        return total, {"entropy": terms["entropy"]}
+
+    _, metrics = train(env, SMALL, loss=loss)
+    assert np.isnan(metrics.approx_kl).all()
+    assert np.isfinite(metrics.entropy).all()
+    for changes in ({"target_kl": 0.1}, {"lr_schedule": "adaptive"}):
+        with pytest.raises(pjp.PPOError, match=f"{next(iter(changes))}.*approx_kl"):
+            pjp.make_ppo(env, SMALL.replace(**changes), loss=loss)
+    with pytest.raises(pjp.PPOError, match=r"target_kl.*mean_log_ratio"):
+        pjp.make_ppo(env, SMALL.replace(target_kl=0.1, kl_estimator="log_ratio"), loss=loss)
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_parts_that_do_what_the_default_does_change_no_bit(env, config):
+    def advantage(steps, context):
+        estimate = pjp.gae_advantage(steps, context)
+        log_prob = context.distribution(steps.parameters).log_prob(steps.action)
+        return estimate, estimate + steps.value, {"gap": jnp.max(jnp.abs(steps.log_prob - log_prob))}
+
+    def minibatches(key, batch):
+        return pjp.shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
+
+    def reward(params, steps, context):
+        return steps.reward, {"paid": steps.reward.mean()}
+
+    config = config.replace(normalize_reward=True)
+    plain = train(env, config)
+    runners, metrics = train(env, config, reward=reward, advantage=advantage, minibatches=minibatches)
+    np.testing.assert_array_equal(metrics.extra["gap"], 0.0)
+    np.testing.assert_array_equal(metrics.extra["paid"], 1.0)  # before normalize_reward
+    own = (runners.replace(key=None), metrics.replace(extra={}))
+    jax.tree.map(np.testing.assert_array_equal, own, (plain[0].replace(key=None), plain[1]))
+
+
+def test_a_doubled_reward_is_that_of_an_environment_that_pays_double():
+    def doubled(params, steps, context):
+        return 2.0 * steps.reward
+
+    config = SMALL.replace(normalize_advantage=False)
+    runners, metrics = train(pjp.make_env(Corridor()), config, reward=doubled)
+    twice, paid = train(pjp.make_env(Corridor(2.0)), config)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        runners.train_state.params,
+        twice.train_state.params,
+    )
+    # What is reported is what the environment pays.
+    np.testing.assert_allclose(2.0 * metrics.episode_return_mean, paid.episode_return_mean, rtol=1e-6)
+
+
+MODULES = {"predictor": nn.Dense(8), "target": (nn.Dense(8).init, nn.Dense(8).apply)}  # random network distillation
+
+
+def surprise(params, obs, context):
+    """How far the predictor is from a fixed random network, of each observation. [..., 4] -> [...]"""
+    target = jax.lax.stop_gradient(context.modules["target"](params, obs))
+    return jnp.mean((context.modules["predictor"](params, obs) - target) ** 2, axis=-1)
+
+
+def curious_reward(params, steps, context):
+    bonus = surprise(params, steps.next_obs, context)
+    return steps.reward + bonus, {"bonus": bonus.mean()}
+
+
+def curious_loss(params, minibatch, context):
+    total, terms = pjp.ppo_loss(params, minibatch, context)
+    error = jnp.mean(surprise(params, minibatch.next_obs, context))
+    return total + error, terms | {"error": error}
+
+
+CURIOUS = {"modules": MODULES, "reward": curious_reward, "loss": curious_loss}
+
+
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_modules_are_trained_beside_the_policy(env, config):
+    config = config.replace(learning_rate=0.03, total_timesteps=64 * 12)
+    make = pjp.make_recurrent_ppo if isinstance(config, pjp.RecurrentConfig) else pjp.make_ppo
+    key = pjp.seed_keys(0, 1)[0]
+    before = jax.jit(make(env, config, modules=MODULES).init)(key).train_state.params
+    plain = jax.jit(make(env, config).init)(key).train_state.params
+    jax.tree.map(np.testing.assert_array_equal, before["policy"], plain)
+    runners, metrics = train(env, config, **CURIOUS)
+    after = jax.tree.map(lambda x: x[0], runners.train_state.params)
+    assert set(after) == {"policy", "predictor", "target"}
+    jax.tree.map(np.testing.assert_array_equal, after["target"], before["target"])
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), after["predictor"], before["predictor"])
+    assert min(jax.tree.leaves(moved)) > 1e-3
+    assert (metrics.extra["error"][:, -1] < 0.5 * metrics.extra["error"][:, 0]).all()
+    assert (metrics.extra["bonus"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"reward": 3}, "reward = 3 is no function"),
+        ({"reward": lambda *args: jnp.zeros(3)}, r"reward returns \(3,\); it has to be floats \(16, 4\)"),
+        ({"reward": lambda p, s, c: (s.reward, {"mean": s.reward})}, r"reward returns mean as float32\[16, 4\]"),
+        ({"reward": lambda p, s, c: (s.reward, {"entropy": 0.0})}, "'entropy', which is another column"),
+        ({"advantage": pjp.gae}, "advantage cannot be traced.*missing"),
+        ({"advantage": lambda s, c: (s.reward, jnp.zeros(2))}, r"advantage, target returns \(2,\)"),
+        ({"minibatches": lambda key, batch: batch.reward}, r"minibatches returns float32\[64\]"),
+        ({"modules": {"policy": nn.Dense(1)}}, "'policy'"),
+        ({"modules": {"model": 3}}, r"modules\['model'\] = 3 has no init and apply"),
+        ({"modules": [nn.Dense(1)]}, "is no dict"),
+        (
+            {"reward": lambda p, s, c: (s.reward, {"bonus": 0.0}), "advantage": lambda s, c: _told(s, "bonus")},
+            "'bonus'",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):
+    with pytest.raises(pjp.PPOError, match=said) as caught:
+        pjp.make_ppo(env, SMALL, **parts)
+    assert "\n" not in str(caught.value)
+
+
+def _told(steps, name):
+    return steps.reward, steps.reward, {name: 0.0}
+
+
+def test_a_population_trains_what_make_agent_makes(env, tmp_path):
+    arguments = {"num_seeds": 2, "sweep": {"learning_rate": [0.01, 0.03]}, "out": tmp_path / "population"}
+    arguments["make_agent"] = functools.partial(pjp.make_ppo, **CURIOUS)
+    sweep = pjp.train_population(env, SMALL, evaluation_episodes=2, **arguments)
+    agent = arguments["make_agent"](env, SMALL.replace(learning_rate=0.03))
+    runner, metrics = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), 3))(pjp.seed_keys(0, 2)[1])
+    np.testing.assert_allclose(sweep[1].metrics.extra["error"][1], metrics.extra["error"], rtol=1e-3)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-3),
+        sweep[1].seed(1).train_state.params,
+        runner.train_state.params,
+    )
+    assert {"bonus", "error"} <= set(sweep.to_dataframe().columns)
+    again = pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments)
+    np.testing.assert_array_equal(again[0].column("bonus"), sweep[0].column("bonus"))
+    with pytest.raises(pjp.PPOError, match="own_agent"):
+        pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments | {"make_agent": None})
+
+
+class Still:
+    """An agent of one's own, that acts with PPO's policy and never learns."""
+
+    def __init__(self, env, config):
+        agent = pjp.make_ppo(env, config)
+        self.env, self.config, self.actions, self.start_memory = env, config, agent.actions, ()
+        self.init, self.policy, self._update = agent.init, agent.policy, agent.update
+
+    def update(self, runner):
+        after, metrics = self._update(runner)
+        state = after.train_state.replace(params=runner.train_state.params)
+        return after.replace(train_state=state), metrics.replace(extra={"own": jnp.float32(7.0)})
+
+
+def test_any_object_that_inits_and_updates_is_an_agent(env):
+    population = pjp.train_population(env, SMALL, num_seeds=2, make_agent=Still, evaluation_episodes=2)
+    np.testing.assert_array_equal(population.column("own"), 7.0)
+    assert population.final_returns().shape == (2,)
+    first = pjp.make_ppo(env, SMALL).init(pjp.seed_keys(0, 2)[1]).train_state.params
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        population.seed(1).train_state.params,
+        first,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make_agent", "said"),
+    [
+        (3, "make_agent = 3 is no function"),
+        (lambda env, config: config, "PPOConfig without env, config, actions, init"),
+    ],
+)
+def test_what_makes_no_agent_is_refused(env, make_agent, said):
+    with pytest.raises(pjp.PPOError, match=said):
+        pjp.train_population(env, SMALL, num_seeds=1, make_agent=make_agent)
