@@ -196,9 +196,8 @@ def train_population(
         compilation; every setting trains on the same keys. With a sweep the result is a `Sweep`.
     network, optimizer, loss, advantage, schedules: as in `make_ppo`, for every member alike; a schedule is a factor on
         the member's own number.
-    make_agent: (env, config) -> agent, in place of `make_ppo`: `functools.partial(make_ppo, reward=..., modules=...)`, or
-        a function that makes an agent of your own, with what `evaluate.Agent` lists. The parts above are passed on to
-        it where they are given.
+    make_agent: (env, config) -> agent, in place of `make_ppo`: `functools.partial(make_ppo, reward=..., modules=...)`,
+        or a function that makes an agent of your own. The parts above are passed on to it where they are given.
     placement: "seeds" spreads the members over the devices of this process; "data" spreads the environments and the
         minibatches of each run over all devices, and averages what they say: your own loss has to be a mean over the
         samples of a minibatch. Their advantages are normalised already, and `context.config.normalize_advantage` is
