@@ -76,7 +76,7 @@ def play_by_hand(choose, memory, *, seed, forgets=False):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("CartPole-v1", 475.0), ("Acrobot-v1", -100.0), ("Pendulum-v1", -300.0)])
+@pytest.mark.parametrize(("name", "least"), [("CartPole-v1", 475.0), ("Pendulum-v1", -300.0)])
 def test_a_policy_scores_in_gymnasium_what_it_scores_here(name, least, tmp_path):
     run = trained(name, tmp_path / "run", "--quiet")
     ours = evaluate_run(run, 2, 1000, seed=1, sampled=False).returns

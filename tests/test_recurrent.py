@@ -333,18 +333,6 @@ def test_without_learning_it_is_the_same_run_in_chunks(env):
     jax.tree.map(np.testing.assert_array_equal, key_data(whole), key_data(again))
 
 
-def test_a_population_is_interrupted_and_goes_on_bit_for_bit(env, tmp_path):
-    asked = iter(range(100))
-    train = functools.partial(pjp.train_population, env, SMALL, num_seeds=3, evaluation_episodes=4)
-    whole = train()
-    with pytest.raises(pjp.Interrupted):
-        train(out=tmp_path, should_stop=lambda: next(asked) == 3)
-    again = train(out=tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, key_data(whole.runners), key_data(again.runners))
-    np.testing.assert_array_equal(whole.final_returns(), again.final_returns())
-    assert again.runners.memory["actor"].shape == (3, 4, 8)
-
-
 def test_evaluation_and_films_start_with_an_empty_memory_and_keep_it():
     """The counter's logits are what it was; an agent that answers by its count shows each step's count."""
 
