@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -28,21 +28,23 @@ class MultiDiscrete(NamedTuple):
     sizes: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Box:
+class _Bounds(NamedTuple):
+    shape: tuple[int, ...]
+    low: tuple[float, ...]  # flattened
+    high: tuple[float, ...]  # flattened
+
+
+class Box(_Bounds):
     """Real arrays of one shape, from `low` to `high`, which may be infinite.
 
     A bound is given as one number for all entries, as an array of the shape, or flattened; it is kept flattened.
     """
 
-    shape: tuple[int, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    __slots__ = ()
 
-    def __init__(self, shape: tuple[int, ...], low: Any, high: Any) -> None:
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "low", flat_bound(shape, low))
-        object.__setattr__(self, "high", flat_bound(shape, high))
+    def __new__(cls, shape: tuple[int, ...], low: Any, high: Any) -> Self:
+        """A Box whose bounds are flat tuples of floats. `make_env` refuses bounds that do not fit the shape."""
+        return super().__new__(cls, shape, flat_bound(shape, low), flat_bound(shape, high))
 
     def __repr__(self) -> str:
         """As the constructor takes it; a bound that all entries share is written once."""
