@@ -602,7 +602,7 @@ def test_a_name_in_place_of_an_environment_is_refused():
         ({"update_epochs": True}, ["update_epochs", "True", "int"]),
         ({"num_minibatches": 3}, ["512", "num_minibatches = 3", "2 or 4"]),
         ({"total_timesteps": 511}, ["total_timesteps = 511", "512"]),
-        ({"total_timesteps": 2**31}, ["total_timesteps", str(2**31), str(2**31 - 1)]),
+        ({"total_timesteps": 2**54}, ["total_timesteps", str(2**54)]),
         ({"learning_rate": -1e-3}, ["learning_rate", "-0.001", "at least 0"]),
         ({"learning_rate": float("nan")}, ["learning_rate", "nan", "at least 0"]),
         ({"learning_rate": float("inf")}, ["learning_rate", "inf", "finite"]),
