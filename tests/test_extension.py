@@ -96,12 +96,13 @@ def test_a_population_writes_the_numbers_of_a_loss_wherever_it_writes(env, tmp_p
     np.testing.assert_allclose(table["penalty"], expected.ravel(), rtol=1e-7)
 
 
-def test_a_loss_of_ones_own_on_several_devices_is_that_on_one(env):
+def test_parts_of_ones_own_on_several_devices_are_those_on_one(env):
+    make_agent = functools.partial(pjp.make_ppo, loss=telling_loss, reward=curious_reward, modules=MODULES)
     one, several = (
-        pjp.train_population(env, SMALL, num_seeds=1, loss=telling_loss, placement=placement)
+        pjp.train_population(env, SMALL, num_seeds=1, make_agent=make_agent, placement=placement)
         for placement in ("seeds", "data")
     )
-    for name in ("ahead", "ended", "penalty", "reward", "value_loss", "policy_loss"):
+    for name in ("ahead", "bonus", "ended", "penalty", "reward", "value_loss", "policy_loss"):
         scale = {"ended": 0.5}.get(name, 1.0)  # a sum, and so the mean of those of two parts
         np.testing.assert_allclose(scale * one.column(name), several.column(name), rtol=1e-3, atol=1e-5, err_msg=name)
 

@@ -191,7 +191,8 @@ def test_no_output_grows_with_the_rollout(name):
     def shapes(num_envs, num_steps):
         sizes = {"num_envs": num_envs, "num_steps": num_steps, "total_timesteps": 10**6}
         agent = make_agent(ENV, CONFIGS[name].replace(**sizes))
-        return jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
+        runner, metrics = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
+        return runner, metrics.replace(batch_size=None)
 
     assert shapes(4, 16) == shapes(4, 1024)
     assert shapes(4, 16)[1] == shapes(64, 16)[1]
