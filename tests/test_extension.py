@@ -1,5 +1,6 @@
 """Parts of the caller's own that add to PPO: losses, rewards, advantages, modules, and the numbers that they report."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -314,6 +315,25 @@ def test_a_population_trains_what_make_agent_makes(env, tmp_path):
     np.testing.assert_array_equal(again[0].column("bonus"), sweep[0].column("bonus"))
     with pytest.raises(pjp.PPOError, match="own_agent"):
         pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments | {"make_agent": None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(pjp.PPOConfig):
+    """One number more."""
+
+    weight: float = 1.0
+
+
+def test_fields_of_ones_own_config_reach_the_loss_and_are_swept(env):
+    def loss(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
+        size = jnp.mean(context.apply(params, minibatch.obs)[1] ** 2)
+        return total + context.config.weight * size, terms | {"weight": context.config.weight, "size": size}
+
+    config = Weighted(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), learning_rate=0.03)
+    sweep = pjp.train_population(env, config, num_seeds=1, sweep={"weight": [0.0, 10.0]}, loss=loss)
+    assert [np.unique(population.column("weight")).tolist() for population in sweep] == [[0.0], [10.0]]
+    assert sweep[1].column("size")[0, -1] < sweep[0].column("size")[0, -1]
 
 
 class Still:
