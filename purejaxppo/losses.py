@@ -73,16 +73,17 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
 
 
 class LossContext(NamedTuple):
-    """The surroundings of a loss, a reward or an advantage: network, policy, config, and the numbers of this update."""
+    """The surroundings of a loss, a reward or an advantage: network, policy, config, and the numbers of this update.
+
+    In a loss, `apply(params, minibatch.obs)` gives [M, ...] each; for a recurrent policy it runs along M sequences and
+    gives [M, L, ...]. `modules[name](params, ...)` calls a learned part of `make_ppo(modules=...)`.
+    """
 
     config: PPOConfig  # of the agent: your own class of it, with your own fields
-    # (params, obs) -> (distribution parameters, value), and whatever else the network returns; [M, ...] each. obs is
-    # that of a minibatch, so a recurrent policy runs along its M sequences and gives [M, L, ...].
-    apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
-    distribution: Callable[[PyTree], Distribution]  # of distribution parameters
+    apply: Callable[[PyTree, PyTree], tuple[Any, ...]]  # (params, obs) -> (distribution parameters, value[, auxiliary])
+    distribution: Callable[[PyTree], Distribution]  # distribution parameters -> policy
     params: PyTree  # before the update: those of the policy that acted
-    # (params, ...) -> output, by the name of the module: `make_ppo(modules=...)`
-    modules: Mapping[str, Callable[..., Any]]
+    modules: Mapping[str, Callable[..., Any]]  # name -> (params, ...) -> output
     key: jax.Array  # [] typed key, another one for each minibatch, for the reward, and for the advantage
     update: jax.Array  # [] int32, index of the update, from 0
     clip_eps: float | jax.Array  # [], of this update: the config's number times its schedule

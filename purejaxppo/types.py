@@ -147,7 +147,8 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     """Numbers that one update reports.
 
     A mean, min or max over episodes is NaN when no episode finished in the update. The five fields that a loss fills
-    are NaN when it does not return them.
+    are NaN when it does not return them. `extra` has every other number that a loss, reward or advantage returns, by
+    its name; and as "episode/NAME" each number in `Step.info`, averaged over the last steps of finished episodes.
     """
 
     episode_return_mean: jax.Array  # [], of the episodes that finished in this update, raw rewards
@@ -164,9 +165,7 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
     updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
-    # [] each: every other number that a loss returns, by its name; and as "episode/NAME" the mean of each number in
-    # `Step.info`, at the last steps of the episodes that finished in this update
-    extra: Terms = struct.field(default_factory=dict)
+    extra: Terms = struct.field(default_factory=dict)  # [] each, by name: your own numbers, and the environment's
 
     @property
     def timesteps(self) -> Any:

@@ -332,7 +332,7 @@ PARTS = {
     "make-full-batch-config": (lambda: pjp.make_full_batch_ppo(CARTPOLE, CONFIG), r"is no FullBatchConfig; give"),
     "full-batch-image": (
         lambda: pjp.make_full_batch_ppo(ASTERIX, FULL_BATCH),
-        r"MinAtar has the observation space Box\(shape=\(10, 10, 4\), low=0.0, high=1.0\); .*take make_ppo",
+        r"MinAtar has the observation space Box\(shape=\(10, 10, 4\), low=0\.0, high=1\.0\); .*take make_ppo",
     ),
     "full-batch-box": (
         lambda: pjp.make_full_batch_ppo(PENDULUM, FULL_BATCH),
@@ -387,15 +387,15 @@ PARTS = {
     ),
     "advantage-text": (
         lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage="gae"),
-        r"advantage = 'gae' is no function; give one that is called like pjp.gae",
+        r"advantage = 'gae' is no function; give .*such as pjp.gae_advantage",
     ),
     "advantage-one-number": (
-        lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage=lambda *_, **__: jnp.float32(0)),
+        lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage=lambda *_: jnp.float32(0)),
         r"advantage returns \(\); it has to be floats \(\d+, \d+\), one for each step",
     ),
     "advantage-full-batch": (
         lambda: pjp.train_population(
-            CARTPOLE, pjp.FullBatchConfig(), num_seeds=1, advantage=lambda *x, **numbers: pjp.gae(*x, **numbers)
+            CARTPOLE, pjp.FullBatchConfig(), num_seeds=1, advantage=lambda steps, context: steps.reward
         ),
         r"advantage=... does not go with FullBatchConfig, which has its own; leave it out",
     ),

@@ -1,5 +1,6 @@
 """Parts of the caller's own that add to PPO: losses, rewards, advantages, modules, and the numbers that they report."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -96,12 +97,13 @@ def test_a_population_writes_the_numbers_of_a_loss_wherever_it_writes(env, tmp_p
     np.testing.assert_allclose(table["penalty"], expected.ravel(), rtol=1e-7)
 
 
-def test_a_loss_of_ones_own_on_several_devices_is_that_on_one(env):
+def test_parts_of_ones_own_on_several_devices_are_those_on_one(env):
+    make_agent = functools.partial(pjp.make_ppo, loss=telling_loss, reward=curious_reward, modules=MODULES)
     one, several = (
-        pjp.train_population(env, SMALL, num_seeds=1, loss=telling_loss, placement=placement)
+        pjp.train_population(env, SMALL, num_seeds=1, make_agent=make_agent, placement=placement)
         for placement in ("seeds", "data")
     )
-    for name in ("ahead", "ended", "penalty", "reward", "value_loss", "policy_loss"):
+    for name in ("ahead", "bonus", "ended", "penalty", "reward", "value_loss", "policy_loss"):
         scale = {"ended": 0.5}.get(name, 1.0)  # a sum, and so the mean of those of two parts
         np.testing.assert_allclose(scale * one.column(name), several.column(name), rtol=1e-3, atol=1e-5, err_msg=name)
 
@@ -313,6 +315,25 @@ def test_a_population_trains_what_make_agent_makes(env, tmp_path):
     np.testing.assert_array_equal(again[0].column("bonus"), sweep[0].column("bonus"))
     with pytest.raises(pjp.PPOError, match="own_agent"):
         pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments | {"make_agent": None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(pjp.PPOConfig):
+    """One number more."""
+
+    weight: float = 1.0
+
+
+def test_fields_of_ones_own_config_reach_the_loss_and_are_swept(env):
+    def loss(params, minibatch, context):
+        total, terms = pjp.ppo_loss(params, minibatch, context)
+        size = jnp.mean(context.apply(params, minibatch.obs)[1] ** 2)
+        return total + context.config.weight * size, terms | {"weight": context.config.weight, "size": size}
+
+    config = Weighted(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), learning_rate=0.03)
+    sweep = pjp.train_population(env, config, num_seeds=1, sweep={"weight": [0.0, 10.0]}, loss=loss)
+    assert [np.unique(population.column("weight")).tolist() for population in sweep] == [[0.0], [10.0]]
+    assert sweep[1].column("size")[0, -1] < sweep[0].column("size")[0, -1]
 
 
 class Still:

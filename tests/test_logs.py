@@ -42,7 +42,7 @@ def make_progress(returns, *, members=(0, 2), updates=None, diverged_at=(-1, -1,
     updates = num_updates if updates is None else updates
     rows = np.arange(updates - num_updates, updates)
     numbers = {name: np.full(returns.shape, 0.5, np.float32) for name in pjp.Metrics.__dataclass_fields__}
-    numbers |= {"episode_return_mean": returns, "updates": np.tile(rows + 1, (2, 1)), "batch_size": 512}
+    numbers |= {"episode_return_mean": returns, "updates": np.tile(rows + 1, (2, 1)), "batch_size": 512, "extra": {}}
     return Progress(
         members=members,
         updates=updates,
