@@ -147,7 +147,8 @@ class Target:
     def outside(self, action):
         if isinstance(self.action_space, pjp.MultiDiscrete):
             return jnp.any((action < 0) | (action >= jnp.array(self.action_space.sizes)))
-        low, high = (jnp.reshape(jnp.array(bound), self.action_space.shape) for bound in self.action_space[1:])
+        box = self.action_space
+        low, high = (jnp.reshape(jnp.array(bound), box.shape) for bound in (box.low, box.high))
         return jnp.any((action < low) | (action > high))
 
 
