@@ -147,7 +147,8 @@ class Target:
     def outside(self, action):
         if isinstance(self.action_space, pjp.MultiDiscrete):
             return jnp.any((action < 0) | (action >= jnp.array(self.action_space.sizes)))
-        low, high = (jnp.reshape(jnp.array(bound), self.action_space.shape) for bound in self.action_space[1:])
+        box = self.action_space
+        low, high = (jnp.reshape(jnp.array(bound), box.shape) for bound in (box.low, box.high))
         return jnp.any((action < low) | (action > high))
 
 
@@ -191,7 +192,8 @@ def test_every_space_can_be_acted_in_and_learned_from(space, changes):
     actions = np.asarray(jax.vmap(lambda key: agent.act(state, obs, key))(jax.random.split(KEY, 500)))
     greedy = np.asarray(agent.act(state, obs))
     if isinstance(env.action_space, pjp.Box):
-        low, high = (np.asarray(x, np.float32).reshape(env.action_space.shape) for x in env.action_space[1:])
+        box = env.action_space
+        low, high = (np.asarray(x, np.float32).reshape(box.shape) for x in (box.low, box.high))
         assert greedy.shape == env.action_space.shape
         assert np.all((low <= actions) & (actions <= high))
         assert np.any(actions == low) == ("box_policy" not in changes)
