@@ -44,7 +44,9 @@ ORDER = [
     "arguments",
     "cli",
     "__main__",
+    "examples",
 ]
+EXAMPLES_USE = {"purejaxppo", "jax", "flax", "optax", "collections", "dataclasses", "functools", "typing"}
 
 
 def imports(path):
@@ -72,6 +74,12 @@ def test_imports_point_upwards():
             if module.startswith("purejaxppo."):
                 target = module.split(".")[1]
                 assert target == room(path) or ORDER.index(target) < ORDER.index(room(path)), (path, module)
+
+
+def test_examples_import_what_the_package_exports():
+    for path in (ROOT / "examples").glob("*.py"):
+        assert {module.split(".")[0] for module in imports(path)} <= EXAMPLES_USE, path
+        assert not [module for module in imports(path) if module.startswith("purejaxppo.")], path
 
 
 def test_the_algorithm_holds_no_host_code():

@@ -1,0 +1,47 @@
+"""Numbers that an environment reports: its share of successes arrives in the metrics and in the data frame.
+
+`step` may return a sixth value, a dict of numbers. `metrics.extra["episode/NAME"]` is the mean of each number over the
+last steps of the episodes that ended in an update. What `step` reports in other steps is not counted.
+
+    python -m purejaxppo.examples.success_rate
+"""
+
+import jax
+import jax.numpy as jnp
+
+import purejaxppo as pjp
+
+
+class Walk:
+    """A walker on a line that has 12 steps to reach a goal up to 8 steps away."""
+
+    observation_space = pjp.Box((2,), -20.0, 20.0)
+    action_space = pjp.Discrete(3)
+    default_params = ()
+
+    def reset(self, key: jax.Array, params: tuple) -> tuple:
+        """The walker stands at 0. -> obs, (place, goal, time)"""
+        goal = jax.random.uniform(key, minval=-8.0, maxval=8.0)
+        return jnp.array([0.0, goal]), (jnp.float32(0.0), goal, 0)
+
+    def step(self, key: jax.Array, state: tuple, action: jax.Array, params: tuple) -> tuple:
+        """One step to the left, to the right, or none. -> obs, state, reward, terminated, truncated, info"""
+        place, goal, time = state
+        place, time = place + action - 1.0, time + 1
+        distance = jnp.abs(place - goal)
+        success = distance < 0.6
+        reward = jnp.where(success, 10.0, -1.0)
+        info = {"success": success, "distance": distance}
+        return jnp.array([place, goal]), (place, goal, time), reward, success, time >= 12, info
+
+
+def main() -> None:
+    """Trains four seeds, and prints the share of episodes that reach the goal, and the last distance from it."""
+    config = pjp.PPOConfig(num_envs=32, num_steps=32, total_timesteps=81_920, learning_rate=3e-3, normalize_obs=True)
+    population = pjp.train_population(pjp.make_env(Walk()), config, num_seeds=4)
+    table = population.to_dataframe().groupby("timesteps")[["episode/success", "episode/distance"]].mean()
+    print(table[::8].to_string(float_format="%.2f"))
+
+
+if __name__ == "__main__":
+    main()
