@@ -22,7 +22,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Their programs compile for seconds and run for milliseconds, and nothing that they hold is of speed, or of bits that
 # another process has to repeat: they do without LLVM's optimizations.
 COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
-COMPILED_QUICKLY |= {"test_extension"}
+COMPILED_QUICKLY |= {"test_examples", "test_extension"}
 COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_own_env", "test_page", "test_recurrent", "test_schedules"}
 COMPILED_QUICKLY |= {"test_search", "test_space_trees", "test_suites"}
 

@@ -68,7 +68,7 @@ def test_the_auxiliary_loss_falls(env):
     config = SMALL.replace(learning_rate=1e-2, anneal_lr=False)
     _, metrics = train(auxiliary_loss.make_agent(env, config), num_updates=10)
     error = metrics.extra["prediction_error"]
-    assert error[-1] < 0.3 * error[0]
+    assert error[-1] < 0.6 * error[0]
     assert np.isfinite(metrics.approx_kl).all()
 
 

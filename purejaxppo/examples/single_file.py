@@ -1,8 +1,9 @@
 """The whole of PPO in one file, to copy and hack: network, rollout, advantages, loss, minibatches, optimizer, metrics.
 
-It implements the defaults of `pjp.PPOConfig` for an environment with discrete actions and a flat observation, and
-gives the same bits as `pjp.make_ppo`. The environment, the action distribution and the shuffle come from the library.
-It leaves out the config's other choices, other action spaces, and the freezing of a run that is no longer finite.
+It implements the defaults of `pjp.PPOConfig` for an environment with discrete actions and a flat observation. With the
+default sizes it gives the same bits as `pjp.make_ppo`; with odd ones the compiler may round the last bit differently.
+The environment, the action distribution and the shuffle come from the library. It leaves out the config's other
+choices, other action spaces, and the freezing of a run that is no longer finite.
 
     python -m purejaxppo.examples.single_file
 
