@@ -120,8 +120,10 @@ def test_metrics_of_earlier_versions_that_hold_timesteps_are_read(env, kept, tmp
     for part in (tmp_path / "a" / "program-0" / "metrics").iterdir():
         about = json.loads((part / "manifest.json").read_text())["about"]
         with np.load(part / "leaves.npz") as file:
-            leaves = {name[2:-2] if name == "['returns']" else name[12:]: file[name] for name in file.files}
-        returns, updates = leaves.pop("returns"), leaves.pop("updates")
+            kept_leaves = {name: file[name] for name in file.files}
+        returns, metrics = kept_leaves["['returns']"], "['metrics']."
+        leaves = {name.removeprefix(metrics): x for name, x in kept_leaves.items() if name.startswith(metrics)}
+        updates = leaves.pop("updates")
         shutil.rmtree(part)
         leaves["timesteps"] = updates * np.int32(SMALL.batch_size)
         old = {"metrics": as_metrics(leaves), "returns": returns}
