@@ -29,8 +29,15 @@ class Network(NamedTuple):
 class NetworkLike(Protocol):
     """What `make_ppo(network=...)` takes: anything with these two, a flax.linen module included."""
 
-    init: Callable[..., PyTree]
-    apply: Callable[..., Any]
+    @property
+    def init(self) -> Callable[..., PyTree]:
+        """(key, obs) -> params"""
+        ...
+
+    @property
+    def apply(self) -> Callable[..., Any]:
+        """(params, obs) -> (distribution parameters, value), and auxiliary outputs if it has any"""
+        ...
 
 
 def as_network(what: str, given: Any) -> Network:

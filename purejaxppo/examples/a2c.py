@@ -38,7 +38,7 @@ def make_agent(env: pjp.Environment, config: pjp.PPOConfig) -> pjp.PPO:
 def main() -> None:
     """Trains four seeds of CartPole, and prints the return as it grows."""
     population = pjp.train_population(pjp.make_env("CartPole-v1"), CONFIG, num_seeds=4, make_agent=make_agent)
-    print(population.to_dataframe().groupby("timesteps")["episode_return_mean"].mean()[::30].to_string())
+    print("mean returns:", jnp.nanmean(population.column("episode_return_mean"), axis=0)[::30].round(1))
 
 
 if __name__ == "__main__":

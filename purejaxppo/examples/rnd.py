@@ -78,6 +78,7 @@ def surprise(params: dict, obs: jax.Array, context: pjp.LossContext) -> jax.Arra
 
 def rnd_reward(params: dict, steps: pjp.Steps, context: pjp.LossContext) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The reward of the environment and the bonus, [T, B]."""
+    assert isinstance(context.config, RNDConfig)
     bonus = context.config.bonus_scale * surprise(params, steps.next_obs, context)
     return steps.reward + bonus, {"bonus": jnp.mean(bonus)}
 

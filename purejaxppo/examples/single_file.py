@@ -12,7 +12,7 @@ Axes: T steps, B environments, N = T * B samples, M samples of a minibatch. Time
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -206,8 +206,9 @@ def ppo_loss(
 
 def make_train(env: pjp.Environment, config: pjp.PPOConfig) -> Callable[[jax.Array], tuple[Runner, dict[str, Any]]]:
     """A whole run as one function: key -> (runner, metrics [num_updates] by name). jit and vmap it as you like."""
+    assert isinstance(env.action_space, pjp.Discrete)
     network = ActorCritic(config.hidden_sizes, env.action_space.n)
-    apply = network.apply
+    apply = cast(Any, network.apply)  # flax's own type is wider
     optimizer = optax.flatten(  # one vector of parameters: fewer and larger operations
         optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=config.adam_eps))
     )

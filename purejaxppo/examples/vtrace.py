@@ -51,7 +51,7 @@ def main() -> None:
     """Trains four seeds of CartPole, and prints the return as it grows."""
     env, config = pjp.make_env("CartPole-v1"), pjp.PPOConfig(num_envs=16, total_timesteps=102_400, learning_rate=2.5e-3)
     population = pjp.train_population(env, config, num_seeds=4, make_agent=make_agent)
-    print(population.to_dataframe().groupby("timesteps")["episode_return_mean"].mean()[::5].to_string())
+    print("mean returns:", jnp.nanmean(population.column("episode_return_mean"), axis=0)[::5].round(1))
 
 
 if __name__ == "__main__":
