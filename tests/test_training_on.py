@@ -133,6 +133,17 @@ def test_a_population_that_is_extended_is_the_long_one_to_the_bit(env, tmp_path)
     assert_same_population(pjp.open_population(env, LONG, out=tmp_path / "a", **options), extended)
 
 
+def test_a_run_with_fewer_updates_than_reports_is_extended_to_the_bit_too(env, tmp_path):
+    """The calls of the long one have room for the metrics of several updates, those of the short one for one."""
+    long = pjp.PPOConfig(
+        num_envs=4, num_steps=8, total_timesteps=4 * 8 * 33, hidden_sizes=(8,), learning_rate=7e-3, anneal_lr=False
+    )
+    options = {"num_seeds": 8}  # together, where fewer than 8 devices are there
+    pjp.train_population(env, long.replace(total_timesteps=4 * 8 * 20), out=tmp_path / "a", **options)
+    extended = pjp.train_population(env, long, out=tmp_path / "a", extend=True, **options)
+    assert_same_population(extended, pjp.train_population(env, long, **options))
+
+
 def test_an_unfinished_population_is_extended_too(env, tmp_path):
     asked, options = iter(range(100)), {"num_seeds": 3, "out": tmp_path / "a"}
     short = LONG.replace(total_timesteps=4 * 16 * 3)

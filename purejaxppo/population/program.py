@@ -53,6 +53,7 @@ from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
 REPORTS = 16  # of a chunk of members, at least: how often the host sees its metrics; each costs the devices a pause
 REPORT_SECONDS = 1.0  # that a call is to take, where so many updates fit into it
 MOST_UPDATES = 2_048  # of one call
+LEAST_ROWS = 16  # of its metrics: of one or two, XLA makes another program, with other roundings
 MOST_METRICS = 2**26  # bytes of the metrics of one call, which go to the host
 EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
 CPU_WIDTH = 32  # members for each CPU device in a chunk: more of them are no faster, and finish later
@@ -129,7 +130,7 @@ class Compiled(NamedTuple):
     """A program for chunks of one width."""
 
     init: Any  # (keys [n], numbers), and the train states [n, ...] to start from if any -> runners [n, ...]
-    advance: Any  # (runners, numbers, count) -> (runners, metrics [n, capacity])
+    advance: Any  # (runners, numbers, count) -> (runners, metrics [n, rows])
     play: Any  # (train states [n, ...], keys [n], numbers) -> (returns [n, E], how many of them were cut [n])
     gather: Callable[[RunnerState], RunnerState]  # to where this process can read them
     capacity: int  # updates of one call, at most
@@ -379,7 +380,7 @@ def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers, start: Trai
 def update_member(
     agent_of: AgentOf, capacity: int, runner: RunnerState, numbers: Numbers, count: jax.Array
 ) -> tuple[RunnerState, Metrics]:
-    """`count` updates of a member, at most `capacity`. -> (runner, metrics [capacity])"""
+    """`count` updates of a member, at most `capacity`. -> (runner, metrics [rows])"""
     return update_up_to(agent_of(numbers), runner, count, capacity)
 
 
@@ -403,13 +404,15 @@ def over_seeds(config: RunConfig, width: int, devices: Sequence[Any]) -> OverSee
 
 
 def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
-    """`count` updates, at most `capacity`: one program for every count. -> (runner, metrics [capacity])
+    """`count` updates, at most `capacity`: one program for every count. -> (runner, metrics [rows])
 
-    The rows of the metrics from `count` on are 0.
+    There are `capacity` rows or LEAST_ROWS, whichever is more, so that a short run that is extended is the long one to
+    the bit. Those from `count` on are 0.
     """
     update = jax.jit(agent.update)  # so that it is traced once for both
     blank = jax.eval_shape(update, runner)[1]
-    metrics = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), blank)
+    rows = max(capacity, LEAST_ROWS)
+    metrics = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), blank)
 
     def update_and_note(i: jax.Array, carry: tuple[RunnerState, Metrics]) -> tuple[RunnerState, Metrics]:
         runner, metrics = carry
