@@ -35,7 +35,7 @@ def two_updates(env):
         state = runner.train_state
         params = jax.tree.map(lambda x: scale * x, state.params)
         runner, metrics = update_up_to(agent, runner.replace(train_state=state.replace(params=params)), jnp.int32(2), 2)
-        return runner.train_state.params, metrics
+        return runner.train_state.params, jax.tree.map(lambda x: x[:2], metrics)  # no other update was made
 
     return run
 
