@@ -14,6 +14,7 @@ from purejaxppo.population import program as programs
 from purejaxppo.population.results import Ranked, last_returns, rank, sort_ranked
 from purejaxppo.population.statistics import Interval
 from purejaxppo.population.sweep import at_point, describe_programs, make_points, make_programs, with_numbers
+from purejaxppo.runs.train import best_rows
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 4, hidden_sizes=(8,))
 
@@ -157,6 +158,15 @@ def test_settings_of_one_seed_tie_where_their_returns_are_the_same():
     ranked = rank([{}] * 3, np.array([[1.0], [2.0], [2.0]]))
     rows = [row._replace(area=area) for row, area in zip(ranked, (9.0, 1.0, 5.0), strict=True)]
     assert [(row.setting, row.ties) for row in sort_ranked(rows)] == [(2, True), (1, True), (0, False)]
+
+
+@pytest.mark.parametrize(
+    ("areas", "is_larger"),
+    [((2.0, 1.0), True), ((1.0, math.nan), True), ((1.0, 1.0), False), ((math.nan, math.nan), False)],
+)
+def test_the_larger_area_is_named_only_where_there_is_one(areas, is_larger):
+    rows = sort_ranked([Ranked(i, {}, Interval(1.0, 0.0, 2.0), 3, area=area) for i, area in enumerate(areas)])
+    assert ("the largest area" in best_rows(rows)["it ties with"]) == is_larger
 
 
 def test_settings_without_a_score_are_last():

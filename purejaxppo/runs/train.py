@@ -495,9 +495,9 @@ def best_rows(rows: list[Ranked]) -> dict[str, str]:
     found = {"best setting": show_point(best.point), "its final greedy return, IQM": with_interval(*best.iqm)}
     if best.ties:
         others = sum(row.ties for row in rows) - 1
-        found["it ties with"] = (
-            f"{others} other setting{'' if others == 1 else 's'}: the 95% intervals overlap; it has the largest area "
-            "under the training curve"
+        is_largest = not (math.isnan(best.area) or best.area == rows[1].area)
+        found["it ties with"] = f"{others} other setting{'' if others == 1 else 's'}: the 95% intervals overlap; " + (
+            "it has the largest area under the training curve" if is_largest else "no training return tells them apart"
         )
     return found
 
