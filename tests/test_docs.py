@@ -37,6 +37,7 @@ WHAT_THEY_LEARN = {  # page: (what its snippets leave, at least)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, snippets in SNIPPETS.items() if snippets])
 def test_the_snippets_run(name, capsys):
     names = {"__name__": "snippet"}

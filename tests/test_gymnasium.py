@@ -10,6 +10,8 @@ from purejaxppo import cli
 from purejaxppo.evaluate import start_memories
 from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 SHORT += ["--config.num-minibatches", "4"]
 

@@ -14,6 +14,8 @@ import pytest
 
 import purejaxppo as pjp
 
+pytestmark = pytest.mark.slow
+
 SIZES = ["--config.num-steps", "32", "--config.num-envs", "4", "--preset", "cleanrl", "--quiet"]
 
 

@@ -15,6 +15,8 @@ from purejaxppo.devices import share_of_cores
 from purejaxppo.population.processes import barrier, gather_rows, join, leave
 from purejaxppo.types import PPOError
 
+pytestmark = pytest.mark.slow
+
 HEARTBEAT = 2  # seconds
 MARGIN = 5
 PREFACE = f"""

@@ -28,6 +28,8 @@ from purejaxppo.runs.logs import LogFile
 from purejaxppo.storage import to_host
 from purejaxppo.types import NotWritten
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 
