@@ -323,9 +323,16 @@ def make_train(env: Environment, config: PPOConfig, **parts: Any) -> Callable[[j
 
 
 def update_many(agent: Learner, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
-    """`num_updates` updates in one scan. -> (runner, metrics [num_updates])"""
+    """`num_updates` updates in one scan. -> (runner, metrics [num_updates])
+
+    Warns as `PPO.update` does, of the last of them.
+    """
     check_size("num_updates", num_updates, most=MAX_COUNT)
-    return jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
+    trained = jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
+    if isinstance(agent, Learner):
+        state = runner.train_state
+        warn_if_over(agent, state.replace(update=state.update + (num_updates - 1)))
+    return trained
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:

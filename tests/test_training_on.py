@@ -113,9 +113,12 @@ def test_an_update_beyond_the_schedule_warns_and_a_constant_one_does_not(env, tr
     agent = pjp.make_ppo(env, SMALL)
     with pytest.warns(UserWarning, match="learning rate is 0.*continue_from"):
         agent.update(trained.seed(0))
+    with pytest.warns(UserWarning, match="update 3 learns nothing"):
+        pjp.update_many(agent, agent.init(KEY), 4)  # the last of them
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         jax.eval_shape(agent.update, trained.seed(0))  # traced: nothing to say
+        jax.eval_shape(lambda runner: pjp.update_many(agent, runner, 2), trained.seed(0))
         pjp.make_ppo(env, LONG).update(trained.seed(0))
 
 
