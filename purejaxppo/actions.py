@@ -143,7 +143,7 @@ def gaussian_parts(space: Box, std: str) -> dict[str, Any]:
 def noise_of(
     distribution: type[MultiCategorical | DiagGaussian], size: int, key: jax.Array, shape: tuple[int, ...]
 ) -> jax.Array:
-    """What samples of [...] actions of `size` numbers consume. -> [..., size]"""
+    """Noise for samples of [...] actions of `size` numbers. -> [..., size]"""
     return distribution.noise(key, (*shape, size))
 
 

@@ -109,7 +109,7 @@ def _signature(tree: PyTree) -> Any:
 
 
 def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
-    """The reward [T, B] that a function of the caller's own returns, and its numbers. Raises PPOError otherwise."""
+    """Reward [T, B] and numbers that a reward function returns. Raises PPOError for anything else."""
     reward, numbers = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
     return each_step("reward", steps, reward), settled_numbers("reward", numbers)
 
@@ -132,7 +132,7 @@ def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
 
 
 def settled_indices(returned: Any) -> jax.Array:
-    """The samples of minibatches that a function of the caller's own has drawn. Raises PPOError otherwise."""
+    """Indices that a minibatches function returns. Raises PPOError for anything else."""
     if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
         raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
     return jnp.asarray(returned)
@@ -149,7 +149,7 @@ def merged(*numbers: Terms) -> Terms:
 
 
 def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function of the caller's own. Whatever it raises becomes one line that says where."""
+    """Calls a function that the user passed. An error in it becomes one line that says where."""
     try:
         return function(*args)
     except PPOError:
@@ -204,7 +204,7 @@ def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
 
 
 def is_numeric(x: Any) -> bool:
-    """Whether x is a real number or an array of them."""
+    """True if x is a real number or an array of them."""
     if isinstance(x, jax.Array | np.ndarray | np.generic):
         return jnp.issubdtype(x.dtype, jnp.bool_) or (
             jnp.issubdtype(x.dtype, jnp.number) and not jnp.issubdtype(x.dtype, jnp.complexfloating)

@@ -337,7 +337,7 @@ def check_observations(env: Environment, trial: Trial) -> Finding:
 
 
 def check_images(given: Any, env: Environment, trial: Trial) -> Finding:
-    """Whether images are scaled, and have their channels last."""
+    """Checks that images are scaled and have their channels last."""
     arrays = structure_of(env.observation_space).flatten_up_to(plain(env, trial.obs))
     found, notes = [], []
     for i, (place, space) in enumerate(parts_of(env.observation_space).items()):
@@ -360,7 +360,7 @@ def check_images(given: Any, env: Environment, trial: Trial) -> Finding:
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape has a height and a width, and maybe channels."""
+    """True if an array of this shape has a height and a width, and maybe channels."""
     return len(shape) in (2, 3) and sorted(shape)[-2] >= IMAGE_SIDE
 
 
