@@ -158,11 +158,15 @@ import os, signal, threading
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import purejaxppo as pjp
+from purejaxppo.population import train
+train.REPORT_SECONDS = 60.0  # so that the second call outlasts the end of the script
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background would ignore it
 
 def press(progress):
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    if progress.updates == 1:  # once, in the course of the second call
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-config = pjp.PPOConfig(num_envs=1, num_steps=8, total_timesteps=8 * 16 * 8_000, update_epochs=1, hidden_sizes=(2,))
+config = pjp.PPOConfig(num_envs=1, num_steps=4_096, total_timesteps=4_096 * 4_000, update_epochs=1, hidden_sizes=(2,))
 pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=2, on_chunk=press)
 """
     cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}

@@ -195,7 +195,7 @@ def test_the_sum_over_many_episodes_is_that_of_float64():
     returns = np.random.default_rng(0).normal(0.1, 0.001, shape).astype(np.float32)
     done = np.random.default_rng(1).random(shape) < 0.9
     counted = empty_episodes(shape).replace(episode_return=jnp.asarray(returns))
-    got = jax.jit(episode_stats)(counted, done).return_sum
+    got = jax.jit(episode_stats)(counted, done, {}).return_sum
     np.testing.assert_allclose(got, returns[done].sum(dtype=np.float64), rtol=1e-6)
 
 
@@ -203,7 +203,8 @@ def test_the_lengths_of_long_episodes_add_up():
     shape = (2, 64)  # to three times what an int32 holds
     length = np.random.default_rng(2).integers(10**8, 1.1e8, shape).astype(np.int32)
     done = np.arange(2)[:, None] == np.arange(64) % 2
-    got = jax.jit(episode_stats)(empty_episodes(shape).replace(episode_length=jnp.asarray(length)), done).length_sum
+    counted = empty_episodes(shape).replace(episode_length=jnp.asarray(length))
+    got = jax.jit(episode_stats)(counted, done, {}).length_sum
     np.testing.assert_allclose(got, length[done].sum(dtype=np.float64), rtol=1e-6)
 
 
