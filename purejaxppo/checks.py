@@ -183,7 +183,7 @@ def needed_terms(config: PPOConfig) -> dict[str, str]:
 
 
 def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms:
-    """Numbers to report, by name, as float32. Raises PPOError for a name that is taken, and for what is no number.
+    """Numbers to report, by name, as float32. Raises PPOError if a name is taken or a value is not a number.
 
     known: names with a meaning that the caller may give
     """

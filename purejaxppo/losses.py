@@ -47,7 +47,7 @@ def clip_fraction(ratio: jax.Array, clip_eps: float | jax.Array) -> jax.Array:
 
 
 def are_equal(x: jax.Array) -> jax.Array:
-    """Whether numbers differ by less than 1e-6 of the largest, or 1e-15: by rounding. [M] -> [] bool
+    """True if numbers differ by rounding alone: by less than 1e-6 of the largest, or 1e-15. [M] -> [] bool
 
     False where one is NaN or infinite. The extremes decide, which are exact: the variance of equal numbers need not be
     0, because their mean is rounded.

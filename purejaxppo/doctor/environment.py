@@ -365,7 +365,7 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def has_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis is that of the channels: it is far shorter than the others."""
+    """True if the first axis holds the channels: it is far shorter than the others."""
     return len(shape) == 3 and min(shape[1:]) >= IMAGE_SIDE and CHANNELS * shape[0] <= min(shape[1:])
 
 

@@ -93,7 +93,7 @@ class Steps(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loss reads, [N, ...]."""
+    """The fields that the loss reads, [N, ...]."""
 
     obs: jax.Array
     action: jax.Array

@@ -62,7 +62,7 @@ ACCELERATOR_WIDTH = 8_192  # for each other device, where the memory allows as m
 
 Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
 AgentOf = Callable[[Numbers], Agent]
-MakeAgent = Callable[..., Agent]  # (env, config) -> agent; keywords are parts of the caller's own
+MakeAgent = Callable[..., Agent]  # (env, config) -> agent; keywords are parts that the user passes
 
 
 class Progress(NamedTuple):
@@ -79,7 +79,7 @@ class Progress(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What the members start from: trained states, or nothing."""
+    """Trained states that the members start from, or None."""
 
     train_states: TrainState | None  # [S, ...], as `carried` leaves them
     digest: str | None  # of them; kept in the population's folder
