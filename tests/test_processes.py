@@ -71,7 +71,7 @@ def assert_all_end_well(results):
     assert all(err == "" for _, _, err in results), results
 
 
-OF_JAX = r"([EF]\d{4} .*(coordination_service_agent\.cc|client\.h).*\n|Additional GRPC error.*\n|:UNKNOWN:.*\n)*"
+OF_JAX = r"([EF]\d{4} .*(coordination_service_agent\.cc|client\.h).*\n|Additional GRPC error.*\n|:[A-Z]+:.*\n)*"
 
 
 def assert_survivor_says(process, gone, since):
