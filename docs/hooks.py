@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "purejaxppo"
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 BLOCK = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"(?<![\\$\w])\$([^$\n]+?)\$(?![\w$])")
-SOURCE = re.compile(r"^<!-- source: (\w+)\.(\w+) -->$", re.MULTILINE)
+SOURCE = re.compile(r"^<!-- source: ([\w.]+)\.(\w+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -36,7 +36,7 @@ def with_mathml(text: str) -> str:
 
 def source(module: str, name: str) -> str:
     """A function of the package, without its docstring."""
-    text = (PACKAGE / f"{module}.py").read_text()
+    text = (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
     functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
     function, lines = functions[name], text.splitlines()
     docstring = function.body[0]
