@@ -397,7 +397,7 @@ PARTS = {
         lambda: pjp.train_population(
             CARTPOLE, pjp.FullBatchConfig(), num_seeds=1, advantage=lambda steps, context: steps.reward
         ),
-        r"advantage=... does not go with FullBatchConfig, which has its own; leave it out",
+        r"advantage=... does not go with FullBatchConfig, whose agent has its own; leave it out",
     ),
     "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is no function; give .*such as pjp.ppo_loss"),
     "loss-recurrent": (

@@ -1,5 +1,7 @@
 """How often the host sees a training, by its speed; and that this changes no result."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from purejaxppo.population.program import call_capacity
 from purejaxppo.runs import train as runs
 from purejaxppo.utils.files import to_host
 
+METRICS = [field.name for field in dataclasses.fields(pjp.Metrics)]
 CONFIG = pjp.PPOConfig(num_envs=4, num_steps=4, total_timesteps=4 * 4 * 64, hidden_sizes=(4,))
 
 
@@ -93,7 +96,7 @@ def test_the_films_of_the_keras_example_are_of_the_updates_that_it_names(monkeyp
 
 def shapes_of(num_updates):
     """Of the metrics of a run."""
-    names = [name for name in pjp.Metrics.__dataclass_fields__ if name != "batch_size"]
+    names = [name for name in METRICS if name != "batch_size"]
     shape = jax.ShapeDtypeStruct((num_updates,), np.float32)
     return pjp.Metrics(**dict.fromkeys(names, shape), batch_size=512)
 

@@ -1,5 +1,6 @@
 """What a log is told, against the metrics of the run, and what its readers find."""
 
+import dataclasses
 import glob
 import io
 import json
@@ -32,6 +33,7 @@ from purejaxppo.runs.console import (
 )
 from purejaxppo.runs.logs import LogFile, TensorBoard, WandB
 
+METRICS = [field.name for field in dataclasses.fields(pjp.Metrics)]
 NAN = float("nan")
 TINY = ["--preset", "cleanrl", "--seeds", "2", "--config.total-timesteps", "2048", "--config.hidden-sizes", "8"]
 
@@ -42,7 +44,7 @@ def make_progress(returns, *, members=(0, 2), updates=None, diverged_at=(-1, -1,
     num_updates = returns.shape[1]
     updates = num_updates if updates is None else updates
     rows = np.arange(updates - num_updates, updates)
-    numbers = {name: np.full(returns.shape, 0.5, np.float32) for name in pjp.Metrics.__dataclass_fields__}
+    numbers = {name: np.full(returns.shape, 0.5, np.float32) for name in METRICS}
     numbers |= {"episode_return_mean": returns, "updates": np.tile(rows + 1, (2, 1)), "batch_size": 512, "extra": {}}
     return Progress(
         members=members,

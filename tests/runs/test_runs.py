@@ -309,7 +309,7 @@ def test_a_long_csv_has_quantiles_over_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr("purejaxppo.runs.folder.CSV_ROWS", 10)
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     values[:, 2] = np.nan
-    fields = Metrics.__dataclass_fields__
+    fields = {field.name for field in dataclasses.fields(Metrics)}
     write_metrics(tmp_path, list(fields), lambda name: values)
     rows = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True)
     assert rows.shape == (3,)
