@@ -11,11 +11,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 import purejaxppo as pjp
 
 DOCS = Path(__file__).parent.parent / "docs"
+EXAMPLES = DOCS.parent / "purejaxppo" / "examples"
 NAVIGATION = (DOCS.parent / "mkdocs.yml").read_text()
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 SNIPPETS = {  # some are in the indented tabs of a page
@@ -26,14 +28,18 @@ SNIPPETS = {  # some are in the indented tabs of a page
     for name, page in PAGES.items()
 }
 WHAT_THEY_LEARN = {  # page: (what its snippets leave, at least)
-    "environments.md": [("returns", 8.5)],  # a free fall lands at 4.5, and random thrust at 7.4
-    "embedding.md": [
-        ("a2c_return", 100.0),  # a random policy gets 22
-        ("monte_carlo_return", 200.0),
+    "environments.md": [
+        ("lander_returns", 8.5),  # a free fall lands at 4.5, and random thrust at 7.4
         ("bonus_return", -180.0),  # without the goal -200
-        ("memory_return", 0.5),  # a guess gets 0
     ],
-    "tutorial.md": [("last_returns", 100.0)],
+    "examples.md": [("a2c_return", 100.0)],  # a random policy gets 22
+    "ideas.md": [
+        ("prediction_errors", 1.1),  # the first by the last
+        ("monte_carlo_return", 200.0),
+        ("own_return", 100.0),  # a random policy gets 22
+    ],
+    "policies.md": [("memory_return", 0.5)],  # a guess gets 0
+    "tutorial.md": [("last_returns", 300.0)],
 }
 
 
@@ -47,14 +53,48 @@ def test_the_snippets_run(name, capsys):
         assert names[left].mean() > least, left
 
 
-def test_an_environment_of_ones_own_is_short():
+@pytest.mark.slow
+def test_the_loop_of_the_tutorial_runs_in_a_box():
+    loop = SNIPPETS["tutorial.md"][-1]
+    assert "def ppo_loss(" in loop
+    code = loop.replace('"CartPole-v1"', '"Pendulum-v1"').replace("jax.random.key(1), 100)", "jax.random.key(1), 2)")
+    names = {"__name__": "snippet"}
+    exec(compile(code, "tutorial.md", "exec"), names)
+    assert names["env"].action_space.shape == (1,)
+    assert names["episodes"].count.shape == (2,)
+
+
+def test_an_environment_is_short():
+    assert len(SNIPPETS["environments.md"]) >= 3
     assert all(len(snippet.splitlines()) <= 60 for snippet in SNIPPETS["environments.md"])
 
 
-def test_a_variant_of_ones_own_is_short():
-    assert len(SNIPPETS["embedding.md"]) >= 3
-    for snippet in SNIPPETS["embedding.md"]:
+def test_an_idea_is_short():
+    assert len(SNIPPETS["ideas.md"]) >= 10
+    for snippet in SNIPPETS["ideas.md"]:
         assert len([line for line in snippet.splitlines() if line.strip()]) < 40
+
+
+def test_the_environment_of_several_spaces_is_learned():
+    names = {"__name__": "snippet"}
+    exec(compile(SNIPPETS["environments.md"][1], "environments.md", "exec"), names)
+    first, last = (float(x) for x in names["metrics"].episode_return_mean[jnp.array([0, -1])])
+    assert first < 0 < 5 < last  # ten steps of 1 at most, on average
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "__init__"))
+def test_the_gallery_shows_an_example_as_it_is(name):
+    sections = {
+        found[1]: section
+        for section in PAGES["examples.md"].split("\n## ")
+        if (found := re.search(r"^`python -m purejaxppo\.examples\.(\w+)`$", section, re.MULTILINE))
+    }
+    (excerpt,) = re.findall(r"```py\n(.*?)```", sections[name], re.DOTALL)
+    shown = [line.strip() for line in excerpt.splitlines() if line.strip()]
+    lines = iter([line.strip() for line in (EXAMPLES / f"{name}.py").read_text().splitlines()])
+    assert 5 <= len(shown) <= 10
+    missing = [line for line in shown if line not in lines]  # `in` uses up the lines before, so the order counts
+    assert not missing
 
 
 def test_every_page_is_in_the_navigation():
@@ -80,6 +120,18 @@ def site(tmp_path_factory):
     return {
         str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.html") if path.name != "404.html"
     }
+
+
+def test_the_start_page_is_the_readme(site):
+    readme = (DOCS.parent / "README.md").read_text()
+    page = html.unescape(re.sub(r"<[^>]+>", "", site["index.html"]))
+    for block in re.findall(r"```\w*\n(.*?)```", readme, re.DOTALL):
+        assert block.strip() in page
+    for heading in re.findall(r"^## (.*)$", readme, re.MULTILINE):
+        assert f"\n{heading}" in page
+    for picture in re.findall(r'<img [^>]*src="(images/[^"]+)"', site["index.html"]):
+        assert (DOCS / picture).exists()
+    assert site["index.html"].count('src="images/') == 2
 
 
 def test_the_site_builds_strictly_and_asks_nothing_of_the_network(site):
