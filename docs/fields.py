@@ -32,12 +32,24 @@ class Fields(Extension):
 
 def modules(module: Module) -> list[Module]:
     """The module and those below it."""
-    return [module, *(below for child in module.modules.values() if not child.is_alias for below in modules(child))]
+    return [
+        module,
+        *(
+            below
+            for child in module.modules.values()
+            if not child.is_alias
+            for below in modules(child)
+        ),
+    ]
 
 
 def members(parent: Any) -> list[Any]:
     """The functions and classes of a module, and those of its classes."""
-    own = [x for x in parent.members.values() if not x.is_alias and (x.is_function or x.is_class or x.is_attribute)]
+    own = [
+        x
+        for x in parent.members.values()
+        if not x.is_alias and (x.is_function or x.is_class or x.is_attribute)
+    ]
     return own + [below for x in own if x.is_class for below in members(x)]
 
 
@@ -46,10 +58,15 @@ def table_of(cls: Class, help_of: dict[str, str]) -> str:
     fields = {}
     for base in [*reversed(cls.mro()), cls]:
         for field in base.attributes.values():
-            if field.annotation is not None and "instance-attribute" in field.labels and not field.name.startswith("_"):
+            if (
+                field.annotation is not None
+                and "instance-attribute" in field.labels
+                and not field.name.startswith("_")
+            ):
                 fields[field.name] = field
     rows = [
-        f"| `{name}` | {default(field)} | {meaning(field) or help_of.get(name, '')} |" for name, field in fields.items()
+        f"| `{name}` | {default(field)} | {meaning(field) or help_of.get(name, '')} |"
+        for name, field in fields.items()
     ]
     return "\n".join(["| field | default | what it is |", "|---|---|---|", *rows]) if rows else ""
 
@@ -59,7 +76,9 @@ def default(field: Any) -> str:
     if field.value is None or str(field.value).startswith("struct.field("):
         return ""
     text = str(field.value)
-    return f"`{text[len('static(') : -1] if text.startswith('static(') else text}`".replace("|", "\\|")
+    return f"`{text[len('static(') : -1] if text.startswith('static(') else text}`".replace(
+        "|", "\\|"
+    )
 
 
 def meaning(field: Any) -> str:

@@ -1,8 +1,8 @@
 """Called by mkdocs: inserts the README and the source of functions, and converts formulas.
 
-The start page is the README, with its links made relative to docs/. A line `<!-- source: module.function -->` is replaced
-by that function as it is in the package, without its docstring; a name that does not exist is an error. Formulas, $$...$$
-and $...$ outside code, become MathML, which browsers show without a script.
+The start page is the README, with its links made relative to docs/. A line `<!-- source: module.function -->` is
+replaced by that function as it is in the package, without its docstring; a name that does not exist is an error.
+Formulas, $$...$$ and $...$ outside code, become MathML, which browsers show without a script.
 """
 
 import ast
@@ -37,7 +37,10 @@ def readme() -> str:
 def with_mathml(text: str) -> str:
     """Converts the formulas of a text without code."""
     text = BLOCK.sub(
-        lambda found: f'<div style="margin: 1.2em 0">{convert(found[1].strip(), display="block")}</div>', text
+        lambda found: (
+            f'<div style="margin: 1.2em 0">{convert(found[1].strip(), display="block")}</div>'
+        ),
+        text,
     )
     # Markdown would take a line that begins with <math> for a separate paragraph.
     return INLINE.sub(lambda found: f"<span>{convert(found[1])}</span>", text)
@@ -46,10 +49,15 @@ def with_mathml(text: str) -> str:
 def source(module: str, name: str) -> str:
     """Returns a function of the package without its docstring."""
     text = (PACKAGE / f"{module}.py").read_text()
-    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    functions = {
+        node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+    }
     function, lines = functions[name], text.splitlines()
     docstring = function.body[0]
     assert isinstance(docstring, ast.Expr)
     return "\n".join(
-        [*lines[function.lineno - 1 : docstring.lineno - 1], *lines[docstring.end_lineno : function.end_lineno]]
+        [
+            *lines[function.lineno - 1 : docstring.lineno - 1],
+            *lines[docstring.end_lineno : function.end_lineno],
+        ]
     )

@@ -172,7 +172,7 @@ def test_every_field_is_in_a_table_of_the_reference(site, cls):
 def test_parameters_are_a_list_in_the_reference(site):
     page = site["reference/populations.html"]
     for name in ("sweep", "memory_limit", "checkpoint_every", "on_chunk"):
-        assert f"<li><code>{name}</code>" in page
+        assert re.search(rf"<li[^>]*>\s*(<b>)?<code>{name}</code>", page), name
 
 
 def test_the_algorithm_shows_the_code_as_it_is(site):
@@ -184,6 +184,19 @@ def test_the_algorithm_shows_the_code_as_it_is(site):
         source = inspect.getsource(function)
         assert source.splitlines()[-1] in shown, name
         assert source.split('"""')[-1].strip("\n") in shown, name
+
+
+def test_code_fits_a_page_of_1280_pixels(site):
+    for name, snippets in SNIPPETS.items():
+        for line in "".join(snippets).splitlines():
+            assert len(line) <= 100, (name, line)
+    for name, page in site.items():  # docs/site.css leaves room for 120 characters
+        for most, block in [
+            *((120, block) for block in re.findall(r"<pre>.*?</pre>", page, re.DOTALL)),
+            *((80, block) for block in re.findall(r"doc-signature[^>]*>(.*?)</pre>", page, re.DOTALL)),
+        ]:
+            for line in html.unescape(re.sub(r"<[^>]+>", "", block)).splitlines():
+                assert len(line) <= most, (name, line)
 
 
 def test_the_pictures_of_the_readme_are_there_and_small():
