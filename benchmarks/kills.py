@@ -38,11 +38,11 @@ import numpy as np
 from rich.console import Console
 
 import purejaxppo as pjp
-from purejaxppo import cli
+from purejaxppo.cli import main as cli
 from purejaxppo.population import checkpoints, program, store, train
 from purejaxppo.runs import train as runs
 from purejaxppo.runs.console import print_rows
-from purejaxppo.storage import to_host, write_json
+from purejaxppo.utils.files import to_host, write_json
 
 EVERY = 4  # updates between two checkpoints
 KILLS_OF_A_RUN = 20

@@ -32,11 +32,15 @@ from rich.console import Console
 
 from purejaxppo.population.train import ignore
 from purejaxppo.runs.console import print_rows
-from purejaxppo.storage import read_json, write_json
+from purejaxppo.utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("gae", "losses", "update", "rollout")
-ALSO = {"rollout": ("test_vector.py",)}
+MODULES = ("gae", "losses", "update", "optimizer", "shuffle", "rollout")
+TESTS = {
+    "optimizer": ("ppo/test_update.py",),
+    "shuffle": ("ppo/test_update.py",),
+    "rollout": ("ppo/test_rollout.py", "envs/test_vector.py"),
+}
 CUT_SHORT = "ignore:Error reading persistent compilation cache entry"  # left by one that was killed
 LONGEST = 600.0  # s, for the tests of one fault
 SWAPPED = {"minimum": "maximum", "maximum": "minimum", "sum": "mean", "mean": "sum", "min": "max", "max": "min"}
@@ -111,7 +115,7 @@ def changed_line(before: str, after: str) -> tuple[str, str]:
 
 def tests_of(module: str) -> list[str]:
     """The test files for the faults of a module."""
-    return [f"tests/{name}" for name in (f"test_{module}.py", *ALSO.get(module, ()))]
+    return [f"tests/{name}" for name in TESTS.get(module, (f"ppo/test_{module}.py",))]
 
 
 class Plugin:
@@ -150,7 +154,7 @@ def start_tests(mutant: Mutant, folder: Path, cache: Path) -> int:
         return pid
     try:
         shutil.copytree(ROOT / "purejaxppo", folder / "purejaxppo", ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "purejaxppo" / f"{mutant.module}.py").write_text(mutant.source)
+        (folder / "purejaxppo" / "ppo" / f"{mutant.module}.py").write_text(mutant.source)
         os.chdir(ROOT)
         os.setpgrp()
         with open(folder / "log", "w") as log:
@@ -260,7 +264,7 @@ def main() -> None:
     import pandas as pd  # noqa: F401
     import scipy.stats  # noqa: F401
 
-    sources = {name: (ROOT / "purejaxppo" / f"{name}.py").read_text() for name in options.modules}
+    sources = {name: (ROOT / "purejaxppo" / "ppo" / f"{name}.py").read_text() for name in options.modules}
     console = Console()
     unchanged = [Mutant(name, 1, "as it is", "as it is", source) for name, source in sources.items()]
     mutants = [mutant for name, source in sources.items() for mutant in make_mutants(name, source)]

@@ -30,8 +30,8 @@ import jax
 import numpy as np
 
 import purejaxppo as pjp
-from purejaxppo.bench.timing import Spread, in_pairs, spread_of
-from purejaxppo.storage import write_json
+from purejaxppo.cli.bench.timing import Spread, in_pairs, spread_of
+from purejaxppo.utils.files import write_json
 
 FOLDER = Path(__file__).parent / "peers"
 OURS_AT_BEST = 64  # seeds

@@ -28,11 +28,11 @@ from published import PUBLISHED
 from rich.console import Console
 
 import purejaxppo as pjp
-from purejaxppo.population.placement import describe_devices
+from purejaxppo.population.sharding import describe_devices
 from purejaxppo.runs.console import print_rows
 from purejaxppo.runs.finished import interval_text
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, find_preset
-from purejaxppo.storage import read_json, write_json
+from purejaxppo.utils.files import read_json, write_json
 
 EPISODES = 100
 

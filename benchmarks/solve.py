@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 import purejaxppo as pjp
-from purejaxppo.population.sweep import RunConfig
+from purejaxppo.ppo.config import Config
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT
-from purejaxppo.storage import write_json
+from purejaxppo.utils.files import write_json
 
 TASK = "CartPole-v1"
 EPISODES = 100
@@ -49,7 +49,7 @@ def make_config(point: dict[str, Any]) -> pjp.PPOConfig:
     return pjp.PPOConfig(num_envs=num_envs, num_steps=num_steps, num_minibatches=num_minibatches, **rest, **FIXED)
 
 
-def try_setting(config: RunConfig, num_seeds: int, first_seed: int) -> dict[str, Any]:
+def try_setting(config: Config, num_seeds: int, first_seed: int) -> dict[str, Any]:
     """How many seeds solve the task with it, and in how many seconds of training."""
     population = pjp.train_population(
         pjp.make_env(TASK), config, num_seeds=num_seeds, seed=first_seed, evaluation_episodes=EPISODES

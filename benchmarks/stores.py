@@ -26,7 +26,7 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.runs.console import print_rows
-from purejaxppo.storage import load_tree, save_tree, to_host, write_json
+from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "purejaxppo"
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 BLOCK = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"(?<![\\$\w])\$([^$\n]+?)\$(?![\w$])")
-SOURCE = re.compile(r"^<!-- source: (\w+)\.(\w+) -->$", re.MULTILINE)
+SOURCE = re.compile(r"^<!-- source: ([\w.]+)\.(\w+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
@@ -48,7 +48,7 @@ def with_mathml(text: str) -> str:
 
 def source(module: str, name: str) -> str:
     """Returns a function of the package without its docstring."""
-    text = (PACKAGE / f"{module}.py").read_text()
+    text = (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
     functions = {
         node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
     }

@@ -1,10 +1,6 @@
 """PPO in JAX as pure functions over vectorised environments."""
 
-from purejaxppo.actions import Actions
-from purejaxppo.config import PPOConfig
-from purejaxppo.devices import use_all_cores
-from purejaxppo.distributions import Categorical, DiagGaussian, Distribution, Joint, MultiCategorical, SquashedGaussian
-from purejaxppo.doctor import Finding, check_agent, check_env
+from purejaxppo.cli.doctor import Finding, check_agent, check_env
 from purejaxppo.envs import (
     Box,
     Discrete,
@@ -17,14 +13,22 @@ from purejaxppo.envs import (
     make_env,
     register_env,
 )
-from purejaxppo.evaluate import Episode, evaluate, record_episodes
-from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
-from purejaxppo.gae import gae, gae_advantage, reward_to_go
-from purejaxppo.losses import LossContext, ppo_loss
-from purejaxppo.networks import Network
-from purejaxppo.population.kept import KeptStates
+from purejaxppo.examples.keras import FullBatchConfig, FullBatchMetrics, FullBatchPPO, make_full_batch_ppo
+from purejaxppo.examples.keras_display import register_keras as _register_keras
+from purejaxppo.policies.actions import Actions
+from purejaxppo.policies.distributions import (
+    Categorical,
+    DiagGaussian,
+    Distribution,
+    Joint,
+    MultiCategorical,
+    SquashedGaussian,
+)
+from purejaxppo.policies.networks import Network
+from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.population.logs import LogProgress
 from purejaxppo.population.processes import join, leave
+from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import (
     SearchResult,
@@ -36,25 +40,20 @@ from purejaxppo.population.search import (
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
 from purejaxppo.population.train import Progress, open_population, train_population
-from purejaxppo.ppo import PPO, make_ppo, make_train, seed_keys, update_many
-from purejaxppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
-from purejaxppo.recurrent_networks import RecurrentNetwork
-from purejaxppo.rollout import make_noise, rollout
+from purejaxppo.ppo.agent import PPO, make_ppo, make_train, seed_keys, update_many
+from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
+from purejaxppo.ppo.gae import gae, gae_advantage, reward_to_go
+from purejaxppo.ppo.losses import LossContext, ppo_loss
+from purejaxppo.ppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
+from purejaxppo.ppo.rollout import make_noise, rollout
+from purejaxppo.ppo.shuffle import shuffled_indices
+from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
 from purejaxppo.runs.train import LoadedRun, load_checkpoint, load_run, load_sweep
-from purejaxppo.types import (
-    Batch,
-    EpisodeState,
-    EpisodeStats,
-    Interrupted,
-    Metrics,
-    PPOError,
-    RunnerState,
-    Steps,
-    TrainState,
-    Transition,
-)
-from purejaxppo.update import shuffled_indices
+from purejaxppo.utils.devices import use_all_cores
+from purejaxppo.utils.errors import Interrupted, PPOError
 
+_register_keras()
 __version__ = "0.1.0"
 
 __all__ = [

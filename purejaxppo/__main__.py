@@ -2,7 +2,7 @@
 
 import sys
 
-from purejaxppo.cli import main
+from purejaxppo.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

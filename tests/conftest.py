@@ -23,7 +23,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # another process has to repeat: they do without LLVM's optimizations.
 COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
 COMPILED_QUICKLY |= {"test_examples", "test_extension"}
-COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_own_env", "test_page", "test_recurrent", "test_schedules"}
+COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_user_code", "test_page", "test_recurrent", "test_schedules"}
 COMPILED_QUICKLY |= {"test_search", "test_space_trees", "test_suites"}
 
 
@@ -62,7 +62,7 @@ def bare_options():
 @pytest.fixture
 def refused(capsys, tmp_path, monkeypatch):
     """A command that is refused, in an empty folder: status 2 and one line on stderr, which is returned."""
-    from purejaxppo import cli
+    from purejaxppo.cli import main as cli
 
     def run(arguments):
         monkeypatch.chdir(tmp_path)

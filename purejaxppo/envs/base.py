@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxppo.config import shown
-from purejaxppo.reasons import in_one_line
-from purejaxppo.types import PPOError, PyTree, Structure
+from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.validation import shown
 
 
 class Discrete(NamedTuple):

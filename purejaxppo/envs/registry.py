@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from purejaxppo.config import MAX_COUNT, check_float32, standard_promotion, unknown
-from purejaxppo.devices import use_all_cores
 from purejaxppo.envs.base import (
     Box,
     Discrete,
@@ -28,7 +26,11 @@ from purejaxppo.envs.base import (
     structure_of,
 )
 from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
-from purejaxppo.types import PPOError, PyTree, Structure
+from purejaxppo.utils.devices import use_all_cores
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.validation import MAX_COUNT, check_float32, standard_promotion
 
 # Ours, as gymnax's name and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}

@@ -6,9 +6,9 @@ from typing import Any, Protocol, cast
 
 import jax
 
-from purejaxppo.config import unknown
-from purejaxppo.devices import use_all_cores
-from purejaxppo.types import PPOError
+from purejaxppo.utils.devices import use_all_cores
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
 
 SUITES = ("brax", "jumanji")
 
@@ -58,7 +58,7 @@ def find_adapter(suite: str) -> Adapter:
     if not is_installed(suite):
         raise PPOError(f'{suite} is not installed; pip install "purejaxppo[{suite}]"')
     use_all_cores()  # before the suite computes on import, which starts JAX
-    return cast(Adapter, importlib.import_module(f"purejaxppo.envs.{suite}"))
+    return cast(Adapter, importlib.import_module(f"purejaxppo.envs.adapters.{suite}"))
 
 
 def suite_of(env: object) -> str | None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.envs.base import Environment, Step
-from purejaxppo.types import PyTree
+from purejaxppo.utils.tree import PyTree
 
 # Starts of one rollout up to this size are drawn before its scan, larger ones step by step.
 AHEAD_BYTES = 2**24

@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import check_switch
 from purejaxppo.population.statistics import last_returns
 from purejaxppo.population.store import DiskStore, Rows, complement, of_rows, part_name, parts_in
 from purejaxppo.population.sweep import check_whole
-from purejaxppo.storage import leaf_names, leaf_shape, load_tree, save_tree
-from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState
+from purejaxppo.ppo.types import Metrics, RunnerState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import leaf_names, leaf_shape, load_tree, save_tree
+from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import check_switch
 
 UNFINISHED = "unfinished"
 KEPT = 2  # the newest, and one to fall back on

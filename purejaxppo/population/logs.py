@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from purejaxppo.config import check_choice, check_function
-from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.program import Progress
 from purejaxppo.population.statistics import iqm
 from purejaxppo.population.store import Rows
+from purejaxppo.utils.validation import check_choice, check_function
 
 Log = Callable[[dict[str, float], int], None]  # numbers by name, and the environment steps of each seed so far
 
@@ -80,8 +79,7 @@ def numbers_of(progress: Progress, update: int) -> dict[str, float]:
     metrics, index = progress.metrics, progress.updates - progress.metrics.updates.shape[1] + update
     columns = [name for name in metrics.columns() if name in SB3 or name in metrics.extra]
     means = {name: mean_known(np.asarray(metrics.column(name))[:, update]) for name in columns}
-    if isinstance(metrics, FullBatchMetrics):
-        means["value_loss"] *= 0.5  # the example's has no such factor
+    means["value_loss"] *= 0.5 / metrics.value_loss_factor
     return {
         **means,
         "timesteps": float(np.max(np.asarray(metrics.timesteps)[:, update])),

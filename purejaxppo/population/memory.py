@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from purejaxppo.storage import is_key
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import is_key
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _UNTOLD = 2**34  # of a device that does not say what it has

@@ -23,9 +23,10 @@ import numpy as np
 from jax._src.distributed import global_state  # the key-value store of JAX's service has no public name
 from jax.experimental import multihost_utils
 
-from purejaxppo.config import check_size
-from purejaxppo.devices import core_ids, share_of_cores, use_all_cores
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.utils.devices import core_ids, share_of_cores, use_all_cores
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import check_size
 
 _WORD = struct.Struct("!i")
 _LEFT = -1  # instead of the number of a process that is gone

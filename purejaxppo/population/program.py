@@ -12,15 +12,11 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from purejaxppo.config import PPOConfig, check_function
-from purejaxppo.devices import compiler_options, quickly_compiled
 from purejaxppo.envs.base import Environment
-from purejaxppo.evaluate import Agent, play_episodes
-from purejaxppo.full_batch import FullBatchConfig, make_full_batch_ppo
-from purejaxppo.gae import Advantage, gae_advantage
-from purejaxppo.losses import Loss, ppo_loss
-from purejaxppo.networks import NetworkLike
+from purejaxppo.policies.networks import NetworkLike
+from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.checkpoints import Policy, unfinished_rows
+from purejaxppo.population.data_parallel import share
 from purejaxppo.population.memory import (
     MemoryPlan,
     even_width,
@@ -30,7 +26,7 @@ from purejaxppo.population.memory import (
     program_bytes,
     tree_bytes,
 )
-from purejaxppo.population.placement import (
+from purejaxppo.population.sharding import (
     PLACEMENTS,
     OverSeeds,
     check_data_placement,
@@ -42,13 +38,18 @@ from purejaxppo.population.placement import (
     seed_shardings,
     together,
 )
-from purejaxppo.population.sharing import share
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, widest
-from purejaxppo.population.sweep import Program, RunConfig, with_numbers
-from purejaxppo.ppo import PPO, make_ppo
-from purejaxppo.recurrent import RecurrentConfig, make_recurrent_ppo
-from purejaxppo.schedules import Schedule
-from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
+from purejaxppo.population.sweep import Program, with_numbers
+from purejaxppo.ppo.agent import PPO
+from purejaxppo.ppo.config import Config, PPOConfig
+from purejaxppo.ppo.evaluate import Agent, play_episodes
+from purejaxppo.ppo.gae import Advantage, gae_advantage
+from purejaxppo.ppo.losses import Loss, ppo_loss
+from purejaxppo.ppo.schedules import Schedule
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.utils.devices import compiler_options, quickly_compiled
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.validation import check_function
 
 REPORTS = 16  # of a chunk of members, at least: how often the host sees its metrics; each costs the devices a pause
 REPORT_SECONDS = 1.0  # that a call is to take, where so many updates fit into it
@@ -140,35 +141,7 @@ DEFAULT_PARTS = {"network": None, "optimizer": None, "loss": ppo_loss, "advantag
 AGENT = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # attributes of every agent
 
 
-def make_agent(
-    env: Environment,
-    config: RunConfig,
-    *,
-    network: NetworkLike | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-    loss: Loss = ppo_loss,
-    advantage: Advantage = gae_advantage,
-    schedules: Mapping[str, Schedule] | None = None,
-) -> Agent:
-    """The agent that a config is for. FullBatchConfig's takes no parts of the caller's own."""
-    parts: dict[str, Any] = {
-        "network": network,
-        "optimizer": optimizer,
-        "loss": loss,
-        "advantage": advantage,
-        "schedules": schedules,
-    }
-    if isinstance(config, RecurrentConfig):
-        return make_recurrent_ppo(env, config, **parts)
-    if isinstance(config, PPOConfig):
-        return make_ppo(env, config, **parts)
-    for name, part in parts.items():
-        if part not in (None, ppo_loss, gae_advantage):
-            raise PPOError(f"{name}=... does not go with FullBatchConfig, which has its own; leave it out")
-    return make_full_batch_ppo(env, config)
-
-
-def make_setting_agent(env: Environment, config: RunConfig, options: Options) -> Agent:
+def make_setting_agent(env: Environment, config: Config, options: Options) -> Agent:
     """The agent of one setting. Raises PPOError where it does not go with its placement."""
     parts = {name: getattr(options, name) for name in DEFAULT_PARTS}
     given = {name: part for name, part in parts.items() if part is not DEFAULT_PARTS[name]}
@@ -394,12 +367,12 @@ def evaluate_member(
     return end.episode_return, jnp.sum(end.running, dtype=jnp.int32)
 
 
-def over_seeds(config: RunConfig, width: int, devices: Sequence[Any]) -> OverSeeds:
+def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
     """How the members of one device run: together, but in turn on a CPU if only one is there, or if each is busy alone.
 
     A batch of matrix products is slower there than one after another, where they are large or wait for each other.
     """
-    alone = width <= len(devices) or isinstance(config, FullBatchConfig | RecurrentConfig)
+    alone = width <= len(devices) or type(config) is not PPOConfig
     return in_turn if alone and devices[0].platform == "cpu" else together
 
 

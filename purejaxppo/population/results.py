@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxppo.config import is_index, shown
-from purejaxppo.evaluate import Agent
-from purejaxppo.population.kept import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.restore import KeptStates, kept_states
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point
-from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.validation import is_index, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -17,13 +17,15 @@ import numpy as np
 from flax import struct
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from purejaxppo.config import check_function, check_key
 from purejaxppo.envs.base import Environment
-from purejaxppo.evaluate import Agent
-from purejaxppo.population.placement import in_turn, make_spread, pad_seeds
 from purejaxppo.population.program import make_agent
-from purejaxppo.population.sweep import LogUniform, RunConfig, Uniform, at_point, check_whole, full_name, is_number
-from purejaxppo.types import PPOError, RunnerState, TrainState, count_timesteps
+from purejaxppo.population.sharding import in_turn, make_spread, pad_seeds
+from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_whole, full_name, is_number
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.types import RunnerState, TrainState, count_timesteps
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.validation import check_function, check_key
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
 Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
@@ -77,7 +79,7 @@ class Rungs(NamedTuple):
 
 def make_successive_halving(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     space: Space,
     *,
     num_members: int,
@@ -123,7 +125,7 @@ def make_successive_halving(
 
 def make_pbt(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     space: Space,
     *,
     num_members: int,
@@ -173,19 +175,19 @@ def make_pbt(
     return search
 
 
-def halving_timesteps(config: RunConfig, *, num_members: int, eta: int = 3, num_rungs: int = 3) -> int:
+def halving_timesteps(config: Config, *, num_members: int, eta: int = 3, num_rungs: int = 3) -> int:
     """Environment steps that such a successive halving takes."""
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
     return sum(n * updates for n, updates in zip(*rungs, strict=True)) * config.batch_size
 
 
-def pbt_timesteps(config: RunConfig, *, num_members: int) -> int:
+def pbt_timesteps(config: Config, *, num_members: int) -> int:
     """Environment steps that a population-based training of so many members takes."""
     check_whole("num_members", num_members)
     return num_members * config.actual_timesteps
 
 
-def plan_rungs(config: RunConfig, *, num_members: int, eta: int, num_rungs: int) -> Rungs:
+def plan_rungs(config: Config, *, num_members: int, eta: int, num_rungs: int) -> Rungs:
     """The members and updates of each rung. Raises PPOError where the numbers leave a rung without either."""
     check_whole("num_members", num_members)
     check_whole("eta", eta, least=2)
@@ -212,7 +214,7 @@ def plan_rungs(config: RunConfig, *, num_members: int, eta: int, num_rungs: int)
     )
 
 
-def make_agent_of(env: Environment, config: RunConfig, make_agent: MakeAgent) -> AgentOf:
+def make_agent_of(env: Environment, config: Config, make_agent: MakeAgent) -> AgentOf:
     """The agent of one member as a function of its hyperparameters, which may be tracers.
 
     Raises PPOError for an environment, a config or parts that do not fit.
@@ -471,7 +473,7 @@ def make_result(
     )
 
 
-def settle_space(env: Environment, config: RunConfig, space: Space) -> Space:
+def settle_space(env: Environment, config: Config, space: Space) -> Space:
     """The space with full names. Raises PPOError unless it holds domains of numbers that one program can take."""
     if not isinstance(space, Mapping) or not space:
         raise PPOError(f'space = {space!r} has no names; give a dict such as {{"gamma": uniform(0.9, 1.0)}}')
@@ -513,7 +515,7 @@ def check_read(space: Space, update: Callable[[Hyper, jax.Array], RunnerState], 
             raise PPOError(f"{name} would do nothing: {reason}")
 
 
-def check_pbt(config: RunConfig, *, num_members: int, interval: int, quantile: float, resample: float) -> None:
+def check_pbt(config: Config, *, num_members: int, interval: int, quantile: float, resample: float) -> None:
     """Raises PPOError for numbers that leave no generation, or no sense to an exchange."""
     check_whole("num_members", num_members)
     check_whole("interval", interval)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from purejaxppo.config import check_size, shown
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.validation import check_size, shown
 
 BLOCK = 2**17  # runs drawn at a time: the memory of a bootstrap does not grow with its resamples
 MOST_DECIMALS = 9  # of a return that people read

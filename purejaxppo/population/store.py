@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.storage import (
+from purejaxppo.ppo.types import Metrics, RunnerState, count_timesteps
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import (
     completed,
     is_key,
     leaf_names,
@@ -23,7 +25,7 @@ from purejaxppo.storage import (
     save_tree,
     write_json,
 )
-from purejaxppo.types import Metrics, PPOError, PyTree, RunnerState, count_timesteps
+from purejaxppo.utils.tree import PyTree
 
 Rows = tuple[int, int]  # members first ... last - 1
 POPULATION = "population.json"  # what a folder is for

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxppo.config import MAX_COUNT, PPOConfig, check_seed, shown, unknown
 from purejaxppo.envs import Environment, make_env
-from purejaxppo.full_batch import FullBatchConfig
-from purejaxppo.recurrent import RecurrentConfig
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.ppo.config import Config
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import MAX_COUNT, check_seed, shown
 
-RunConfig = PPOConfig | RecurrentConfig | FullBatchConfig
 Point = dict[str, Any]  # name -> value; "env.length" is the environment's parameter `length`
 ENV = "env."
 
@@ -42,7 +42,7 @@ class Program(NamedTuple):
 
     settings: tuple[int, ...]  # which of the sweep's
     env: Environment  # of the first of them
-    config: RunConfig  # of the first of them
+    config: Config  # of the first of them
     numbers: dict[int, np.ndarray]  # leaf of (env, config) -> [settings], the values that differ
 
 
@@ -111,9 +111,7 @@ def draw_values(domain: Domain, size: int, generator: np.random.Generator) -> li
             return [domain[i] for i in generator.integers(len(domain), size=size)]
 
 
-def make_points(
-    env: Environment, config: RunConfig, sweep: Mapping[str, Sequence[Any]] | Sequence[Point]
-) -> list[Point]:
+def make_points(env: Environment, config: Config, sweep: Mapping[str, Sequence[Any]] | Sequence[Point]) -> list[Point]:
     """The points of a sweep: a mapping is a grid, a sequence holds them as they are.
 
     A name is a field of the config, or a parameter of the environment with or without "env." before it; in the
@@ -130,7 +128,7 @@ def make_points(
     return [named_fully(env, config, point) for point in points]
 
 
-def named_fully(env: Environment, config: RunConfig, point: Point) -> Point:
+def named_fully(env: Environment, config: Config, point: Point) -> Point:
     """The point with "env." before parameters of the environment. Raises PPOError where two names are of one."""
     named = {full_name(env, config, name): plain(value) for name, value in point.items()}
     if len(named) < len(point):
@@ -138,7 +136,7 @@ def named_fully(env: Environment, config: RunConfig, point: Point) -> Point:
     return named
 
 
-def full_name(env: Environment, config: RunConfig, name: str) -> str:
+def full_name(env: Environment, config: Config, name: str) -> str:
     """`name`, with "env." before a parameter of the environment."""
     fields = [field.name for field in dataclasses.fields(config)]
     parameters = [ENV + parameter for parameter in param_names(env)]
@@ -154,14 +152,14 @@ def param_names(env: Environment) -> list[str]:
     return [field.name for field in dataclasses.fields(env.params)] if dataclasses.is_dataclass(env.params) else []
 
 
-def at_point(env: Environment, config: RunConfig, point: Point) -> tuple[Environment, RunConfig]:
+def at_point(env: Environment, config: Config, point: Point) -> tuple[Environment, Config]:
     """The environment and config of one setting; values may be tracers. Raises PPOError for a bad value."""
     params = {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
     changes = {name: value for name, value in point.items() if not name.startswith(ENV)}
     return make_env(env, **params), config.replace(**changes)
 
 
-def make_programs(env: Environment, config: RunConfig, points: Sequence[Point]) -> list[Program]:
+def make_programs(env: Environment, config: Config, points: Sequence[Point]) -> list[Program]:
     """The points, by the program that serves them: equal in structure, and different in numbers."""
     settings = [at_point(env, config, point) for point in points]
     alike: dict[Any, list[int]] = {}
@@ -173,7 +171,7 @@ def make_programs(env: Environment, config: RunConfig, points: Sequence[Point]) 
     ]
 
 
-def describe_programs(env: Environment, config: RunConfig, points: Sequence[Point], num_seeds: int) -> str:
+def describe_programs(env: Environment, config: Config, points: Sequence[Point], num_seeds: int) -> str:
     """For people: how many settings there are, and how many compilations they take."""
     programs = make_programs(env, config, points)
     names = sorted({name for point in points for name in point if len({repr(other.get(name)) for other in points}) > 1})
@@ -197,7 +195,7 @@ def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:
     }
 
 
-def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environment, RunConfig]:
+def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environment, Config]:
     """The environment and config of the member whose differing leaves are `numbers`."""
     leaves, structure = jax.tree.flatten((program.env, program.config))
     for i, value in numbers.items():

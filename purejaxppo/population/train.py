@@ -15,15 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purejaxppo.checks import check_env, check_state
-from purejaxppo.config import MAX_SEED, Config, check_function, check_seed, check_switch
-from purejaxppo.devices import idle_cores
 from purejaxppo.envs.base import Environment
-from purejaxppo.evaluate import Agent
-from purejaxppo.gae import Advantage, gae_advantage
-from purejaxppo.lock import locked
-from purejaxppo.losses import Loss, ppo_loss
-from purejaxppo.networks import NetworkLike
+from purejaxppo.policies.networks import NetworkLike
 from purejaxppo.population.checkpoints import (
     KEPT,
     NO_CHECKPOINTS,
@@ -78,11 +71,20 @@ from purejaxppo.population.store import (
     holds,
     make_memory_store,
 )
-from purejaxppo.population.sweep import Point, RunConfig, at_point, check_whole, make_points, make_programs
-from purejaxppo.ppo import make_ppo
-from purejaxppo.schedules import Schedule
-from purejaxppo.storage import as_path, make_folder, read_json, to_host, write_json
-from purejaxppo.types import Interrupted, Metrics, PPOError, RunnerState, TrainState
+from purejaxppo.population.sweep import Point, at_point, check_whole, make_points, make_programs
+from purejaxppo.ppo.agent import make_ppo
+from purejaxppo.ppo.checks import check_env, check_state
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.gae import Advantage, gae_advantage
+from purejaxppo.ppo.losses import Loss, ppo_loss
+from purejaxppo.ppo.schedules import Schedule
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.utils.devices import idle_cores
+from purejaxppo.utils.errors import Interrupted, PPOError
+from purejaxppo.utils.files import as_path, make_folder, read_json, to_host, write_json
+from purejaxppo.utils.lock import locked
+from purejaxppo.utils.validation import MAX_SEED, check_function, check_seed, check_switch
 
 _FLOAT32_COUNTS = 2**24  # every whole number below it is a float32
 
@@ -123,7 +125,7 @@ def never() -> bool:
 @overload
 def train_population(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     *,
     num_seeds: int,
     seed: int = ...,
@@ -152,7 +154,7 @@ def train_population(
 @overload
 def train_population(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     *,
     num_seeds: int,
     seed: int = ...,
@@ -180,7 +182,7 @@ def train_population(
 ) -> Sweep: ...
 def train_population(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     *,
     num_seeds: int,
     seed: int = 0,
@@ -288,7 +290,7 @@ def train_population(
 
 def open_population(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     *,
     num_seeds: int,
     out: str | Path,
@@ -332,7 +334,7 @@ def open_population(
 
 def make_settings(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     num_seeds: int,
     seed: int,
     sweep: Mapping[str, Sequence[Any]] | Sequence[Point] | None,
@@ -410,7 +412,7 @@ def assemble(plan: Plan, costs: Sequence[Costs]) -> Population | Sweep:
 
 def make_jobs(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     points: Sequence[Point],
     num_seeds: int,
     seed: int,
@@ -482,7 +484,7 @@ def claim_stores(
 
 def describe_population(
     env: Environment,
-    config: RunConfig,
+    config: Config,
     points: Sequence[Point],
     num_seeds: int,
     seed: int,
@@ -507,7 +509,7 @@ def describe_population(
     }
 
 
-def describe_config(config: RunConfig) -> dict[str, str]:
+def describe_config(config: Config) -> dict[str, str]:
     """The hyperparameters, in the words of a folder."""
     return {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
 

@@ -3,7 +3,6 @@
 from purejaxppo.report.curves import plot_curve, plot_curves
 from purejaxppo.report.drawings import PICTURES, Drawing, Picture, check_picture, find_picture
 from purejaxppo.report.film import check_film, film_episode, write_film
-from purejaxppo.report.keras import plot_keras_curve
 from purejaxppo.report.page import best_curves, find_curve, write_report, write_run_page, write_sweep_page
 from purejaxppo.report.sweep import plot_beside, plot_comparison, plot_sweep
 
@@ -21,7 +20,6 @@ __all__ = [
     "plot_comparison",
     "plot_curve",
     "plot_curves",
-    "plot_keras_curve",
     "plot_sweep",
     "write_film",
     "write_report",

@@ -9,7 +9,7 @@ import numpy as np
 from purejaxppo.population.statistics import blocks, carry_forward, draw_counts, middle_mean
 from purejaxppo.report.canvas import BLUE, GREY, VERMILLION
 from purejaxppo.report.files import write_figure
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

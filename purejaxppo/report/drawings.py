@@ -29,7 +29,8 @@ from purejaxppo.report.canvas import (
     finish,
     make_canvas,
 )
-from purejaxppo.types import PPOError, PyTree
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
 
 CART = (0.5, 0.3)  # m, width and height
 ROD = 0.09  # m, the width of a pole or a link

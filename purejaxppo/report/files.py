@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purejaxppo.storage import write_whole
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

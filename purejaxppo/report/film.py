@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from purejaxppo.envs.base import Box, Discrete, Environment, Space, SpaceTree, parts_of, structure_of
-from purejaxppo.evaluate import Episode
+from purejaxppo.ppo.evaluate import Episode
 from purejaxppo.report.canvas import BLUE, GREY, INK, PALE, SCENE, font
 from purejaxppo.report.drawings import Picture, check_picture
 from purejaxppo.report.files import FILMS, check_suffix
-from purejaxppo.storage import write_whole
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import write_whole
 
 SIZE = (480, 270)  # pixels: the scene, and the panel on its right
 PANEL = (SCENE[0] + 4, SIZE[0] - 14)  # pixels, left and right

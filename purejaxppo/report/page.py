@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purejaxppo.config import option_text
-from purejaxppo.full_batch import FullBatchMetrics
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.sweep import ENV, is_number, show_point, show_value
+from purejaxppo.ppo.config import option_text
 from purejaxppo.report.curves import Curve, make_curve, thin
 from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
@@ -30,7 +29,7 @@ from purejaxppo.runs.train import (
     sweep_table,
     table,
 )
-from purejaxppo.storage import read_json, write_whole
+from purejaxppo.utils.files import read_json, write_whole
 
 PAGE = "report.html"
 SEED_LINES = 64  # more could not be told apart, and would make the page large
@@ -276,10 +275,9 @@ def nan_quartiles(values: np.ndarray) -> np.ndarray:
 def find_curve(population: Population) -> Curve:
     """The training returns of a population, as its picture shows them."""
     metrics = population.metrics
-    if isinstance(metrics, FullBatchMetrics):
-        epochs = np.arange(1, np.shape(metrics.epoch_return_mean)[1] + 1)
-        return make_curve(epochs, np.asarray(metrics.epoch_return_mean))
-    return make_curve(population.timesteps, np.asarray(metrics.episode_return_mean))
+    x, y = metrics.curve
+    returns = np.asarray(metrics.column(y))
+    return make_curve(population.timesteps if x == "timesteps" else np.arange(1, returns.shape[1] + 1), returns)
 
 
 def best_curves(sweep: Sweep) -> list[tuple[str, Curve]]:
@@ -289,7 +287,7 @@ def best_curves(sweep: Sweep) -> list[tuple[str, Curve]]:
 
 def x_name(population: Population) -> str:
     """What the x-axis of `find_curve` counts."""
-    return "epoch" if isinstance(population.metrics, FullBatchMetrics) else "environment steps"
+    return "environment steps" if population.metrics.curve[0] == "timesteps" else population.metrics.curve[0]
 
 
 def curve_table(view: Mapping[str, Any], most: int = 11) -> str:

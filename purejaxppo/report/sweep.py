@@ -10,20 +10,10 @@ import numpy as np
 
 from purejaxppo.population.statistics import MOST_DECIMALS, Interval, iqm, iqm_interval
 from purejaxppo.population.sweep import is_number, plain, show_value
-from purejaxppo.report.curves import (
-    BLUE,
-    DPI,
-    GREY,
-    INCHES,
-    VERMILLION,
-    Curve,
-    draw_solved,
-    make_curve,
-    style_axes,
-)
+from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, VERMILLION, Curve, draw_solved, make_curve, style_axes
 from purejaxppo.report.files import write_figure
 from purejaxppo.runs.finished import shorten
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

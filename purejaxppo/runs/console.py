@@ -1,6 +1,7 @@
 """What is seen of a run: a live view on a terminal, plain lines elsewhere or JSON lines, and the table at the end."""
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from time import monotonic
@@ -13,15 +14,16 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from purejaxppo.full_batch import FullBatchConfig, FullBatchMetrics
+from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.logs import named, numbers_of
 from purejaxppo.population.program import Progress as TrainProgress
 from purejaxppo.population.statistics import iqm, show_return
 from purejaxppo.population.store import Rows
+from purejaxppo.ppo.types import Metrics
 from purejaxppo.runs.train import RunSpec
-from purejaxppo.storage import finite
+from purejaxppo.utils.files import finite
 
-_EPOCH_SEEDS = 256  # more may not be trained at once, and an epoch is then no line
+_UPDATE_SEEDS = 256  # more may not train at once, and an update has then no line of its own
 _BARS = "▁▂▃▄▅▆▇█"
 _LINES = 10  # printed in the course of a run where there is no terminal
 
@@ -100,7 +102,7 @@ class ProgressView(AbstractContextManager):
         self.say(text)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """Nothing: the table has been printed."""
+        """Prints nothing: the updates have been printed."""
 
     def _note(self, members: Rows, returns: np.ndarray) -> None:
         if members != self._members:
@@ -158,11 +160,12 @@ class JsonView(AbstractContextManager):
         print(json.dumps({"event": event, **finite(content)}, allow_nan=False), flush=True)
 
 
-class EpochView(AbstractContextManager):
-    """Prints each update as the Keras example does; for several seeds, the median and the middle 90%."""
+class UpdateView(AbstractContextManager):
+    """Prints one line for each update, in the algorithm's own words."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, describe_update: Callable[[Metrics, int, int], str]) -> None:
         self._console = console
+        self._describe_update = describe_update
 
     def __exit__(self, *_: Any) -> None:
         pass
@@ -172,49 +175,33 @@ class EpochView(AbstractContextManager):
         print_line(self._console, plan)
 
     def say(self, text: str) -> None:
-        """Nothing: the example prints its epochs alone."""
+        """Prints nothing: only updates have lines."""
 
     def planned(self, text: str) -> None:
-        """Nothing, for the same reason."""
+        """Prints nothing: only updates have lines."""
 
     def resume(self, text: str) -> None:
         """Where it goes on."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """Nothing: the table has been printed."""
+        """Prints nothing: the updates have been printed."""
 
     def __call__(self, progress: TrainProgress) -> None:
         """To be called after each chunk."""
-        metrics = progress.metrics
-        assert isinstance(metrics, FullBatchMetrics)
-        num_updates = metrics.epoch_return_mean.shape[1]
+        num_updates = progress.metrics.updates.shape[1]
         for i in range(num_updates):
-            line = describe_epoch(
-                progress.updates - num_updates + i + 1,
-                np.asarray(metrics.epoch_return_mean)[:, i],
-                np.asarray(metrics.epoch_length_mean)[:, i],
+            print_line(
+                self._console, self._describe_update(progress.metrics, i, progress.updates - num_updates + i + 1)
             )
-            print_line(self._console, line)
 
 
-def make_view(console: Console, spec: RunSpec) -> ProgressView | EpochView:
-    """The example's own table for a run of its algorithm, else a bar."""
-    is_example = isinstance(spec.config, FullBatchConfig) and spec.sweep is None and spec.num_seeds <= _EPOCH_SEEDS
-    if is_example:
-        return EpochView(console)
+def make_view(console: Console, spec: RunSpec) -> ProgressView | UpdateView:
+    """The algorithm's own lines if it has some and all seeds train at once, else a bar."""
+    describe_update = algorithm_of(spec.config).describe_update
+    if describe_update is not None and spec.sweep is None and spec.num_seeds <= _UPDATE_SEEDS:
+        return UpdateView(console, describe_update)
     return ProgressView(console, num_members=spec.num_members, is_sweep=spec.sweep is not None)
-
-
-def describe_epoch(epoch: int, returns: np.ndarray, lengths: np.ndarray) -> str:
-    """One line of the example's table. returns, lengths: [S]"""
-    if len(returns) == 1:
-        return f"Epoch: {epoch}. Mean Return: {returns[0]:.6g}. Mean Length: {lengths[0]:.6g}"
-    low, high = np.quantile(returns, [0.05, 0.95])
-    return (
-        f"Epoch: {epoch}. Median of {len(returns)} seeds: Mean Return: {np.median(returns):.6g} "
-        f"(90% within {low:.4g} to {high:.4g}). Mean Length: {np.median(lengths):.6g}"
-    )
 
 
 def latest_mean_return(returns: np.ndarray, before: float) -> float:

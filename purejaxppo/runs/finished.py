@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
 from purejaxppo.population.statistics import (
     aggregate,
     decimals_of,
@@ -22,9 +21,12 @@ from purejaxppo.population.statistics import (
     show_return,
     with_interval,
 )
-from purejaxppo.ppo import seed_keys
+from purejaxppo.ppo.agent import seed_keys
+from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
+from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.train import LoadedRun, cut_rows, interval_entries
-from purejaxppo.types import PPOError, PyTree, TrainState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
 
 BLOCK = 256  # seeds that play at a time
 NOTE_LETTERS = 18  # of the name of a run

@@ -11,10 +11,10 @@ from typing import BinaryIO
 import jax
 import numpy as np
 
-from purejaxppo.lock import LOCK
-from purejaxppo.storage import versions as versions
-from purejaxppo.storage import write_whole
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import versions as versions
+from purejaxppo.utils.files import write_whole
+from purejaxppo.utils.lock import LOCK
 
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
 CSV_BLOCK = 10_000  # rows written at a time

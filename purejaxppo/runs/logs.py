@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from purejaxppo.population.logs import Log
-from purejaxppo.storage import read_json, write_json, write_whole, written_or_said
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import read_json, write_json, write_whole, written_or_said
 
 PROGRESS = "progress.jsonl"
 FIRST_SEED = "population/first_seed"

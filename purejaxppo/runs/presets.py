@@ -5,10 +5,10 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from purejaxppo.config import PPOConfig, unknown
-from purejaxppo.full_batch import FullBatchConfig
-from purejaxppo.recurrent import RecurrentConfig
-from purejaxppo.types import PPOError
+from purejaxppo.ppo.config import Config, PPOConfig
+from purejaxppo.ppo.recurrent import RecurrentConfig
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
 
 # Mean greedy return from which an environment counts as solved: Gymnasium's reward thresholds.
 SOLVED_AT = {
@@ -44,7 +44,7 @@ class Preset:
 
     summary: str
     env: str
-    config: PPOConfig | RecurrentConfig | FullBatchConfig
+    config: Config
     num_seeds: int
     family: str | None = None  # pattern of the environments that take it by default
 
@@ -121,9 +121,6 @@ _MINATAR = PPOConfig(
     hidden_sizes=(64,),
 )
 
-# The example's text ends an episode at 15 degrees; the environment, its own included, does at 12.
-_KERAS = FullBatchConfig()
-
 PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16, "CartPole-*"),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
@@ -146,19 +143,6 @@ PRESETS = {
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
-    ),
-    "keras": Preset("the Keras example: time limits end in value 0", "CartPole-v0", _KERAS, 1),
-    "keras-bootstrap": Preset(
-        "the Keras example, bootstrapping at time limits",
-        "CartPole-v0",
-        _KERAS.replace(bootstrap_time_limits=True),
-        1,
-    ),
-    "keras-8": Preset(
-        "the Keras example on 8 environments of 500 steps",
-        "CartPole-v0",
-        _KERAS.replace(num_envs=8, num_steps=500),
-        1,
     ),
 }
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from purejaxppo.config import shown
 from purejaxppo.population.statistics import Aggregates
-from purejaxppo.storage import read_json
-from purejaxppo.types import PPOError
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import read_json
+from purejaxppo.utils.validation import shown
 
 SUMMARY = "summary.json"
 _NUMBER = int | float | None  # JSON has no NaN

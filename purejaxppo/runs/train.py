@@ -12,19 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import MAX_SEED, PPOConfig, check_choice, check_seed, is_index, shown
 from purejaxppo.envs import make_env
-from purejaxppo.evaluate import MAX_STEPS, Agent, Episode, record_episodes
-from purejaxppo.full_batch import FullBatchConfig
-from purejaxppo.normalize import init_moments
+from purejaxppo.population.algorithms import ALGORITHMS, algorithm_of, make_agent
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
 from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
-from purejaxppo.population.kept import KeptStates
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.placement import PLACEMENTS, describe_devices, describe_sharing
-from purejaxppo.population.program import EVALUATION_SEED, make_agent
+from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Ranked, Sweep
+from purejaxppo.population.sharding import PLACEMENTS, describe_devices, describe_sharing
 from purejaxppo.population.statistics import (
     Aggregates,
     Interval,
@@ -35,15 +32,19 @@ from purejaxppo.population.statistics import (
     with_interval,
 )
 from purejaxppo.population.store import POPULATION, DiskStore, Store, of_rows, part_name
-from purejaxppo.population.sweep import ENV, Point, RunConfig, check_whole, describe_programs, show_point, show_value
+from purejaxppo.population.sweep import ENV, Point, check_whole, describe_programs, show_point, show_value
 from purejaxppo.population.train import Progress, carried, ignore, never, open_population, train_population
-from purejaxppo.ppo import seed_keys
-from purejaxppo.recurrent import RecurrentConfig
+from purejaxppo.ppo.agent import seed_keys
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, Episode, record_episodes
+from purejaxppo.ppo.normalize import init_moments
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics
 from purejaxppo.runs.logs import PROGRESS, steps_told
 from purejaxppo.runs.presets import solved_at
 from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
-from purejaxppo.storage import (
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import (
     as_path,
     check_tree,
     leaf_names,
@@ -54,11 +55,9 @@ from purejaxppo.storage import (
     write_json,
     write_whole,
 )
-from purejaxppo.types import Metrics, PPOError, RunnerState, TrainState
+from purejaxppo.utils.validation import MAX_SEED, check_choice, check_seed, is_index, shown
 
-ALGORITHMS = {PPOConfig: "ppo", RecurrentConfig: "recurrent-ppo", FullBatchConfig: "full-batch-ppo"}
 EVALUATION_EPISODES = 100
-KEPT_UPDATES: dict[type, tuple[int, ...]] = {FullBatchConfig: (8, 20)}  # the films of the Keras example
 RESULTS = "checkpoints"  # where in a run's folder the chunks of members lie
 START = "start"  # where the parameters lie that the seeds start from, if they are those of another run
 # What config.json has to hold for the run to be repeated.
@@ -81,7 +80,7 @@ _KINDS: dict[str, Any] = {
 _CAME_LATER: dict[str, Any] = {"init_from": None}  # what config.json of earlier versions lacks, and stands for
 PICTURES = ("report.html", "curves.png", "sweep.png", "after.gif")  # which show how a run has ended
 METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
-KEPT = "kept"  # where the states for the films of KEPT_UPDATES lie
+KEPT = "kept"  # where the states lie that are filmed beside the first and the last
 MOST_NAMED = 8  # diverged runs that a line for people names
 
 
@@ -91,7 +90,7 @@ class RunSpec:
 
     env: str
     env_params: dict[str, float]
-    config: RunConfig
+    config: Config
     num_seeds: int
     seed: int
     preset: str
@@ -124,7 +123,7 @@ class FinishedRun(NamedTuple):
 
     spec: RunSpec
     population: Population
-    kept: dict[str, TrainState]  # of seed 0, after the updates of KEPT_UPDATES
+    kept: dict[str, TrainState]  # of seed 0, after the updates that the algorithm films
     summary: dict[str, Any]
 
 
@@ -145,7 +144,7 @@ class LoadedRun:
     summary: dict[str, Any]
 
     @property
-    def config(self) -> RunConfig:
+    def config(self) -> Config:
         """The hyperparameters."""
         return self.spec.config
 
@@ -212,7 +211,7 @@ def train_run(
         write_json(folder / "config.json", spec_to_json(spec))
 
     def keep_and_tell(progress: Progress) -> None:
-        if is_first and progress.members[0] == 0 and progress.updates in KEPT_UPDATES.get(type(spec.config), ()):
+        if is_first and progress.members[0] == 0 and progress.updates in algorithm_of(spec.config).film_after:
             keep_state(folder, progress)
         on_chunk(progress)
 
@@ -231,7 +230,7 @@ def train_run(
         keep_best=spec.keep_best,
         extend=True,  # config.json says how long the run is to be
         init_from=None if spec.init_from is None else load_start(spec, folder),
-        report_at=KEPT_UPDATES.get(type(spec.config), ()),
+        report_at=algorithm_of(spec.config).film_after,
         should_stop=should_stop,
         on_begin=on_begin,
         on_plan=on_plan,
@@ -681,7 +680,7 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
     return {
         "env": spec.env,
         "env_params": spec.env_params,
-        "algorithm": ALGORITHMS[type(spec.config)],
+        "algorithm": algorithm_of(spec.config).name,
         "config": config,
         "num_seeds": spec.num_seeds,
         "seed": spec.seed,
@@ -711,10 +710,10 @@ def spec_from_json(content: dict[str, Any], folder: Path) -> RunSpec:
     if points is not None and not all(isinstance(point, dict) for point in points):
         raise PPOError(f"{path}: sweep = {shown(points)} is no list of names and values; it is no run's config")
     try:
-        check_choice("algorithm", content["algorithm"], tuple(ALGORITHMS.values()))
+        check_choice("algorithm", content["algorithm"], tuple(algorithm.name for algorithm in ALGORITHMS.values()))
         check_choice("placement", content["placement"], PLACEMENTS)
         check_choice("log_names", content["log_names"], tuple(NAMES))
-        config_class = {name: cls for cls, name in ALGORITHMS.items()}[content["algorithm"]]
+        config_class = {algorithm.name: cls for cls, algorithm in ALGORITHMS.items()}[content["algorithm"]]
         config = config_class().replace(**_python_point(content["config"]))
     except PPOError as error:
         raise PPOError(f"{path}: {error}") from None

@@ -1,0 +1,36 @@
+"""What training has to compute for one environment step, and the speed that a machine's limits allow."""
+
+import itertools
+from typing import NamedTuple
+
+from purejaxppo.ppo.config import PPOConfig
+
+
+class Work(NamedTuple):
+    """Of one environment step of training."""
+
+    flop: float  # in matrix products; a multiplication and an addition are two
+    tanh: float
+
+
+def work_per_step(config: PPOConfig, obs_size: int, num_actions: int) -> Work:
+    """The least work of the algorithm with two plain towers: one forward pass, then one there and back in each epoch.
+
+    A product [n, k] x [k, m] is 2 n k m FLOP. The way back takes as much for the weights as the way there, and as
+    much again for the inputs of all layers but the first. Not counted: the optimizer, the environment, the second
+    look of the critic at the observations that follow, since all but the last of them are looked at already.
+    """
+    towers = [(obs_size, *config.hidden_sizes, num_outputs) for num_outputs in (num_actions, 1)]
+    kernels = [[n * m for n, m in itertools.pairwise(sizes)] for sizes in towers]
+    forward = 2 * sum(map(sum, kernels))
+    backward = forward + 2 * sum(sum(kernel[1:]) for kernel in kernels)
+    tanh = len(towers) * sum(config.hidden_sizes) if config.activation == "tanh" else 0
+    return Work(
+        flop=forward + config.update_epochs * (forward + backward),
+        tanh=(1 + config.update_epochs) * tanh,
+    )
+
+
+def step_limit(work: Work, flop_rate: float, tanh_rate: float) -> float:
+    """1 / (FLOP / FLOP rate + tanh / tanh rate), env-steps per second; both rates per second, of the whole machine."""
+    return 1.0 / (work.flop / flop_rate + work.tanh / tanh_rate)

@@ -1,0 +1,210 @@
+"""Jumanji as an environment of one's own: its discount says what an end is, and its action mask goes to the policy."""
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.envs.base import Box, Discrete, MultiDiscrete, Space, Step, numbers_in
+from purejaxppo.envs.suites import Adapted
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import standard_promotion
+
+_jumanji: Any = importlib.import_module("jumanji")
+_wrappers: Any = importlib.import_module("jumanji.wrappers")
+
+_LEFT_OUT = {
+    "Sokoban-v0": "downloads its levels when constructed; construct it and pass the instance",
+    "Connector-v3": "rewards several agents; pass jumanji.wrappers.MultiToSingleWrapper of the instance",
+    "LevelBasedForaging-v0": "rewards several agents; pass jumanji.wrappers.MultiToSingleWrapper of the instance",
+    "SearchAndRescue-v0": "rewards several agents; pass jumanji.wrappers.MultiToSingleWrapper of the instance",
+    "MultiCVRP-v0": "has a mask that is not of its actions' size; pass an instance whose observation has none",
+}
+_MASK = "action_mask"  # what every Jumanji environment calls it in its observation
+
+Observe = Callable[[Any], jax.Array]
+
+
+class JumanjiState(NamedTuple):
+    """Jumanji's state, and the legal actions that came with its observation."""
+
+    jumanji: PyTree
+    action_mask: jax.Array | None  # as of `MaskedObs`; None where there is none
+
+
+class Actions(NamedTuple):
+    """The actions of an environment as ours."""
+
+    space: Space
+    to_jumanji: Callable[[jax.Array], jax.Array]
+    legal: Callable[[jax.Array], jax.Array]  # Jumanji's mask -> ours
+
+
+class JumanjiEnvironment(Adapted):
+    """One environment of Jumanji, in the protocol of `make_env`.
+
+    An end of discount 0 is a termination, one of another discount a truncation.
+    """
+
+    default_params = ()
+
+    def __init__(self, env: Any, observe: Observe, actions: Actions, obs_shape: tuple[int, ...]) -> None:
+        self.name = f"jumanji/{type(env.unwrapped).__name__}"
+        self.observation_space = Box(obs_shape, -math.inf, math.inf)
+        self.action_space = actions.space
+        self._env, self._observe, self._actions = env, observe, actions
+
+    @standard_promotion
+    def reset(self, key: jax.Array, params: PyTree) -> tuple[jax.Array, JumanjiState]:
+        """-> (obs, state)"""
+        state, start = self._env.reset(key)
+        return self._observe(start.observation), JumanjiState(state, self._legal(start.observation))
+
+    @standard_promotion
+    def step(self, key: jax.Array, state: JumanjiState, action: jax.Array, params: PyTree) -> Step:
+        """One step of Jumanji's own, which draws from the key in its state."""
+        new_state, after = self._env.step(state.jumanji, self._actions.to_jumanji(action))
+        return Step(
+            obs=self._observe(after.observation),
+            state=JumanjiState(new_state, self._legal(after.observation)),
+            reward=after.reward,
+            terminated=after.last() & (after.discount == 0),
+            truncated=after.last() & (after.discount != 0),
+            info=numbers_in(after.extras),
+        )
+
+    def _legal(self, observation: Any) -> jax.Array | None:
+        return self._actions.legal(getattr(observation, _MASK)) if hasattr(observation, _MASK) else None
+
+
+class MaskedJumanjiEnvironment(JumanjiEnvironment):
+    """One whose observation says which actions are legal."""
+
+    def action_mask(self, state: JumanjiState, params: PyTree) -> jax.Array | None:
+        """-> one bool for each action"""
+        return state.action_mask
+
+
+def names() -> list[str]:
+    """Jumanji's own registry, without what cannot be made by name."""
+    return [name for name in _jumanji.registered_environments() if name not in _LEFT_OUT]
+
+
+def make(name: str) -> Any:
+    """Jumanji's environment of a name. Raises PPOError for one that is unknown or left out."""
+    if name in _LEFT_OUT:
+        raise PPOError(f"jumanji/{name} {_LEFT_OUT[name]}")
+    if name not in names():
+        raise PPOError(unknown("environment of Jumanji", name, names()))
+    return _jumanji.make(name)
+
+
+@functools.lru_cache(maxsize=256)
+@standard_promotion
+def adapt(env: Any, observe: Observe | None = None) -> JumanjiEnvironment:
+    """`make_env(adapt(env, observe))` is an environment whose policy sees what `observe` makes of the observation.
+
+    observe: Jumanji's observation -> one array. Without it: the only array beside the action mask as it is, and
+        several of them flat, one after the other.
+
+    Raises PPOError for an environment that resets by itself, that rewards several agents, or whose actions are none
+    of Discrete, MultiDiscrete and Box.
+    """
+    name = type(env).__name__
+    if isinstance(env, _wrappers.VmapWrapper | _wrappers.AutoResetWrapper | _wrappers.VmapAutoResetWrapper):
+        raise PPOError(f"{name} of Jumanji resets or batches by itself, and so does this library; give what it wraps")
+    if env.reward_spec.shape != ():
+        raise PPOError(
+            f"{name} of Jumanji rewards {env.reward_spec.shape[0]} agents, and one is wanted; "
+            "give jumanji.wrappers.MultiToSingleWrapper of it"
+        )
+    observe = side_by_side if observe is None else observe
+    _, start = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    mask = getattr(start.observation, _MASK, None)
+    actions = make_actions(name, env.action_spec, None if mask is None else mask.shape)
+    made = JumanjiEnvironment if mask is None else MaskedJumanjiEnvironment
+    return made(env, observe, actions, jax.eval_shape(observe, start.observation).shape)
+
+
+def side_by_side(observation: Any) -> jax.Array:
+    """The only array beside the mask as it is; several flat, one after the other, in the order of their names."""
+    arrays = [
+        jnp.asarray(x, jnp.float32)
+        for path, x in jax.tree_util.tree_leaves_with_path(observation)
+        if jax.tree_util.keystr(path[:1], simple=True) != _MASK
+    ]
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate([x.ravel() for x in arrays])
+
+
+def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Actions:
+    """Our space for Jumanji's actions, as the mask cuts it: over an action's parts, or over whole actions.
+
+    A mask over whole actions of several parts, such as Tetris's over rotation and column, makes them one Discrete.
+    Raises PPOError for actions that are neither whole numbers from 0 nor real, and for a mask of another shape.
+    """
+    low, high = (np.broadcast_to(np.asarray(bound), spec.shape) for bound in (spec.minimum, spec.maximum))
+    if np.issubdtype(spec.dtype, np.floating) and mask_shape is None:
+        return Actions(Box(spec.shape, low, high), to_jumanji=unchanged, legal=unchanged)
+    sizes = tuple((high.ravel() + 1).tolist())
+    if not np.issubdtype(spec.dtype, np.integer) or len(spec.shape) > 1 or low.any():
+        raise PPOError(f"{name} of Jumanji takes {spec!r}; supported are whole numbers from 0, and real ones")
+    by_part, by_action = mask_readings(sizes, spec.shape, mask_shape)
+    if by_part == by_action:
+        raise PPOError(
+            f"{name} of Jumanji has a mask of shape {mask_shape} for actions of {sizes}, which can be read in two ways "
+            "or in none; give a jumanji.wrappers.Wrapper of it that observes no action_mask"
+        )
+    if by_part:
+        parts = Discrete(sizes[0]) if spec.shape == () else MultiDiscrete(sizes)
+        return Actions(parts, to_jumanji=functools.partial(as_dtype, spec.dtype), legal=legal_parts)
+    return Actions(
+        Discrete(math.prod(sizes)),
+        to_jumanji=functools.partial(as_parts, sizes, spec.dtype),
+        legal=legal_actions,
+    )
+
+
+def unchanged(x: jax.Array) -> jax.Array:
+    """An action or a mask that Jumanji and we have alike."""
+    return x
+
+
+def as_dtype(dtype: Any, action: jax.Array) -> jax.Array:
+    """An action in the dtype that Jumanji takes."""
+    return action.astype(dtype)
+
+
+def as_parts(sizes: tuple[int, ...], dtype: Any, action: jax.Array) -> jax.Array:
+    """The parts of a whole action. [] -> [k]"""
+    return jnp.stack(jnp.unravel_index(action, sizes)).astype(dtype)
+
+
+def legal_parts(mask: jax.Array) -> jax.Array:
+    """The mask of each part, side by side. [k, n] -> [k n]"""
+    return some_legal(mask).ravel()
+
+
+def legal_actions(mask: jax.Array) -> jax.Array:
+    """The mask of whole actions. [n_1, ..., n_k] -> [n_1 ... n_k]"""
+    return some_legal(mask.ravel())
+
+
+def mask_readings(
+    sizes: tuple[int, ...], action_shape: tuple[int, ...], mask_shape: tuple[int, ...] | None
+) -> tuple[bool, bool]:
+    """Whether the mask can be one of the parts of an action [k, n], each with n values; and one of whole actions."""
+    if mask_shape is None or action_shape == ():
+        return mask_shape in (None, sizes), False
+    return mask_shape == (len(sizes), max(sizes)) == (len(sizes), min(sizes)), mask_shape == sizes
+
+
+def some_legal(mask: jax.Array) -> jax.Array:
+    """The mask [..., n]. Where it has nothing legal, as of a snake shut in, all is: the environment judges it."""
+    return mask | ~mask.any(axis=-1, keepdims=True)

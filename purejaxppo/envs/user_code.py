@@ -1,0 +1,86 @@
+"""What a text names: `module:name` or `path/to/file.py:name`, imported."""
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from purejaxppo.envs import names_own_code, register_env
+from purejaxppo.utils.devices import use_all_cores
+from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.suggest import unknown
+
+
+def bring_env(text: str | None) -> None:
+    """Makes `make_env` know an environment of the caller's own by the text that names it; any other text is left.
+
+    Code of the caller's own is imported here alone, from what the command line names: never from a run folder.
+    """
+    if text is not None and text.endswith(".py"):
+        raise PPOError(needs_name("env", text))
+    if text is not None and names_own_code(text):
+        use_all_cores()  # before the module starts JAX
+        register_env(text, make_own_env(find_own("env", text)))
+
+
+def make_own_env(found: Any) -> Any:
+    """An environment, or what its factory returns. Raises PPOError for what the factory raises."""
+    if not is_factory(found, ("reset", "step")):
+        return found
+    try:
+        return found()
+    except PPOError:
+        raise
+    except Exception as error:  # code of the caller's own, which may raise anything
+        raise PPOError(f"{found.__name__}() raises {in_one_line(error)}") from error
+
+
+def find_own(what: str, text: str) -> Any:
+    """What `text` names. Modules are looked for in the working folder too. Raises PPOError where there is none."""
+    place, colon, name = text.rpartition(":")
+    if not colon:
+        if text.endswith(".py"):
+            raise PPOError(needs_name(what, text))
+        raise PPOError(f"{what} {text!r} has no colon; give module:factory or file.py:factory")
+    module = _import(what, place)
+    if not hasattr(module, name):
+        known = [other for other in vars(module) if not other.startswith("_")]
+        raise PPOError(unknown(f"{what} in {place}", name, known or ["nothing: it is empty"]))
+    return getattr(module, name)
+
+
+def needs_name(what: str, path: str) -> str:
+    """The line that refuses a file without a name in it, and lists the names that it defines. Imports nothing."""
+    try:
+        body = ast.parse(Path(path).read_bytes()).body
+    except OSError as error:
+        return (
+            f"{what} {path!r} cannot be read: {error.strerror}; give {path}:NAME, the path of a file and a name in it"
+        )
+    except (SyntaxError, ValueError):
+        body = []
+    defined = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    public = [name for name in defined if not name.startswith("_")]
+    found = f", such as {' or '.join(f'{path}:{name}' for name in public[:4])}" if public else ""
+    return f"{what} {path!r} is a file; name what is in it as {path}:NAME{found}"
+
+
+def _import(what: str, place: str) -> ModuleType:
+    """A module by its name, or a file. Raises PPOError where it is not there, or raises on import."""
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).is_file():
+        raise PPOError(f"{what}: there is no file {place!r}")
+    folder = str(Path(place).absolute().parent if is_file else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(Path(place).stem if is_file else place)
+    except Exception as error:  # code of the caller's own, which may raise anything
+        raise PPOError(f"{what}: {place!r} cannot be imported: {in_one_line(error)}") from error
+
+
+def is_factory(thing: Any, methods: tuple[str, ...]) -> bool:
+    """Whether something has to be called first: it is callable, and no object with these methods itself."""
+    return callable(thing) and (isinstance(thing, type) or not all(hasattr(thing, name) for name in methods))

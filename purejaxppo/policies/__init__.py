@@ -1,0 +1,1 @@
+"""Networks, recurrent networks and action distributions."""

@@ -1,0 +1,302 @@
+"""Actor-critic networks: `init(key, obs) -> params` and `apply(params, obs) -> (distribution parameters, value)`."""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.validation import shown
+
+NOT_SPLIT = 2**32 - 1  # folded into a key gives none of those that it is split into
+
+
+class Network(NamedTuple):
+    """A pair of pure functions. `apply` takes any leading axes.
+
+    What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each; of
+    a pytree of spaces a pytree of these. After the value it may return auxiliary outputs, any pytree, for a loss.
+    """
+
+    init: Callable[[jax.Array, PyTree], PyTree]
+    apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
+
+
+class NetworkLike(Protocol):
+    """What `make_ppo(network=...)` takes: anything with these two, a flax.linen module included."""
+
+    @property
+    def init(self) -> Callable[..., PyTree]:
+        """(key, obs) -> params"""
+        ...
+
+    @property
+    def apply(self) -> Callable[..., Any]:
+        """(params, obs) -> (distribution parameters, value), and auxiliary outputs if it has any"""
+        ...
+
+
+def as_network(what: str, given: Any) -> Network:
+    """A pair (init, apply), or an object with these two, as a `Network`. Raises PPOError for anything else."""
+    if hasattr(given, "init") and hasattr(given, "apply"):
+        return Network(given.init, given.apply)
+    if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):
+        return Network(*given)
+    check_no_nnx(given)
+    raise PPOError(f"{what} = {shown(given)} has no init and apply; give pjp.Network(init, apply)")
+
+
+def init_beside(
+    init: Callable[..., PyTree], modules: Mapping[str, Network], key: jax.Array, *given: PyTree
+) -> dict[str, PyTree]:
+    """The parameters of the policy, from the key itself, and of each module, for the observation that is given last."""
+    policy = init(key, *given)
+    keys = {name: jax.random.fold_in(key, NOT_SPLIT - i) for i, name in enumerate(sorted(modules))}
+    return {"policy": policy} | {name: module.init(keys[name], given[-1]) for name, module in modules.items()}
+
+
+def apply_own(apply: Callable[..., Any], name: str, params: PyTree, *given: Any) -> Any:
+    """`apply` with the parameters that lie under the name."""
+    return apply(params[name], *given)
+
+
+def check_no_nnx(network: Any) -> None:
+    """Raises PPOError for a flax.nnx module, or a class of them, with how to make a `Network` of it."""
+    kind = network if isinstance(network, type) else type(network)
+    if any(base.__module__.startswith("flax.nnx.") for base in kind.__mro__):
+        name = kind.__name__
+        raise PPOError(
+            f"network is the flax.nnx module {name}, which holds its parameters; split them from its graph: "
+            f"graph, _ = nnx.split({name}(nnx.Rngs(0))); network = pjp.Network(init=lambda key, obs: "
+            f"nnx.state({name}(nnx.Rngs(key))), apply=lambda params, obs: nnx.merge(graph, params)(obs))"
+        )
+
+
+def orthogonal(scale: float) -> Callable[..., jax.Array]:
+    """Initializer: a matrix with orthonormal columns (rows, if it is wide), uniform in Haar measure, times `scale`.
+
+    Gram-Schmidt on Gaussian columns; the second pass removes what rounding left of the first
+    (Giraud, Langou, Rozloznik 2005: "twice is enough"). No LAPACK call: the batched QR inside
+    `jax.nn.initializers.orthogonal` can block for good under vmap on two cores (jaxlib 0.10).
+    """
+    return functools.partial(orthogonal_matrix, scale)
+
+
+def orthogonal_matrix(
+    scale: float, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+    """A matrix drawn as `orthogonal` says."""
+    if len(shape) != 2:
+        raise PPOError(f"orthogonal initialises matrices, not shape {shape}")
+    tall = (max(shape), min(shape))
+    columns = orthonormal_columns(jax.random.normal(key, tall, dtype))
+    return scale * (columns if shape == tall else columns.T)
+
+
+@jax.jit  # flax traces every initializer again in each `apply`; under jit, this is traced once for each shape
+def orthonormal_columns(matrix: jax.Array) -> jax.Array:
+    """The Q of matrix = Q R with a positive diagonal of R, by Gram-Schmidt. [m, n], m >= n -> [m, n]"""
+
+    def orthogonalise(k: jax.Array, basis: jax.Array) -> jax.Array:
+        column = matrix[:, k]
+        column = column - basis @ (basis.T @ column)
+        column = column - basis @ (basis.T @ column)
+        return basis.at[:, k].set(column / jnp.linalg.norm(column))
+
+    return jax.lax.fori_loop(0, matrix.shape[1], orthogonalise, jnp.zeros_like(matrix))
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them; biases start at 0."""
+
+    hidden_sizes: tuple[int, ...]
+    output_size: int
+    activation: str
+    hidden_init: Callable[..., jax.Array]  # initializers of the kernels
+    output_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., features] -> [..., output_size]"""
+        x = hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
+        return nn.Dense(self.output_size, kernel_init=self.output_init)(x)
+
+
+def hidden_layers(
+    x: jax.Array, sizes: tuple[int, ...], activation: str, kernel_init: Callable[..., jax.Array]
+) -> jax.Array:
+    """Dense layers of the module that calls, each with the activation. [..., features] -> [..., sizes[-1]]"""
+    for size in sizes:
+        x = getattr(nn, activation)(nn.Dense(size, kernel_init=kernel_init)(x))
+    return x
+
+
+class CNN(nn.Module):
+    """A convolution with 16 kernels of 3 x 3, its output flattened into an MLP: Young and Tian (2019) for MinAtar."""
+
+    hidden_sizes: tuple[int, ...]
+    output_size: int
+    activation: str
+    hidden_init: Callable[..., jax.Array]  # initializers of the kernels
+    output_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """[..., height, width, channels] -> [..., output_size]"""
+        x = convolved(image, self.activation, self.hidden_init)
+        sizes = (self.hidden_sizes, self.output_size)
+        return MLP(*sizes, self.activation, self.hidden_init, self.output_init, name="dense")(x)
+
+
+def convolved(image: jax.Array, activation: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
+    """The 16 kernels, of the module that calls, and the activation. [..., h, w, c] -> [..., 16 (h - 2) (w - 2)]"""
+    x = nn.Dense(16, kernel_init=kernel_init, name="convolution")(patches(image))
+    x = getattr(nn, activation)(x)
+    return x.reshape(*x.shape[:-3], -1)
+
+
+def patches(image: jax.Array) -> jax.Array:
+    """The 3 x 3 neighbourhood of each inner pixel: times a matrix, a convolution without padding.
+
+    Under vmap over seeds this stays a batched matrix product, where XLA has no fast kernel for CPUs for convolutions
+    whose kernels differ. [..., h, w, c] -> [..., h - 2, w - 2, 9 c]
+    """
+    height, width = image.shape[-3] - 2, image.shape[-2] - 2
+    shifted = [image[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+class SharedStd(nn.Module):
+    """The head of a Gaussian policy whose standard deviation is the same in every state; it starts at 1."""
+
+    @nn.compact
+    def __call__(self, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """mean [..., d] -> mean, log_std [..., d]"""
+        log_std = self.param("log_std", nn.initializers.zeros, mean.shape[-1:])
+        return mean, jnp.broadcast_to(log_std, mean.shape)
+
+
+def own_std(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The head of a Gaussian policy whose standard deviation depends on the state. [..., 2 d] -> mean, log_std"""
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
+    return mean, log_std
+
+
+def as_logits(outputs: jax.Array) -> jax.Array:
+    """The head of a discrete policy. [..., n] -> [..., n]"""
+    return outputs
+
+
+class JointHead(nn.Module):
+    """The head of a policy over a pytree of spaces: each has its own, on its piece of the outputs."""
+
+    structure: Structure
+    sizes: tuple[int, ...]  # of the pieces
+    heads: tuple[Callable[[jax.Array], PyTree], ...]
+
+    @nn.compact
+    def __call__(self, outputs: jax.Array) -> PyTree:
+        """[..., n_1 + ... + n_k] -> the parameters of each part"""
+        ends = list(itertools.accumulate(self.sizes))
+        pieces = jnp.split(outputs, ends[:-1], axis=-1)
+        return self.structure.unflatten([head(piece) for head, piece in zip(self.heads, pieces, strict=True)])
+
+
+class ActorCritic(nn.Module):
+    """Two separate towers, orthogonal with gain sqrt(2), and 0.01 and 1 at the outputs.
+
+    Acting uses the actor alone: the compiler removes the critic from the rollout.
+    """
+
+    tower: Callable[..., nn.Module]  # (output_size, output_init=, name=) -> module
+    num_outputs: int  # of the actor
+    head: Callable[[jax.Array], PyTree]  # from them to the distribution's parameters
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
+        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
+        outputs = self.tower(self.num_outputs, output_init=orthogonal(0.01), name="actor")(obs)
+        value = self.tower(1, output_init=orthogonal(1.0), name="critic")(obs)
+        return self.head(outputs), value[..., 0]
+
+
+class SharedActorCritic(nn.Module):
+    """One tower for both: the last of its outputs is the value. The gains are those of `ActorCritic`."""
+
+    tower: Callable[..., nn.Module]  # as in `ActorCritic`
+    num_outputs: int
+    head: Callable[[jax.Array], PyTree]
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
+        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
+        outputs = self.tower(self.num_outputs + 1, output_init=shared_output, name="trunk")(obs)
+        return self.head(outputs[..., :-1]), outputs[..., -1]
+
+
+def shared_output(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Initializer of the last layer of a shared tower: the actor's columns have gain 0.01, and the critic's has 1."""
+    actor_key, critic_key = jax.random.split(key)
+    actor = orthogonal(0.01)(actor_key, (shape[0], shape[1] - 1), dtype)
+    return jnp.concatenate([actor, orthogonal(1.0)(critic_key, (shape[0], 1), dtype)], axis=1)
+
+
+def make_actor_critic(
+    num_outputs: int,
+    obs_shape: PyTree,
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    head: Callable[[jax.Array], PyTree] = as_logits,
+    towers: Callable[..., nn.Module] = ActorCritic,
+) -> Network:
+    """The default network: MLP towers over the flattened observation, `ActorCritic` or `SharedActorCritic`.
+
+    obs_shape: that of each array of the observation
+    """
+    tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
+    module = towers(tower, num_outputs, head)
+    return Network(
+        init=functools.partial(flat_init, module, obs_shape), apply=functools.partial(flat_apply, module, obs_shape)
+    )
+
+
+def flat_init(module: nn.Module, obs_shape: PyTree, key: jax.Array, obs: PyTree) -> PyTree:
+    """The parameters of a module that takes the flattened observation."""
+    return module.init(key, flat(obs, obs_shape))
+
+
+def flat_apply(module: nn.Module, obs_shape: PyTree, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
+    """The module at the flattened observation."""
+    return cast(Any, module.apply(params, flat(obs, obs_shape)))
+
+
+def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:
+    """The arrays of an observation, side by side. [..., *obs_shape] each -> [..., features]"""
+    arrays, structure = jax.tree.flatten(obs)
+    shapes = structure.flatten_up_to(obs_shape)
+    rows = [x.reshape(*x.shape[: x.ndim - len(shape)], -1) for x, shape in zip(arrays, shapes, strict=True)]
+    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1)
+
+
+def is_image(obs_shape: PyTree) -> bool:
+    """Whether it is that of one array, with room for a convolution."""
+    is_one = isinstance(obs_shape, tuple) and all(isinstance(size, int) for size in obs_shape)
+    return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
+
+
+def make_cnn_actor_critic(
+    num_outputs: int,
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    head: Callable[[jax.Array], PyTree] = as_logits,
+    towers: Callable[..., nn.Module] = ActorCritic,
+) -> Network:
+    """The default network for images [height, width, channels] of at least 3 x 3: convolutional towers."""
+    tower = functools.partial(CNN, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
+    module = towers(tower, num_outputs, head)
+    return Network(init=module.init, apply=cast(Any, module.apply))

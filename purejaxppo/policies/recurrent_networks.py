@@ -1,0 +1,326 @@
+"""Actor-critic networks with a memory, which they take before the observation, and return first."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.policies.networks import as_logits, convolved, flat, hidden_layers, is_image, orthogonal, shared_output
+from purejaxppo.utils.tree import PyTree
+
+
+class RecurrentNetwork(NamedTuple):
+    """Pure functions of a policy that remembers. `apply` takes any leading axes, alike for memory and observation.
+
+    `replay` is `apply` over time, for learning; without it `apply` runs in a scan. What pays is to have there, outside
+    of the scan, what does not depend on the memory. Both may return auxiliary outputs after the value, any pytree, for
+    a loss.
+    """
+
+    init: Callable[[jax.Array, PyTree, PyTree], PyTree]  # (key, memory, obs) -> params
+    apply: Callable[[PyTree, PyTree, PyTree], tuple[Any, ...]]  # -> (memory, parameters, value)
+    start: Callable[[], PyTree]  # the memory that an episode starts with, of one environment
+    # (params, memory [B, ...], obs [T, B, ...], reset [T, B]) -> (parameters [T, B, ...], value [T, B])
+    replay: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[Any, ...]] | None = None
+
+
+class Encoder(nn.Module):
+    """What a recurrent tower makes of an observation before its cell: dense layers, each with the activation."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    hidden_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., features] -> [..., hidden_sizes[-1]]"""
+        return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
+
+
+class ImageEncoder(nn.Module):
+    """As `Encoder`, after the convolution of `CNN`."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    hidden_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """[..., height, width, channels] -> [..., hidden_sizes[-1]]"""
+        x = convolved(image, self.activation, self.hidden_init)
+        return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
+
+
+class Cell(NamedTuple):
+    """A recurrent cell. What its gates take from the input, W x + b, is computed before it, of all steps at once."""
+
+    num_gates: int
+    start: Callable[[int], PyTree]  # size -> the memory of an episode's start
+    init: Callable[[jax.Array, int], PyTree]  # (key, size) -> the parameters of `step`
+    input_bias: Callable[..., jax.Array]  # (key, size, num_steps) -> b, for what has to be remembered so long
+    step: Callable[[PyTree, PyTree, jax.Array], PyTree]  # (params, memory, W x + b [..., gates size]) -> memory
+    output: Callable[[PyTree], jax.Array]  # memory -> [..., size]
+
+
+def gru_step(params: PyTree, hidden: jax.Array, inputs: jax.Array) -> jax.Array:
+    """A step of the gated recurrent unit (Cho et al. 2014), in the form of cuDNN, PyTorch and flax.
+
+        r = sigmoid(x_r + U_r h)
+        z = sigmoid(x_z + U_z h)
+        n = tanh(x_n + r (U_n h + c))
+        h' = (1 - z) n + z h
+
+    params: kernel U [size, 3 size], bias c [size]; inputs x: [..., 3 size]. [..., size] -> [..., size]
+    """
+    x_r, x_z, x_n = jnp.split(inputs, 3, axis=-1)
+    u_r, u_z, u_n = jnp.split(hidden @ params["kernel"], 3, axis=-1)
+    r, z = nn.sigmoid(x_r + u_r), nn.sigmoid(x_z + u_z)
+    n = jnp.tanh(x_n + r * (u_n + params["bias"]))
+    return (1.0 - z) * n + z * hidden
+
+
+def lstm_step(params: PyTree, memory: tuple[jax.Array, jax.Array], inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A step of long short-term memory (Hochreiter and Schmidhuber 1997), with the forget gate of Gers et al. (2000).
+
+        i, f, o = sigmoid(x_i + U_i h), sigmoid(x_f + U_f h), sigmoid(x_o + U_o h)
+        c' = f c + i tanh(x_g + U_g h)
+        h' = o tanh(c')
+
+    params: kernel U [size, 4 size]; inputs x: [..., 4 size], in the order i, f, g, o. (c, h) -> (c', h'), [..., size]
+    """
+    cell, hidden = memory
+    i, f, g, o = jnp.split(inputs + hidden @ params["kernel"], 4, axis=-1)
+    cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+    return cell, nn.sigmoid(o) * jnp.tanh(cell)
+
+
+def by_gate(num_gates: int) -> Callable[..., jax.Array]:
+    """Initializer: an orthogonal matrix for each gate, side by side."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        one = (shape[0], shape[1] // num_gates)
+        gates = jax.vmap(lambda key: orthogonal(1.0)(key, one, dtype))(jax.random.split(key, num_gates))
+        return jnp.moveaxis(gates, 0, 1).reshape(shape)
+
+    return init
+
+
+def log_time_scales(key: jax.Array, size: int, num_steps: int) -> jax.Array:
+    """log u, u ~ U(1, T - 1): a gate of this bias keeps its number for about u steps (Tallec and Ollivier 2018).
+
+    -> [size]
+    """
+    return jnp.log(jax.random.uniform(key, (size,), minval=1.0, maxval=max(num_steps - 1.0, 1.0)))
+
+
+def gru_bias(key: jax.Array, size: int, num_steps: int) -> jax.Array:
+    """The time scales for z, 0 for r and n. -> [3 size]"""
+    scales, zeros = log_time_scales(key, size, num_steps), jnp.zeros(size)
+    return jnp.concatenate([zeros, scales, zeros])
+
+
+def lstm_bias(key: jax.Array, size: int, num_steps: int) -> jax.Array:
+    """The time scales for f, their negative for i, 0 for g and o. -> [4 size]"""
+    scales, zeros = log_time_scales(key, size, num_steps), jnp.zeros(size)
+    return jnp.concatenate([-scales, scales, zeros, zeros])
+
+
+def gru_init(key: jax.Array, size: int) -> PyTree:
+    """The parameters of `gru_step`."""
+    return {"kernel": by_gate(3)(key, (size, 3 * size)), "bias": jnp.zeros(size)}
+
+
+def gru_output(hidden: jax.Array) -> jax.Array:
+    """What a GRU shows of its memory: all of it."""
+    return hidden
+
+
+def lstm_start(size: int) -> tuple[jax.Array, jax.Array]:
+    """The memory (c, h) of an LSTM at the start of an episode."""
+    return jnp.zeros(size), jnp.zeros(size)
+
+
+def lstm_init(key: jax.Array, size: int) -> PyTree:
+    """The parameters of `lstm_step`."""
+    return {"kernel": by_gate(4)(key, (size, 4 * size))}
+
+
+def lstm_output(memory: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """What an LSTM shows of its memory (c, h): h."""
+    return memory[1]
+
+
+GRU = Cell(num_gates=3, start=jnp.zeros, init=gru_init, input_bias=gru_bias, step=gru_step, output=gru_output)
+LSTM = Cell(num_gates=4, start=lstm_start, init=lstm_init, input_bias=lstm_bias, step=lstm_step, output=lstm_output)
+CELLS = {"gru": GRU, "lstm": LSTM}
+
+
+class RecurrentTower(nn.Module):
+    """Encoder, cell, linear output; the parts before and after the cell's step, and its parameters."""
+
+    encoder: Callable[[], nn.Module]
+    cell: Cell
+    cell_size: int
+    num_steps: int  # that are remembered at first, at most
+    output_size: int
+    output_init: Callable[..., jax.Array]
+
+    def setup(self) -> None:
+        """The parameters."""
+        self.encode = self.encoder()
+        num_gates, size = self.cell.num_gates, self.cell_size
+        self.gates = nn.Dense(
+            num_gates * size,
+            kernel_init=by_gate(num_gates),
+            bias_init=lambda key, shape, dtype: self.cell.input_bias(key, size, self.num_steps),
+        )
+        self.recurrent = self.param("recurrent", self.cell.init, size)
+        self.output = nn.Dense(self.output_size, kernel_init=self.output_init)
+
+    def inputs(self, obs: jax.Array) -> jax.Array:
+        """What the gates take from observations. [..., *obs_shape] -> [..., gates size]"""
+        return self.gates(self.encode(obs))
+
+    def read(self, output: jax.Array) -> jax.Array:
+        """What the tower says. [..., size] -> [..., output_size]"""
+        return self.output(output)
+
+
+class RecurrentActorCritic(nn.Module):
+    """Two separate recurrent towers, each with a memory of its own; the gains are those of `ActorCritic`."""
+
+    memories: ClassVar[tuple[str, ...]] = ("actor", "critic")
+
+    tower: Callable[..., RecurrentTower]  # (output_size=, output_init=) -> module
+    cell: Cell
+    num_outputs: int  # of the actor
+    head: Callable[[jax.Array], PyTree]  # from them to the distribution's parameters
+
+    def setup(self) -> None:
+        """The towers."""
+        self.actor = self.tower(output_size=self.num_outputs, output_init=orthogonal(0.01))
+        self.critic = self.tower(output_size=1, output_init=orthogonal(1.0))
+
+    def __call__(self, memory: PyTree, obs: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
+        """One step. [..., *obs_shape] -> memory, distribution parameters [..., n], value [...]"""
+        memory = step_each(self.cell, self.recurrent(), memory, self.inputs(obs))
+        return memory, *self.read(outputs_of(self.cell, memory))
+
+    def replay(self, memory: PyTree, obs: jax.Array, reset: jax.Array) -> tuple[PyTree, jax.Array]:
+        """T steps; `reset` marks those that begin an episode, where the memory before them is 0.
+
+        memory: [B, ...], obs: [T, B, *obs_shape], reset: [T, B] -> distribution parameters [T, B, n], value [T, B]
+        """
+        recurrent = self.recurrent()
+
+        def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, PyTree]:
+            inputs, reset = step
+            memory = jax.tree.map(lambda x: jnp.where(reset[:, None], 0.0, x), memory)
+            memory = step_each(self.cell, recurrent, memory, inputs)
+            return memory, outputs_of(self.cell, memory)
+
+        return self.read(jax.lax.scan(remember, memory, (self.inputs(obs), reset))[1])
+
+    def inputs(self, obs: jax.Array) -> PyTree:
+        """What the gates of each tower take from observations."""
+        return {"actor": self.actor.inputs(obs), "critic": self.critic.inputs(obs)}
+
+    def recurrent(self) -> PyTree:
+        """The parameters of each tower's cell."""
+        return {"actor": self.actor.recurrent, "critic": self.critic.recurrent}
+
+    def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
+        """The heads on the cells' outputs. -> distribution parameters [..., n], value [...]"""
+        return self.head(self.actor.read(outputs["actor"])), self.critic.read(outputs["critic"])[..., 0]
+
+
+class SharedRecurrentActorCritic(RecurrentActorCritic):
+    """One recurrent tower for both, with one memory: the last of its outputs is the value."""
+
+    memories = ("trunk",)
+
+    def setup(self) -> None:
+        """The tower."""
+        self.trunk = self.tower(output_size=self.num_outputs + 1, output_init=shared_output)
+
+    def inputs(self, obs: jax.Array) -> PyTree:
+        """What its gates take from observations."""
+        return {"trunk": self.trunk.inputs(obs)}
+
+    def recurrent(self) -> PyTree:
+        """The parameters of its cell."""
+        return {"trunk": self.trunk.recurrent}
+
+    def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
+        """The heads on the cell's output. -> distribution parameters [..., n], value [...]"""
+        said = self.trunk.read(outputs["trunk"])
+        return self.head(said[..., :-1]), said[..., -1]
+
+
+def step_each(cell: Cell, params: PyTree, memory: PyTree, inputs: PyTree) -> PyTree:
+    """The step of each tower's cell."""
+    return {name: cell.step(params[name], memory[name], inputs[name]) for name in memory}
+
+
+def outputs_of(cell: Cell, memory: PyTree) -> PyTree:
+    """What each tower's cell shows of its memory."""
+    return {name: cell.output(memory[name]) for name in memory}
+
+
+def make_recurrent_actor_critic(
+    num_outputs: int,
+    obs_shape: PyTree,
+    hidden_sizes: tuple[int, ...],
+    activation: str,
+    cell: str,
+    cell_size: int,
+    num_steps: int,
+    head: Callable[[jax.Array], PyTree] = as_logits,
+    towers: type[RecurrentActorCritic] = RecurrentActorCritic,
+) -> RecurrentNetwork:
+    """The default network with a memory: recurrent towers over the image or over the flattened observation.
+
+    num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
+    """
+    kind = ImageEncoder if is_image(obs_shape) else Encoder
+    encoder = functools.partial(kind, hidden_sizes, activation, orthogonal(2**0.5))
+    tower = functools.partial(RecurrentTower, encoder, CELLS[cell], cell_size, num_steps)
+    module = towers(tower, CELLS[cell], num_outputs, head)
+    return RecurrentNetwork(
+        init=functools.partial(init_module, module, obs_shape),
+        apply=functools.partial(apply_module, module, obs_shape),
+        start=functools.partial(start_memory, towers.memories, CELLS[cell], cell_size),
+        replay=functools.partial(replay_module, module, obs_shape),
+    )
+
+
+def tower_input(obs_shape: PyTree, obs: PyTree) -> jax.Array:
+    """What the towers take: an image as it is, and any other observation flattened."""
+    return obs if is_image(obs_shape) else flat(obs, obs_shape)
+
+
+def init_module(module: RecurrentActorCritic, obs_shape: PyTree, key: jax.Array, memory: PyTree, obs: PyTree) -> PyTree:
+    """`init` of the default network with a memory."""
+    return module.init(key, memory, tower_input(obs_shape, obs))
+
+
+def apply_module(
+    module: RecurrentActorCritic, obs_shape: PyTree, params: PyTree, memory: PyTree, obs: PyTree
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """`apply` of the default network with a memory."""
+    return cast(Any, module.apply(params, memory, tower_input(obs_shape, obs)))
+
+
+def replay_module(
+    module: RecurrentActorCritic, obs_shape: PyTree, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array
+) -> tuple[PyTree, jax.Array]:
+    """`replay` of the default network with a memory."""
+    return cast(Any, module.apply(params, memory, tower_input(obs_shape, obs), reset, method="replay"))
+
+
+def start_memory(towers: tuple[str, ...], cell: Cell, size: int) -> PyTree:
+    """The memory of each tower at the start of an episode."""
+    return {name: cell.start(size) for name in towers}

@@ -1,0 +1,158 @@
+"""Where a population runs: its members spread over the devices of a process, or each run spread over all of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from purejaxppo.population.data_parallel import DATA
+from purejaxppo.ppo.agent import PPO
+from purejaxppo.ppo.types import RunnerState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
+
+PLACEMENTS = ("seeds", "data")
+_SEEDS = "seeds"  # the axis of the mesh that members are dealt out over
+
+
+def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed") -> str:
+    """For people: how many seeds, or runs, are where."""
+    used = min(num_members, len(devices))
+    members = f"{num_members} {what}{'s' if num_members > 1 else ''}"
+    if used == 1:
+        return f"{members} on 1 {device_kind(devices)}"
+    at_most = "up to " if num_members % used else ""
+    return f"{members}, {at_most}{-(-num_members // used)} on each of {used} {device_kind(devices)}s"
+
+
+def describe_sharing(num_runs: int, devices: Sequence[Any]) -> str:
+    """For people: as `describe_devices`, where each run is on all of them."""
+    runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
+    return f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
+
+
+def device_kind(devices: Sequence[Any]) -> str:
+    """What people call such a device."""
+    return devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
+
+
+OverSeeds = Callable[..., Any]  # (fn, num_replicated) -> fn of [S, ...] seeds and num_replicated shared arguments
+
+
+def together(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
+    """All seeds in step, by vmap: one program of S times the width."""
+
+    def all_at_once(*args: Any) -> Any:
+        num_mapped = len(args) - num_replicated
+        return jax.vmap(fn, in_axes=(0,) * num_mapped + (None,) * num_replicated)(*args)
+
+    return all_at_once
+
+
+def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
+    """One seed after another: for seeds that keep a core busy on their own, and need not wait for each other."""
+
+    def one_by_one(*args: Any) -> Any:
+        num_mapped = len(args) - num_replicated
+        return jax.lax.map(lambda mapped: fn(*mapped, *args[num_mapped:]), args[:num_mapped])
+
+    return one_by_one
+
+
+def seed_mesh(devices: Sequence[Any]) -> Mesh:
+    """The devices that members are dealt out over."""
+    return Mesh(np.array(devices), (_SEEDS,))
+
+
+def make_spread(
+    fn: Callable[..., Any], devices: Sequence[Any], *, num_replicated: int = 0, over_seeds: OverSeeds = together
+) -> Callable[..., Any]:
+    """`fn` of one seed, for [S, ...] of them: dealt out evenly over the devices, and on each of them `over_seeds`.
+
+    The last `num_replicated` arguments are the same for every seed. S has to divide by the number of devices.
+    """
+    mesh = seed_mesh(devices)
+    by_seed, everywhere = PartitionSpec(_SEEDS), PartitionSpec()
+
+    def spread(*args: Any) -> Any:
+        in_specs = (by_seed,) * (len(args) - num_replicated) + (everywhere,) * num_replicated
+        own = keep_constants(over_seeds(fn, num_replicated))
+        # No collective runs inside, so there is no replication to check.
+        on_each = jax.shard_map(own, mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False)
+        return on_each(*args)
+
+    return spread
+
+
+def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` with its constants inside: `shard_map` makes arguments of those that a loop in it has.
+
+    jaxlib 0.11 crashes while it compiles an argument of size 0, as is the index in `x.at[:].set(y)`.
+    """
+    return jax.jit(fn)
+
+
+def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
+    """How arrays [S, ...] lie that are dealt out over the devices, and those that each device has."""
+    mesh = seed_mesh(devices)
+    return NamedSharding(mesh, PartitionSpec(_SEEDS)), NamedSharding(mesh, PartitionSpec())
+
+
+def pad_seeds(x: PyTree, multiple: int) -> PyTree:
+    """Repeats the last seed until the leading axis divides by `multiple`. [S, ...] -> [S', ...]"""
+
+    def pad(leaf: jax.Array) -> jax.Array:
+        missing = -leaf.shape[0] % multiple
+        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing else leaf
+
+    return jax.tree.map(pad, x)
+
+
+def data_mesh(devices: Sequence[Any]) -> Mesh:
+    """The devices that share the environments of each run."""
+    return Mesh(np.array(devices), (DATA,))
+
+
+def check_data_placement(agent: Any, num_devices: int) -> None:
+    """Raises PPOError for an agent whose runs do not divide over the devices."""
+    if not isinstance(agent, PPO):
+        name = type(agent.config).__name__
+        raise PPOError(f'placement = "data" spreads the minibatches of PPOConfig; for {name} leave it out')
+    config = agent.config
+    for name, size in (
+        ("num_envs", config.num_envs),
+        ("the minibatch, num_envs * num_steps / num_minibatches", config.batch_size // config.num_minibatches),
+    ):
+        if size % num_devices:
+            raise PPOError(
+                f'placement = "data": {name} = {size} does not divide over {num_devices} devices; '
+                f"give a multiple of {num_devices}"
+            )
+
+
+def make_shared(
+    fn: Callable[..., Any], mesh: Mesh, runners: RunnerState, num_replicated: int
+) -> Callable[..., tuple[RunnerState, Any]]:
+    """`fn` of (runners, replicated arguments) -> (runners, what all devices agree on), on each device's part of them.
+
+    runners: their shapes, [S, ...]
+    """
+    specs = jax.tree.map(lambda sharding: sharding.spec, runner_shardings(mesh, runners))
+    return jax.shard_map(
+        keep_constants(fn),
+        mesh=mesh,
+        in_specs=(specs, *[PartitionSpec()] * num_replicated),
+        out_specs=(specs, PartitionSpec()),
+        check_vma=False,  # it does not know that what comes from `from_all` is the same everywhere
+    )
+
+
+def runner_shardings(mesh: Mesh, runners: RunnerState) -> RunnerState:
+    """How the states of S runs lie: environments [S, B, ...] by devices, what is learned on every device."""
+    by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, DATA)), NamedSharding(mesh, PartitionSpec())
+    shardings = jax.tree.map(lambda _: everywhere, runners)
+    of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ("env_state", "obs", "episode")}
+    return shardings.replace(**of_envs)

@@ -1,0 +1,1 @@
+"""The algorithm, from config to agent."""

@@ -1,0 +1,365 @@
+"""What is checked when an agent is made, whatever its kind."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from purejaxppo.envs.base import (
+    Environment,
+    MaskedObs,
+    check_column,
+    in_parts,
+    parts_of,
+    shape_of,
+    structure_of,
+    traced,
+)
+from purejaxppo.policies.actions import Actions, Parameters
+from purejaxppo.ppo.config import Config, PPOConfig, is_changed
+from purejaxppo.ppo.schedules import Schedule
+from purejaxppo.ppo.types import LOSS_TERMS, Metrics, RunnerState, Steps, TrainState
+from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.tree import PyTree, Terms
+from purejaxppo.utils.validation import check_float32, check_key
+
+# Columns of the metrics and of the tables that they are in.
+RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
+
+OWN_STATE = "the agent in this train_state, which has to be one of its own (vmap over several),"
+
+
+def check_parts(
+    env: Environment,
+    config: PPOConfig,
+    config_class: type[PPOConfig],
+    optimizer: optax.GradientTransformation | None,
+    schedules: Mapping[str, Schedule] | None,
+) -> None:
+    """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
+    check_float32()
+    check_config(config, config_class)
+    check_env(env)
+    if schedules is not None and not isinstance(schedules, Mapping):
+        raise PPOError(f'schedules = {schedules!r} is no dict; give one such as {{"clip_eps": lambda update: 1.0}}')
+    if optimizer is not None:
+        _check_optimizer(optimizer, config, schedules)
+
+
+def check_env(env: Any) -> None:
+    """Raises PPOError unless `env` is an Environment."""
+    if not isinstance(env, Environment):
+        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
+
+
+def check_config(config: Any, config_class: type[Config]) -> None:
+    """Raises PPOError unless `config` is of that class, or of one that adds to it, with one number for each number."""
+    if getattr(config, "factory", None) != config_class.factory:
+        name = config_class.__name__
+        raise PPOError(f"config = {config!r} is no {name}; give {name}(...), or take the factory of its own class")
+    own = {field.name for field in dataclasses.fields(config_class)}
+    for path, number in jax.tree_util.tree_leaves_with_path(config):
+        name = jax.tree_util.keystr(path, simple=True)
+        if name in own and jnp.shape(number) != ():
+            raise PPOError(
+                f"{name} has shape {jnp.shape(number)}; give one number, and vmap over a function that makes the agent"
+            )
+
+
+def _check_optimizer(
+    optimizer: optax.GradientTransformation, config: PPOConfig, schedules: Mapping[str, Schedule] | None
+) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise PPOError(f"optimizer = {optimizer!r} is no optax transformation; give one such as optax.adam(1e-3)")
+    if "learning_rate" in (schedules or {}):
+        raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
+    for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
+        if is_changed(config, name):
+            raise PPOError(
+                f"{name} = {getattr(config, name)} would do nothing beside optimizer=...; set it in the optimizer, "
+                f"and leave the config's at {getattr(PPOConfig, name)}"
+            )
+
+
+def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, params: PyTree) -> None:
+    """Raises PPOError unless the optimizer makes updates like the parameters, and keeps its state as it is."""
+    state = traced("optimizer.init", optimizer.init, params)
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    step = functools.partial(_updates_and_state, optimizer)
+    updates, new_state = traced("optimizer.update", step, params, state, rate)
+    for what, before, after in (("updates", params, updates), ("the state", state, new_state)):
+        if _signature(before) != _signature(after):
+            raise PPOError(
+                f"optimizer.update returns {what} in other shapes, dtypes or another structure than it was given; "
+                "give an optax transformation such as optax.adam(1e-3), and keep the parameters float32"
+            )
+
+
+def _updates_and_state(
+    optimizer: optax.GradientTransformationExtraArgs, params: PyTree, state: PyTree, rate: jax.Array
+) -> tuple[PyTree, PyTree]:
+    return optimizer.update(params, state, params, learning_rate=rate)
+
+
+def _signature(tree: PyTree) -> Any:
+    return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
+    """Reward [T, B] and numbers that a reward function returns. Raises PPOError for anything else."""
+    reward, numbers = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
+    return each_step("reward", steps, reward), settled_numbers("reward", numbers)
+
+
+def settled_advantage(steps: Steps, returned: Any) -> tuple[jax.Array, jax.Array, Terms]:
+    """Advantage and target [T, B] that an estimator returns, and its numbers. Raises PPOError otherwise."""
+    advantage, *others = returned if isinstance(returned, tuple) and len(returned) in (2, 3) else (returned,)
+    advantage = each_step("advantage", steps, advantage)
+    target = each_step("advantage, target", steps, others[0]) if others else advantage + steps.value
+    return advantage, target, settled_numbers("advantage", others[1] if len(others) == 2 else {})
+
+
+def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
+    """x, one number for each step. Raises PPOError otherwise."""
+    shape = steps.reward.shape
+    if not is_numeric(x) or not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x) != shape:
+        found = shape_list([jnp.shape(leaf) for leaf in jax.tree.leaves(x)])
+        raise PPOError(f"{what} returns {found}; it has to be floats {shape}, one for each step")
+    return jnp.asarray(x)
+
+
+def settled_indices(returned: Any) -> jax.Array:
+    """Indices that a minibatches function returns. Raises PPOError for anything else."""
+    if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
+        raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
+    return jnp.asarray(returned)
+
+
+def merged(*numbers: Terms) -> Terms:
+    """Numbers to report, of several sources. Raises PPOError for a name that two of them give."""
+    every: Terms = {}
+    for some in numbers:
+        for name in some.keys() & every.keys():
+            raise PPOError(f"two of loss, reward and advantage return a number by the name {name!r}; rename one")
+        every |= some
+    return every
+
+
+def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function that the user passed. An error in it becomes one line that says where."""
+    try:
+        return function(*args)
+    except PPOError:
+        raise
+    except Exception as error:
+        raise PPOError(f"{what} cannot be traced: {in_one_line(error)}") from error
+
+
+def settled_loss(config: PPOConfig, returned: Any) -> tuple[jax.Array, Terms]:
+    """The loss and its terms that a loss function has returned. Raises PPOError for anything else."""
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)):
+        raise PPOError("loss has to return (loss, {name: number}), as pjp.ppo_loss does")
+    loss, terms = returned
+    if jnp.shape(loss) != () or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise PPOError(f"loss returns {shown_shape(loss)} to minimise; it has to be one float, such as a mean")
+    terms = settled_numbers("loss", terms, known=(*LOSS_TERMS, "mean_log_ratio"))
+    for field, name in needed_terms(config).items():
+        if name not in terms:
+            raise PPOError(f"{field} goes by the {name} of the loss, which does not return it; return it by that name")
+    return loss, terms
+
+
+def needed_terms(config: PPOConfig) -> dict[str, str]:
+    """The terms of a loss that the config asks for, by the field that does."""
+    needed = {}
+    if config.target_kl is not None:
+        needed["target_kl"] = {"approx_kl": "approx_kl", "log_ratio": "mean_log_ratio"}[config.kl_estimator]
+    if config.anneal_lr and config.lr_schedule == "adaptive":
+        needed["lr_schedule = 'adaptive'"] = "approx_kl"
+    return needed
+
+
+def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms:
+    """Numbers to report, by name, as float32. Raises PPOError if a name is taken or a value is not a number.
+
+    known: names with a meaning that the caller may give
+    """
+    if not isinstance(numbers, Mapping):
+        raise PPOError(f"{what} returns {shown_shape(numbers)} for its numbers; it has to be a dict of them by name")
+    for name, x in numbers.items():
+        check_metric_name(what, name, known)
+        if not is_numeric(x) or jnp.shape(x) != ():
+            raise PPOError(f"{what} returns {name} as {shown_shape(x)}; it has to be one number, such as a mean")
+    return {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
+
+
+def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
+    """Raises PPOError for a name that cannot head a column of metrics.csv, or heads another one already."""
+    check_column(what, name)
+    if name in RESERVED and name not in known:
+        raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
+
+
+def is_numeric(x: Any) -> bool:
+    """True if x is a real number or an array of them."""
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        return jnp.issubdtype(x.dtype, jnp.bool_) or (
+            jnp.issubdtype(x.dtype, jnp.number) and not jnp.issubdtype(x.dtype, jnp.complexfloating)
+        )
+    return isinstance(x, bool | int | float)
+
+
+def shown_shape(x: Any) -> str:
+    """The dtype and shape of an array, or the type of anything else."""
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"a {type(x).__name__}"
+
+
+def check_params(params: PyTree) -> None:
+    """Raises PPOError for parameters that have no gradient."""
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise PPOError(
+                f"network.init returns params{jax.tree_util.keystr(path)} as {x.dtype}{list(x.shape)}, "
+                "which has no gradient; give floats, and keep the rest in the functions"
+            )
+
+
+def check_state(state: Any, state_class: type, remedy: str) -> None:
+    """Raises PPOError unless `state` is a TrainState, or a RunnerState, as the class says."""
+    if not isinstance(state, state_class):
+        raise PPOError(f"a {type(state).__name__} is no {state_class.__name__}; give {remedy}")
+
+
+def check_start(train_state: Any, fresh: TrainState) -> None:
+    """Raises PPOError unless a run may start from the parameters and observation statistics of `train_state`.
+
+    fresh: a train state of the agent that is to go on from it
+    """
+    check_state(train_state, TrainState, "the train_state of a trained run")
+    for name in ("params", "obs_moments"):
+        given, wanted = (_leaves_by_path(getattr(state, name)) for state in (train_state, fresh))
+        for path in {**wanted, **given}:
+            if given.get(path) != wanted.get(path):
+                raise PPOError(
+                    f"train_state.{name}{path} is {given.get(path, 'missing')}, and this agent's is "
+                    f"{wanted.get(path, 'missing')}; give the train state of one seed, with the same network, "
+                    "observations and normalize_obs"
+                )
+
+
+def _leaves_by_path(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(jnp.shape(x))}" for path, x in leaves}
+
+
+def check_runner(runner: Any, num_envs: int) -> None:
+    """Raises PPOError unless `runner` is a RunnerState of so many environments."""
+    check_state(runner, RunnerState, "what agent.init(key) returns")
+    shape = jnp.shape(runner.episode.episode_return)
+    if shape != (num_envs,):
+        raise PPOError(
+            f"the runner's environments are {list(shape)}, and config.num_envs is {num_envs}; "
+            "give what init of this agent returns, and vmap over more"
+        )
+
+
+def check_act(env: Environment, train_state: Any, obs: Any, key: Any) -> tuple[int, ...]:
+    """Raises PPOError for what no agent can act on. -> the leading axes of `obs`, () for one observation"""
+    check_one_state(train_state)
+    lead = check_obs(env, obs)
+    if key is not None:
+        check_key(key)
+    return lead
+
+
+def check_one_state(train_state: Any) -> None:
+    """Raises PPOError unless `train_state` is one TrainState. A network may broadcast over several, silently."""
+    check_state(train_state, TrainState, "runner.train_state")
+    shape = np.shape(train_state.update)
+    if shape:
+        raise PPOError(
+            f"train_state is a stack of the states of {list(shape)} runs; for an agent it has to be one of its own "
+            "(vmap over several): jax.tree.map(lambda x: x[0], train_state) is the first"
+        )
+
+
+def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
+    """Raises PPOError unless `obs` is an observation of the environment, or several. -> its leading axes"""
+    action_mask = None
+    if env.action_mask is not None:
+        if not isinstance(obs, MaskedObs):
+            raise PPOError(f"obs is a {type(obs).__name__}, and {env.name} masks actions; give pjp.MaskedObs")
+        obs, action_mask = obs.obs, obs.action_mask
+    arrays = in_parts("obs", structure_of(env.observation_space), obs)
+    leads = {
+        f"obs{place}": _lead_of(f"obs{place}", env.name, shape_of(space), x)
+        for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True)
+    }
+    leads |= {
+        f"obs.action_mask{jax.tree_util.keystr(path)}": jnp.shape(mask)[:-1]
+        for path, mask in jax.tree_util.tree_leaves_with_path(action_mask)
+    }
+    (first, lead), *others = leads.items()
+    for place, other in others:
+        if other != lead:
+            raise PPOError(f"{first} has the leading axes {lead}, and {place} has {other}; give them alike")
+    return lead
+
+
+def _lead_of(what: str, env_name: str, shape: tuple[int, ...], x: Any) -> tuple[int, ...]:
+    if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.number):
+        raise PPOError(f"{what} is a {type(x).__name__} and no array of numbers; give jnp.asarray(obs, jnp.float32)")
+    if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
+        raise PPOError(f"{what} has shape {x.shape}, and the observations of {env_name} have {shape}")
+    return x.shape[: x.ndim - len(shape)]
+
+
+def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: Any) -> Any:
+    """`function(train_state, *args)`, with a line that says so where the train state is that of another agent."""
+    try:
+        return function(train_state, *args)
+    except Exception:
+        traced(OWN_STATE, function, train_state, *args)
+        raise
+
+
+def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
+    """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
+    places, structure = jax.tree_util.tree_flatten_with_path(actions.parameters)
+    if not isinstance(outputs, tuple) or len(outputs) not in (2, 3):  # the third: auxiliary outputs
+        raise PPOError(f"{what} has to return ({jax.tree.map(_names, actions.parameters)}, value)")
+    parameters, value = outputs[:2]
+    values = _shapes((value,))
+    for (path, wanted), own in zip(places, in_parts(f"{what}, parameters", structure, parameters), strict=True):
+        own = (own,) if len(wanted.sizes) == 1 else own
+        shapes, expected = _shapes(own), [(*lead, size) for size in wanted.sizes.values()]
+        if shapes != expected or values != [lead]:
+            seen = shape_list(_shapes(tuple(jax.tree.leaves(obs))))
+            place = f" of {jax.tree_util.keystr(path)}" if path else ""
+            raise PPOError(
+                f"for observations {seen} the network returns {_names(wanted)}{place} {shape_list(shapes)} "
+                f"and values {shape_list(values)}; they have to be {shape_list(expected)} and {lead}"
+            )
+        for name, x in zip((*wanted.sizes, "value"), (*own, value), strict=True):
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                raise PPOError(f"{what} returns {name} as {x.dtype}{list(x.shape)}; it has to be of floats")
+
+
+def _names(wanted: Parameters) -> str:
+    return next(iter(wanted.sizes)) if len(wanted.sizes) == 1 else f"({', '.join(wanted.sizes)})"
+
+
+def _shapes(arrays: PyTree) -> list[tuple[int, ...]]:
+    """Those of a tuple of arrays, and none of anything else."""
+    is_flat = isinstance(arrays, tuple) and all(hasattr(x, "shape") for x in arrays)
+    return [x.shape for x in arrays] if is_flat else []
+
+
+def shape_list(shapes: list[tuple[int, ...]]) -> str:
+    """Shapes, for people."""
+    return " ".join(map(str, shapes)) or "of another structure"

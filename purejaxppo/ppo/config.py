@@ -1,0 +1,295 @@
+"""The hyperparameters: static where they change the program, traced where they change a number."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar, NoReturn, Self
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.validation import (
+    MAX_COUNT,
+    MAX_STEPS,
+    _is_number,
+    check_choice,
+    check_divisions,
+    check_size,
+    check_switch,
+    shown,
+    whole,
+)
+
+CHOICES = {
+    "activation": ("tanh", "relu", "gelu", "silu", "elu"),
+    "kl_stop": ("epoch", "minibatch"),
+    "kl_estimator": ("approx_kl", "log_ratio"),
+    "box_policy": ("clipped", "squashed"),
+    "box_std": ("shared", "state"),
+    "lr_schedule": ("linear", "cosine", "constant", "adaptive"),
+    "clip_eps_schedule": ("constant", "linear", "cosine"),
+    "ent_coef_schedule": ("constant", "linear", "cosine"),
+    "normalize_advantage_over": ("minibatch", "batch"),
+}
+
+# Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "learning_rate": (0.0, math.inf, False),
+    "policy_learning_rate": (0.0, math.inf, False),
+    "value_learning_rate": (0.0, math.inf, False),
+    "adam_eps": (0.0, math.inf, True),
+    "gamma": (0.0, 1.0, False),
+    "gae_lambda": (0.0, 1.0, False),
+    "clip_eps": (0.0, math.inf, True),
+    "vf_coef": (0.0, math.inf, False),
+    "ent_coef": (0.0, math.inf, False),
+    "max_grad_norm": (0.0, math.inf, True),
+    "target_kl": (0.0, math.inf, True),
+    "desired_kl": (0.0, math.inf, True),
+}
+_FLOAT32 = np.finfo(np.float32)
+_SIZES = ("num_envs", "num_steps", "total_timesteps")  # which `check_total` bounds together
+
+
+def static(default: Any) -> Any:
+    """A config field that is part of the program, and no leaf."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A frozen dataclass that is a pytree: static fields are structure, the others leaves.
+
+    Every subclass has the sizes of a run, and from here what follows of them. It checks itself when it is made.
+    Unflattening does not: what it is given need not be numbers.
+    """
+
+    factory: ClassVar[str]  # of the agents that a config is for, its subclasses' included
+
+    num_envs: int = static(1)  # B
+    num_steps: int = static(1)  # T, of one rollout
+    total_timesteps: int = static(1)  # of the whole run; a whole float such as 1e6 is taken as an int
+
+    def __new__(cls, *values: Any, **fields: Any) -> Self:
+        """Raises PPOError for a field that there is not, with the nearest ones, and for more values than fields."""
+        check_names(cls, fields)
+        if len(values) > (most := len(dataclasses.fields(cls))):
+            raise PPOError(f"{len(values)} values are more than the {most} fields of {cls.__name__}; give them by name")
+        return super().__new__(cls)
+
+    def __init_subclass__(cls) -> None:
+        def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+            return config._values(static=False), config._values(static=True)
+
+        def flatten_with_keys(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+            leaves, structure = flatten(config)
+            return tuple(
+                zip(map(jax.tree_util.GetAttrKey, config._names(static=False)), leaves, strict=True)
+            ), structure
+
+        def unflatten(structure: tuple[Any, ...], leaves: Iterable[Any]) -> Config:
+            config = object.__new__(cls)
+            for name, value in zip(
+                cls._names(static=True) + cls._names(static=False), (*structure, *leaves), strict=True
+            ):
+                object.__setattr__(config, name, value)
+            return config
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`. Raises PPOError for an unknown name, with the nearest ones, and for a bad value."""
+        check_names(type(self), changes)
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one rollout, T * B."""
+        return int(self.num_envs) * int(self.num_steps)
+
+    @property
+    def num_updates(self) -> int:
+        """Rollouts of the whole run, K."""
+        return int(self.total_timesteps) // self.batch_size
+
+    @property
+    def actual_timesteps(self) -> int:
+        """Environment steps that the run takes: `total_timesteps`, rounded down to whole rollouts."""
+        return self.num_updates * self.batch_size
+
+    @classmethod
+    def _names(cls, static: bool) -> tuple[str, ...]:
+        return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("static", False) == static)
+
+    def _values(self, static: bool) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self._names(static))
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig(Config):
+    """Hyperparameters of PPO. The defaults are those of CleanRL's and PureJaxRL's CartPole script.
+
+    The numbers (`float`) are leaves of a pytree: pass a config through `jit`, `vmap` or `grad`, and one
+    program serves every value. The other fields are static: each combination is its own program.
+
+    A frozen dataclass of your own may inherit from it and add fields, for parts of your own: numbers, and what is
+    static by `static(default)`.
+    """
+
+    factory: ClassVar[str] = "make_ppo"
+
+    num_envs: int = static(4)  # B, environments stepped in parallel
+    num_steps: int = static(128)  # T, steps of each environment in one rollout
+    total_timesteps: int = static(500_000)  # environment steps of the whole run, over all environments
+    update_epochs: int = static(4)  # passes over a rollout
+    num_minibatches: int = static(4)  # minibatches of one pass
+    learning_rate: float = 2.5e-4  # of Adam, in the first update
+    anneal_lr: bool = static(True)  # the rate follows lr_schedule; by default, update k of K has lr * (1 - k / K)
+    lr_schedule: str = static("linear")  # to 0; or "cosine", to 0; "constant"; "adaptive", which follows the KL
+    desired_kl: float = 0.01  # nats; where the "adaptive" rate holds the mean KL of an update
+    adam_eps: float = 1e-5
+    gamma: float = 0.99  # discount per step
+    gae_lambda: float = 0.95
+    clip_eps: float = 0.2  # the ratio stays within 1 +- clip_eps; with clip_value the value within +- clip_eps
+    clip_eps_schedule: str = static("constant")  # or "linear" or "cosine", to 0
+    clip_value: bool = static(True)
+    vf_coef: float = 0.5  # weight of the value loss
+    ent_coef: float = 0.01  # weight of the entropy bonus
+    ent_coef_schedule: str = static("constant")  # or "linear" or "cosine", to 0
+    max_grad_norm: float = 0.5  # global norm; inf does not clip
+    normalize_advantage: bool = static(True)  # to mean 0 and standard deviation 1, of 2 samples at least
+    normalize_advantage_over: str = static("minibatch")  # each "minibatch", or the whole "batch" of a rollout
+    target_kl: float | None = None  # nats; an update ends early once its KL exceeds this
+    kl_stop: str = static("epoch")  # the KL is that of an "epoch", or of each "minibatch" before its step is applied
+    kl_estimator: str = static("approx_kl")  # or "log_ratio", the mean of log pi_old - log pi, which can be negative
+    activation: str = static("tanh")
+    hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
+    share_trunk: bool = static(False)  # actor and critic are one tower, and differ in its last layer alone
+    box_policy: str = static("clipped")  # in a Box: a Gaussian "clipped" to the bounds, or "squashed" into them by tanh
+    box_std: str = static("shared")  # of the default network: one for all states, or a function of the "state"
+    normalize_obs: bool = static(False)  # by running mean and standard deviation
+    normalize_reward: bool = static(False)  # by the running standard deviation of the discounted return
+
+    def __post_init__(self) -> None:
+        check_fields(self, PPOConfig)
+        check_total(self)
+        check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
+        check_effects(self)
+
+
+def check_fields(config: Any, config_class: type[Config]) -> None:
+    """Raises PPOError for the first field whose value is known and not of its type, or out of range. Tracers pass.
+
+    Fields that a subclass adds to the class are its own to check.
+    """
+    for field in dataclasses.fields(config_class):
+        name, value = field.name, getattr(config, field.name)
+        if name in _RANGES:
+            check_number(name, value, optional=field.default is None)
+        elif name in CHOICES:
+            check_choice(name, value, CHOICES[name])
+        elif isinstance(field.default, bool):
+            check_switch(name, value)
+        elif isinstance(field.default, int):
+            size = whole(value) if name == "total_timesteps" else value  # people write 1e6
+            check_size(name, size, most=None if name in _SIZES else MAX_COUNT)
+    _check_hidden_sizes(config.hidden_sizes)
+
+
+def check_names(config_class: type, fields: Iterable[str]) -> None:
+    """Raises PPOError for a name that is no field of the class, with the nearest ones."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    for name in fields:
+        if name not in names:
+            raise PPOError(unknown(f"{config_class.__name__} field", name, names))
+
+
+def option_text(value: Any) -> str:
+    """A hyperparameter as the command line takes it: true; 64,64; 0.001"""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def check_number(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raises PPOError unless `value` is a number, or several, in the range of that field, or a tracer."""
+    low, high, open_below = _RANGES[name]
+    valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    if isinstance(value, Tracer) or (value is None and optional):
+        return
+    if not _is_number(value):
+        raise PPOError(f"{name} = {shown(value)} is not a number; give one {valid}")
+    try:
+        numbers = np.asarray(value, np.float64)
+    except OverflowError:
+        raise PPOError(f"{name} = {shown(value)} is more than a float can hold; give a number {valid}") from None
+    if not numbers.size:
+        raise PPOError(f"{name} = {shown(value)} is empty; give a number {valid}")
+    inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
+    if not np.all(inside):
+        raise PPOError(f"{name} = {shown(value)} is out of range; give a number {valid}")
+    if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
+        raise PPOError(f"{name} = {shown(value)} is not finite; give a number {valid}")
+    if np.any((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny)):  # what is less than normal counts as 0 in XLA
+        raise PPOError(f"{name} = {shown(value)} is 0 in float32; give a number {valid} that it can hold")
+    if name != "max_grad_norm" and np.any(numbers > _FLOAT32.max):
+        raise PPOError(f"{name} = {shown(value)} is infinite in float32; give a number {valid} that it can hold")
+
+
+def _check_hidden_sizes(sizes: Any) -> None:
+    if not isinstance(sizes, tuple):
+        raise PPOError(f"hidden_sizes = {shown(sizes)} is not a tuple; give one such as (64, 64)")
+    for size in sizes:
+        check_size("an entry of hidden_sizes", size)
+
+
+def check_effects(config: PPOConfig) -> None:
+    """Raises PPOError for a field that would do nothing beside another, or leave the actor nothing to learn."""
+    if config.lr_schedule not in ("linear", "constant") and not config.anneal_lr:
+        _refuse_idle(config, "lr_schedule", "anneal_lr")
+    if config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"):
+        _refuse_idle(config, "desired_kl", "lr_schedule")
+    for name in ("kl_stop", "kl_estimator"):
+        if config.target_kl is None and is_changed(config, name):
+            _refuse_idle(config, name, "target_kl")
+    if config.normalize_advantage_over != "minibatch" and not config.normalize_advantage:
+        _refuse_idle(config, "normalize_advantage_over", "normalize_advantage")
+    over = config.normalize_advantage_over
+    samples = config.batch_size // (int(config.num_minibatches) if over == "minibatch" else 1)
+    if config.normalize_advantage and samples == 1:
+        raise PPOError(
+            f"normalize_advantage = True over a {over} of 1 sample (num_envs * num_steps = {config.batch_size}, "
+            f"num_minibatches = {config.num_minibatches}) makes every advantage 0, and the actor learns nothing; "
+            "take fewer minibatches, more samples or normalize_advantage=False"
+        )
+
+
+def is_changed(config: PPOConfig, name: str) -> bool:
+    """Whether a field is known to be another than its default; that of a tracer is not."""
+    value = getattr(config, name)
+    return not isinstance(value, Tracer) and bool(np.any(np.asarray(value) != getattr(PPOConfig, name)))
+
+
+def _refuse_idle(config: PPOConfig, name: str, beside: str) -> NoReturn:
+    raise PPOError(
+        f"{name} = {shown(getattr(config, name))} would do nothing beside {beside} = {getattr(config, beside)!r}; "
+        f"change that, or leave {name} at {getattr(PPOConfig, name)!r}"
+    )
+
+
+def check_total(config: Config) -> None:
+    """Raises PPOError for a run shorter than one rollout, or with more steps or updates than can be counted."""
+    total, batch_size = whole(config.total_timesteps), config.batch_size
+    said = f"total_timesteps = {shown(config.total_timesteps)}"
+    if total < batch_size:
+        size = f"num_envs * num_steps = {shown(batch_size)}"
+        raise PPOError(f"{said} is below one rollout of {size}; give at least that")
+    if batch_size > MAX_COUNT:
+        raise PPOError(f"num_envs * num_steps = {shown(batch_size)} overflows int32; give at most {MAX_COUNT}")
+    most = min(MAX_STEPS, MAX_COUNT * batch_size)
+    if total > most:
+        raise PPOError(f"{said} is too many; give at most {most} with num_envs * num_steps = {batch_size}")
+    object.__setattr__(config, "total_timesteps", total)

@@ -1,0 +1,232 @@
+"""Whole episodes under a trained policy: their returns, or everything that a film needs."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from purejaxppo.envs.base import Environment, through, traced
+from purejaxppo.envs.vector import reset_batch
+from purejaxppo.policies.actions import Actions
+from purejaxppo.policies.distributions import Categorical, Distribution
+from purejaxppo.ppo.checks import OWN_STATE, check_one_state, check_state
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import to_host
+from purejaxppo.utils.sums import add
+from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import MAX_COUNT, check_key, check_size, check_switch
+
+
+class Agent(Protocol):
+    """What everything from here on asks of an agent: `PPO`, `RecurrentPPO`, `FullBatchPPO`, or one of one's own."""
+
+    @property
+    def env(self) -> Environment:
+        """Where it acts."""
+        ...
+
+    @property
+    def actions(self) -> Actions:
+        """How it acts there."""
+        ...
+
+    @property
+    def config(self) -> Any:
+        """Its hyperparameters, with `num_updates`, `batch_size` and `actual_timesteps`."""
+        ...
+
+    def init(self, key: jax.Array) -> RunnerState:
+        """The state before the first update."""
+        ...
+
+    def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
+        """The state before the first update of a new run from trained parameters; asked of by `init_from` alone."""
+        ...
+
+    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+        """One rollout and the learning from it."""
+        ...
+
+    def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None) -> PyTree:
+        """The environment's action for one observation: the mode of the policy, or with a key a sample.
+
+        A policy with a memory takes `memory` as well, and gives the pair of action and memory.
+        """
+        ...
+
+    @property
+    def start_memory(self) -> PyTree:
+        """What the policy remembers at the start of an episode; () without a memory."""
+        ...
+
+    def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
+        """The policy at raw observations, and what it remembers after them; any leading axes."""
+        ...
+
+
+MAX_STEPS = 10_000  # of an episode of an evaluation, unless the caller says otherwise
+
+
+class Episode(NamedTuple):
+    """One episode on the host, cut to its length T."""
+
+    obs: PyTree  # [T + 1, ...], raw; the last one follows the last action
+    action: PyTree  # [T, ...], as the environment takes it
+    reward: np.ndarray  # [T]
+    probabilities: np.ndarray | None  # [T, n], of each action; None where it is not one of n
+    state: PyTree = None  # [T + 1, ...], of the environment, with what goes with each observation
+    is_cut: bool = False  # it had not ended after the last of these steps
+
+
+class Evaluation(struct.PyTreeNode):
+    """Episodes under way, one in each environment; a finished one stays as it is. E episodes."""
+
+    obs: PyTree  # [E, ...]
+    env_state: PyTree  # [E, ...]
+    memory: PyTree  # [E, ...]
+    episode_return: jax.Array  # [E]
+    return_low: jax.Array  # [E], what `episode_return` lacks by rounding
+    episode_length: jax.Array  # [E] int32
+    running: jax.Array  # [E] bool; after the last step: cut before its end
+    step: jax.Array  # [] int32
+
+
+def evaluate(
+    agent: Agent,
+    train_state: TrainState,
+    key: jax.Array,
+    num_episodes: int = 128,
+    *,
+    sampled: bool = False,
+    max_steps: int = MAX_STEPS,
+) -> tuple[jax.Array, jax.Array]:
+    """Undiscounted returns and lengths of independent episodes, under the greedy or the sampled policy.
+
+    The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
+    is then, with a length of `max_steps`. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
+
+    Raises PPOError for a train state that is not this agent's, a raw or batched key, and less than one episode or step
+    or more than an int32 counts.
+    """
+    end = play_episodes(agent, train_state, key, num_episodes, sampled=sampled, max_steps=max_steps)
+    return end.episode_return, end.episode_length
+
+
+def play_episodes(
+    agent: Agent,
+    train_state: TrainState,
+    key: jax.Array,
+    num_episodes: int,
+    *,
+    sampled: bool = False,
+    max_steps: int = MAX_STEPS,
+) -> Evaluation:
+    """The episodes of `evaluate` after their last step: where one is still `running`, `max_steps` has cut it."""
+    check_play(agent, train_state, key, max_steps)
+    check_size("num_episodes", num_episodes, most=MAX_COUNT)
+    check_switch("sampled", sampled)
+    env = through(agent.actions.to_env, agent.env)
+    reset_key, play_key = jax.random.split(key)
+    obs, env_state = reset_batch(env, reset_key, num_episodes)
+    start = Evaluation(
+        obs=obs,
+        env_state=env_state,
+        memory=start_memories(agent, num_episodes),
+        episode_return=jnp.zeros(num_episodes),
+        return_low=jnp.zeros(num_episodes),
+        episode_length=jnp.zeros(num_episodes, jnp.int32),
+        running=jnp.ones(num_episodes, bool),
+        step=jnp.int32(0),
+    )
+
+    def play_step(state: Evaluation) -> Evaluation:
+        action_key, step_key = jax.random.split(jax.random.fold_in(play_key, state.step))
+        distribution, memory = agent.policy(train_state, state.memory, state.obs)
+        noise = agent.actions.noise(action_key, (num_episodes,))
+        action = distribution.sample(noise) if sampled else distribution.mode()
+        keys = jax.random.split(step_key, num_episodes)
+        step = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state.env_state, action, env.params)
+        reward = jnp.where(state.running, step.reward, 0.0)
+        episode_return, low = add(state.episode_return, state.return_low, reward)
+        return Evaluation(
+            obs=step.obs,
+            env_state=step.state,
+            memory=memory,
+            episode_return=episode_return,
+            return_low=low,
+            episode_length=state.episode_length + state.running.astype(jnp.int32),
+            running=state.running & ~(step.terminated | step.truncated),
+            step=state.step + 1,
+        )
+
+    return jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
+
+
+def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps: int) -> None:
+    """Raises PPOError unless the agent can act in this state. Runs nothing."""
+    check_one_state(train_state)
+    check_key(key)
+    check_size("max_steps", max_steps, most=MAX_COUNT)
+    obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
+    traced(
+        OWN_STATE,
+        lambda state, obs: agent.policy(state, agent.start_memory, obs)[1],
+        train_state,
+        obs,
+    )
+
+
+def start_memories(agent: Agent, num_episodes: int) -> PyTree:
+    """What the policy remembers at the start of E episodes, [E, ...]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), agent.start_memory)
+
+
+def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
+    """One greedy episode of each train state [N, ...], all from the same start, at most `max_steps` long.
+
+    Compiles and runs at once, and brings the episodes to the host: not for jit. Raises PPOError as `evaluate` does.
+    """
+    check_state(train_states, TrainState, "the train states of runners, [N, ...]")
+    if jnp.ndim(train_states.update) != 1:
+        raise PPOError(
+            "train_states is one alone; give it a leading axis: jax.tree.map(lambda x: x[None], train_state)"
+        )
+    check_play(agent, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), train_states), key, max_steps)
+    episodes = jax.jit(jax.vmap(lambda state: play(agent, state, key, max_steps)))(train_states)
+    on_host = to_host(episodes)
+    return [_cut(*jax.tree.map(lambda x, i=i: x[i], on_host)) for i in range(train_states.update.size)]
+
+
+def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[PyTree, tuple, jax.Array]:
+    """`num_steps` greedy steps without reset.
+
+    -> (first (obs, state), (next (obs, state) [T, ...], action [T, ...], reward [T], probabilities [T, n] or None),
+    done [T])
+    """
+    reset_key, play_key = jax.random.split(key)
+    obs, env_state = agent.env.reset(reset_key, agent.env.params)
+
+    def play_step(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
+        obs, env_state, memory = carry
+        distribution, memory = agent.policy(train_state, memory, obs)
+        action = agent.actions.to_env(distribution.mode())
+        step = agent.env.step(key, env_state, action, agent.env.params)
+        probabilities = jax.nn.softmax(distribution.logits) if isinstance(distribution, Categorical) else None
+        played = ((step.obs, step.state), action, step.reward, probabilities)
+        return (step.obs, step.state, memory), (played, step.terminated | step.truncated)
+
+    _, (played, done) = jax.lax.scan(
+        play_step, (obs, env_state, agent.start_memory), jax.random.split(play_key, num_steps)
+    )
+    return (obs, env_state), played, done
+
+
+def _cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
+    is_cut = not done.any()
+    length = len(done) if is_cut else int(np.argmax(done)) + 1
+    seen, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)
+    obs, state = jax.tree.map(lambda x, y: np.concatenate([x[None], y]), first, seen)
+    return Episode(obs, action, reward, probabilities, state, is_cut)

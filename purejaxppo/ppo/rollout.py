@@ -1,0 +1,115 @@
+"""T steps of B environments under one policy, and the statistics of the episodes that end in them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.vector import Starts, make_starts, step_batch
+from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transition
+from purejaxppo.utils.sums import add, precise_sum
+from purejaxppo.utils.tree import PyTree, Terms
+
+# (obs [B, ...], noise [B, ...]) -> (action [B, ...], the distribution's parameters [B, ...])
+Policy = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+class RolloutNoise(NamedTuple):
+    """All that is random in a rollout, [T, B, ...], drawn before it starts."""
+
+    action: PyTree
+    step_key: jax.Array
+    start: Starts
+
+
+def rollout(
+    env: Environment, policy: Policy, runner: RunnerState, noise: RolloutNoise
+) -> tuple[RunnerState, Transition, PyTree, EpisodeStats]:
+    """Steps the environments of `runner` once for each entry of `noise`.
+
+    -> (runner, transitions [T, B, ...], the policy's distribution parameters [T, B, ...], episode statistics)
+    """
+
+    def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, tuple[Transition, PyTree, EpisodeState]]:
+        obs, env_state, episode = carry
+        action, distribution_params = policy(obs, noise.action)
+        next_obs, env_state, step = step_batch(env, noise.step_key, env_state, action, noise.start)
+        transition = Transition(
+            obs=obs,
+            action=action,
+            reward=step.reward,
+            terminated=step.terminated,
+            truncated=step.truncated,
+            next_obs=step.obs,
+            info=step.info,
+        )
+        counted = count_step(episode, step.reward)
+        episode = end_episodes(counted, step.terminated | step.truncated)
+        return (next_obs, env_state, episode), (transition, distribution_params, counted)
+
+    carry = (runner.obs, runner.env_state, runner.episode)
+    carry, (transitions, distribution_params, counted) = jax.lax.scan(act_and_step, carry, noise)
+    obs, env_state, episode = carry
+    runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
+    done = transitions.terminated | transitions.truncated
+    return runner, transitions, distribution_params, episode_stats(counted, done, transitions.info)
+
+
+def make_noise(
+    env: Environment,
+    action_noise: Callable[[jax.Array, tuple[int, int]], PyTree],
+    key: jax.Array,
+    shape: tuple[int, int],
+) -> RolloutNoise:
+    """The noise of a rollout of shape (T, B)."""
+    action_key, step_key, start_key = jax.random.split(key, 3)
+    return RolloutNoise(
+        action=action_noise(action_key, shape),
+        step_key=jax.random.split(step_key, shape),
+        start=make_starts(env, start_key, shape),
+    )
+
+
+def empty_episodes(num_envs: int) -> EpisodeState:
+    """B episodes that have just begun."""
+    return EpisodeState(
+        episode_return=jnp.zeros(num_envs),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        discounted_return=jnp.zeros(num_envs),
+        return_low=jnp.zeros(num_envs),
+    )
+
+
+def count_step(episode: EpisodeState, reward: jax.Array) -> EpisodeState:
+    """The running episodes with one more step. reward: [B]"""
+    episode_return, low = add(episode.episode_return, episode.return_low, reward)
+    return episode.replace(episode_return=episode_return, return_low=low, episode_length=episode.episode_length + 1)
+
+
+def end_episodes(episode: EpisodeState, done: jax.Array) -> EpisodeState:
+    """The episodes that run on after a step: those that are done begin anew. done: [B]"""
+    return episode.replace(
+        episode_return=jnp.where(done, 0.0, episode.episode_return),
+        return_low=jnp.where(done, 0.0, episode.return_low),
+        episode_length=jnp.where(done, 0, episode.episode_length),
+    )
+
+
+def episode_stats(counted: EpisodeState, done: jax.Array, info: Terms) -> EpisodeStats:
+    """Statistics of the episodes that are done.
+
+    counted: every step's episode with that step; done, info: [T, B]
+    """
+    # In two parts, since the lengths of long episodes may add up to more than an int32 holds.
+    parts = jnp.divmod(counted.episode_length, 2**15)
+    high, low = (jnp.sum(part, where=done).astype(jnp.float32) for part in parts)
+    return EpisodeStats(
+        count=jnp.sum(done),
+        return_sum=precise_sum(jnp.where(done, counted.episode_return, 0.0)),
+        return_min=jnp.min(counted.episode_return, where=done, initial=jnp.inf),
+        return_max=jnp.max(counted.episode_return, where=done, initial=-jnp.inf),
+        length_sum=2.0**15 * high + low,
+        info_sum={name: jnp.sum(x, where=done) for name, x in info.items()},
+    )

@@ -1,0 +1,149 @@
+"""Numbers that change over a run: factors on those of the config, and a learning rate that follows the KL."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.envs.base import traced
+from purejaxppo.ppo.config import PPOConfig, is_changed
+from purejaxppo.ppo.types import TrainState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.tree import PyTree, Terms
+from purejaxppo.utils.validation import standard_promotion
+
+# Index of the update, from 0, [] int32 -> factor on the config's number, [].
+Schedule = Callable[[jax.Array], jax.Array | float]
+
+MIN_RATE, MAX_RATE = 1e-6, 1e-2  # of a rate that follows the KL
+
+
+class Schedules(NamedTuple):
+    """The factor on each number that may change over a run."""
+
+    learning_rate: Schedule
+    clip_eps: Schedule
+    ent_coef: Schedule
+
+
+class RateRule(NamedTuple):
+    """Where the learning rate of an update comes from. What it carries is `TrainState.learning_rate`."""
+
+    init: Callable[[], PyTree]  # -> what it carries into the first update
+    rate: Callable[[TrainState], jax.Array]  # state before an update -> its learning rate []
+    adapt: Callable[[TrainState, Terms], PyTree]  # that state, and the update's terms -> what it carries on
+
+
+def constant(update: jax.Array, num_updates: int) -> float:
+    """1 in every update."""
+    del update, num_updates
+    return 1.0
+
+
+def linear(update: jax.Array, num_updates: int) -> jax.Array:
+    """1 - k / K in update k of K, counted from 0, and 0 beyond. [] -> []"""
+    return jnp.maximum(1.0 - update / num_updates, 0.0)
+
+
+def cosine(update: jax.Array, num_updates: int) -> jax.Array:
+    """(1 + cos(pi k / K)) / 2 in update k of K, and 0 beyond (Loshchilov and Hutter 2017, equation 5). [] -> []"""
+    return 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(update / num_updates, 1.0)))
+
+
+SHAPES = {"constant": constant, "linear": linear, "cosine": cosine}
+
+
+def make_schedules(config: PPOConfig, own: Mapping[str, Schedule] | None) -> Schedules:
+    """Those that the config names, and in place of them the caller's own.
+
+    Raises PPOError for one of an unknown number, one that is no function of an index to a factor, and one where the
+    config names another.
+    """
+    named = {
+        "learning_rate": config.lr_schedule if config.anneal_lr and config.lr_schedule in SHAPES else "constant",
+        "clip_eps": config.clip_eps_schedule,
+        "ent_coef": config.ent_coef_schedule,
+    }
+    chosen = {name: functools.partial(SHAPES[shape], num_updates=config.num_updates) for name, shape in named.items()}
+    return Schedules(**chosen | {name: _own_schedule(config, name, schedule) for name, schedule in (own or {}).items()})
+
+
+def scheduled_rate(learning_rate: float | jax.Array, schedule: Schedule) -> RateRule:
+    """The config's number times its factor; nothing is carried."""
+    return RateRule(
+        init=nothing_carried, rate=functools.partial(rate_of_update, learning_rate, schedule), adapt=nothing_carried
+    )
+
+
+def nothing_carried(*_: Any) -> None:
+    """What a rule carries whose rate is a function of the update's index."""
+
+
+def rate_of_update(learning_rate: float | jax.Array, schedule: Schedule, state: TrainState) -> jax.Array:
+    """The number times its factor in the update of that index. -> []"""
+    return jnp.asarray(learning_rate * schedule(state.update), jnp.float32)
+
+
+def adaptive_rate(learning_rate: float | jax.Array, desired_kl: float | jax.Array) -> RateRule:
+    """A rate that is carried from update to update, and from the config's number on follows the KL."""
+    return RateRule(
+        init=functools.partial(jnp.asarray, learning_rate, jnp.float32),
+        rate=carried_rate,
+        adapt=functools.partial(adapt_carried_rate, desired_kl),
+    )
+
+
+def carried_rate(state: TrainState) -> jax.Array:
+    """The rate that the state carries. -> []"""
+    return state.learning_rate
+
+
+def adapt_carried_rate(desired_kl: float | jax.Array, state: TrainState, terms: Terms) -> jax.Array:
+    """The rate after an update of those terms. -> []"""
+    return adapted_rate(state.learning_rate, terms["approx_kl"], desired_kl)
+
+
+def adapted_rate(rate: jax.Array, kl: jax.Array, desired_kl: float | jax.Array) -> jax.Array:
+    """rate / 1.5 where KL > 2 desired_kl, 1.5 rate where KL < desired_kl / 2, within 1e-6 to 1e-2; else the rate.
+
+    The rule of rl_games (`AdaptiveScheduler`) and RSL-RL, as Heess et al. (2017, algorithm 1) adapt the weight of a KL
+    penalty; here with the mean KL of an update, for the next one. A KL that is NaN changes nothing. [], [] -> []
+    """
+    lower, higher = jnp.maximum(rate / 1.5, MIN_RATE), jnp.minimum(rate * 1.5, MAX_RATE)
+    return jnp.where(kl > 2.0 * desired_kl, lower, jnp.where(kl < 0.5 * desired_kl, higher, rate))
+
+
+def make_rate_rule(config: PPOConfig, schedule: Schedule) -> RateRule:
+    """The rule that `lr_schedule` names."""
+    if config.anneal_lr and config.lr_schedule == "adaptive":
+        return adaptive_rate(config.learning_rate, config.desired_kl)
+    return scheduled_rate(config.learning_rate, schedule)
+
+
+@standard_promotion
+def _own_factor(schedule: Schedule, update: jax.Array) -> jax.Array:
+    return jnp.asarray(schedule(update), jnp.float32)
+
+
+def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
+    """A schedule of the caller's own, whose code may count on the standard promotion of dtypes."""
+    if name not in Schedules._fields:
+        raise PPOError(unknown("number in schedules", name, list(Schedules._fields)))
+    for field in {"learning_rate": ("anneal_lr", "lr_schedule")}.get(name, (f"{name}_schedule",)):
+        if is_changed(config, field):
+            raise PPOError(
+                f"{field} = {getattr(config, field)!r} would do nothing beside schedules[{name!r}]; "
+                f"leave it at {getattr(PPOConfig, field)!r}"
+            )
+    if not callable(schedule):
+        raise PPOError(
+            f"schedules[{name!r}] = {schedule!r} is no function of the update's index; give an optax schedule"
+        )
+    factor = functools.partial(_own_factor, schedule)
+    shape = traced(f"schedules[{name!r}]", factor, jax.ShapeDtypeStruct((), jnp.int32)).shape
+    if shape != ():
+        raise PPOError(f"schedules[{name!r}] returns shape {shape}; return one factor on the config's {name}")
+    return factor

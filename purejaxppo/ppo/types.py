@@ -1,0 +1,167 @@
+"""The state pytrees. Axes: S seeds, T steps, B environments, M samples of a minibatch; time-major."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.core import Tracer
+
+from purejaxppo.utils.tree import PyTree, Terms
+
+
+class Moments(struct.PyTreeNode):
+    """Running count, mean and sum of squared deviations, in the shape of what is measured."""
+
+    count: jax.Array  # []
+    mean: jax.Array  # [...], rounded
+    square_deviation: jax.Array  # [...]
+    mean_low: jax.Array | float = 0.0  # [...], what `mean` lacks by rounding; it is 0 for numbers that do not vary
+
+
+class TrainState(struct.PyTreeNode):
+    """All that learning changes. A plain pytree: equal states have equal tree structures."""
+
+    params: PyTree
+    opt_state: PyTree
+    obs_moments: PyTree  # Moments for each leaf of the observation, None for a mask; None without normalize_obs
+    reward_moments: Moments | None  # of the discounted return; None without normalize_reward
+    update: jax.Array  # [] int32, the updates applied so far
+    diverged_at: jax.Array  # [] int32, the index of the update that was not finite; -1 while there was none
+    learning_rate: PyTree = None  # [], of the next update; None where it is a function of `update`
+
+
+class EpisodeState(struct.PyTreeNode):
+    """What the unfinished episodes have gathered."""
+
+    episode_return: jax.Array  # [B]
+    episode_length: jax.Array  # [B] int32
+    discounted_return: jax.Array  # [B], of the raw reward; the scale of normalize_reward
+    return_low: jax.Array  # [B], what `episode_return` lacks by rounding
+
+
+class RunnerState(struct.PyTreeNode):
+    """All that a resumed run needs. `key` never changes: an update draws from (key, update index)."""
+
+    train_state: TrainState
+    env_state: PyTree  # [B, ...]
+    obs: PyTree  # [B, ...], raw
+    episode: EpisodeState
+    key: jax.Array  # [] typed key
+    memory: PyTree = ()  # [B, ...], what a recurrent policy remembers before `obs`
+
+
+class Transition(struct.PyTreeNode):
+    """One step of every environment."""
+
+    obs: PyTree  # [B, ...], raw
+    action: PyTree  # [B, ...], the policy's: before it is clipped or squashed
+    reward: jax.Array  # [B], raw
+    terminated: jax.Array  # [B] bool
+    truncated: jax.Array  # [B] bool
+    next_obs: PyTree  # [B, ...], raw, before any auto-reset
+    info: Terms = struct.field(default_factory=dict)  # [B] each, what the environment reports by name
+
+
+class Steps(struct.PyTreeNode):
+    """The steps of a rollout, for a reward and an advantage of your own. Time-major."""
+
+    obs: PyTree  # [T, B, ...], as the network sees it
+    action: PyTree  # [T, B, ...], the policy's: before it is clipped or squashed
+    parameters: PyTree  # [T, B, ...], of the distribution that the action was drawn from
+    log_prob: jax.Array  # [T, B], of the action under it
+    reward: jax.Array  # [T, B], the environment's; for an advantage what is learned from, after normalize_reward
+    value: jax.Array  # [T, B], of the critic that acted, at obs
+    next_obs: PyTree  # [T, B, ...], as the network sees it, before any auto-reset
+    next_value: jax.Array  # [T, B], of the critic at next_obs
+    terminated: jax.Array  # [T, B] bool
+    truncated: jax.Array  # [T, B] bool
+    info: Terms = struct.field(default_factory=dict)  # [T, B] each, what the environment reports by name
+
+
+class EpisodeStats(struct.PyTreeNode):
+    """Statistics of the episodes that finished in one rollout; of constant size, whatever T and B. No sum drifts."""
+
+    count: jax.Array  # [] int32
+    return_sum: jax.Array  # []
+    return_min: jax.Array  # [], +inf without an episode
+    return_max: jax.Array  # [], -inf without an episode
+    length_sum: jax.Array  # [], steps
+    info_sum: Terms = struct.field(default_factory=dict)  # [] each, of the info at the last step of each episode
+
+
+class Batch(struct.PyTreeNode):
+    """Samples to learn from: a whole rollout, or the M samples of a minibatch.
+
+    For a recurrent policy each entry is a sequence, [N, L, ...]. A loss that leaves a field alone does not pay for it.
+    """
+
+    obs: PyTree  # [N, ...], as the network sees it
+    action: PyTree  # [N, ...]
+    log_prob: jax.Array  # [N], under the policy that acted
+    value: jax.Array  # [N], of the critic before the update
+    advantage: jax.Array  # [N]
+    target: jax.Array  # [N], the regression target of the value
+    next_obs: PyTree = None  # [N, ...], as the network sees it; of the step before any auto-reset
+    reward: jax.Array | None = None  # [N], as the advantage sees it
+    terminated: jax.Array | None = None  # [N] bool
+    truncated: jax.Array | None = None  # [N] bool
+    info: Terms = struct.field(default_factory=dict)  # [N] each, what the environment reports by name
+
+
+LOSS_TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")  # those with a field in Metrics
+
+
+def count_timesteps(updates: Any, batch_size: int) -> Any:
+    """Environment steps in so many updates of `batch_size` steps each, in the shape of `updates`.
+
+    Exact in int64, computed on the host. Under jit, where int32 would wrap around beyond 2^31 - 1 steps, a float32
+    product, whose relative error is at most 2^-23.
+    """
+    if isinstance(updates, Tracer):
+        return updates.astype(jnp.float32) * jnp.float32(batch_size)
+    return np.asarray(updates).astype(np.int64) * batch_size
+
+
+class Metrics(struct.PyTreeNode, kw_only=True):
+    """Numbers that one update reports.
+
+    A mean, min or max over episodes is NaN when no episode finished in the update. The five fields that a loss fills
+    are NaN when it does not return them. `extra` has every other number that a loss, reward or advantage returns, by
+    its name; and as "episode/NAME" each number in `Step.info`, averaged over the last steps of finished episodes.
+    """
+
+    curve: ClassVar[tuple[str, str]] = ("timesteps", "episode_return_mean")  # columns that a learning curve shows
+    value_loss_factor: ClassVar[float] = 0.5  # of the mean squared error in value_loss
+
+    episode_return_mean: jax.Array  # [], of the episodes that finished in this update, raw rewards
+    episode_return_min: jax.Array  # [], of the same
+    episode_return_max: jax.Array  # [], of the same
+    episode_length_mean: jax.Array  # [], steps
+    episodes: jax.Array  # [] int32, finished in this update
+    policy_loss: jax.Array  # [], mean over the minibatches that were applied; so are the next four
+    value_loss: jax.Array  # [], before vf_coef
+    entropy: jax.Array  # [], nats; of the policy, before ent_coef
+    approx_kl: jax.Array  # [], nats; from the policy that acted, never negative
+    clip_fraction: jax.Array  # [], in [0, 1]; of the samples, those whose ratio is clipped
+    explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
+    learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
+    updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
+    batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
+    extra: Terms = struct.field(default_factory=dict)  # [] each, by name: your own numbers, and the environment's
+
+    @property
+    def timesteps(self) -> Any:
+        """Environment steps since the start, `updates * batch_size`, as `count_timesteps` computes them."""
+        return count_timesteps(self.updates, self.batch_size)
+
+    def columns(self) -> list[str]:
+        """Names of the numbers in files and tables: fields, `timesteps` for `updates`, and the names in `extra`."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("batch_size", "extra")]
+        return ["timesteps" if name == "updates" else name for name in names] + sorted(self.extra)
+
+    def column(self, name: str) -> Any:
+        """The numbers of one of the `columns`."""
+        return self.extra[name] if name in self.extra else getattr(self, name)

@@ -1,0 +1,1 @@
+"""Helpers below everything else: errors, validation, files, locks, devices, exact sums."""

@@ -1,0 +1,50 @@
+"""The errors of this library, and errors of the user's code as one line that says where."""
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+import flax
+import jax
+import numpy as np
+
+_INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib"))  # within Python's own folder
+_PYTHON = (sysconfig.get_paths()["stdlib"], "<")
+_LIBRARIES = (
+    *(str(Path(file).parent) for file in (jax.__file__, flax.__file__, np.__file__)),
+    str(Path(__file__).parents[1]),
+)
+
+
+class PPOError(ValueError):
+    """Every error that this library raises on its own account: one line, with the value and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        # A value may be shown in several lines, as an array is.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+class NotWritten(PPOError):
+    """A file could not be written: the disk is full, or its folder is not ours. What was written before is whole."""
+
+
+class Interrupted(Exception):
+    """A training stopped because it was asked to; what is written is whole."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The error, for people, with the file and the line; ours is a line already."""
+    if isinstance(error, PPOError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """The innermost line of the caller's, as " (walk.py, line 26)"; "" where no line of the traceback is."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_library(frame.filename)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def is_library(file: str) -> bool:
+    """Whether a file is Python's, JAX's, flax's, NumPy's or ours."""
+    return file.startswith(_LIBRARIES) or (file.startswith(_PYTHON) and not file.startswith(_INSTALLED))

@@ -1,0 +1,325 @@
+"""Files and pytrees on disk: each appears whole or not at all, and each leaf of a pytree has a checksum."""
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.utils.errors import NotWritten, PPOError
+from purejaxppo.utils.tree import PyTree
+
+ABSENT = "not installed"
+LEAVES, MANIFEST = "leaves.npz", "manifest.json"
+ADDED = (".episode.return_low", ".mean_low")  # how leaves end that earlier versions did not write; they count as 0
+_VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+_VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji")
+
+
+def as_path(name: str, value: Any) -> Path:
+    """The path that the argument `name` gives. Raises PPOError where it is none."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in str(value):
+        raise PPOError(f"{name} = {value!r} is no path; give that of a folder")
+    return Path(value)
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Calls `write` with a file beside `path`, and puts it in place when it is complete and on the disk.
+
+    Raises NotWritten where the disk or the folder does not take it; what was at `path` is then still there.
+    """
+    with written_or_said(path):
+        drop_abandoned(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+
+@contextlib.contextmanager
+def written_or_said(path: Path) -> Iterator[None]:
+    """Raises NotWritten in the place of an OSError, and of what it makes a writer of zip files raise."""
+    try:
+        yield
+    except Exception as error:
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        if reason is None or isinstance(error, PPOError):
+            raise
+        raise NotWritten(
+            f"{path} could not be written: {reason.strerror or reason}; make room for it, set its permissions, or "
+            "choose another folder; what was written before is kept"
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder and those above it, where they are not there. Raises NotWritten where that cannot be."""
+    with written_or_said(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def drop_abandoned(path: Path) -> None:
+    """Removes what a process that died has left half written beside `path`, which only one process writes at a time."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(f".{path.name}."):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A number that is not finite is written as null: JSON has none."""
+    text = json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises PPOError for a file that is not there, no JSON, or holds no names and values."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise PPOError(f"{path} cannot be read: {error.strerror}; is {str(path.parent)!r} a finished run?") from None
+    except (ValueError, RecursionError) as error:
+        raise PPOError(f"{path} is no JSON: {error}; write the file anew, or take another folder") from None
+    if not isinstance(content, dict):
+        raise PPOError(f"{path} holds a {type(content).__name__}, and no names and values; take another folder")
+    return content
+
+
+def save_tree(folder: Path, tree: PyTree, about: Mapping[str, Any] | None = None) -> None:
+    """Writes `tree` to the new folder `folder`: its leaves in one .npz, and a manifest with what each has to be.
+
+    about: what the tree belongs to, in JSON; it goes into the manifest. The folder appears whole or not at all.
+    Raises NotWritten where the disk or the folder does not take it.
+    """
+    leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(to_host(tree))}
+    with written_or_said(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        drop_abandoned(folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            np.savez(temporary / LEAVES, allow_pickle=False, **leaves)
+            (temporary / MANIFEST).write_text(json.dumps(make_manifest(leaves, about or {}), indent=1))
+            for path in (*temporary.iterdir(), temporary):
+                _to_disk(path)
+            os.chmod(temporary, 0o755)
+            os.replace(temporary, folder)
+            _to_disk(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def load_tree(
+    folder: Path,
+    like: PyTree,
+    about: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> PyTree:
+    """The tree of `folder`, in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
+
+    defaults: what the dicts in `about` stand for where those of the folder lack a name
+    A leaf that an earlier version did not write (`ADDED`) is 0.
+    Raises PPOError where the folder cannot be read, a checksum does not fit, or a leaf or `about` is another one.
+    """
+    manifest, leaves = _read(folder, None)
+    _check_about(folder, manifest, about, defaults or {})
+    wanted = list(_named_leaves(like))
+    for name, leaf in wanted:
+        if name.endswith(ADDED) and name not in leaves and name not in manifest["leaves"]:
+            leaves[name] = np.zeros(leaf.shape, leaf.dtype)
+            manifest["leaves"][name] = _entry(leaves[name])
+    names = {name for name, _ in wanted}
+    if names != set(leaves) or names != set(manifest["leaves"]):
+        differing = sorted((names ^ set(leaves)) | (names ^ set(manifest["leaves"])))
+        raise PPOError(
+            f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side; "
+            "another version of purejaxppo or another config has written it"
+        )
+    for name in leaves:
+        _check_entry(folder, name, leaves, manifest)
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [_from_numpy(folder, name, leaves[name], leaf) for name, leaf in wanted]
+    )
+
+
+def load_leaf(
+    folder: Path,
+    name: str,
+    about: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> np.ndarray:
+    """One leaf of the tree of `folder`, without the others. Raises PPOError as `load_tree` does."""
+    manifest, leaves = _read(folder, name)
+    _check_about(folder, manifest, about, defaults or {})
+    if name not in leaves or name not in manifest["leaves"]:
+        raise PPOError(f"checkpoint {str(folder)!r} holds no {name}")
+    _check_entry(folder, name, leaves, manifest)
+    return leaves[name]
+
+
+def check_tree(folder: Path) -> None:
+    """Raises PPOError where a tree on disk cannot be read, or a checksum does not fit."""
+    manifest, leaves = _read(folder, None)
+    for name in manifest["leaves"]:
+        if name not in leaves:
+            raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} is missing")
+        _check_entry(folder, name, leaves, manifest)
+
+
+def leaf_names(folder: Path) -> list[str]:
+    """The names of the leaves of a tree on disk. Raises PPOError where its manifest cannot be read."""
+    with _readable(folder):
+        return list(_read_manifest(folder)["leaves"])
+
+
+def leaf_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """The shape of one leaf of a tree on disk. Raises PPOError where its manifest cannot be read or lacks the leaf."""
+    with _readable(folder):
+        return tuple(_read_manifest(folder)["leaves"][name]["shape"])
+
+
+def completed(about: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was written before there were the names that its dicts lack: they count as the defaults."""
+    filled = {name: {**values, **about[name]} for name, values in defaults.items() if isinstance(about.get(name), dict)}
+    return {**about, **filled}
+
+
+def make_manifest(leaves: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the leaves have to be, what they belong to, what wrote them; and a checksum of all of that."""
+    content = {
+        "about": dict(about),
+        "versions": versions(),
+        "leaves": {name: _entry(leaf) for name, leaf in leaves.items()},
+    }
+    return {"sha256": _digest_of(content), **content}
+
+
+def versions() -> dict[str, str]:
+    """What a file was made with."""
+    extras = {name: version for name in _VERSIONS_OF_EXTRAS if (version := _version_of(name)) != ABSENT}
+    return {"python": platform.python_version(), **{name: _version_of(name) for name in _VERSIONS_OF}, **extras}
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """NumPy arrays in the place of arrays, and the data of keys in that of typed keys."""
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is of typed keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _read(folder: Path, only: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    with _readable(folder):
+        manifest = _read_manifest(folder)
+        path = folder / LEAVES
+        # Read at once: a zip file that is damaged where nobody looks must not pass for a good one.
+        with np.load(io.BytesIO(path.read_bytes()) if only is None else path, allow_pickle=False) as file:
+            return manifest, {name: file[name] for name in file.files if only in (None, name)}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST)
+    if manifest.pop("sha256") != _digest_of(manifest):
+        raise ValueError(f"{MANIFEST} does not fit its checksum")
+    return manifest
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """PPOError in the place of whatever a damaged zip or JSON file makes its reader raise."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PPOError(f"checkpoint {str(folder)!r} cannot be read: {reason}") from error
+
+
+def _check_about(
+    folder: Path,
+    manifest: dict[str, Any],
+    about: Mapping[str, Any] | None,
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> None:
+    held = completed(manifest["about"], defaults)
+    for name, value in (about or {}).items():
+        known = held.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            known = {each: known[each] for each in value if each in known}  # what is not asked for may be anything
+        if known != value:
+            raise PPOError(
+                f"checkpoint {str(folder)!r} is of another run: its {name} is {held.get(name)}, "
+                f"and {value} is wanted; it does not belong here"
+            )
+
+
+def _check_entry(folder: Path, name: str, leaves: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
+    if _entry(leaves[name]) != manifest["leaves"][name]:
+        raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} does not fit its checksum")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return ABSENT
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _from_numpy(folder: Path, name: str, stored: np.ndarray, like: Any) -> jax.Array:
+    leaf = jax.random.wrap_key_data(jnp.asarray(stored)) if is_key(like) else jnp.asarray(stored)
+    if (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
+        raise PPOError(
+            f"checkpoint {str(folder)!r}: {name} is {leaf.dtype}{list(leaf.shape)}, "
+            f"and {like.dtype}{list(like.shape)} is wanted; the config is another one"
+        )
+    return leaf
+
+
+def _entry(leaf: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest}
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def finite(x: Any) -> Any:
+    """What JSON can say of a value: None in the place of each number in it that is not finite."""
+    if isinstance(x, dict):
+        return {key: finite(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -1,0 +1,163 @@
+"""`purejaxppo sweep`, `--resume`, `--memory-limit` and `--placement`."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import purejaxppo as pjp
+from purejaxppo.cli import main as cli
+
+TINY = ["--seeds", "3", "--config.total-timesteps", "512", "--config.num-envs", "4", "--config.num-steps", "64"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, cached_environment):
+    folder = tmp_path_factory.mktemp("sweeps") / "a"
+    over = ["--over", "learning-rate=1e-4,1e-2", "--over", "env.length=0.5,1", "--over", "hidden-sizes=8,8x8"]
+    command = [sys.executable, "-m", "purejaxppo.cli.main", "sweep", "--out", str(folder), *TINY, *over]
+    done = subprocess.run(command, capture_output=True, text=True, env={**cached_environment, "COLUMNS": "100"})
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_sweep_says_beforehand_what_it_compiles(swept):
+    _, out = swept
+    first, second = out.splitlines()[:2]
+    assert first == "8 settings of env.length, hidden_sizes, learning_rate, 3 seeds each, in 2 compilations"
+    assert second.startswith("CartPole-v1, preset fast: 24 runs,")
+    assert out.count("expected of") == 2
+
+
+def test_the_table_is_sorted_and_is_that_of_the_file(swept):
+    folder, out = swept
+    with (folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for tied, column in (("true", "area"), ("false", "iqm")):
+        ranked = [float(row[column]) for row in rows if row["ties"] == tied]
+        assert ranked == sorted(ranked, reverse=True)
+    assert [row["ties"] for row in rows] == sorted((row["ties"] for row in rows), reverse=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    named = [summary["best_setting"], *summary["tied_settings"]]
+    assert named == [int(row["setting"]) for row in rows[: max(1, len(named))]]
+    num_tied = sum(row["ties"] == "true" for row in rows)
+    assert len(named) == max(1, num_tied)
+    assert (f"it ties with                  {num_tied - 1} other setting" in out) == (num_tied > 1)
+    sweep = pjp.load_sweep(folder)
+    for row in rows:
+        point = sweep.points[int(row["setting"])]
+        assert float(row["learning_rate"]) == point["learning_rate"]
+        assert row["hidden_sizes"] == "x".join(map(str, point["hidden_sizes"]))
+    assert [row.setting for row in sweep.table()] == [int(row["setting"]) for row in rows]
+    head = next(line for line in out.splitlines() if "95% interval" in line).split()
+    assert "".join(out.split()).endswith(f"report{folder / 'report.html'}")
+    assert head[:7] == ["learning_rate", "env.length", "hidden_sizes", "final", "greedy", "return,", "IQM"]
+    assert head[7:] == ["95%", "interval", "mean", "training", "return", *(["ties"] if num_tied > 1 else [])]
+
+
+def test_the_folder_of_a_sweep_holds_each_setting(swept):
+    folder, _ = swept
+    assert sorted(path.name for path in (folder / "settings").iterdir()) == [f"{i:04d}" for i in range(8)]
+    with np.load(folder / "settings" / "0005" / "metrics.npz") as arrays:
+        assert arrays["entropy"].shape == (3, 2)
+        np.testing.assert_array_equal(arrays["entropy"], pjp.load_sweep(folder)[5].metrics.entropy)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["env_steps"] == 8 * 3 * 512
+    assert summary["best_point"].keys() == {"learning_rate", "env.length", "hidden_sizes"}
+    for name in ("sweep.png", "curves.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.size[0] > 500
+
+
+def test_a_sweep_and_a_run_are_not_taken_for_each_other(swept):
+    with pytest.raises(pjp.PPOError, match="is a sweep; purejaxppo report takes it, and load_sweep reads it"):
+        pjp.load_run(swept[0])
+
+
+def test_a_finished_run_is_left_alone(swept, capsys):
+    before = (swept[0] / "summary.json").read_bytes()
+    assert cli.main(["sweep", "--resume", str(swept[0])]) == 0
+    assert "is finished; nothing is left to train" in capsys.readouterr().out
+    assert (swept[0] / "summary.json").read_bytes() == before
+
+
+def test_random_settings_are_drawn(tmp_path):
+    folder = tmp_path / "a"
+    over = ["--over", "learning-rate=log:1e-4:1e-2", "--over", "num-envs=4", "--random", "2", "--random-seed", "7"]
+    assert cli.main(["sweep", "--quiet", "--out", str(folder), *TINY, *over]) == 0
+    space = {"learning_rate": pjp.log_uniform(1e-4, 1e-2), "num_envs": [4]}
+    assert list(pjp.load_sweep(folder).points) == pjp.draw_points(2, space, seed=7)
+
+
+def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
+    folder = tmp_path / "a"
+    words = ["train", "--preset", "cleanrl", "--quiet", "--config.num-steps", "32", "--seeds", "300"]
+    command = [
+        sys.executable,
+        "-m",
+        "purejaxppo.cli.main",
+        *words,
+        "--config.total-timesteps",
+        "1280",
+        "--out",
+        str(folder),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    parts = folder / "checkpoints" / "program-0" / "runners"
+    deadline = time.monotonic() + 120
+    while not any(parts.glob("0*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    notice, last = error.splitlines()
+    assert notice == "purejaxppo: stopping at the next report; once more to stop at once"
+    assert last.startswith("purejaxppo: stopped after ")
+    assert last.endswith(f"of 10 updates; its state is kept; go on with --resume {folder}")
+    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}
+    assert kept
+    assert not (folder / "summary.json").exists()
+    assert cli.main(["train", "--quiet", "--resume", str(folder), "--memory-limit", "8GiB"]) == 0
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}.items()
+    assert pjp.load_run(folder).metrics.entropy.shape == (300, 10)
+
+
+def test_placement_is_an_option(tmp_path, capsys):
+    assert cli.main(["train", "--out", str(tmp_path / "a"), "--placement", "data", *TINY]) == 0
+    out = capsys.readouterr().out
+    assert "3 runs, the environments of each over" in out
+    assert "".join(out.split()).endswith(f"report{tmp_path / 'a' / 'report.html'}")
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["placement"] == "data"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep"], "a sweep needs --over NAME=VALUES"),
+        (["sweep", "--over", "gamma"], "--over: 'gamma' is not NAME=VALUES"),
+        (["sweep", "--over", "gama=0.9"], "unknown name in a sweep 'gama'; did you mean gamma"),
+        (["sweep", "--over", "gamma=0.9,2"], "gamma = 2 is out of range"),
+        (["sweep", "--over", "gamma=uniform:0.9:1"], "say how many settings to draw with --random N"),
+        (["sweep", "--over", "gamma=normal:0:1"], "'normal:0:1' is no range; give log:LOW:HIGH or uniform:LOW:HIGH"),
+        (["sweep", "--over", "gamma=log:0:1"], "log_uniform(0.0, 1.0): give numbers with 0 < low < high"),
+        (["sweep", "--over", "activation=tanh,rleu"], "activation = 'rleu' is unknown"),
+        (["sweep", "--over", "gamma=0.9", "--random", "0"], "--random: 0 is below 1"),
+        (["train", "--memory-limit", "lots"], "--memory-limit: memory limit 'lots' is no size"),
+        (["train", "--placement", "date"], "--placement: 'date' is unknown; take one of seeds, data"),
+        (["train", "--resume", "nothing"], "is 'nothing' a finished run?"),
+        (["train", "--resume", "nothing", "--seeds", "3"], "--resume goes on with the run as it is; leave out --seeds"),
+        (["train", "--resume", "nothing", "--seed", "3"], "--resume goes on with the run as it is; leave out --seed"),
+        (["train", "--out", "a", "--num-processes", "2"], "coordinator and process_id missing; give all of"),
+        (["train", "--preset", "keras", "--placement", "data"], "for FullBatchConfig leave it out"),
+        (["train", "--memory-limit", "1KiB"], "memory limit 1 KiB is below the"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, said, refused):
+    assert said in refused(arguments)

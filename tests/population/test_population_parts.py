@@ -1,0 +1,142 @@
+"""Populations with a loss and schedules of one's own, and configs of one's own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import purejaxppo as pjp
+from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.sweep import make_points, make_programs
+from purejaxppo.ppo.config import static
+from purejaxppo.utils.errors import PPOError
+
+SMALL = pjp.PPOConfig(
+    num_envs=4, num_steps=16, total_timesteps=4 * 16 * 4, hidden_sizes=(8,), normalize_advantage_over="batch"
+)
+HALVED = {
+    "ent_coef": optax.piecewise_constant_schedule(1.0, {2: 0.5}),
+    "learning_rate": lambda update: 1.0 / (1 + update),
+}
+
+
+def huber_loss(params, minibatch, context):
+    """ppo_loss with Huber's loss for the value."""
+    loss, terms = pjp.ppo_loss(params, minibatch, context)
+    huber = jnp.mean(optax.huber_loss(context.apply(params, minibatch.obs)[1], minibatch.target))
+    return loss + context.vf_coef * (huber - terms["value_loss"]), terms | {"value_loss": huber}
+
+
+PARTS = {"loss": huber_loss, "schedules": HALVED}
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def single(env):
+    """The runs of two seeds at two entropy coefficients, one by one; [point, seed, ...]."""
+
+    @jax.jit
+    @jax.vmap
+    def train(ent_coef):
+        return jax.vmap(pjp.make_train(env, SMALL.replace(ent_coef=ent_coef), **PARTS))(pjp.seed_keys(3, 2))
+
+    return train(jnp.array([0.0, 0.1]))
+
+
+@pytest.mark.parametrize("placement", ["seeds", "data"])
+def test_a_swept_population_is_its_single_runs(env, single, placement, tmp_path):
+    arguments = {"num_seeds": 2, "seed": 3, "sweep": {"ent_coef": [0.0, 0.1]}, "out": tmp_path, **PARTS}
+    sweep = pjp.train_population(env, SMALL, placement=placement, **arguments)
+    runners, metrics = single
+    for i, population in enumerate(sweep):
+        for name in ("policy_loss", "value_loss", "entropy", "learning_rate"):
+            np.testing.assert_allclose(
+                getattr(population.metrics, name), getattr(metrics, name)[i], rtol=1e-4, atol=1e-5, err_msg=name
+            )
+        for one, other in zip(
+            jax.tree.leaves(population.train_state.params), jax.tree.leaves(runners.train_state.params), strict=True
+        ):
+            np.testing.assert_allclose(one, other[i], rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose(sweep[0].metrics.learning_rate[0], SMALL.learning_rate / np.arange(1, 5), rtol=1e-6)
+    again = pjp.open_population(env, SMALL, **arguments)
+    jax.tree.map(np.testing.assert_array_equal, again[1].seed(1).train_state, sweep[1].seed(1).train_state)
+    for changes, said in (
+        ({"loss": pjp.ppo_loss}, "its own_loss is True, and False is wanted"),
+        ({"schedules": None}, r"its own_schedules is \['ent_coef', 'learning_rate'\], and \[\] is wanted"),
+    ):
+        with pytest.raises(PPOError, match=said):
+            pjp.open_population(env, SMALL, **arguments | changes)
+
+
+@pytest.mark.parametrize(
+    ("config", "parts", "said"),
+    [
+        (SMALL, {"loss": lambda *args: 0.0}, "loss has to return"),
+        (SMALL, {"schedules": {"gamma": lambda update: 1.0}}, "unknown number in schedules 'gamma'"),
+        (SMALL, {"schedules": HALVED, "optimizer": optax.adam(1e-3)}, "would do nothing beside optimizer"),
+        (SMALL, {"schedules": HALVED, "sweep": {"lr_schedule": ["cosine"]}}, "lr_schedule = 'cosine' would do nothing"),
+        (pjp.FullBatchConfig(), {"loss": huber_loss}, r"loss=\.\.\. does not go with FullBatchConfig"),
+        (pjp.FullBatchConfig(), {"schedules": HALVED}, r"schedules=\.\.\. does not go with FullBatchConfig"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_in_one_line(env, config, parts, said):
+    with pytest.raises(PPOError, match=said) as caught:
+        pjp.train_population(env, config, num_seeds=1, **parts)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recurrent_agent_of_a_population_takes_them_too(env):
+    agent = make_agent(env, pjp.RecurrentConfig(hidden_sizes=(8,), cell_size=8), **PARTS)
+    assert isinstance(agent, pjp.RecurrentPPO)
+    assert agent.loss is huber_loss
+    assert float(agent.schedules.learning_rate(jnp.int32(3))) == 0.25
+
+
+# Configs of one's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Smoothed(pjp.PPOConfig):
+    """Two numbers and a choice that the library does not know."""
+
+    smoothing: float = -0.5
+    num_heads: int = static(0)
+    mode: str = static("mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembering(pjp.RecurrentConfig):
+    """One number more."""
+
+    forgetting: float = 0.1
+
+
+def test_a_config_of_ones_own_goes_with_the_factory_of_its_class(env):
+    config = Smoothed(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 2, hidden_sizes=(8,), mode="max")
+    agent = pjp.make_ppo(env, config)
+    assert agent.config.mode == "max"
+    assert isinstance(config.replace(smoothing=1.0), Smoothed)
+    changed = jax.tree.map(lambda x: 2.0 * x, config)
+    assert (changed.smoothing, changed.num_heads, changed.gamma) == (-1.0, 0, 2 * config.gamma)
+    assert pjp.make_recurrent_ppo(env, Remembering(total_timesteps=512)).config.forgetting == 0.1
+    for factory, other in ((pjp.make_ppo, Remembering()), (pjp.make_recurrent_ppo, config)):
+        with pytest.raises(PPOError, match="is no"):
+            factory(env, other)
+    with pytest.raises(PPOError, match="num_envs = 0 is below 1"):
+        config.replace(num_envs=0)
+
+
+def test_fields_of_ones_own_can_be_swept_and_traced(env):
+    config = Smoothed(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 2, hidden_sizes=(8,))
+    points = make_points(env, config, {"smoothing": [0.1, 0.2], "mode": ["mean", "max"]})
+    programs = make_programs(env, config, points)
+    assert [len(program.settings) for program in programs] == [2, 2]
+    traced = jax.vmap(lambda smoothing: pjp.make_train(env, config.replace(smoothing=smoothing))(jax.random.key(0)))
+    assert jax.eval_shape(traced, jnp.array([0.1, 0.2]))[1].policy_loss.shape == (2, 2)

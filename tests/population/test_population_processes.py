@@ -1,0 +1,169 @@
+"""Two real processes over loopback train one population, by the command line and by Python."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import purejaxppo as pjp
+
+pytestmark = pytest.mark.slow
+
+SIZES = ["--config.num-steps", "32", "--config.num-envs", "4", "--preset", "cleanrl", "--quiet"]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(words, count=2):
+    """The processes of a command."""
+    port = free_port()
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "purejaxppo.cli.main", *words),
+                *("--coordinator", f"127.0.0.1:{port}", "--num-processes", str(count), "--process-id", str(i)),
+            ],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for i in range(count)
+    ]
+
+
+def finish(processes, timeout=240):
+    """The status and stderr of each; they are dead afterwards."""
+    try:
+        return [(process.communicate(timeout=timeout)[1], process.returncode)[::-1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def alone(seeds, timesteps):
+    """The same population in this process."""
+    config = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=timesteps)
+    return pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=seeds, evaluation_episodes=100)
+
+
+@pytest.mark.parametrize("placement", ["seeds", "data"])
+def test_two_processes_give_what_one_gives(tmp_path, placement):
+    folder = tmp_path / "run"
+    words = ["train", *SIZES, "--seeds", "5", "--config.total-timesteps", "256", "--placement", placement]
+    results = finish(start([*words, "--out", str(folder)]))
+    assert results == [(0, ""), (0, "")]
+    run, expected = pjp.load_run(folder), alone(5, 256)
+    np.testing.assert_allclose(run.metrics.value_loss, expected.metrics.value_loss, rtol=1e-4)
+    np.testing.assert_array_equal(run.metrics.episodes[:, 0], expected.metrics.episodes[:, 0])
+    for one, other in zip(
+        jax.tree.leaves(run.train_state.params), jax.tree.leaves(expected.train_state.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+    np.testing.assert_array_equal(jax.random.key_data(run.runners.key), jax.random.key_data(expected.runners.key))
+    parts = {path.name for path in (folder / "checkpoints" / "program-0" / "runners").iterdir()}
+    assert parts == ({"00000000-00000003", "00000003-00000005"} if placement == "seeds" else {"00000000-00000005"})
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["num_seeds"] == len(summary["final_return_per_seed"]) == 5
+    assert summary["env_steps_per_second"] == pytest.approx(5 * 256 / summary["train_seconds"], rel=1e-3)
+
+
+def test_results_in_memory_reach_every_process():
+    code = """
+import sys
+import numpy as np, purejaxppo as pjp
+pjp.join(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+config = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=128, hidden_sizes=(8,))
+population = pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=3, evaluation_episodes=2)
+assert population.runners.key.shape == (3,)
+print(repr((population.metrics.value_loss.tolist(), population.final_returns().tolist())))
+pjp.leave()
+"""
+    port = str(free_port())
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, port, str(i)], stdout=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert outputs[0] == outputs[1]
+    losses = np.array(eval(outputs[0])[0])
+    config = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=128, hidden_sizes=(8,))
+    here = pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=3)
+    np.testing.assert_allclose(losses, here.metrics.value_loss, rtol=1e-4)
+
+
+def parts_of(folder):
+    return sorted(path.name for path in folder.glob("checkpoints/program-0/runners/0*"))
+
+
+def test_a_killed_process_ends_the_other_and_a_restart_finishes(tmp_path):
+    """300 seeds are several chunks for each process; one is killed when some are there."""
+    folder = tmp_path / "run"
+    words = ["train", *SIZES, "--config.total-timesteps", "2560", "--seeds", "300"]
+    processes = start([*words, "--out", str(folder)])
+    deadline = time.monotonic() + 200
+    while len(parts_of(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    (status, said), _ = finish(processes)
+    assert time.monotonic() - killed < 15
+    assert status == 1
+    assert said == (
+        f"purejaxppo: error: process 1 of 2 is gone; what is finished is kept; "
+        f"go on with --resume {folder} in all processes\n"
+    )
+    before = {name: os.stat(folder / "checkpoints/program-0/runners" / name).st_mtime_ns for name in parts_of(folder)}
+    assert 2 <= len(before) < 300 // 32
+    assert not (folder / "summary.json").exists()
+
+    assert finish(start(["train", "--resume", str(folder), "--quiet"])) == [(0, ""), (0, "")]
+    after = {name: os.stat(folder / "checkpoints/program-0/runners" / name).st_mtime_ns for name in parts_of(folder)}
+    assert before.items() <= after.items()  # kept, and not written again
+    (folder / "report.html").unlink()
+    assert finish(start(["train", "--resume", str(folder), "--quiet"])) == [(0, ""), (0, "")]  # only a page is left
+    assert (folder / "report.html").exists()
+    run, expected = pjp.load_run(folder), alone(300, 2560)
+    assert run.metrics.value_loss.shape == (300, 20)
+    np.testing.assert_allclose(run.metrics.value_loss[:, :2], expected.metrics.value_loss[:, :2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("placement", ["seeds", "data"])
+def test_a_signal_to_one_process_stops_both_and_their_states_are_kept(tmp_path, placement):
+    folder = tmp_path / "run"
+    words = ["train", *SIZES, "--config.total-timesteps", "1280000", "--seeds", "4", "--placement", placement]
+    processes = start([*words, "--checkpoint-every", "100", "--keep", "1", "--out", str(folder)])
+    unfinished = folder / "checkpoints/program-0/unfinished"
+    deadline = time.monotonic() + 200
+    while len(list(unfinished.glob("*/0*"))) < (2 if placement == "seeds" else 1) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    results = finish(processes)
+    assert [status for status, _ in results] == [128 + signal.SIGTERM] * 2, results
+    for _, said in results:
+        assert said.splitlines()[-1].endswith(f"its state is kept; go on with --resume {folder}")
+    kept = sorted(int(path.name) for path in unfinished.glob("*/0*"))
+    stopped = sorted({int(said.splitlines()[-1].split()[3]) for _, said in results})
+    assert sorted(set(kept)) == stopped
+    assert len(kept) == (2 if placement == "seeds" else 1)
+
+
+def test_processes_without_a_common_folder_are_refused(capsys):
+    from purejaxppo.cli import main as cli
+
+    assert cli.main(["train", "--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "0"]) == 2
+    assert "several processes need one run folder" in capsys.readouterr().err
+    assert cli.main(["train", "--out", "x", "--coordinator", "127.0.0.1:1", "--process-id", "0"]) == 2
+    assert "num_processes missing; give all of" in capsys.readouterr().err

@@ -1,0 +1,237 @@
+"""Results that stay: chunks on disk, populations that were interrupted, and those that do not fit together."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import struct
+
+import purejaxppo as pjp
+from purejaxppo.population import program
+from purejaxppo.population import train as population_train
+from purejaxppo.population.results import Costs
+from purejaxppo.population.store import complement
+from purejaxppo.population.train import over_processes, own_rows
+from purejaxppo.utils.files import save_tree
+
+SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
+
+
+class Stopped(Exception):
+    """What stops a population in these tests."""
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_two_on_each_device(monkeypatch):
+    monkeypatch.setattr(program, "CPU_WIDTH", 2)
+
+
+def train(env, out, config=SMALL, **options):
+    return pjp.train_population(env, config, num_seeds=10, evaluation_episodes=3, out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def kept(env, tmp_path_factory):
+    """A population in three chunks of 4, 4 and 2 members."""
+    folder = tmp_path_factory.mktemp("kept") / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "CPU_WIDTH", 2)
+        return folder, train(env, folder)
+
+
+def as_metrics(leaves):
+    """A pytree with attributes of these names, as a struct of flax is."""
+    return type("OldMetrics", (struct.PyTreeNode,), {"__annotations__": dict.fromkeys(leaves, np.ndarray)})(**leaves)
+
+
+def assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one.metrics, other.metrics)
+    jax.tree.map(np.testing.assert_array_equal, one.runners.train_state, other.runners.train_state)
+    np.testing.assert_array_equal(jax.random.key_data(one.runners.key), jax.random.key_data(other.runners.key))
+    np.testing.assert_array_equal(one.final_returns(), other.final_returns())
+
+
+def parts(folder):
+    return sorted(path.name for path in (folder / "program-0" / "runners").iterdir())
+
+
+def test_results_that_do_not_tell_which_episodes_were_cut_are_read(kept, env, tmp_path):
+    folder, population = kept
+    assert population.episodes_cut.tolist() == [0] * 10
+    shutil.copytree(folder, tmp_path / "old")
+    part = sorted((tmp_path / "old" / "program-0" / "metrics").iterdir())[1]
+    about = json.loads((part / "manifest.json").read_text())["about"]
+    tree = {"metrics": jax.tree.map(lambda x: x[4:8], population.metrics), "returns": np.zeros((4, 3), np.float32)}
+    shutil.rmtree(part)
+    save_tree(part, tree, about)  # as an older version wrote it
+    old = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "old")
+    assert old.episodes_cut is None
+    assert old.final_returns()[4:8].tolist() == [0.0] * 4
+
+
+def test_the_rows_that_are_missing():
+    assert complement([], 5) == [(0, 5)]
+    assert complement([(0, 5)], 5) == []
+    assert complement([(3, 4), (0, 2)], 6) == [(2, 3), (4, 6)]
+    assert complement([(0, 4), (2, 6)], 8) == [(6, 8)]
+
+
+@pytest.mark.parametrize("rows", [[(0, 10)], [(2, 3), (7, 9), (11, 20)], [(0, 1)], []])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_processes_divide_the_rows(rows, count):
+    members = [i for first, last in rows for i in range(first, last)]
+    shares = [[i for first, last in own_rows(rows, p, count) for i in range(first, last)] for p in range(count)]
+    assert sum(shares, []) == members  # noqa: RUF017
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_results_on_disk_are_those_in_memory(env, kept):
+    folder, on_disk = kept
+    in_memory = train(env, None)
+    assert_same(on_disk, in_memory)
+    assert parts(folder) == ["00000000-00000004", "00000004-00000008", "00000008-00000010"]
+    one = on_disk.seed(9)
+    jax.tree.map(np.testing.assert_array_equal, one.train_state, in_memory.seed(9).train_state)
+    assert int(on_disk.agent.act(one.train_state, one.obs[0])) in (0, 1)
+    np.testing.assert_array_equal(on_disk.column("entropy"), in_memory.metrics.entropy)
+
+
+def test_what_is_there_is_not_trained_again(env, kept):
+    folder, first = kept
+    called = []
+    again = train(env, folder, on_chunk=called.append, on_plan=called.append)
+    assert called == []
+    assert again.costs.plan is None
+    assert_same(again, first)
+    opened = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=folder)
+    assert_same(opened, first)
+
+
+def test_metrics_of_earlier_versions_that_hold_timesteps_are_read(env, kept, tmp_path):
+    folder, population = kept
+    shutil.copytree(folder, tmp_path / "a")
+    for part in (tmp_path / "a" / "program-0" / "metrics").iterdir():
+        about = json.loads((part / "manifest.json").read_text())["about"]
+        with np.load(part / "leaves.npz") as file:
+            kept_leaves = {name: file[name] for name in file.files}
+        returns, metrics = kept_leaves["['returns']"], "['metrics']."
+        leaves = {name.removeprefix(metrics): x for name, x in kept_leaves.items() if name.startswith(metrics)}
+        updates = leaves.pop("updates")
+        shutil.rmtree(part)
+        leaves["timesteps"] = updates * np.int32(SMALL.batch_size)
+        old = {"metrics": as_metrics(leaves), "returns": returns}
+        save_tree(part, old, about)
+    again = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "a")
+    assert_same(again, population)
+    assert again.column("timesteps").tolist() == [[64, 128, 192]] * 10
+
+
+@pytest.mark.parametrize("after", [0, 4, 8])
+def test_an_interrupted_population_goes_on(env, kept, tmp_path, after):
+    """It stops in the chunk that begins with member `after`, and trains this one and the later ones."""
+
+    def stop(progress):
+        if progress.members[0] == after and progress.updates == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(env, tmp_path, on_chunk=stop)
+    begun = set()
+    resumed = train(env, tmp_path, on_chunk=lambda progress: begun.add(progress.members[0]))
+    assert begun == {first for first in (0, 4, 8) if first >= after}
+    assert_same(resumed, kept[1])
+
+
+def test_a_chunk_that_is_lost_is_trained_again(env, kept, tmp_path):
+    shutil.copytree(kept[0], tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "program-0" / "runners" / "00000004-00000008")
+    with pytest.raises(pjp.PPOError, match="lacks member 4; start the population again"):
+        pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "a").runners  # noqa: B018
+    chunks = []
+    again = train(env, tmp_path / "a", on_chunk=lambda progress: chunks.append(progress.members))
+    assert set(chunks) == {(4, 8)}
+    assert_same(again, kept[1])
+
+
+def test_a_damaged_chunk_is_refused(env, kept, tmp_path):
+    shutil.copytree(kept[0], tmp_path / "a")
+    path = tmp_path / "a" / "program-0" / "metrics" / "00000000-00000004" / "leaves.npz"
+    content = bytearray(path.read_bytes())
+    for position in range(60, len(content) - 900, 211):  # the directory at its end names no data
+        damaged = content.copy()
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        population = train(env, tmp_path / "a")
+        try:
+            np.testing.assert_array_equal(population.metrics.value_loss, kept[1].metrics.value_loss)
+            jax.tree.map(np.testing.assert_array_equal, population.metrics, kept[1].metrics)
+        except pjp.PPOError as error:
+            assert "00000000-00000004" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": SMALL.replace(gamma=0.9)}, "its config.gamma is 0.99, and 0.9 is wanted"),
+        ({"seed": 1}, "its seed is 0, and 1 is wanted"),
+        ({"sweep": {"gamma": [0.9]}}, "its settings is"),
+        ({"optimizer": "adam"}, "its own_optimizer is False, and True is wanted"),
+    ],
+)
+def test_another_population_does_not_go_on_in_the_folder(env, kept, changes, said):
+    import optax
+
+    changes = {name: optax.adam(1e-3) if value == "adam" else value for name, value in changes.items()}
+    with pytest.raises(pjp.PPOError, match="holds another population: " + said):
+        train(env, kept[0], **changes)
+
+
+def test_a_folder_without_a_population_is_not_opened(env, tmp_path):
+    with pytest.raises(pjp.PPOError, match="holds no population; train it with"):
+        pjp.open_population(env, SMALL, num_seeds=10, out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_sweep_on_disk_goes_on_too(env, tmp_path):
+    sweep = {"gamma": [0.9, 0.99], "num_envs": [4, 8]}
+
+    def stop(progress):
+        if progress.timesteps > 1_500:
+            raise Stopped
+
+    def run(out, **options):
+        return pjp.train_population(env, SMALL, num_seeds=3, sweep=sweep, out=out, **options)
+
+    with pytest.raises(Stopped):
+        run(tmp_path / "a", on_chunk=stop)
+    assert (tmp_path / "a" / "program-0").exists()
+    resumed, whole = run(tmp_path / "a"), run(None)
+    for one, other in zip(resumed, whole, strict=True):
+        assert_same(one, other)
+
+
+def test_a_seed_that_is_not_there_is_refused(kept):
+    for wrong in (-1, 10):
+        with pytest.raises(pjp.PPOError, match=f"seed {wrong} is not among the 10 of this population; take 0 to 9"):
+            kept[1].seed(wrong)
+
+
+def test_results_of_a_chunk_are_gone_from_the_device(env):
+    """What a population holds while it trains does not grow with its chunks."""
+    arrays = []
+    train(env, None, on_chunk=lambda progress: arrays.append(len(jax.live_arrays())))
+    assert arrays[-1] <= arrays[2] + 2
+
+
+def test_the_steps_of_all_processes_add_up_exactly(monkeypatch):
+    mine, theirs = Costs(2.0, 3.0, 5_000_000_001, None), [1.0, 4.0, *divmod(7_000_000_003, 2**24)]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(population_train, "gather_rows", lambda rows: np.vstack([rows, np.float32([theirs])]))
+    assert over_processes(mine) == Costs(2.0, 4.0, 12_000_000_004, None)

@@ -1,0 +1,88 @@
+"""What is trained here plays as well in Gymnasium, which shares no code with it."""
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+
+import purejaxppo as pjp
+from purejaxppo.cli import main as cli
+from purejaxppo.ppo.evaluate import start_memories
+from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
+SHORT += ["--config.num-minibatches", "4"]
+
+
+def trained(name, folder, *arguments):
+    assert cli.main(["train", "--env", name, "--seeds", "2", "--seed", "3", "--out", str(folder), *arguments]) == 0
+    return pjp.load_run(folder)
+
+
+def assert_equal_in_mean(ours, theirs):
+    """The means of two samples of returns differ by less than 4 standard errors."""
+    error = np.sqrt(ours.var() / ours.size + theirs.var() / theirs.size)
+    assert abs(ours.mean() - theirs.mean()) <= 4 * error
+
+
+@pytest.mark.parametrize("box_policy", ["clipped", "squashed"])
+def test_actions_in_a_box_are_those_that_gymnasium_takes(box_policy, tmp_path):
+    run = trained("Pendulum-v1", tmp_path / "run", "--config.box-policy", box_policy, *SHORT)
+    for sampled in (False, True):
+        ours = evaluate_run(run, 2, 200, seed=1, sampled=sampled).returns
+        theirs = evaluate_in_gymnasium(run, 2, 50, seed=1, sampled=sampled).returns
+        assert theirs.shape == (2, 50)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_equal_in_mean(one, other)
+
+
+def test_an_episode_in_a_box_is_the_one_stepped_by_hand(tmp_path):
+    run = trained("Pendulum-v1", tmp_path / "run", *SHORT)
+    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
+    for i in range(2):
+        env, total, ended = gymnasium.make("Pendulum-v1"), 0.0, False
+        obs, _ = env.reset(seed=7 + i)
+        while not ended:
+            action = np.asarray(run.agent.act(run.seed(0).train_state, obs))
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total, ended = total + float(reward), terminated or truncated
+        assert returns[0, i] == pytest.approx(total, rel=1e-4)  # one action or two at a time: another kernel
+
+
+def test_an_episode_of_a_recurrent_policy_is_the_one_stepped_by_hand(tmp_path):
+    run = trained("CartPole-v1", tmp_path / "run", "--preset", "recurrent", *SHORT)
+    state = run.seed(0).train_state
+
+    @jax.jit
+    def choose(memory, obs):
+        distribution, memory = run.agent.policy(state, memory, obs[None])
+        return distribution.mode()[0], memory
+
+    start = start_memories(run.agent, 1)
+    returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
+    assert returns.tolist() == [[play_by_hand(choose, start, seed=7 + i) for i in range(2)]]
+    assert returns.tolist() != [[play_by_hand(choose, start, seed=7 + i, forgets=True) for i in range(2)]]
+
+
+def play_by_hand(choose, memory, *, seed, forgets=False):
+    env, total, ended = gymnasium.make("CartPole-v1"), 0.0, False
+    obs, _ = env.reset(seed=seed)
+    while not ended:
+        action, after = choose(memory, obs)
+        memory = memory if forgets else after
+        obs, reward, terminated, truncated, _ = env.step(int(action))
+        total, ended = total + float(reward), terminated or truncated
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("CartPole-v1", 475.0), ("Pendulum-v1", -300.0)])
+def test_a_policy_scores_in_gymnasium_what_it_scores_here(name, least, tmp_path):
+    run = trained(name, tmp_path / "run", "--quiet")
+    ours = evaluate_run(run, 2, 1000, seed=1, sampled=False).returns
+    theirs = evaluate_in_gymnasium(run, 2, 100, seed=1, sampled=False).returns
+    assert (theirs.mean(axis=1) >= least).all()
+    for one, other in zip(ours, theirs, strict=True):
+        assert_equal_in_mean(one, other)
