@@ -256,9 +256,9 @@ def collect(agent: PPO, runner: RunnerState, noise_key: jax.Array, key: jax.Arra
     config, collective = agent.config, agent.collective
     noise = collective.own_envs(draw_noise(agent, noise_key))
     acted, transitions, parameters, episodes = play(agent, runner, noise)
-    acted, batch, numbers = assess(agent, acted, transitions, parameters, key)
+    acted, steps, numbers = assess(agent, acted, transitions, parameters, key)
     obs = transitions.obs.obs if config.normalize_obs else None
-    collected = collective.gather(Collected(batch, numbers, episodes, obs))
+    collected = collective.gather(Collected(to_batch(agent, steps, transitions), numbers, episodes, obs))
     scaled = advantage_scale(config, "batch")(collected.batch.advantage)
     return acted, collected._replace(batch=collected.batch.replace(advantage=scaled))
 
@@ -292,7 +292,7 @@ def assess(
     """Rewards, values, advantages and targets of a rollout, computed for all its steps at once.
 
     acted: the runner after it; transitions, parameters of the distributions that acted: [T, B, ...]; key: of the
-    update. -> (the runner with its statistics of rewards, batch [N, ...], numbers to report)
+    update. -> (the runner with its statistics of rewards, batch [T, B, ...], numbers to report)
     """
     state = acted.train_state
     reward_key, advantage_key = (jax.random.fold_in(key, i) for i in (2, 3))  # split gives those of 0 and 1
@@ -319,7 +319,7 @@ def assess(
         truncated=steps.truncated,
         info=steps.info,
     )
-    return acted, to_batch(agent, batch, transitions), merged(told, more)
+    return acted, batch, merged(told, more)
 
 
 def make_steps(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree) -> Steps:

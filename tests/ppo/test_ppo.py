@@ -12,8 +12,9 @@ import pytest
 from flax import nnx
 
 import purejaxppo as pjp
-from purejaxppo.ppo.agent import assess, flattened, learn, make_context, sample_action, update_many
-from purejaxppo.ppo.rollout import make_noise
+from purejaxppo.ppo import agent as core
+from purejaxppo.ppo.agent import assess, draw_noise, learn, make_context, play, to_batch
+from purejaxppo.ppo.factory import update_many
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.update import update_minibatch
 
@@ -31,13 +32,10 @@ def collect(agent, runner):
 
 
 def _collect(agent, runner):
-    state, config = runner.train_state, agent.config
-    noise_key, _ = jax.random.split(jax.random.fold_in(runner.key, state.update))
-    noise = make_noise(agent.env, pjp.Categorical.noise, noise_key, (config.num_steps, config.num_envs))
-    runner, transitions, logits, _ = pjp.rollout(
-        agent.env, functools.partial(sample_action, agent, state), runner, noise
-    )
-    return transitions, flattened(assess(agent, runner, transitions, logits, runner.key)[1])
+    noise_key, _ = jax.random.split(jax.random.fold_in(runner.key, runner.train_state.update))
+    runner, transitions, logits, _ = play(agent, runner, draw_noise(agent, noise_key))
+    batch = to_batch(agent, assess(agent, runner, transitions, logits, runner.key)[1], transitions)
+    return transitions.replace(obs=transitions.obs.obs, next_obs=transitions.next_obs.obs), batch
 
 
 def first_ratios(agent, num_updates):
@@ -363,10 +361,8 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
     np.testing.assert_allclose(metrics.value_loss, np.where(error < 1, error**2 / 2, error - 0.5).mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("make", "config"), [(pjp.make_ppo, pjp.PPOConfig), (pjp.make_recurrent_ppo, pjp.RecurrentConfig)]
-)
-def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, make, config):
+@pytest.mark.parametrize("config", [pjp.PPOConfig, pjp.RecurrentConfig])
+def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, config):
     config = config(num_envs=4, num_steps=32, total_timesteps=128, gae_lambda=0.5, gamma=0.9)
 
     def monte_carlo(steps, context):
@@ -379,9 +375,9 @@ def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, make, con
     own, same, other = (
         learned(agent)
         for agent in (
-            make(env, config, advantage=monte_carlo),
-            make(env, config.replace(gae_lambda=1.0)),
-            make(env, config),
+            pjp.make_ppo(env, config, advantage=monte_carlo),
+            pjp.make_ppo(env, config.replace(gae_lambda=1.0)),
+            pjp.make_ppo(env, config),
         )
     )
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), own, same)
@@ -399,7 +395,8 @@ def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     runner = jax.jit(per_minibatch.init)(jax.random.key(0))
     _, raw = collect(per_minibatch, runner)
     whole = pjp.make_ppo(env, dataclasses.replace(SMALL, normalize_advantage_over="batch"))
-    _, batch = collect(whole, runner)
+    noise_key, _ = jax.random.split(jax.random.fold_in(runner.key, runner.train_state.update))
+    batch = jax.jit(functools.partial(core.collect, whole))(runner, noise_key, runner.key)[1].batch
     advantage = np.asarray(raw.advantage, np.float64)
     expected = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     np.testing.assert_allclose(batch.advantage, expected, rtol=1e-4, atol=1e-5)

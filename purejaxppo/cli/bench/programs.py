@@ -16,6 +16,7 @@ from purejaxppo.population.sharding import OverSeeds, in_turn, make_spread, seed
 from purejaxppo.ppo.agent import PPO, assess, draw_noise, learn, make_context, play
 from purejaxppo.ppo.factory import make_ppo, seed_keys
 from purejaxppo.ppo.losses import ppo_loss
+from purejaxppo.ppo.memory import to_samples
 from purejaxppo.ppo.rollout import RolloutNoise, make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, RunnerState, Transition
@@ -180,7 +181,7 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
 
 def judge_steps(agent: PPO, runner: RunnerState, transitions: Transition, logits: jax.Array) -> Batch:
     """Values, advantages and log-probabilities of a rollout."""
-    return assess(agent, runner, transitions, logits, runner.key)[1]
+    return to_samples(assess(agent, runner, transitions, logits, runner.key)[1])
 
 
 def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
