@@ -197,8 +197,10 @@ def test_nothing_passes_a_reset_in_the_replay(env, cell):
     np.testing.assert_array_equal(base[6:, 0], first[6:, 0])
 
 
-@pytest.mark.parametrize("sequence_length", [None, 8])
-@pytest.mark.parametrize(("cell", "normalize"), [("gru", False), ("gru", True), ("lstm", True)])
+@pytest.mark.parametrize(
+    ("cell", "normalize", "sequence_length"),
+    [("gru", False, None), ("gru", True, 8), ("lstm", True, None), ("lstm", False, 8)],  # each two together
+)
 def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_length):
     """Up to rounding: W x of one step and of a whole sequence are products of different shapes."""
     config = SMALL.replace(
