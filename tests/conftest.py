@@ -38,7 +38,7 @@ compile_quickly(True)
 @pytest.fixture(autouse=True, scope="module")
 def compiled_fully(request):
     """Gives the modules that are named above programs of their own."""
-    if request.module.__name__ not in COMPILED_FULLY:
+    if request.path.stem not in COMPILED_FULLY:
         yield
         return
     jax.clear_caches()
