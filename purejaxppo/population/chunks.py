@@ -38,26 +38,26 @@ from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.errors import Interrupted
 from purejaxppo.utils.files import to_host
 
-_FLOAT32_COUNTS = 2**24  # every whole number below it is a float32
+_FLOAT32_COUNTS = 2**24  # float32 represents every whole number below it
 
 
 class Spent(NamedTuple):
-    """The work so far."""
+    """The work done so far."""
 
     timesteps: int  # over all members
     total_timesteps: int
-    seconds: float  # of training
+    seconds: float  # of training, compilation left out
 
 
 class Pace(NamedTuple):
-    """What tells when the host looks next, and when a checkpoint by time is due."""
+    """The clock of a chunk: decides when the host looks next, and when a checkpoint is due."""
 
-    written: float  # the newest, or where the chunk began; seconds of the clock
+    written: float  # clock seconds of the newest checkpoint, or of the start of the chunk
     updates_per_second: float  # of the last call; 0 before the first
 
 
 def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
-    """Trains the members of a program in chunks that fit, and stores what each chunk leaves."""
+    """Trains the members of a program in chunks that fit the memory, and stores their results."""
     costs = Costs(0.0, 0.0, 0, None)
     if job.rows:
         started = time.perf_counter()
@@ -68,20 +68,20 @@ def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
             spent = run_chunk(job, compiled, plan.width, rows, options, spent)
         costs = Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
     if isinstance(job.store, DiskStore):
-        drop_finished(job.store)  # what a process that died has left of members that are finished
+        drop_finished(job.store)  # checkpoints that a killed process has left of finished members
     rest()
     if options.placement == "seeds":
         share_results(job)
-    barrier("trained")  # what the others have written is there
+    barrier("trained")  # from here on the results of the other processes are there
     rest(False)
     return spent, over_processes(costs) if options.placement == "seeds" else costs
 
 
 def over_processes(costs: Costs) -> Costs:
-    """The costs of all processes: the slowest's seconds, and everyone's timesteps."""
+    """The costs over all processes: the seconds of the slowest, and the timesteps of all together."""
     if jax.process_count() == 1:
         return costs
-    parts = divmod(costs.timesteps, _FLOAT32_COUNTS)  # each exact in float32, which is what a device can gather
+    parts = divmod(costs.timesteps, _FLOAT32_COUNTS)  # each exact in float32, which devices can gather
     every = gather_rows(np.array([[costs.compile_seconds, costs.train_seconds, *parts]], np.float32))
     compile_seconds, train_seconds = every[:, :2].max(axis=0).tolist()
     high, low = every[:, 2:].astype(np.int64).sum(axis=0).tolist()
@@ -91,22 +91,22 @@ def over_processes(costs: Costs) -> Costs:
 
 
 def begun_rows(job: Job) -> list[Rows]:
-    """The members to train, cut so that the checkpoints of each piece are those of one chunk."""
+    """The members to train, cut so that each piece has the checkpoints of one chunk."""
     return split_rows(job.rows, unfinished_rows(job.store.folder)) if isinstance(job.store, DiskStore) else job.rows
 
 
 def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
-    """The rows in pieces of at most `width`."""
+    """Cuts the rows into pieces of at most `width`."""
     return [(first, min(first + width, last)) for begin, last in rows for first in range(begin, last, width)]
 
 
 def writes_results(store: Store, placement: str) -> bool:
-    """Whether this process keeps what it has trained: on disk, the results of a run that all share are written once."""
+    """True if this process stores its results. Processes that share a run write it to disk once."""
     return isinstance(store, MemoryStore) or placement == "seeds" or jax.process_index() == 0
 
 
 def share_results(job: Job) -> None:
-    """Gives every process the results that the others hold in memory."""
+    """Gives each process the results that the others hold in memory."""
     if isinstance(job.store, MemoryStore) and jax.process_count() > 1:
         own = job.rows[0] if job.rows else (0, 0)
         every = gather_rows(jax.tree.map(lambda x: x[slice(*own)], job.store.data))
@@ -114,7 +114,7 @@ def share_results(job: Job) -> None:
 
 
 def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent) -> Spent:
-    """Trains a chunk and stores what it leaves, which is gone from memory before the next one begins."""
+    """Trains a chunk and stores its results, so that they leave the memory before the next chunk begins."""
     result, best, spent = train_chunk(job, compiled, width, rows, options, spent)
     if writes_results(job.store, options.placement):
         if isinstance(job.store, DiskStore) and best is not None:
@@ -131,7 +131,7 @@ def train_chunk(
 ) -> tuple[MemberResult, Best | None, Spent]:
     """Trains and evaluates the members of `rows`, at most `width`.
 
-    -> (what they leave, each at its best if that is wanted, the work so far)
+    -> (their results, each member at its best if asked for, the work done so far)
     """
     config, (first, last) = job.program.config, rows
     _, play_keys, numbers = member_inputs(job, rows, width)
@@ -166,7 +166,7 @@ def train_chunk(
 
 
 def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list[Metrics], Best | None, int]:
-    """Where the training of a chunk begins: its newest checkpoint, or `fresh`. -> (runners, metrics, best, updates)"""
+    """The start of a chunk: its newest checkpoint, or `fresh`. -> (runners, metrics, best, updates done)"""
     updates, found = find_checkpoint(job.store, rows) if isinstance(job.store, DiskStore) else (0, None)
     if found is None:
         return fresh, [], None, 0
@@ -174,12 +174,12 @@ def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list
 
 
 def paced(capacity: int, pace: Pace) -> int:
-    """The updates of the next call: one while the speed is unknown, then those of REPORT_SECONDS that fit a call."""
+    """The updates of the next call: one until the speed is known, then REPORT_SECONDS of them, at most `capacity`."""
     return max(1, min(capacity, int(REPORT_SECONDS * pace.updates_per_second)))
 
 
 def next_count(done: int, num_updates: int, capacity: int, policy: Policy, pace: Pace) -> int:
-    """The updates until the host looks next: at the end of a call, about when a checkpoint is due, or at the end."""
+    """The updates until the host looks next: after a call, about when a checkpoint is due, or at the end."""
     count = next_stop(done, num_updates, capacity, policy.every) - done
     if policy.seconds is None:
         return count
@@ -188,13 +188,13 @@ def next_count(done: int, num_updates: int, capacity: int, policy: Policy, pace:
 
 
 def next_stop(done: int, num_updates: int, capacity: int, every: int | None) -> int:
-    """The update after which the host looks next: at the end of a call, at a checkpoint, or at the end."""
+    """The update after which the host looks next: after a call, at a checkpoint, or at the end."""
     checkpoint = num_updates if every is None else (done // every + 1) * every
     return min(done + capacity, checkpoint, num_updates)
 
 
 def is_due(done: int, policy: Policy, pace: Pace) -> bool:
-    """Whether a checkpoint is to be written after `done` updates."""
+    """True if a checkpoint is due after `done` updates."""
     if policy.seconds is not None:
         return time.perf_counter() - pace.written >= policy.seconds
     return policy.every is not None and done % policy.every == 0
@@ -210,7 +210,7 @@ def keep_or_stop(
     options: Options,
     pace: Pace,
 ) -> tuple[Best | None, Pace]:
-    """Writes a checkpoint where one is due, or the caller wants to stop. Raises Interrupted in that case.
+    """Writes a checkpoint if one is due. If the caller wants to stop, writes one and raises Interrupted.
 
     After the last update it does neither: the results come next. Processes that share a run stop together.
     """
@@ -236,5 +236,5 @@ def keep_or_stop(
 
 
 def join_updates(metrics: Sequence[Metrics]) -> Metrics:
-    """Those of consecutive calls in one. [n, u] each -> [n, U]"""
+    """Joins the metrics of consecutive calls. [n, u] each -> [n, U]"""
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *metrics)

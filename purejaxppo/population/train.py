@@ -149,7 +149,7 @@ def check_setting(env: Environment, config: Config, num_seeds: int, seed: int) -
     check_seed("seed", seed, most=MAX_SEED - EVALUATION_SEED)
     check_env(env)
     if not isinstance(config, Config):
-        raise PPOError(f"config must be a PPOConfig, or of another class of configs, got {type(config).__name__}")
+        raise PPOError(f"config must be a PPOConfig, got {type(config).__name__}")
 
 
 def make_settings(

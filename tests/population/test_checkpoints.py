@@ -352,7 +352,7 @@ def test_what_is_kept_is_read_while_the_population_trains(env, whole, tmp_path):
     assert (best.updates[4:] <= 8).all()
     done = jax.tree.map(lambda x: x[:4], to_numpy(newest.runners))
     jax.tree.map(np.testing.assert_array_equal, done, to_numpy(jax.tree.map(lambda x: x[:4], whole.runners)))
-    with pytest.raises(pjp.PPOError, match="holds no checkpoint 7; there are those after 4, 8, 21 updates"):
+    with pytest.raises(pjp.PPOError, match="holds no checkpoint 7; it holds those after 4, 8, 21 updates"):
         half.checkpoint(7)
     with pytest.raises(pjp.PPOError, match="checkpoint 'bset' is none"):
         half.checkpoint("bset")
@@ -417,7 +417,7 @@ def test_times(text, seconds):
 
 @pytest.mark.parametrize("text", ["60", "s", "0s", "-5m", "5 m", "5d", "1e3s", "nans", ""])
 def test_what_is_no_time(env, tmp_path, text):
-    with pytest.raises(pjp.PPOError, match='is no time; give "60s"'):
+    with pytest.raises(pjp.PPOError, match='is not a time; give "60s"'):
         train(env, tmp_path, checkpoint_every=text)
     assert not list(tmp_path.iterdir())
 

@@ -195,7 +195,7 @@ def test_static_fields_are_swept_by_a_program_each(env):
     assert [population.metrics.entropy.shape for population in sweep] == [(2, 4), (2, 2), (2, 4)]
     assert sweep[1].runners.obs.shape == (2, 8, 4)
     assert sweep[2].agent.config.gamma == 0.5
-    with pytest.raises(pjp.PPOError, match=r"2 to 4 updates, which fit no one array; read the metrics of each"):
+    with pytest.raises(pjp.PPOError, match=r"2 to 4 updates, which do not fit one array; read the metrics of each"):
         sweep.metrics  # noqa: B018
 
 
@@ -214,9 +214,9 @@ def test_the_full_batch_variant_is_swept_too():
         ({"learning_rat": [1]}, "unknown name in a sweep 'learning_rat'; did you mean learning_rate"),
         ({"env.lenght": [1]}, "unknown name in a sweep 'env.lenght'; did you mean env.length"),
         ({"learning_rate": []}, "sweep of learning_rate is empty"),
-        ({"learning_rate": 3e-4}, "0.0003 is no list of values"),
+        ({"learning_rate": 3e-4}, "0.0003 is not a list of values"),
         ({"learning_rate": pjp.uniform(0.0, 1.0)}, "for random draws give draw_points"),
-        ({"activation": "tanh"}, "'tanh' is no list of values"),
+        ({"activation": "tanh"}, "'tanh' is not a list of values"),
         ({"gamma": [0.9, 1.5]}, "gamma = 1.5 is out of range"),
         ({"num_minibatches": [4, 3]}, "does not divide into num_minibatches = 3; try"),
         ({"env.length": [float("nan")]}, "length is NaN"),

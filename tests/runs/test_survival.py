@@ -242,7 +242,7 @@ def test_a_file_in_the_place_of_results_is_refused_before_anything_is_compiled(r
     monkeypatch.setattr("purejaxppo.population.train.train_job", lambda *_: pytest.fail("trained"))
     assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "program-0' is no folder, and results belong there; remove it" in line
+    assert "program-0' is not a folder, and results belong there; remove it" in line
 
 
 def stopped(words, out, report):
