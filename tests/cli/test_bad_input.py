@@ -734,7 +734,7 @@ COMMANDS = [
     ("train --placement sead", "--placement: 'sead' is unknown; take one of seeds, data"),
     ("train --preset keras --placement data", 'placement = "data" spreads .*leave it out'),
     ("train --cluster", "several processes need one run folder.*; give --out"),
-    ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is not an address; give host:port"),
+    ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is not an address"),
     ("train --out c --coordinator a:1 --num-processes 2", "process_id missing; give all of"),
     ("train --heartbeat 5", "--heartbeat 5 would do nothing in one process alone; leave it out"),
     ("train --wandb=", "--wandb: '' is no name; give one"),

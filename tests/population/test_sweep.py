@@ -188,6 +188,15 @@ def test_the_dataframe_has_a_row_for_each_setting_seed_and_update(swept):
     assert row["value_loss"] == sweep[2].metrics.value_loss[1, 2]
 
 
+def test_populations_and_sweeps_print_in_a_line(env):
+    agent, points = pjp.make_ppo(env, SMALL), ({"learning_rate": 3e-4, "env.length": 0.5}, {"learning_rate": 0.5})
+    populations = tuple(pjp.Population(agent, point, store=None, rows=(4, 8), costs=None) for point in points)
+    assert str(populations[0]) == "Population(env=CartPole-v1, seeds=4, updates=4, learning_rate=3e-4, env.length=0.5)"
+    assert repr(pjp.Population(agent, {}, None, (0, 1), None)) == "Population(env=CartPole-v1, seeds=1, updates=4)"
+    sweep = pjp.Sweep(points, populations)
+    assert repr(sweep) == "Sweep(env=CartPole-v1, settings=2, seeds=4, over=[learning_rate, env.length])"
+
+
 def test_static_fields_are_swept_by_a_program_each(env):
     sweep = pjp.train_population(
         env, SMALL, num_seeds=2, sweep=[{"num_envs": 4}, {"num_envs": 8}, {"hidden_sizes": (4, 4), "gamma": 0.5}]
