@@ -502,7 +502,7 @@ POPULATIONS = {
     "seeds-bool": (lambda: population(num_seeds=True), r"num_seeds = True is not a whole number of at least 1"),
     "seeds-memory": (
         lambda: population(num_seeds=2**31 - 1),
-        r"2147483647 members are more than the memory .*out=\.\.\.",
+        r"2147483647 members do not fit the memory.*out=\.\.\.",
     ),
     "seed": (lambda: population(seed=-1), r"seed = -1 is out of range; give an int from 0"),
     "seed-last": (
