@@ -42,12 +42,15 @@ class Progress(NamedTuple):
 class PopulationOptions(TypedDict, total=False):
     """The optional keywords of `train_population`, which all have a default.
 
+    Members that do not fit the memory together are trained in chunks, one after the other.
+
     With placement="data" your own loss has to be a mean over the samples of a minibatch; their advantages are
     normalised already, and `context.config.normalize_advantage` is False.
 
     With `out` the results are not held in memory. Members whose results are there are not trained again, so a
     population that was interrupted goes on. Only one call at a time trains in a folder; a second one is refused. A
-    chunk with a checkpoint goes on from the newest, and ends bit for bit as it would have.
+    chunk with a checkpoint goes on from the newest, and ends bit for bit as it would have. Without an `on_begin`, a
+    folder that was begun with checkpoints and has none is a warning.
 
     A run that is extended follows the schedules of the longer run from there on. With constant schedules it ends bit
     for bit as if it had had that length from the start.
