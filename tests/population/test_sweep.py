@@ -224,13 +224,13 @@ def test_the_full_batch_variant_is_swept_too():
         ({"env.lenght": [1]}, "unknown name in a sweep 'env.lenght'; did you mean env.length"),
         ({"learning_rate": []}, "sweep of learning_rate is empty"),
         ({"learning_rate": 3e-4}, "0.0003 is not a list of values"),
-        ({"learning_rate": pjp.uniform(0.0, 1.0)}, "for random draws give draw_points"),
+        ({"learning_rate": pjp.uniform(0.0, 1.0)}, "draw_points(...) draws at random"),
         ({"activation": "tanh"}, "'tanh' is not a list of values"),
         ({"gamma": [0.9, 1.5]}, "gamma = 1.5 is out of range"),
         ({"num_minibatches": [4, 3]}, "does not divide into num_minibatches = 3; try"),
         ({"env.length": [float("nan")]}, "length is NaN"),
         ([], "sweep has no points"),
-        ([3e-4], "sweep holds 0.0003, which is no dict"),
+        ([3e-4], "sweep holds 0.0003, which is not a dict"),
     ],
 )
 def test_a_wrong_sweep_is_refused(env, sweep, said):
