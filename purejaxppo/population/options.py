@@ -14,9 +14,9 @@ from purejaxppo.population.sharding import PLACEMENTS
 from purejaxppo.population.start import Start, make_start
 from purejaxppo.population.store import Rows
 from purejaxppo.population.sweep import check_whole
-from purejaxppo.ppo.agent import make_ppo
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import as_path

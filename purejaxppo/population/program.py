@@ -326,7 +326,7 @@ def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
 
     On a CPU, large matrix products, and those that wait for each other, are slower in a batch than one by one.
     """
-    alone = width <= len(devices) or type(config) is not PPOConfig
+    alone = width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None
     return in_turn if alone and devices[0].platform == "cpu" else together
 
 

@@ -118,7 +118,7 @@ CARTPOLE, PENDULUM, ASTERIX = map(pjp.make_env, ("CartPole-v1", "Pendulum-v1", "
 AGENT = pjp.make_ppo(CARTPOLE, CONFIG)
 RUNNER = jax.jit(AGENT.init)(jax.random.key(0))
 OTHER = jax.jit(pjp.make_ppo(CARTPOLE, CONFIG.replace(hidden_sizes=(8,), num_envs=8)).init)(jax.random.key(0))
-MEMORY = pjp.make_recurrent_ppo(CARTPOLE, RECURRENT)
+MEMORY = pjp.make_ppo(CARTPOLE, RECURRENT)
 REMEMBERING = jax.jit(MEMORY.init)(jax.random.key(0))
 RAW_KEY, KEYS = jax.random.PRNGKey(0), jax.random.split(jax.random.key(0), 2)
 RUNNERS = stacked(RUNNER)
@@ -316,7 +316,7 @@ PARTS = {
     ),
     "make-train-env": (lambda: pjp.make_train(None, CONFIG), r"env = None is no Environment; give make_env"),
     "make-recurrent-env": (
-        lambda: pjp.make_recurrent_ppo(Own(), RECURRENT),
+        lambda: pjp.make_ppo(Own(), RECURRENT),
         r"env = .*Own.* is no Environment; give make_env",
     ),
     "make-full-batch-env": (
@@ -324,12 +324,14 @@ PARTS = {
         r"env = 'a' is no Environment; give make_env",
     ),
     "make-config": (
-        lambda: pjp.make_ppo(CARTPOLE, RECURRENT),
-        r"is no PPOConfig; give PPOConfig\(\.\.\.\), or take the",
+        lambda: pjp.make_ppo(CARTPOLE, FULL_BATCH),
+        r"config must be a PPOConfig, got FullBatchConfig",
     ),
-    "make-config-dict": (lambda: pjp.make_ppo(CARTPOLE, {}), r"config = \{\} is no PPOConfig; give"),
-    "make-recurrent-config": (lambda: pjp.make_recurrent_ppo(CARTPOLE, CONFIG), r"is no RecurrentConfig; give"),
-    "make-full-batch-config": (lambda: pjp.make_full_batch_ppo(CARTPOLE, CONFIG), r"is no FullBatchConfig; give"),
+    "make-config-dict": (lambda: pjp.make_ppo(CARTPOLE, {}), r"config must be a PPOConfig, got \{\}"),
+    "make-full-batch-config": (
+        lambda: pjp.make_full_batch_ppo(CARTPOLE, CONFIG),
+        r"config must be a FullBatchConfig, got PPOConfig",
+    ),
     "full-batch-image": (
         lambda: pjp.make_full_batch_ppo(ASTERIX, FULL_BATCH),
         r"MinAtar has the observation space Box\(shape=\(10, 10, 4\), low=0\.0, high=1\.0\); .*take make_ppo",
@@ -365,7 +367,7 @@ PARTS = {
         r"params\['w'\] as int32\[2\], which has no gradient; give floats",
     ),
     "recurrent-network": (
-        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, network=pjp.Network(lambda *_: (), forward())),
+        lambda: pjp.make_ppo(CARTPOLE, RECURRENT, network=pjp.Network(lambda *_: (), forward())),
         r"network is a Network, which has no memory; give pjp.RecurrentNetwork",
     ),
     "optimizer-number": (
@@ -401,7 +403,7 @@ PARTS = {
     ),
     "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is no function; give .*such as pjp.ppo_loss"),
     "loss-recurrent": (
-        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is no function; give \(params, "
+        lambda: pjp.make_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is no function; give \(params, "
     ),
     "loss-alone": (lambda: loss(lambda *_: jnp.float32(0)), r"loss has to return \(loss, {name: number}\)"),
     "schedules-list": (lambda: schedules([1.0]), r"schedules = \[1.0\] is no dict; give one such as"),

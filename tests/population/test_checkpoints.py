@@ -354,7 +354,7 @@ def test_what_is_kept_is_read_while_the_population_trains(env, whole, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, done, to_numpy(jax.tree.map(lambda x: x[:4], whole.runners)))
     with pytest.raises(pjp.PPOError, match="holds no checkpoint 7; it holds those after 4, 8, 21 updates"):
         half.checkpoint(7)
-    with pytest.raises(pjp.PPOError, match="checkpoint 'bset' is none"):
+    with pytest.raises(pjp.PPOError, match="checkpoint = 'bset' is unknown"):
         half.checkpoint("bset")
     with pytest.raises(pjp.PPOError, match="holds no checkpoint 'best'"):
         whole.checkpoint("best")

@@ -102,7 +102,7 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):
     [
         (SMALL, {"loss": huber_loss}, r"loss=.* make_agent=functools.partial\(pjp.make_ppo, loss=\.\.\.\)"),
         (SMALL, {"reward": None}, r"reward=.* make_agent=functools.partial\(pjp.make_ppo, reward=\.\.\.\)"),
-        (pjp.RecurrentConfig(), {"schedules": HALVED}, r"partial\(pjp.make_recurrent_ppo, schedules=\.\.\.\)"),
+        (pjp.RecurrentConfig(), {"schedules": HALVED}, r"partial\(pjp.make_ppo, schedules=\.\.\.\)"),
         (pjp.FullBatchConfig(), {"loss": huber_loss}, r"loss=\.\.\. does not go with FullBatchConfig"),
         (SMALL, {"checkpoints_every": 3}, "'checkpoints_every'; did you mean checkpoint_every"),
         (SMALL, {"report_at": 3}, "report_at = 3"),
@@ -118,7 +118,7 @@ def test_a_folder_tells_which_parts_are_the_callers_own():
     own = functools.partial(functools.partial(pjp.make_ppo, loss=huber_loss), advantage=pjp.gae_advantage)
     assert {name for name, told in describe_agent(own).items() if told} == {"own_loss"}
     assert {name for name, told in describe_agent(make_other).items() if told} == {"own_agent"}
-    for factory in (None, pjp.make_ppo, pjp.make_recurrent_ppo):
+    for factory in (None, pjp.make_ppo):
         assert not any(describe_agent(factory).values())
 
 
@@ -152,10 +152,9 @@ def test_a_config_of_ones_own_goes_with_the_factory_of_its_class(env):
     assert isinstance(config.replace(smoothing=1.0), Smoothed)
     changed = jax.tree.map(lambda x: 2.0 * x, config)
     assert (changed.smoothing, changed.num_heads, changed.gamma) == (-1.0, 0, 2 * config.gamma)
-    assert pjp.make_recurrent_ppo(env, Remembering(total_timesteps=512)).config.forgetting == 0.1
-    for factory, other in ((pjp.make_ppo, Remembering()), (pjp.make_recurrent_ppo, config)):
-        with pytest.raises(PPOError, match="is no"):
-            factory(env, other)
+    assert pjp.make_ppo(env, Remembering(total_timesteps=512)).config.forgetting == 0.1
+    with pytest.raises(PPOError, match="config must be a PPOConfig, got FullBatchConfig"):
+        pjp.make_ppo(env, pjp.FullBatchConfig())
     with pytest.raises(PPOError, match="num_envs = 0 is below 1"):
         config.replace(num_envs=0)
 
