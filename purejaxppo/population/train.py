@@ -22,7 +22,7 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import read_json
 from purejaxppo.utils.validation import MAX_SEED, check_seed
 
-SweepPoints = Mapping[str, Sequence[Any]] | Sequence[Point]  # a grid of values by name, or points
+SweepOf = Mapping[str, Sequence[Any]] | Sequence[Point]  # a grid of values by name, or points
 
 
 class Plan(NamedTuple):
@@ -52,7 +52,7 @@ def train_population(
     *,
     num_seeds: int,
     seed: int = ...,
-    sweep: SweepPoints,
+    sweep: SweepOf,
     make_agent: MakeAgent | None = ...,
     **options: Unpack[PopulationOptions],
 ) -> Sweep: ...
@@ -62,7 +62,7 @@ def train_population(
     *,
     num_seeds: int,
     seed: int = 0,
-    sweep: SweepPoints | None = None,
+    sweep: SweepOf | None = None,
     make_agent: MakeAgent | None = None,
     **options: Unpack[PopulationOptions],
 ) -> Population | Sweep:
@@ -111,7 +111,7 @@ def open_population(
     *,
     num_seeds: int,
     seed: int = 0,
-    sweep: SweepPoints | None = None,
+    sweep: SweepOf | None = None,
     make_agent: MakeAgent | None = None,
     **options: Unpack[PopulationOptions],
 ) -> Population | Sweep:
@@ -153,7 +153,7 @@ def check_setting(env: Environment, config: Config, num_seeds: int, seed: int) -
 
 
 def make_settings(
-    env: Environment, config: Config, sweep: SweepPoints | None, options: Options
+    env: Environment, config: Config, sweep: SweepOf | None, options: Options
 ) -> tuple[list[Point], list[Agent]]:
     """The settings of a population, and the agent of each. Raises PPOError for settings that cannot work."""
     points = [{}] if sweep is None else make_points(env, config, sweep)
