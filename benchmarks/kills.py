@@ -39,6 +39,8 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.population import checkpoints, program, store, train
 from purejaxppo.runs import train as runs
 from purejaxppo.runs.console import print_rows
@@ -304,7 +306,7 @@ def same_results(one: Any, other: Any) -> bool:
 
 def spec_of(kind: str) -> runs.RunSpec:
     """The run of a kind, as its command makes it."""
-    return cli.make_spec(cli.read_options([*KINDS[kind], *KEEPING]))
+    return make_spec(read_options([*KINDS[kind], *KEEPING]))
 
 
 def train_spec(spec: runs.RunSpec, out: Path, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.runs.presets import PRESETS
 
 compilations = []
@@ -28,7 +29,7 @@ def write(path, text):
 
 
 def spec_of(words):
-    return cli.make_spec(read_options(words))
+    return make_spec(read_options(words))
 
 
 def written(words, path):
