@@ -28,12 +28,15 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     check_command(commands, parser, words)
     if path is None:
         return parse(parser, commands, words)
-    commands[words[0]].source = f"{path}: "
+    command = commands[words[0]]
+    command.source = f"{path}: "
+    for word in [*of_file, *switched_off]:
+        command.check_in_file(word.split("=")[0])
     for option in switched_off:
-        commands[words[0]].check_switch(option)
+        command.check_switch(option)
     base = parse(parser, commands, [words[0], *of_file])
-    commands[words[0]].source = ""
-    return merged(commands[words[0]], base, parse(parser, commands, words))
+    command.source = ""
+    return merged(command, base, parse(parser, commands, words))
 
 
 def parse(parser: Parser, commands: dict[str, Parser], words: Sequence[str]) -> argparse.Namespace:

@@ -4,13 +4,24 @@ import argparse
 
 from purejaxppo.cli.evaluate import BACKENDS
 from purejaxppo.cli.option_types import one_of
-from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.parser import Command, Parser, is_short
 from purejaxppo.envs import env_names
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.sharding import PLACEMENTS
 from purejaxppo.runs.presets import PRESETS, Preset, find_preset
 
 SHELLS = ("bash", "zsh", "tcsh")
+# zsh shows both names of a hyperparameter on one line. In bash they are offered one at a time.
+_BASH = """
+_purejaxppo() {
+  local i
+  _shtab_purejaxppo
+  [[ ${COMP_WORDS[COMP_CWORD]} == --config.* ]] && return
+  for i in "${!COMPREPLY[@]}"; do
+    [[ ${COMPREPLY[i]} == --config.* ]] && unset "COMPREPLY[i]"
+  done
+}
+complete -o bashdefault -F _purejaxppo purejaxppo"""
 
 
 def add_options(parser: Parser, _: Preset) -> None:
@@ -44,8 +55,11 @@ def completion_script(shell: str) -> str:
                 action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
             elif action.metavar == "FILE":
                 action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+        for option, action in command._option_string_actions.items():
+            if is_short(option, action) and shell != "tcsh":  # whose list would be doubled
+                action.option_strings = [*action.option_strings, option]
     commands["completion"]._actions[-1].choices = SHELLS
-    return shtab.complete(parser, shell)
+    return shtab.complete(parser, shell) + (_BASH if shell == "bash" else "")
 
 
 COMPLETION = Command(

@@ -1,4 +1,4 @@
-"""The options of the hyperparameters: `--config.learning-rate`, and what each of them means."""
+"""The options of the hyperparameters and what they mean: `--config.learning-rate`, or short `--learning-rate`."""
 
 import argparse
 import dataclasses
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from purejaxppo.cli.option_types import reader_of
-from purejaxppo.cli.parser import Parser, config_option
+from purejaxppo.cli.parser import Parser, config_option, short_option
 from purejaxppo.ppo.config import Config, option_text
 
 # The defaults are the preset's.
@@ -55,18 +55,22 @@ _METAVARS: dict[Any, str] = {int: "N", int | None: "N", bool: "BOOL", str: "NAME
 
 
 def add_config_options(parser: Parser, config: Config, title: str, without: Sequence[str] = ()) -> None:
-    """Adds an option for each hyperparameter of `config`, whose values are shown as defaults."""
-    group = parser.add_argument_group(title)
+    """Adds an option for each hyperparameter of `config`, whose values are shown as defaults.
+
+    Call it after the command's other options are added: they keep their names where a short one is the same.
+    """
+    group = parser.add_argument_group(f"hyperparameters (config. may be left out: --learning-rate), {title}")
     for field in dataclasses.fields(config):
         if field.name in without:
             continue
-        group.add_argument(
+        action = group.add_argument(
             config_option(field.name),
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
             type=reader_of(field.name, field.type),
             help=f"{MEANINGS[field.name]} ({option_text(getattr(config, field.name))})",
         )
+        parser.add_short(short_option(field.name), action)
 
 
 def given_fields(options: argparse.Namespace, config: Config) -> dict[str, Any]:

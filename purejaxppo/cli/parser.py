@@ -30,11 +30,29 @@ class Parser(argparse.ArgumentParser):
         option = word.split("=")[0]
         if not option.startswith("-"):
             self.error(f"{word!r} is one word too many; leave it out, or see {self.prog} --help")
-        options = [name for action in self._actions for name in action.option_strings]
-        presets = [] if "--preset" not in options else presets_with(option)
+        presets = [] if "--preset" not in self._option_string_actions else presets_with(option)
         if presets:
             self.error(f"the preset has no {option}; take --preset {presets[0]}, which has it")
-        self.error(unknown("option", option, options))
+        self.error(unknown("option", option, self.options(short=not option.startswith(PREFIX))))
+
+    def add_short(self, option: str, action: argparse.Action) -> None:
+        """Adds a second, shorter name of an option, unless it is taken. The help does not mention it."""
+        self._option_string_actions.setdefault(option, action)
+
+    def options(self, *, short: bool) -> list[str]:
+        """All options, each under one name: the shorter one, or the one in the help."""
+        names = {id(action): name for name, action in self._option_string_actions.items() if is_short(name, action)}
+        return [
+            names.get(id(action), name) if short else name
+            for name, action in self._option_string_actions.items()
+            if not is_short(name, action)
+        ]
+
+    def check_in_file(self, option: str) -> None:
+        """Exits with status 2 for a hyperparameter outside of the table [config] of a file."""
+        action = self._option_string_actions.get(option)
+        if action is not None and is_short(option, action):
+            self.error(f"{option[2:]} is a hyperparameter; put it into the table [config]")
 
     def check_switch(self, option: str) -> None:
         """Exits with status 2 unless the option is a switch, which a file may set to false."""
@@ -61,8 +79,18 @@ def wide(prog: str) -> argparse.HelpFormatter:
 
 
 def config_option(name: str) -> str:
-    """The option of a hyperparameter."""
+    """The option of a hyperparameter: --config.learning-rate"""
     return PREFIX + name.replace("_", "-")
+
+
+def short_option(name: str) -> str:
+    """The same option without its prefix: --learning-rate"""
+    return "--" + name.replace("_", "-")
+
+
+def is_short(option: str, action: argparse.Action) -> bool:
+    """True if `option` is a name that `Parser.add_short` gave to the action."""
+    return option not in action.option_strings
 
 
 def presets_with(option: str) -> list[str]:
@@ -70,5 +98,5 @@ def presets_with(option: str) -> list[str]:
     return [
         name
         for name, preset in PRESETS.items()
-        if option in [config_option(field.name) for field in dataclasses.fields(preset.config)]
+        if any(option in (config_option(x.name), short_option(x.name)) for x in dataclasses.fields(preset.config))
     ]

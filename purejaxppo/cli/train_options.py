@@ -120,4 +120,4 @@ def _add_log_options(parser: Parser) -> None:
 
 def _add_hyperparameters(parser: Parser, preset: Preset) -> None:
     name = next(name for name, entry in PRESETS.items() if entry is preset)
-    add_config_options(parser, preset.config, f"hyperparameters, with the defaults of the preset {name}")
+    add_config_options(parser, preset.config, f"with the defaults of the preset {name}")

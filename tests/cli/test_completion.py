@@ -37,7 +37,10 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def test_bash_completes_commands_options_presets_and_environments(script):
     assert completions(script, "purejaxppo", "tr") == ["train"]
     assert {"--seed", "--seeds"} == set(completions(script, "purejaxppo", "train", "--see"))
-    assert "--config.learning-rate" in completions(script, "purejaxppo", "sweep", "--config.le")
+    assert completions(script, "purejaxppo", "sweep", "--config.le") == ["--config.learning-rate"]
+    assert completions(script, "purejaxppo", "sweep", "--le") == ["--learning-rate"]
+    options = completions(script, "purejaxppo", "train", "--")
+    assert [name for name in options if "learning-rate" in name] == ["--learning-rate"]
     assert completions(script, "purejaxppo", "train", "--preset", "mountain") == [
         *("mountaincar", "mountaincar-continuous")
     ]

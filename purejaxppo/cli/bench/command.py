@@ -37,7 +37,7 @@ def add_options(parser: Parser, _: Preset) -> None:
         help="of each measurement, in turn; the median is shown (default 5)",
     )
     parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all that was measured there")
-    add_config_options(parser, PPOConfig(), "hyperparameters, PPOConfig's by default", without=("total_timesteps",))
+    add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
 
 
 def bench(options: argparse.Namespace) -> int:
