@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from purejaxppo.cli.finished_run import add_env_option
+from purejaxppo.cli.finished_run import add_run_options
 from purejaxppo.cli.option_types import a_path, each_once, file_to_write
 from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs.user_code import bring_env
@@ -18,7 +18,7 @@ def add_options(parser: Parser, _: Preset) -> None:
     parser.add_argument(
         "folders", metavar="RUN", type=a_path, nargs="+", help="run folders, up to 8 of one environment"
     )
-    add_env_option(parser)
+    add_run_options(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",

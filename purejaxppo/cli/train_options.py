@@ -1,5 +1,6 @@
 """The options of `purejaxppo train` and `purejaxppo sweep`."""
 
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options
 from purejaxppo.cli.option_types import (
     a_name,
@@ -83,6 +84,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     )
     add("--keep", dest="keep_checkpoints", metavar="N", type=whole_from(1), help="newest checkpoints kept (default 2)")
     add("--keep-best", action="store_true", default=None, help="keep each seed at its best training return, for good")
+    add_cache_option(parser)
     add("--memory-limit", metavar="SIZE", type=read_bytes, help="4GiB, 500MB, ... (default 90%% of what is free)")
     add(
         "--placement",

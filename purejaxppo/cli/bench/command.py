@@ -4,6 +4,7 @@ import argparse
 
 import jax
 
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options, given_fields
 from purejaxppo.cli.option_types import file_to_write, whole_from
 from purejaxppo.cli.parser import Command, Parser
@@ -36,6 +37,7 @@ def add_options(parser: Parser, _: Preset) -> None:
         type=whole_from(1),
         help="of each measurement, in turn; the median is shown (default 5)",
     )
+    add_cache_option(parser)
     parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all that was measured there")
     add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from purejaxppo.cli import doctor
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs import make_env, names_own_code
 from purejaxppo.envs.user_code import find_own
@@ -24,6 +25,7 @@ def add_options(parser: Parser, _: Preset) -> None:
         metavar="MODULE:FACTORY",
         help="and at this network in it, in place of the default ones; the factory may take the Environment",
     )
+    add_cache_option(parser)
 
 
 def print_findings(options: argparse.Namespace) -> int:

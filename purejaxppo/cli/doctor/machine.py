@@ -150,9 +150,9 @@ def check_cache() -> Finding:
     settings: Any = jax.config
     folder = settings.jax_compilation_cache_dir
     if not folder:
-        return well("cache", "none: each process compiles anew; JAX_COMPILATION_CACHE_DIR=FOLDER keeps its programs")
+        return well("cache", "none: each process compiles anew; --cache FOLDER keeps its programs")
     if "://" not in folder and not is_writable(Path(folder)):
-        return fault("cache", f"{folder!r} cannot be written; set JAX_COMPILATION_CACHE_DIR to a folder that can")
+        return fault("cache", f"{folder!r} cannot be written to; set JAX_COMPILATION_CACHE_DIR to another folder")
     return well("cache", f"compiled programs are kept in {folder!r}")
 
 
