@@ -14,10 +14,10 @@ from purejaxppo.utils.files import read_json
 from purejaxppo.utils.suggest import unknown
 
 _EXAMPLES = """examples:
-  purejaxppo train                                   16 seeds of CartPole-v1, in seconds
-  purejaxppo train --env Acrobot-v1 --seeds 64       with the preset of that environment
-  purejaxppo eval runs/a --episodes 1000             new episodes of its policies
-  purejaxppo COMMAND --help                          all options of a command"""
+  purejaxppo train                                   train 16 seeds on CartPole-v1, in seconds
+  purejaxppo train --env Acrobot-v1 --seeds 64       with the preset for that environment
+  purejaxppo eval runs/a --episodes 1000             play new episodes with the trained policies
+  purejaxppo COMMAND --help                          show all options of a command"""
 
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:
@@ -95,12 +95,12 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="purejaxppo",
         usage="purejaxppo COMMAND [OPTION ...]",
-        description="PPO in JAX: thousands of seeds in one compiled program.",
+        description="PPO in JAX: trains thousands of seeds in one compiled program.",
         epilog=_EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"purejaxppo {__version__}")
     add = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Parser, prog=parser.prog
+        title="commands", dest="command", required=True, metavar="COMMAND", parser_class=Parser, prog=parser.prog
     ).add_parser
     commands = {
         name: add(

@@ -25,7 +25,7 @@ def add_cache_option(parser: Parser) -> None:
         "--cache",
         metavar="FOLDER",
         type=a_path,
-        help="keep compiled programs in FOLDER, at most 2 GiB, or off (default ~/.cache/purejaxppo)",
+        help="folder of compiled programs, or off (default ~/.cache/purejaxppo, at most 2 GiB)",
     )
 
 

@@ -63,9 +63,9 @@ def completion_script(shell: str) -> str:
 
 
 COMPLETION = Command(
-    summary="print what completes these commands in a shell",
-    about="Prints what completes the commands, their options and the names of environments in a shell.",
-    examples="""  eval "$(purejaxppo completion bash)"               in this shell; in ~/.bashrc, in all
+    summary="print a completion script for your shell",
+    about="Prints a script that completes commands, options and the names of environments and presets in a shell.",
+    examples="""  eval "$(purejaxppo completion bash)"               for this shell; in ~/.bashrc for every shell
   purejaxppo completion zsh > ~/.zfunc/_purejaxppo""",
     add_options=add_options,
     run=print_completion,

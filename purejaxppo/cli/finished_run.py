@@ -7,13 +7,15 @@ from purejaxppo.cli.parser import Parser
 
 def add_run_argument(parser: Parser) -> None:
     """Adds the run folder, and the options of `add_run_options`."""
-    parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
+    parser.add_argument("folder", metavar="RUN", type=a_path, help="folder of a finished run")
     add_run_options(parser)
 
 
 def add_run_options(parser: Parser) -> None:
     """Adds --env, which names the file of the user's own environment, and --cache."""
     parser.add_argument(
-        "--env", metavar="FILE.py:CLASS", help="where the run is of an environment of yours: as it was trained with"
+        "--env",
+        metavar="FILE.py:CLASS",
+        help="your own environment, if the run was trained on it: the same --env as in training",
     )
     add_cache_option(parser)

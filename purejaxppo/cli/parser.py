@@ -66,7 +66,7 @@ class Command(NamedTuple):
     """One command: what its help says, its options, and the function that runs it."""
 
     summary: str  # its line in `purejaxppo --help`
-    about: str | None  # the first line of its own help
+    about: str  # the first line of its own help
     examples: str
     add_options: Callable[[Parser, Preset], None]  # train and sweep show the preset's values as defaults
     run: Callable[[argparse.Namespace], int]  # -> exit status

@@ -16,7 +16,7 @@ from purejaxppo.utils.errors import PPOError
 def add_options(parser: Parser, _: Preset) -> None:
     """The runs and the file of the picture."""
     parser.add_argument(
-        "folders", metavar="RUN", type=a_path, nargs="+", help="run folders, up to 8 of one environment"
+        "folders", metavar="RUN", type=a_path, nargs="+", help="folders of finished runs on one environment, 8 at most"
     )
     add_run_options(parser)
     parser.add_argument(
@@ -24,7 +24,7 @@ def add_options(parser: Parser, _: Preset) -> None:
         metavar="FILE",
         type=file_to_write(".png", ".pdf", ".svg"),
         default=Path("comparison.png"),
-        help="the picture, .png, .pdf or .svg (default comparison.png)",
+        help="file to write, .png, .pdf or .svg (default comparison.png)",
     )
 
 
@@ -55,8 +55,8 @@ def plot(options: argparse.Namespace) -> int:
 
 
 PLOT = Command(
-    summary="draw one run, or several beside each other",
-    about="Draws the training returns of runs of one environment, and compares their final greedy returns.",
+    summary="plot the learning curves of one or more runs",
+    about="Plots the training returns of runs on one environment, and compares their final greedy returns.",
     examples="""  purejaxppo plot runs/a
   purejaxppo plot runs/a runs/b --out comparison.pdf""",
     add_options=add_options,
