@@ -189,7 +189,7 @@ def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
 
 
 def descend_plainly(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
-    """Forward and backward passes of all epochs, without shuffling and Adam. No gradient is unused and optimised away."""
+    """Forward and backward passes of all epochs, without shuffling and Adam. All gradients are used, so computed."""
     config = agent.config
     minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[1:]), batch)
     context = make_context(agent, runner.train_state, runner.key)
