@@ -31,9 +31,7 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     command = commands[words[0]]
     command.source = f"{path}: "
     for word in [*of_file, *switched_off]:
-        command.check_in_file(word.split("=")[0])
-    for option in switched_off:
-        command.check_switch(option)
+        command.check_in_file(word.split("=")[0], is_false=word in switched_off)
     base = parse(parser, commands, [words[0], *of_file])
     command.source = ""
     return merged(command, base, parse(parser, commands, words))
@@ -106,7 +104,7 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         name: add(
             name,
             usage=command.usage,
-            help=command.summary,
+            help=command.about,
             description=command.about,
             epilog=f"examples:\n{command.examples}",
         )

@@ -4,7 +4,7 @@ import argparse
 
 from purejaxppo.cli.evaluate import BACKENDS
 from purejaxppo.cli.option_types import one_of
-from purejaxppo.cli.parser import Command, Parser, is_short
+from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs import env_names
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.sharding import PLACEMENTS
@@ -55,16 +55,14 @@ def completion_script(shell: str) -> str:
                 action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
             elif action.metavar == "FILE":
                 action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
-        for option, action in command._option_string_actions.items():
-            if is_short(option, action) and shell != "tcsh":  # whose list would be doubled
-                action.option_strings = [*action.option_strings, option]
+        for option, action in command.short_names().items() if shell != "tcsh" else ():  # whose list would be doubled
+            action.option_strings = [*action.option_strings, option]
     commands["completion"]._actions[-1].choices = SHELLS
     return shtab.complete(parser, shell) + (_BASH if shell == "bash" else "")
 
 
 COMPLETION = Command(
-    summary="print a completion script for your shell",
-    about="Prints a script that completes commands, options and the names of environments and presets in a shell.",
+    about="Prints a script that completes commands, options and names in your shell.",
     examples="""  eval "$(purejaxppo completion bash)"               for this shell; in ~/.bashrc for every shell
   purejaxppo completion zsh > ~/.zfunc/_purejaxppo""",
     add_options=add_options,

@@ -62,8 +62,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 EVALUATE = Command(
-    summary="evaluate the policies of a run in new episodes",
-    about="Plays new episodes with the final policies of a run: IQM of the returns, and how many seeds solve the task.",
+    about="Plays new episodes with the policies of a run.",
     examples="""  purejaxppo eval runs/a --episodes 1000
   purejaxppo eval runs/a --backend gymnasium         in an environment that shares no code with the training
   purejaxppo eval runs/a --sampled --json eval.json""",

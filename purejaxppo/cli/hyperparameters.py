@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from purejaxppo.cli.option_types import reader_of
-from purejaxppo.cli.parser import Parser, config_option, short_option
+from purejaxppo.cli.parser import Parser, config_option
 from purejaxppo.ppo.config import Config, option_text
 
 # Also the description of the fields in the reference of the docs.
@@ -70,7 +70,7 @@ def add_config_options(parser: Parser, config: Config, title: str, without: Sequ
             type=reader_of(field.name, field.type),
             help=f"{MEANINGS.get(field.name, 'of your agent')} ({option_text(getattr(config, field.name))})",
         )
-        parser.add_short(short_option(field.name), action)
+        parser.add_short(action)
 
 
 def given_fields(options: argparse.Namespace, config: Config) -> dict[str, Any]:

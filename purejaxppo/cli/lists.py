@@ -36,16 +36,14 @@ def list_presets(_: argparse.Namespace) -> int:
 
 
 ENVS = Command(
-    summary="list the environments",
-    about="Lists the environments, with the types of their action and observation spaces.",
+    about="Lists the environments and the types of their spaces.",
     examples="""  purejaxppo envs
   purejaxppo envs brax                               the environments of an installed suite""",
     add_options=add_suite,
     run=list_envs,
 )
 LIST_PRESETS = Command(
-    summary="list the presets",
-    about="Lists the presets with their environments, their sizes and the source of their settings.",
+    about="Lists the presets, the named settings to start from.",
     examples="""  purejaxppo presets
   purejaxppo train --preset fast                     train with one of them""",
     add_options=lambda parser, preset: None,

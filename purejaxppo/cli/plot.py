@@ -55,8 +55,7 @@ def plot(options: argparse.Namespace) -> int:
 
 
 PLOT = Command(
-    summary="plot the learning curves of one or more runs",
-    about="Plots the training returns of runs on one environment, and compares their final greedy returns.",
+    about="Plots the learning curves of runs and compares their final returns.",
     examples="""  purejaxppo plot runs/a
   purejaxppo plot runs/a runs/b --out comparison.pdf""",
     add_options=add_options,

@@ -66,8 +66,7 @@ def render(options: argparse.Namespace) -> int:
 
 
 RENDER = Command(
-    summary="film an episode of a policy",
-    about="Films one greedy episode of a final policy, if the environment can be drawn.",
+    about="Films an episode of a policy.",
     examples="""  purejaxppo render runs/a                           the seed with the best greedy return, as a GIF
   purejaxppo render runs/a --seed 3 --out film.mp4""",
     add_options=add_options,

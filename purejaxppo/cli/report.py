@@ -27,8 +27,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 REPORT = Command(
-    summary="write the report page of a run or a sweep again",
-    about="Writes report.html of a finished run or sweep again: one file that needs no network.",
+    about="Writes report.html of a run or sweep again.",
     examples="""  purejaxppo report runs/a
   purejaxppo report runs/a --out a.html""",
     add_options=add_options,

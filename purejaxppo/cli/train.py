@@ -178,8 +178,7 @@ def join_processes(options: argparse.Namespace) -> None:
 
 
 TRAIN = Command(
-    summary="train a population of seeds",
-    about="Trains a population of seeds in one compiled program, and writes metrics, curves, films and the policies.",
+    about="Trains a population of seeds and writes its metrics, curves, films and policies.",
     examples="""  purejaxppo train --env Pendulum-v1 --seeds 64 --out runs/a --checkpoint-every 5m
   purejaxppo train --resume runs/a
   purejaxppo train --resume runs/a --total-timesteps 2e6
@@ -189,8 +188,7 @@ TRAIN = Command(
     usage="purejaxppo train [OPTION ...]",
 )
 SWEEP = Command(
-    summary="train several settings, each with several seeds",
-    about="Trains several settings, each with several seeds, and ranks them by their final returns.",
+    about="Trains several settings, each with several seeds, and ranks them.",
     examples="""  purejaxppo sweep --over learning-rate=1e-4,3e-4,1e-3 --over hidden-sizes=64x64,128 --seeds 16
   purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --over gamma=uniform:0.9:0.999 --random 32""",
     add_options=add_sweep_options,

@@ -43,14 +43,9 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
         "Repeat it for a grid",
     )
     parser.add_argument(
-        "--random",
-        metavar="N",
-        type=whole_from(1, MAX_SETTINGS),
-        help="draw N settings at random (default: train the whole grid)",
+        "--random", metavar="N", type=whole_from(1, MAX_SETTINGS), help="draw N settings, instead of the whole grid"
     )
-    parser.add_argument(
-        "--random-seed", metavar="N", type=whole_from(0, MAX_SEED), help="seed of that draw (default 0)"
-    )
+    parser.add_argument("--random-seed", metavar="N", type=whole_from(0, MAX_SEED), help="seed of the draw (default 0)")
     _add_run_options(parser, preset)
     _add_hyperparameters(parser, preset)
 
@@ -65,24 +60,15 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         help="write the options to a TOML file for --config, instead of training",
     )
     add("--preset", metavar="NAME", help="settings to start from (default by environment; see purejaxppo presets)")
-    add(
-        "--env",
-        metavar="NAME",
-        help="see purejaxppo envs; FILE.py:CLASS for your own (default the preset's)",
-    )
+    add("--env", metavar="NAME", help="see purejaxppo envs; FILE.py:CLASS for your own (default the preset's)")
     add(
         "--env-param",
         metavar="NAME=NUMBER",
         action="append",
         type=read_assignment,
-        help="set a parameter of the environment; can be repeated",
+        help="a parameter of the environment",
     )
-    add(
-        "--seeds",
-        metavar="N",
-        type=whole_from(1),
-        help=f"number of seeds, trained together (default {preset.num_seeds})",
-    )
+    add("--seeds", metavar="N", type=whole_from(1), help=f"seeds to train together (default {preset.num_seeds})")
     add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="base of all seeds (default 0)")
     add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
     add(
@@ -108,20 +94,15 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         dest="keep_checkpoints",
         metavar="N",
         type=whole_from(1),
-        help="number of newest checkpoints to keep (default 2)",
+        help="newest checkpoints to keep (default 2)",
     )
-    add(
-        "--keep-best",
-        action="store_true",
-        default=None,
-        help="also keep the checkpoint of each seed at its best training return",
-    )
+    add("--keep-best", action="store_true", default=None, help="also keep each seed at its best training return")
     add_cache_option(parser)
     add(
         "--memory-limit",
         metavar="SIZE",
         type=read_bytes,
-        help="memory for training, such as 4GiB or 500MB (default 90%% of what is free)",
+        help="such as 4GiB or 500MB (default 90%% of the free memory)",
     )
     add(
         "--placement",

@@ -42,7 +42,7 @@ def test_every_hyperparameter_of_every_preset_has_a_short_name_or_another_option
 def test_another_option_keeps_its_name():
     parser = Parser(prog="x")
     parser.add_argument("--seed")
-    parser.add_short("--seed", parser.add_argument("--config.seed"))
+    parser.add_short(parser.add_argument("--config.seed"))
     assert vars(parser.parse_args(["--seed", "1", "--config.seed", "2"])) == {"seed": "1", "config.seed": "2"}
 
 

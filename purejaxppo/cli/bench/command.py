@@ -34,10 +34,7 @@ def add_options(parser: Parser, _: Preset) -> None:
         help="environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)",
     )
     parser.add_argument(
-        "--repeats",
-        metavar="N",
-        type=whole_from(1),
-        help="repetitions of each measurement, of which the median is shown (default 5)",
+        "--repeats", metavar="N", type=whole_from(1), help="repetitions of each measurement (default 5)"
     )
     add_cache_option(parser)
     parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all measurements to a file")
@@ -70,8 +67,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 BENCH = Command(
-    summary="measure the speed of training on this machine",
-    about="Measures the speed of training on this machine, and compares it with the limits of the machine.",
+    about="Measures the speed of training, and how close it is to the limits of this machine.",
     examples="""  purejaxppo bench --quick
   purejaxppo bench --seeds 16 256 --out bench.json""",
     add_options=add_options,

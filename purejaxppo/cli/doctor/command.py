@@ -53,8 +53,7 @@ def print_findings(options: argparse.Namespace) -> int:
 
 
 DOCTOR = Command(
-    summary="check this machine and your own environment",
-    about="Checks JAX, devices, memory and disk, and says how to fix faults. Exits with status 1 if there are any.",
+    about="Checks this machine and your own environment; exits with status 1 if something has to be fixed.",
     examples="""  purejaxppo doctor
   purejaxppo doctor --env my_envs.py:make_env --network my_nets.py:make_network""",
     add_options=add_options,
