@@ -49,7 +49,7 @@ from purejaxppo.ppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurre
 from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
-from purejaxppo.runs.train import LoadedRun, load_checkpoint, load_run, load_sweep
+from purejaxppo.runs.load import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import Interrupted, PPOError
 

@@ -41,32 +41,23 @@ from purejaxppo.runs.finished import (
     summarise_evaluation,
 )
 from purejaxppo.runs.folder import make_free_folder, make_run_folder
+from purejaxppo.runs.load import LoadedRun, load_run, mend_finished
 from purejaxppo.runs.logs import check_installed, check_wandb_login, open_logs, tell_all
 from purejaxppo.runs.presets import PRESETS, default_preset, find_preset
+from purejaxppo.runs.results import FinishedRun, FinishedSweep, film_episodes
 from purejaxppo.runs.run_file import dashed, toml_value
+from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.stop import StopSignal
+from purejaxppo.runs.summary import is_finished
+from purejaxppo.runs.tables import describe_divergence, sweep_rows, sweep_table, table
 from purejaxppo.runs.train import (
-    FinishedRun,
-    FinishedSweep,
-    LoadedRun,
-    RunSpec,
     check_checkpoints,
     check_not_lost,
-    describe_divergence,
     extended,
-    film_episodes,
     is_extended,
-    is_finished,
-    load_run,
-    load_spec,
-    mend_finished,
     plan,
     reopen,
     save_start,
-    spec_to_json,
-    sweep_rows,
-    sweep_table,
-    table,
     train_run,
 )
 from purejaxppo.utils.devices import use_all_cores

@@ -16,19 +16,12 @@ from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.sweep import ENV, is_number, show_point, show_value
 from purejaxppo.ppo.config import option_text
 from purejaxppo.report.curves import Curve, make_curve, thin
+from purejaxppo.runs.load import load_run, load_sweep
 from purejaxppo.runs.presets import PRESETS
+from purejaxppo.runs.results import FinishedRun, FinishedSweep
+from purejaxppo.runs.spec import RunSpec, load_spec
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
-from purejaxppo.runs.train import (
-    FinishedRun,
-    FinishedSweep,
-    RunSpec,
-    load_run,
-    load_spec,
-    load_sweep,
-    sweep_rows,
-    sweep_table,
-    table,
-)
+from purejaxppo.runs.tables import sweep_rows, sweep_table, table
 from purejaxppo.utils.files import read_json, write_whole
 
 PAGE = "report.html"

@@ -20,7 +20,7 @@ from purejaxppo.population.program import Progress as TrainProgress
 from purejaxppo.population.statistics import iqm, show_return
 from purejaxppo.population.store import Rows
 from purejaxppo.ppo.types import Metrics
-from purejaxppo.runs.train import RunSpec
+from purejaxppo.runs.spec import RunSpec
 from purejaxppo.utils.files import finite
 
 _UPDATE_SEEDS = 256  # more may not train at once, and an update has then no line of its own

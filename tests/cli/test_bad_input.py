@@ -19,7 +19,9 @@ from purejaxppo.cli import main as cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
 from purejaxppo.population.store import key_data
-from purejaxppo.runs.train import EVALUATION_EPISODES, RESULTS, RunSpec, spec_to_json, summarise
+from purejaxppo.runs.folder import RESULTS
+from purejaxppo.runs.results import EVALUATION_EPISODES, summarise
+from purejaxppo.runs.spec import RunSpec, spec_to_json
 from purejaxppo.utils.files import write_json
 
 BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"

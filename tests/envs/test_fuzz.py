@@ -20,7 +20,7 @@ from purejaxppo.cli import main as cli
 from purejaxppo.cli.bench import run as bench_run
 from purejaxppo.ppo.config import _RANGES, CHOICES
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import RunSpec, load_spec, spec_to_json
+from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.utils.files import load_tree, save_tree, write_json
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))

@@ -18,7 +18,9 @@ from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.results import first_standstill
 from purejaxppo.population.train import make_jobs
 from purejaxppo.ppo.update import all_finite, keep_finite
-from purejaxppo.runs.train import FinishedRun, RunSpec, describe_divergence, spec_to_json, table, write_run
+from purejaxppo.runs.results import FinishedRun, write_run
+from purejaxppo.runs.spec import RunSpec, spec_to_json
+from purejaxppo.runs.tables import describe_divergence, table
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.files import to_host, write_json
 

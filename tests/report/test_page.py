@@ -20,7 +20,7 @@ from purejaxppo.population.statistics import with_interval
 from purejaxppo.population.sweep import show_point
 from purejaxppo.report import page, write_report
 from purejaxppo.report.curves import make_curve
-from purejaxppo.runs.train import RunSpec, load_spec
+from purejaxppo.runs.spec import RunSpec, load_spec
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 VOID = {"meta", "img", "input", "br", "link"}

@@ -1,0 +1,163 @@
+"""Reading a run folder: a finished run or sweep, its checkpoints, and files that are written anew from its results."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from purejaxppo.envs import make_env
+from purejaxppo.population.restore import KeptStates
+from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.store import DiskStore, Store, part_name
+from purejaxppo.population.train import open_population
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.runs.folder import METRICS, RESULTS
+from purejaxppo.runs.results import (
+    EVALUATION_EPISODES,
+    FinishedRun,
+    FinishedSweep,
+    read_run,
+    sweep_files,
+    write_run,
+    write_sweep,
+)
+from purejaxppo.runs.spec import RunSpec, load_spec
+from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import as_path, check_tree
+from purejaxppo.utils.validation import is_index, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run folder, read back. What is large is read when it is asked for."""
+
+    spec: RunSpec
+    population: Population
+    summary: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        """The hyperparameters."""
+        return self.spec.config
+
+    @property
+    def agent(self) -> Agent:
+        """The agent of the config."""
+        return self.population.agent
+
+    @property
+    def metrics(self) -> Metrics:
+        """[S, U]"""
+        return self.population.metrics
+
+    @property
+    def runners(self) -> RunnerState:
+        """The final states of all seeds, [S, ...]."""
+        return self.population.runners
+
+    @property
+    def train_state(self) -> TrainState:
+        """The train states of all seeds, [S, ...]; jax.tree.map(lambda x: x[i], ...) is that of seed i."""
+        return self.population.train_state
+
+    def seed(self, i: int) -> RunnerState:
+        """The final state of seed i, without reading the others."""
+        return self.population.seed(i)
+
+
+def load_run(path: str | Path) -> LoadedRun:
+    """A finished run. Raises PPOError for a folder that holds none, or a sweep."""
+    folder = as_path("path", path)
+    spec, population = open_run(folder)
+    if isinstance(population, Sweep):
+        raise PPOError(f"{str(path)!r} is a sweep; purejaxppo report takes it, and load_sweep reads it")
+    return LoadedRun(spec, population, read_summary(folder, spec.num_seeds, None))
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """A finished sweep. Raises PPOError for a folder that holds none, or a run of one setting."""
+    _, sweep = open_run(as_path("path", path))
+    if isinstance(sweep, Population):
+        raise PPOError(f"{str(path)!r} is a run of one setting; read it with load_run")
+    return sweep
+
+
+def load_checkpoint(path: str | Path, which: str | int = "newest", *, setting: int = 0) -> KeptStates:
+    """The states that a run has kept, finished or not: "newest", each seed's "best", or those after `which` updates.
+
+    setting: of a sweep, as `load_sweep` numbers them. Raises PPOError where there are none.
+    """
+    _, population = open_run(as_path("path", path))
+    settings = population if isinstance(population, Sweep) else [population]
+    if not is_index(setting, len(settings)):
+        raise PPOError(
+            f"setting = {shown(setting)} is not among the {len(settings)} of {str(path)!r}; "
+            f"take 0 to {len(settings) - 1}"
+        )
+    return settings[setting].checkpoint(which)
+
+
+def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
+    """What a run or a sweep has left for its pictures and its table, and which files were written anew for that.
+
+    Raises PPOError where a result is missing or damaged, from which they are written.
+    """
+    spec, found = open_run(folder)
+    settings = list(found) if isinstance(found, Sweep) else [found]
+    for store in {id(population.store): population.store for population in settings}.values():
+        check_results(store, folder)
+    summary, damaged = look_over(folder, spec, len(settings) if isinstance(found, Sweep) else None)
+    if summary is not None and not damaged:
+        read = (
+            FinishedSweep(spec, found, summary) if isinstance(found, Sweep) else read_run(spec, found, folder, summary)
+        )
+        return read, []
+    if isinstance(found, Sweep):
+        return write_sweep(spec, found, folder, summary), damaged
+    return write_run(spec, found, folder, summary), damaged
+
+
+def look_over(folder: Path, spec: RunSpec, num_settings: int | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """The summary of a run that says it is finished, if it can be, and the files that are not those of that time."""
+    try:
+        summary = read_summary(folder, spec.num_seeds, num_settings)
+    except PPOError:
+        return None, [SUMMARY]
+    known = summary.get("files", {})
+    held = digests(folder, METRICS if num_settings is None else sweep_files(num_settings))
+    return with_nans(summary), [name for name, now in held.items() if now is None or known.get(name) != now]
+
+
+def check_results(store: Store, folder: Path) -> None:
+    """Raises PPOError where results of a finished run are missing or damaged."""
+    if not isinstance(store, DiskStore):
+        return
+    remedy = f"remove {folder / SUMMARY} to train them anew with --resume"
+    for first, last in store.missing():
+        raise PPOError(f"{folder} is finished, and {store.folder} lacks members {first} to {last - 1}; {remedy}")
+    for part in map(part_name, store.parts()):
+        for place in (store.folder / name / part for name in ("runners", "metrics", "best")):
+            try:
+                if place.exists() or place.parent.name != "best":
+                    check_tree(place)
+            except PPOError as error:
+                where = store.folder / "runners" / part
+                raise PPOError(f"{error}; to train these members anew, remove {where} and {folder / SUMMARY}") from None
+
+
+def open_run(folder: Path) -> tuple[RunSpec, Population | Sweep]:
+    """The spec and the results of a run folder, finished or not. Raises PPOError if it holds none."""
+    spec = load_spec(folder)
+    env = make_env(spec.env, **spec.env_params)
+    opened = open_population(
+        env,
+        spec.config,
+        num_seeds=spec.num_seeds,
+        seed=spec.seed,
+        sweep=spec.sweep,
+        evaluation_episodes=EVALUATION_EPISODES,
+        out=folder / RESULTS,
+    )
+    return spec, opened
