@@ -27,6 +27,7 @@ from purejaxppo.policies.distributions import (
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.population.logs import LogProgress
+from purejaxppo.population.options import PopulationOptions, Progress
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
@@ -39,7 +40,7 @@ from purejaxppo.population.search import (
 )
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
-from purejaxppo.population.train import Progress, open_population, train_population
+from purejaxppo.population.train import open_population, train_population
 from purejaxppo.ppo.agent import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
@@ -87,6 +88,7 @@ __all__ = [
     "PPOConfig",
     "PPOError",
     "Population",
+    "PopulationOptions",
     "Progress",
     "RecurrentConfig",
     "RecurrentNetwork",

@@ -7,9 +7,7 @@ import jax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.population.checkpoints import NO_CHECKPOINTS
-from purejaxppo.population.program import Options
-from purejaxppo.population.train import ignore, never
+from purejaxppo.population.options import Options
 
 pjp.use_all_cores()
 if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
@@ -48,15 +46,9 @@ def cached_environment():
 
 @pytest.fixture(scope="session")
 def bare_options():
-    """What a population is trained with where nothing of one's own is brought."""
+    """The default options of a population, with the given placement."""
 
-    def make(placement):
-        nothing = {"network": None, "optimizer": None, "schedules": None, "memory_limit": None}
-        told = {"should_stop": never, "on_plan": ignore, "on_chunk": ignore}
-        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae_advantage, "checkpoints": NO_CHECKPOINTS}
-        return Options(placement=placement, evaluation_episodes=0, **nothing, **own, **told)
-
-    return make
+    return lambda placement: Options(placement=placement)
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ from purejaxppo.envs import make_env
 from purejaxppo.population.algorithms import algorithm_of, make_agent
 from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
 from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.options import Progress, ignore, never
 from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import describe_devices, describe_sharing
+from purejaxppo.population.start import carried
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
-from purejaxppo.population.train import Progress, carried, ignore, never, train_population
+from purejaxppo.population.train import train_population
 from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABLE

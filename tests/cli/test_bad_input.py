@@ -513,7 +513,7 @@ POPULATIONS = {
     ),
     "seed-text": (lambda: population(seed="a"), r"seed = 'a' is not a whole number; give an int from 0"),
     "env": (lambda: population(env="CartPole-v1"), r"env = 'CartPole-v1' is no Environment; give make_env"),
-    "config": (lambda: population(config=None), r"config = None is no config; give PPOConfig"),
+    "config": (lambda: population(config=None), r"config must be a PPOConfig.*got NoneType"),
     "sweep-name": (
         lambda: population(sweep={"learning_rat": [1]}),
         r"sweep 'learning_rat'; did you mean learning_rate",

@@ -14,8 +14,8 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.population import chunks as training
 from purejaxppo.population import program
-from purejaxppo.population import train as training
 from purejaxppo.population.checkpoints import (
     KEPT,
     Policy,
@@ -26,7 +26,7 @@ from purejaxppo.population.checkpoints import (
     training_returns,
     unfinished_rows,
 )
-from purejaxppo.population.train import Pace, next_count, next_stop
+from purejaxppo.population.chunks import Pace, next_count, next_stop
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
 CONFIG = pjp.PPOConfig(
