@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxppo.envs import make_env
+from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.store import DiskStore, Store, part_name
@@ -67,29 +68,64 @@ class LoadedRun:
         return self.population.seed(i)
 
 
-def load_run(path: str | Path) -> LoadedRun:
-    """A finished run. Raises PPOError for a folder that holds none, or a sweep."""
+def load_run(path: str | Path, *, make_agent: MakeAgent | None = None, config: Config | None = None) -> LoadedRun:
+    """Reads the folder of a finished run. Nothing in it is executed.
+
+    Args:
+        path: the run folder.
+        make_agent: the function (env, config) -> agent that the run was trained with, if that is your own.
+        config: one of the class that it was trained with, if that is your own; by default `config` in the module of
+            `make_agent`. Its values make no difference.
+
+    Returns:
+        The run, whose `agent` and `train_state` are ready to act and to be evaluated.
+
+    Raises:
+        PPOError: for a folder without a finished run, for a sweep, and without the `make_agent` that it needs.
+    """
     folder = as_path("path", path)
-    spec, population = open_run(folder)
+    spec, population = open_run(folder, make_agent, config)
     if isinstance(population, Sweep):
         raise PPOError(f"{str(path)!r} is a sweep; purejaxppo report takes it, and load_sweep reads it")
     return LoadedRun(spec, population, read_summary(folder, spec.num_seeds, None))
 
 
-def load_sweep(path: str | Path) -> Sweep:
-    """A finished sweep. Raises PPOError for a folder that holds none, or a run of one setting."""
-    _, sweep = open_run(as_path("path", path))
+def load_sweep(path: str | Path, *, make_agent: MakeAgent | None = None, config: Config | None = None) -> Sweep:
+    """Reads the folder of a finished sweep.
+
+    Args:
+        path: the folder.
+        make_agent, config: as in `load_run`.
+
+    Raises:
+        PPOError: for a folder without a finished sweep, for a run of one setting, and as `load_run`.
+    """
+    _, sweep = open_run(as_path("path", path), make_agent, config)
     if isinstance(sweep, Population):
         raise PPOError(f"{str(path)!r} is a run of one setting; read it with load_run")
     return sweep
 
 
-def load_checkpoint(path: str | Path, which: str | int = "newest", *, setting: int = 0) -> KeptStates:
-    """The states that a run has kept, finished or not: "newest", each seed's "best", or those after `which` updates.
+def load_checkpoint(
+    path: str | Path,
+    which: str | int = "newest",
+    *,
+    setting: int = 0,
+    make_agent: MakeAgent | None = None,
+    config: Config | None = None,
+) -> KeptStates:
+    """Reads the states that a run has kept, finished or not.
 
-    setting: of a sweep, as `load_sweep` numbers them. Raises PPOError where there are none.
+    Args:
+        path: the run folder.
+        which: "newest", each seed's "best", or a number of updates.
+        setting: the setting of a sweep, as `load_sweep` numbers them.
+        make_agent, config: as in `load_run`.
+
+    Raises:
+        PPOError: if there are no such states, and as `load_run`.
     """
-    _, population = open_run(as_path("path", path))
+    _, population = open_run(as_path("path", path), make_agent, config)
     settings = population if isinstance(population, Sweep) else [population]
     if not is_index(setting, len(settings)):
         raise PPOError(
@@ -147,17 +183,24 @@ def check_results(store: Store, folder: Path) -> None:
                 raise PPOError(f"{error}; to train these members anew, remove {where} and {folder / SUMMARY}") from None
 
 
-def open_run(folder: Path) -> tuple[RunSpec, Population | Sweep]:
+def open_run(
+    folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None
+) -> tuple[RunSpec, Population | Sweep]:
     """The spec and the results of a run folder, finished or not. Raises PPOError if it holds none."""
-    spec = load_spec(folder)
+    spec = load_spec(folder, make_agent, config)
+    return spec, open_results(spec, folder)
+
+
+def open_results(spec: RunSpec, folder: Path) -> Population | Sweep:
+    """The results in the folder of a run, finished or not. Raises PPOError if there are none, or another run's."""
     env = make_env(spec.env, **spec.env_params)
-    opened = open_population(
+    return open_population(
         env,
         spec.config,
         num_seeds=spec.num_seeds,
         seed=spec.seed,
         sweep=spec.sweep,
+        make_agent=spec.make_agent,
         evaluation_episodes=EVALUATION_EPISODES,
         out=folder / RESULTS,
     )
-    return spec, opened

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 
 from purejaxppo.envs import make_env
-from purejaxppo.population.algorithms import algorithm_of, make_agent
 from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
 from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.options import Progress, ignore, never
@@ -42,7 +41,8 @@ def plan(spec: RunSpec) -> str:
     if jax.process_count() > 1:
         where += f" in {jax.process_count()} processes"
     start = "" if spec.init_from is None else f", from the parameters of {spec.init_from}"
-    lines = [f"{spec.env}, preset {spec.preset}: {where}, {steps} each{start}"]
+    agent = "" if spec.agent is None else f", agent {spec.agent}"
+    lines = [f"{spec.env}, preset {spec.preset}{agent}: {where}, {steps} each{start}"]
     if spec.sweep is not None:
         lines.insert(0, describe_programs(env, config, spec.sweep, spec.num_seeds))
     return "\n".join(lines)
@@ -67,7 +67,7 @@ def train_run(
         write_json(folder / "config.json", spec_to_json(spec))
 
     def keep_and_tell(progress: Progress) -> None:
-        if is_first and progress.members[0] == 0 and progress.updates in algorithm_of(spec.config).film_after:
+        if is_first and progress.members[0] == 0 and progress.updates in spec.algorithm.film_after:
             keep_state(folder, progress)
         on_chunk(progress)
 
@@ -77,6 +77,7 @@ def train_run(
         num_seeds=spec.num_seeds,
         seed=spec.seed,
         sweep=spec.sweep,
+        make_agent=spec.make_agent,
         placement=spec.placement,
         memory_limit=memory_limit,
         evaluation_episodes=EVALUATION_EPISODES,
@@ -86,7 +87,7 @@ def train_run(
         keep_best=spec.keep_best,
         extend=True,  # config.json says how long the run is to be
         init_from=None if spec.init_from is None else load_start(spec, folder),
-        report_at=algorithm_of(spec.config).film_after,
+        report_at=spec.algorithm.film_after,
         should_stop=should_stop,
         on_begin=on_begin,
         on_plan=on_plan,
@@ -104,7 +105,7 @@ def save_start(spec: RunSpec, folder: Path, states: TrainState) -> None:
 
 def load_start(spec: RunSpec, folder: Path) -> TrainState:
     """What the seeds of a run start from, [S, ...]. Raises PPOError where it is missing or damaged."""
-    agent = make_agent(make_env(spec.env, **spec.env_params), spec.config)
+    agent = spec.algorithm.make_agent(make_env(spec.env, **spec.env_params), spec.config)
     like = carried(jax.eval_shape(agent.init, jax.random.key(0)).train_state)
     has_moments = any(name.startswith(".reward_moments") for name in leaf_names(folder / START))
     like = like.replace(reward_moments=jax.eval_shape(lambda: init_moments(())) if has_moments else None)
