@@ -16,7 +16,8 @@ from purejaxppo.cli.bench.programs import limit_programs, phase_programs, sizes_
 from purejaxppo.cli.bench.timing import Probe, Spread, in_pairs, make_probe, measure_in_turn
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
 from purejaxppo.envs import make_env
-from purejaxppo.envs.base import Box, Environment
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.spaces import Box
 from purejaxppo.population.results import Population
 from purejaxppo.population.statistics import aggregate
 from purejaxppo.population.train import train_population

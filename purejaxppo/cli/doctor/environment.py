@@ -24,17 +24,8 @@ from purejaxppo.cli.doctor.trial import (
     traces_alike,
 )
 from purejaxppo.envs import make_env
-from purejaxppo.envs.base import (
-    Box,
-    Discrete,
-    Environment,
-    MultiDiscrete,
-    Space,
-    SpaceTree,
-    Step,
-    parts_of,
-    structure_of,
-)
+from purejaxppo.envs.base import Environment, Step
+from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space, SpaceTree, parts_of, structure_of
 from purejaxppo.policies.actions import bounds
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import in_one_line
