@@ -39,6 +39,8 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.population import checkpoints, chunks, program, store
 from purejaxppo.population.options import Options
 from purejaxppo.runs import results
@@ -309,7 +311,7 @@ def same_results(one: Any, other: Any) -> bool:
 
 def spec_of(kind: str) -> RunSpec:
     """The run of a kind, as its command makes it."""
-    return cli.make_spec(cli.read_options([*KINDS[kind], *KEEPING]))
+    return make_spec(read_options([*KINDS[kind], *KEEPING]))
 
 
 def train_spec(spec: RunSpec, out: Path, **options: Any) -> Any:

@@ -18,7 +18,9 @@ from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.validation import check_function
 
+CALLED_LIKE = "give (env, config) -> agent, such as pjp.make_ppo"
 UNNAMED = "a function given in Python"  # the name of one that no command can import
 
 
@@ -69,8 +71,7 @@ def bring_agent(text: str | None) -> OwnAgent | None:
         return None
     use_all_cores()  # before the module starts JAX
     found: Any = find_own("agent", text)
-    if not callable(found):
-        raise PPOError(f"agent {text!r} must be a function (env, config) -> agent, got a {type(found).__name__}")
+    check_function(f"agent {text}", found, CALLED_LIKE)
     place = text.rpartition(":")[0]
     module = sys.modules[Path(place).stem if place.endswith(".py") else place]
     own = OwnAgent(text, found, find_config(found, module))
@@ -80,8 +81,7 @@ def bring_agent(text: str | None) -> OwnAgent | None:
 
 def agent_in_python(make_agent: MakeAgent, config: Config | None = None) -> OwnAgent:
     """An agent that a caller passes, under the name by which a command can import it. config: of its own class."""
-    if not callable(make_agent):
-        raise PPOError(f"make_agent must be a function (env, config) -> agent, got a {type(make_agent).__name__}")
+    check_function("make_agent", make_agent, CALLED_LIKE)
     module = sys.modules.get(getattr(make_agent, "__module__", None) or "")
     name = getattr(make_agent, "__qualname__", "")
     is_found = module is not None and getattr(module, name, None) is make_agent

@@ -19,11 +19,11 @@ from purejaxppo.population.sharding import PLACEMENTS
 from purejaxppo.population.store import POPULATION
 from purejaxppo.population.sweep import ENV, Point, check_whole
 from purejaxppo.ppo.config import Config
-from purejaxppo.runs.folder import git_revision, versions
+from purejaxppo.runs.folder import git_revision
 from purejaxppo.runs.own_agent import agent_in_python, agent_of_run
 from purejaxppo.runs.presets import solved_at
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import read_json
+from purejaxppo.utils.files import read_json, versions
 from purejaxppo.utils.validation import MAX_SEED, check_choice, check_seed, shown
 
 # The entries of config.json that a run is repeated from, and their types.

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.cli import evaluate as evaluate_command
 from purejaxppo.cli import main as cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
@@ -724,7 +725,7 @@ COMMANDS = [
     ("train --out file", "run folder 'file' cannot be written: .*; choose another"),
     ("train --out file/below", "run folder 'file/below' cannot be written: .*; choose another"),
     ("train --out /proc/nowhere", "run folder '/proc/nowhere' cannot be written: .*; choose another"),
-    ("train --out=", "--out: '' is no path; give that of a folder"),
+    ("train --out=", "--out: '' is not a path; give that of a folder"),
     ("train --resume nothing", "nothing/config.json cannot be read: .*is 'nothing' a finished run"),
     ("train --resume full", "full/config.json cannot be read: .*is 'full' a finished run"),
     ("train --resume file", "file/config.json cannot be read: .*is 'file' a finished run"),
@@ -739,7 +740,7 @@ COMMANDS = [
     ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is no address; give host:port"),
     ("train --out c --coordinator a:1 --num-processes 2", "process_id missing; give all of"),
     ("train --heartbeat 5", "--heartbeat 5 would do nothing in one process alone; leave it out"),
-    ("train --wandb=", "--wandb: '' is no name; give one"),
+    ("train --wandb=", "--wandb: '' is not a name; give one"),
     ("train --keep-best", "keep_best = True chooses among checkpoints, and there are none; give checkpoint_every"),
     ("train --quite", "unknown option '--quite'; did you mean --quiet"),
     ("sweep", "a sweep needs --over NAME=VALUES, such as"),
@@ -749,7 +750,7 @@ COMMANDS = [
     ("sweep --over gamma=0.9,,0.99", "gamma = '' is not a number; give one"),
     ("sweep --over gamma=0.9 --over gamma=0.8", "--over names gamma twice; give it once"),
     ("sweep --over length=1 --over env.length=2", "length, env.length are not all of different.*; leave one out"),
-    ("sweep --over gamma=log:1", "'log:1' is no range; give log:LOW:HIGH"),
+    ("sweep --over gamma=log:1", "'log:1' is not a range; give log:LOW:HIGH"),
     ("sweep --over gamma=log:a:b", "'a' is not a number; give one such as"),
     ("sweep --over gamma=uniform:0.9:0.1", r"uniform\(0.9, 0.1\): give numbers with low < high"),
     ("sweep --over gamma=uniform:0.1:0.9", "--over gamma is a range.*say how many .* --random N"),
@@ -764,7 +765,7 @@ COMMANDS = [
     ("eval run --seed 99999999999", "--seed: 99999999999 is above 4294967295; give a whole number"),
     ("eval run --backend gym", "'gym' is unknown; take one of gymnax, gymnasium"),
     ("eval run --json x.txt", "'x.txt' does not end in .json"),
-    ("eval run --json no/x.json", "'no' is no folder that one can write to; take another"),
+    ("eval run --json no/x.json", "'no' is not a folder that you can write to; take another"),
     ("eval run --json folder.json", "'folder.json' is a folder; give the name of a file"),
     ("eval run --episode 3", "unknown option '--episode'; did you mean --episodes"),
     ("eval run extra", "'extra' is one word too many; leave it out"),
@@ -832,13 +833,13 @@ def test_words_that_no_shell_would_pass_are_refused_in_one_line(words, refused):
 
 
 def test_too_little_memory_is_one_line_with_a_remedy(refused, monkeypatch, places):
-    monkeypatch.setattr(cli, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
+    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
     line = refused(["eval", "run"])
     assert re.search("error: the memory is too small: RESOURCE_EXHAUSTED.*; take fewer seeds", line), line
 
 
 def test_another_error_of_jax_is_not_hidden(monkeypatch, places, tmp_path):
-    monkeypatch.setattr(cli, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
+    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
     with pytest.raises(RuntimeError, match="nonsense"):
         cli.main(["eval", str(tmp_path / "run")])
 

@@ -16,7 +16,8 @@ import purejaxppo as pjp
 from purejaxppo.cli import doctor
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.doctor import machine, probes
-from purejaxppo.cli.doctor.environment import check_images, check_types
+from purejaxppo.cli.doctor.env_observations import check_images
+from purejaxppo.cli.doctor.env_program import check_types
 from purejaxppo.cli.doctor.releases import WRONG_RELEASES
 from purejaxppo.cli.doctor.trial import play
 from purejaxppo.cli.doctor.user_code import make_own_agent

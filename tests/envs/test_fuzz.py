@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli import run_spec
+from purejaxppo.cli import train as train_command
 from purejaxppo.cli.bench import run as bench_run
 from purejaxppo.ppo.config import _RANGES, CHOICES
 from purejaxppo.runs.presets import PRESETS
@@ -166,8 +168,8 @@ def reach(*_, **__):
 @given(arguments=command_lines)
 def test_a_command_line_of_anything_runs_or_is_refused_in_one_line(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "train_run", reach)
-    monkeypatch.setattr(cli, "make_run_folder", lambda folder: None)
+    monkeypatch.setattr(train_command, "train_run", reach)
+    monkeypatch.setattr(run_spec, "make_run_folder", lambda folder: None)
     monkeypatch.setattr(bench_run, "run_bench", reach)
     for name in ("doctor", "envs", "presets", "completion"):
         monkeypatch.setitem(cli.RUN, name, reach)

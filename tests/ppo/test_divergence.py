@@ -13,6 +13,7 @@ from flax import struct
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli.pictures import write_pictures
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
@@ -214,7 +215,7 @@ def test_a_run_with_diverged_seeds_is_written_whole_and_says_so(swept, tmp_path)
     spec = RunSpec("Drift", {}, ONE_ENV, 6, 0, "cleanrl")
     write_json(tmp_path / "config.json", spec_to_json(spec))
     finished = write_run(spec, population, tmp_path)
-    cli.write_pictures(finished, tmp_path)
+    write_pictures(finished, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.json", "metrics.csv", "metrics.npz", "summary.json", "curves.png", "report.html")
     }

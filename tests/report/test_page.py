@@ -17,6 +17,7 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import chosen_preset, make_parser
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.examples import success_rate
 from purejaxppo.population.statistics import with_interval
 from purejaxppo.population.sweep import show_point
@@ -244,7 +245,7 @@ def test_bad_input_is_refused_with_one_line(refused, arguments, named):
 
 def spec_of(words):
     parser, _ = make_parser(chosen_preset(words))
-    return cli.make_spec(parser.parse_args(words))
+    return make_spec(parser.parse_args(words))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.runs.presets import PRESETS
 
 compilations = []
@@ -28,7 +29,7 @@ def write(path, text):
 
 
 def spec_of(words):
-    return cli.make_spec(read_options(words))
+    return make_spec(read_options(words))
 
 
 def written(words, path):
@@ -108,8 +109,8 @@ REFUSED = {
     "preset = true": "run.toml: argument --preset: expected one argument",
     "foo = false": "run.toml: unknown option '--foo'",
     "kepe-best = false": "run.toml: unknown option '--kepe-best'; did you mean --keep-best",
-    "seeds = false": "run.toml: argument --seeds: false is no value of it; give another, or leave it out",
-    "wandb = false": "run.toml: argument --wandb: false is no value of it",
+    "seeds = false": "run.toml: argument --seeds: false is not a value of it; give another, or leave it out",
+    "wandb = false": "run.toml: argument --wandb: false is not a value of it",
     "seeds = []": "run.toml: 'seeds' = [] cannot be; give a number, a text",
     "seeds = 1979-05-27": "run.toml: 'seeds' = datetime.date(1979, 5, 27) cannot be",
     "seeds =": "run.toml is no TOML: Invalid value",

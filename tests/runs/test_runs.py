@@ -16,6 +16,7 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli import run_spec
 from purejaxppo.cli.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.ppo.types import Metrics
@@ -174,8 +175,8 @@ def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "time", SimpleNamespace(strftime=lambda _: "now"))
-    folders = [cli.started(read_options(["train", *TINY]))[1] for _ in range(3)]
+    monkeypatch.setattr(run_spec, "time", SimpleNamespace(strftime=lambda _: "now"))
+    folders = [run_spec.started(read_options(["train", *TINY]))[1] for _ in range(3)]
     assert [str(folder) for folder in folders] == [f"runs/CartPole-v1-now{end}" for end in ("", "-2", "-3")]
     assert all(folder.is_dir() for folder in folders)
     Path("file").touch()

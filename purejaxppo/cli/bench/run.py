@@ -23,9 +23,10 @@ from purejaxppo.population.statistics import aggregate
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo.agent import PPO, make_ppo
 from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions
+from purejaxppo.runs.folder import git_revision, peak_memory_bytes
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import versions
 
 ENV = "CartPole-v1"  # whose observations and actions the work is counted for, and which gymnax steps beside ours
 COMPILING_REPEATS = 3  # fewer than of the rest: each takes two new processes

@@ -1,4 +1,4 @@
-"""`check_agent`: whether an agent learns from what its policy has done, and its network is a pure function."""
+"""`check_agent`: checks that an agent learns from what its policy did, and that its network is a pure function."""
 
 import dataclasses
 import functools
@@ -35,10 +35,19 @@ class Lesson(NamedTuple):
 
 
 def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
-    """Looks at the first two updates of an agent, in its environment and with its own config. -> a finding each
+    """Checks the first two updates of an agent in its environment, with its own config.
 
-    Whatever the environment, episodes are made to end in a step out of eight, so that what happens at ends is seen.
-    Raises PPOError for what is neither a PPO nor a RecurrentPPO.
+    One step in eight ends the episode, whatever the environment, so that the checks cover the ends of episodes.
+
+    Args:
+        agent: What `make_ppo` or `make_recurrent_ppo` returns.
+        seed: Seed of the updates.
+
+    Returns:
+        A finding for each check, as from `check_env`.
+
+    Raises:
+        PPOError: `agent` is neither a PPO nor a RecurrentPPO.
     """
     if not isinstance(agent, PPO | RecurrentPPO):
         raise PPOError(f"agent is a {type(agent).__name__}; give what make_ppo or make_recurrent_ppo returns")
@@ -110,7 +119,7 @@ def outputs(agent: PPO | RecurrentPPO, runner: RunnerState, given: tuple[PyTree,
 
 
 def check_network(agent: PPO | RecurrentPPO) -> Finding:
-    """Whether the network is a function of its inputs alone. Runs nothing."""
+    """Checks that the network is a function of its inputs alone. Runs nothing."""
     runner = jax.eval_shape(agent.init, key := jax.eval_shape(lambda: jax.random.key(0)))
     memory = jax.eval_shape(lambda: start_memories(agent, agent.config.num_envs))
     if not traces_alike(agent.init, key):
@@ -122,7 +131,7 @@ def check_network(agent: PPO | RecurrentPPO) -> Finding:
 
 
 def check_rows(lesson: Lesson) -> Finding:
-    """Whether what the network says of one observation does not depend on the others beside it."""
+    """Checks that the outputs for one observation do not depend on the others in the batch."""
     difference = first_difference(lesson.alone, lesson.batched)
     if difference:
         return fault("rows", f"the network sees other rows of a batch: {difference}; average over no leading axis")
@@ -130,7 +139,7 @@ def check_rows(lesson: Lesson) -> Finding:
 
 
 def check_ratio(name: str, lesson: Lesson) -> Finding:
-    """Whether the policy that learns starts as the one that acted: ratio 1, and the same values."""
+    """Checks that learning starts from the policy that acted: ratio 1, and the same values."""
     log_ratio, change = float(lesson.looked.policy_loss), float(lesson.looked.value_loss)
     ended = int(lesson.looked.episodes)
     if not (log_ratio <= ROUNDING and change <= ROUNDING * max(1.0, value_scale(lesson))):
@@ -149,7 +158,7 @@ def value_scale(lesson: Lesson) -> float:
 
 
 def check_update(lesson: Lesson) -> Finding:
-    """Whether everything stays finite, and every parameter learns."""
+    """Checks that everything stays finite and that every parameter changes."""
     before, after = lesson.before.train_state, lesson.after.train_state
     for what, state in (("init", before.params), ("the first update", (after.params, after.opt_state))):
         for path, x in jax.tree_util.tree_leaves_with_path(state):
