@@ -32,7 +32,7 @@ from purejaxppo.utils.validation import is_index, shown
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A run folder, read back. What is large is read when it is asked for."""
+    """A run folder, read back. Metrics and states are read when they are used."""
 
     spec: RunSpec
     population: Population
@@ -45,12 +45,12 @@ class LoadedRun:
 
     @property
     def agent(self) -> Agent:
-        """The agent of the config."""
+        """The agent that was trained."""
         return self.population.agent
 
     @property
     def metrics(self) -> Metrics:
-        """[S, U]"""
+        """The metrics of all seeds, [S, U]."""
         return self.population.metrics
 
     @property
@@ -135,12 +135,12 @@ def load_checkpoint(
     return settings[setting].checkpoint(which)
 
 
-def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
-    """What a run or a sweep has left for its pictures and its table, and which files were written anew for that.
+def mend_finished(spec: RunSpec, folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
+    """Reads a finished run or sweep, and writes damaged files anew. Returns it and the names of these files.
 
-    Raises PPOError where a result is missing or damaged, from which they are written.
+    Raises PPOError if a result is missing or damaged, because the files are written from the results.
     """
-    spec, found = open_run(folder)
+    found = open_results(spec, folder)
     settings = list(found) if isinstance(found, Sweep) else [found]
     for store in {id(population.store): population.store for population in settings}.values():
         check_results(store, folder)
@@ -156,7 +156,7 @@ def mend_finished(folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]
 
 
 def look_over(folder: Path, spec: RunSpec, num_settings: int | None) -> tuple[dict[str, Any] | None, list[str]]:
-    """The summary of a run that says it is finished, if it can be, and the files that are not those of that time."""
+    """The summary of a finished run, None if it is damaged, and the files that have changed since it was written."""
     try:
         summary = read_summary(folder, spec.num_seeds, num_settings)
     except PPOError:
@@ -167,7 +167,7 @@ def look_over(folder: Path, spec: RunSpec, num_settings: int | None) -> tuple[di
 
 
 def check_results(store: Store, folder: Path) -> None:
-    """Raises PPOError where results of a finished run are missing or damaged."""
+    """Raises PPOError if results of a finished run are missing or damaged."""
     if not isinstance(store, DiskStore):
         return
     remedy = f"remove {folder / SUMMARY} to train them anew with --resume"

@@ -59,7 +59,7 @@ class OwnAgent(NamedTuple):
             raise PPOError(f"agent {self.name}: init and update must return a pjp.RunnerState, of the same shapes")
 
 
-_BROUGHT: dict[tuple[str, str], OwnAgent] = {}  # by file and name
+_BROUGHT: dict[tuple[str, str], OwnAgent] = {}  # by `file_and_name`
 
 
 def bring_agent(text: str | None) -> OwnAgent | None:
@@ -121,9 +121,9 @@ def agent_of_run(name: str, folder: Path) -> OwnAgent:
 
 
 def file_and_name(text: str) -> tuple[str, str]:
-    """The parts of FILE.py:NAME that stay when the file or the caller moves to another folder."""
+    """The parts of FILE.py:NAME or module:NAME that stay the same when the file or the caller is elsewhere."""
     place, _, name = text.rpartition(":")
-    return Path(place).name, name
+    return Path(place).name.removesuffix(".py").rpartition(".")[2], name
 
 
 def described(tree: Any) -> Any:

@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.sharding import describe_devices
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate
 from purejaxppo.population.sweep import show_value
-from purejaxppo.ppo.agent import seed_keys
-from purejaxppo.ppo.evaluate import Episode, record_episodes
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, SETTINGS, TABLE, peak_memory_bytes, write_metrics
 from purejaxppo.runs.spec import RunSpec
@@ -26,7 +22,7 @@ EVALUATION_EPISODES = 100  # of each seed, at the end
 
 
 class FinishedRun(NamedTuple):
-    """What a run leaves for its pictures and its table."""
+    """A finished run, with everything that its pictures and its table show."""
 
     spec: RunSpec
     population: Population
@@ -35,7 +31,7 @@ class FinishedRun(NamedTuple):
 
 
 class FinishedSweep(NamedTuple):
-    """What a sweep leaves for its pictures and its table."""
+    """A finished sweep, with everything that its pictures and its table show."""
 
     spec: RunSpec
     sweep: Sweep
@@ -43,7 +39,7 @@ class FinishedSweep(NamedTuple):
 
 
 def kept_states(folder: Path, like: TrainState) -> dict[str, TrainState]:
-    """Those that were kept, in the order of their updates; what is named otherwise is none."""
+    """The states of seed 0 that were kept for its films, in the order of their updates."""
     names = [path.name.removeprefix("after-") for path in (folder / KEPT).glob("after-*")]
     updates = sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
     return {f"after-{n}": load_tree(folder / KEPT / f"after-{n}", like) for n in updates}
@@ -52,7 +48,7 @@ def kept_states(folder: Path, like: TrainState) -> dict[str, TrainState]:
 def write_run(
     spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any] | None = None
 ) -> FinishedRun:
-    """The metrics and the summary of a population. summary: as it was, for metrics that are written anew"""
+    """Writes the metrics and the summary of a run. Metrics that are written anew keep their `summary`."""
     write_metrics(folder, metric_names(population), population.column)
     summary = (summary or summarise(spec, population)) | {"files": digests(folder, METRICS)}
     write_json(folder / SUMMARY, summary)
@@ -60,45 +56,35 @@ def write_run(
 
 
 def read_run(spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any]) -> FinishedRun:
-    """The same, with the states for the films."""
+    """A run that is written already, with the states for its films."""
     return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
 
 
 def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, Any] | None = None) -> FinishedSweep:
-    """The metrics of each setting, the table of all and the summary. summary: as for `write_run`"""
+    """Writes the metrics of each setting, the table of all, and the summary, as `write_run` does."""
     for i, population in enumerate(sweep):
         place = folder / SETTINGS / f"{i:04d}"
         make_folder(place)
         write_metrics(place, metric_names(population), population.column)
     rows = sweep.table()
     write_whole(folder / TABLE, lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
-    summary = summary or {
-        "best_setting": rows[0].setting,
-        "best_point": rows[0].point,
-        "tied_settings": [row.setting for row in rows[1:] if row.ties],
-        "evaluation_episodes": EVALUATION_EPISODES,
-        "evaluation_episodes_cut": count_cut(list(sweep)),
-        "diverged": sum(row.num_diverged for row in rows),
-        "diverged_at": [or_none(population.diverged_at) for population in sweep],
-        **costs(spec, list(sweep)),
-    }
-    summary |= {"files": digests(folder, sweep_files(len(sweep)))}
+    summary = (summary or summarise_sweep(spec, sweep)) | {"files": digests(folder, sweep_files(len(sweep)))}
     write_json(folder / SUMMARY, summary)
     return FinishedSweep(spec, sweep, summary)
 
 
 def sweep_files(num_settings: int) -> list[str]:
-    """Those that `write_sweep` writes beside the summary."""
+    """The files that `write_sweep` writes beside the summary."""
     return [TABLE, *(f"{SETTINGS}/{i:04d}/{name}" for i in range(num_settings) for name in METRICS)]
 
 
 def metric_names(population: Population) -> list[str]:
-    """The columns of its metrics."""
+    """The columns of the metrics of a population."""
     return population.store.like.metrics.columns()
 
 
 def table_lines(rows: list[Ranked]) -> list[str]:
-    """table.csv, the best setting first."""
+    """The lines of table.csv, the best setting first."""
     names = list({name: None for row in rows for name in row.point})
     head = ["setting", *names, "seeds", "diverged", "iqm", "iqm_95_low", "iqm_95_high", "area", "ties"]
     lines = [
@@ -116,13 +102,13 @@ def table_lines(rows: list[Ranked]) -> list[str]:
 
 
 def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
-    """summary.json: the greedy returns of the final policies, which seeds diverged, and what the run took."""
+    """The content of summary.json: the final returns, which seeds diverged, and what the run took."""
     final, diverged_at = population.final_returns(), or_none(population.diverged_at)
     aggregates = aggregate_finite(final, spec.solved_at)._asdict()
     return {
         "final_return_per_seed": final.tolist(),
         **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
-        "evaluation_episodes": EVALUATION_EPISODES,
+        "evaluation_episodes": num_episodes(population),
         "evaluation_episodes_cut": count_cut([population]),
         "solved_at": spec.solved_at,
         "seeds_solved": None if spec.solved_at is None else int(np.sum(final >= spec.solved_at)),
@@ -130,6 +116,26 @@ def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
         "diverged_at": diverged_at,
         **costs(spec, [population]),
     }
+
+
+def summarise_sweep(spec: RunSpec, sweep: Sweep) -> dict[str, Any]:
+    """The content of summary.json: the best setting, which runs diverged, and what the sweep took."""
+    rows = sweep.table()
+    return {
+        "best_setting": rows[0].setting,
+        "best_point": rows[0].point,
+        "tied_settings": [row.setting for row in rows[1:] if row.ties],
+        "evaluation_episodes": num_episodes(sweep[0]),
+        "evaluation_episodes_cut": count_cut(list(sweep)),
+        "diverged": sum(row.num_diverged for row in rows),
+        "diverged_at": [or_none(population.diverged_at) for population in sweep],
+        **costs(spec, list(sweep)),
+    }
+
+
+def num_episodes(population: Population) -> int:
+    """The number of greedy episodes that each seed has played at the end."""
+    return population.store.like.returns.shape[0]
 
 
 def count_cut(populations: list[Population]) -> int | None:
@@ -176,12 +182,3 @@ def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
         "planned_memory_bytes": max((plan.peak for plan in plans), default=None),
         "devices": describe_devices(spec.num_seeds, jax.devices()),
     }
-
-
-def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
-    """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
-    agent, last = finished.population.agent, finished.population.seed(0)
-    states = {"before": agent.init(last.key).train_state, **finished.kept, "after": last.train_state}
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states.values())
-    key = seed_keys(finished.spec.seed + EVALUATION_SEED, 1)[0]
-    return dict(zip(states, record_episodes(agent, stacked, key), strict=True))

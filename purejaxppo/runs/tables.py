@@ -1,6 +1,7 @@
 """The tables that a run or a sweep ends with, as rows of text."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ MOST_NAMED = 8  # diverged runs that a line names
 
 
 def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
-    """The rows that a run ends with."""
+    """The table that a run ends with."""
     summary = finished.summary
     iqm = (summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))
-    rows = {"final greedy return, IQM": with_interval(*iqm)}
+    rows = {f"{return_name(summary)}, IQM": with_interval(*iqm)}
     if summary["solved_at"] is not None:
-        bar = f"mean of {summary['evaluation_episodes']} episodes >= {summary['solved_at']:g}"
+        episodes = summary["evaluation_episodes"]
+        what = f"mean of {episodes} episodes" if episodes else return_name(summary)
+        bar = f"{what} >= {summary['solved_at']:g}"
         rows["seeds solved"] = f"{summary['seeds_solved']} of {summary['num_seeds']}  ({bar})"
     rows |= cut_rows(summary.get("evaluation_episodes_cut"), summary["evaluation_episodes"] * summary["num_seeds"])
     if summary["diverged"]:
@@ -28,8 +31,16 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     return rows | speed_rows(summary) | {"run folder": str(folder)}
 
 
+def return_name(summary: Mapping[str, Any]) -> str:
+    """The name of the returns that seeds are compared by: a population without greedy episodes has those of training.
+
+    Summaries of sweeps from earlier versions do not say; they are always of greedy episodes.
+    """
+    return "final greedy return" if summary.get("evaluation_episodes", 1) else "final training return"
+
+
 def cut_rows(num_cut: int | None, num_episodes: int) -> dict[str, str]:
-    """A row that says how many episodes of an evaluation were cut; no row where none was, or where that is unknown."""
+    """A row with the number of evaluation episodes that were cut; no row if there are none, or if it is unknown."""
     if not num_cut:
         return {}
     text = f"{num_cut:,} of {num_episodes:,}  (had not ended after {MAX_STEPS:,} steps; their returns stop there)"
@@ -37,17 +48,22 @@ def cut_rows(num_cut: int | None, num_episodes: int) -> dict[str, str]:
 
 
 def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
-    """The rows that a sweep ends with, below the table of its settings."""
+    """The table that a sweep ends with, below the table of its settings."""
     summary = finished.summary
-    num_episodes = EVALUATION_EPISODES * summary["num_seeds"] * len(finished.sweep)
+    num_episodes = summary.get("evaluation_episodes", EVALUATION_EPISODES) * summary["num_seeds"] * len(finished.sweep)
     cut = cut_rows(summary.get("evaluation_episodes_cut"), num_episodes)
-    return best_rows(finished.sweep.table()) | cut | speed_rows(summary) | {"sweep folder": str(folder)}
+    return (
+        best_rows(finished.sweep.table(), return_name(summary))
+        | cut
+        | speed_rows(summary)
+        | {"sweep folder": str(folder)}
+    )
 
 
-def best_rows(rows: list[Ranked]) -> dict[str, str]:
-    """Which setting of a sweep is the best, and how many it ties with. rows: its table"""
+def best_rows(rows: list[Ranked], name: str = "final greedy return") -> dict[str, str]:
+    """The best setting of a sweep, and how many others tie with it. rows: its table; name: of the returns in it"""
     best = rows[0]
-    found = {"best setting": show_point(best.point), "its final greedy return, IQM": with_interval(*best.iqm)}
+    found = {"best setting": show_point(best.point), f"its {name}, IQM": with_interval(*best.iqm)}
     if best.ties:
         others = sum(row.ties for row in rows) - 1
         is_largest = not (math.isnan(best.area) or best.area == rows[1].area)
@@ -58,7 +74,7 @@ def best_rows(rows: list[Ranked]) -> dict[str, str]:
 
 
 def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
-    """How long a run took."""
+    """The seconds that a run took, and its speed."""
     speed = summary["env_steps_per_second"]
     return {
         "seconds to compile": f"{summary['compile_seconds']:.1f}",
@@ -68,15 +84,17 @@ def speed_rows(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
-    """The table of a sweep for people, the names first: at most `most` settings, the best first.
+    """The settings of a sweep as a table with a head: at most `most` of them, the best first.
 
-    The columns "diverged", of seeds, and "ties", with the best setting, are there where some do.
+    It has the column "diverged" if seeds did, and "ties" if settings tie with the best.
     """
     rows = finished.sweep.table()
     names = list({name: None for row in rows for name in row.point})
     digits = [decimals_of(*row.iqm) for row in rows]
     columns = {
-        "final greedy return, IQM": [f"{row.iqm.estimate:.{n}f}" for row, n in zip(rows, digits, strict=True)],
+        f"{return_name(finished.summary)}, IQM": [
+            f"{row.iqm.estimate:.{n}f}" for row, n in zip(rows, digits, strict=True)
+        ],
         "95% interval": [interval_text(*row.iqm[1:], n) for row, n in zip(rows, digits, strict=True)],
         "mean training return": [show_return(row.area) for row in rows],
     }
@@ -92,7 +110,7 @@ def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
 
 
 def describe_divergence(summary: dict[str, Any]) -> str:
-    """For people, of a run or a sweep: how many runs have diverged, and which."""
+    """A line for people about a run or a sweep: how many runs have diverged, and which."""
     if "best_setting" in summary:
         rows = enumerate(summary["diverged_at"])
         named = {f"setting {i} seed {j}": update for i, row in rows for j, update in enumerate(row)}

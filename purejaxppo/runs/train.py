@@ -3,13 +3,16 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 
 from purejaxppo.envs import make_env
 from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
-from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.logs import LogProgress, named
+from purejaxppo.population.memory import MemoryPlan, describe_plan
 from purejaxppo.population.options import Progress, ignore, never
 from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import describe_devices, describe_sharing
@@ -20,16 +23,19 @@ from purejaxppo.population.train import train_population
 from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABLE
-from purejaxppo.runs.logs import PROGRESS, steps_told
+from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told, tell_all
 from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep, write_run, write_sweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import leaf_names, load_tree, save_tree, write_json
 
+if TYPE_CHECKING:
+    from purejaxppo.runs.console import JsonView, ProgressView, UpdateView
+
 
 def plan(spec: RunSpec) -> str:
-    """For people: what will run where, before it does."""
+    """A text for people: what is about to run, and on which devices."""
     config, env = spec.config, make_env(spec.env, **spec.env_params)
     steps = f"{config.actual_timesteps:,} steps"
     if config.actual_timesteps != config.total_timesteps:
@@ -48,7 +54,49 @@ def plan(spec: RunSpec) -> str:
     return "\n".join(lines)
 
 
-def train_run(
+class Watched(NamedTuple):
+    """How a training is watched."""
+
+    view: "ProgressView | UpdateView | JsonView"
+    tensorboard: bool = False
+    wandb: str | None = None  # the project
+    memory_limit: int | str | None = None
+    should_stop: Callable[[], bool] = never
+    is_begun: bool = False  # the view says where it goes on
+
+
+def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun | FinishedSweep | None:
+    """Trains with the view and the logs open. A sweep has no logs, because its settings train together.
+
+    Returns None in all processes but the first.
+    """
+    view, logs = watched.view, nullcontext(tell_all([]))
+    if spec.sweep is None and jax.process_index() == 0:
+        content = spec_to_json(spec)
+        logs = open_logs(folder, content, has_tensorboard=watched.tensorboard, wandb_project=watched.wandb)
+    with view, logs as log:
+        tell_log = LogProgress(log, spec.log_names)
+
+        def tell(progress: Progress) -> None:
+            view(progress)
+            tell_log(progress)
+
+        finished = train_in_folder(
+            spec,
+            folder,
+            tell,
+            memory_limit=watched.memory_limit,
+            should_stop=watched.should_stop,
+            on_begin=view.resume if watched.is_begun else ignore,
+            on_plan=lambda memory: view.planned(describe_plan(memory)),
+        )
+        if isinstance(finished, FinishedRun):
+            score = {"evaluation": finished.summary["final_return_mean"]}
+            log(named(score, spec.log_names), spec.config.actual_timesteps)
+    return finished
+
+
+def train_in_folder(
     spec: RunSpec,
     folder: Path,
     on_chunk: Callable[[Progress], None],
@@ -58,9 +106,9 @@ def train_run(
     on_begin: Callable[[str], None] = ignore,
     on_plan: Callable[[MemoryPlan], None] = ignore,
 ) -> FinishedRun | FinishedSweep | None:
-    """Trains and evaluates what `spec` says, and writes its folder. What is in there already is not trained again.
+    """Trains and evaluates a run, and writes its folder. Members whose results are there are not trained again.
 
-    Of several processes the first one writes; None in the others.
+    The first of several processes writes; the others return None.
     """
     env, is_first = make_env(spec.env, **spec.env_params), jax.process_index() == 0
     if is_first:
@@ -99,12 +147,12 @@ def train_run(
 
 
 def save_start(spec: RunSpec, folder: Path, states: TrainState) -> None:
-    """Keeps what the seeds of a run start from in its own folder. states: those of another run, [S or more, ...]"""
+    """Copies the states that a run starts from to its folder. states: of another run, [S or more, ...]"""
     save_tree(folder / START, carried(jax.tree.map(lambda x: x[: spec.num_seeds], states)))
 
 
 def load_start(spec: RunSpec, folder: Path) -> TrainState:
-    """What the seeds of a run start from, [S, ...]. Raises PPOError where it is missing or damaged."""
+    """The states that the seeds of a run start from, [S, ...]. Raises PPOError if they are missing or damaged."""
     agent = spec.algorithm.make_agent(make_env(spec.env, **spec.env_params), spec.config)
     like = carried(jax.eval_shape(agent.init, jax.random.key(0)).train_state)
     has_moments = any(name.startswith(".reward_moments") for name in leaf_names(folder / START))
@@ -113,7 +161,7 @@ def load_start(spec: RunSpec, folder: Path) -> TrainState:
 
 
 def extended(spec: RunSpec, folder: Path, total_timesteps: int) -> RunSpec:
-    """A run that was begun, with another number of timesteps. Raises PPOError unless it is more than is done."""
+    """The spec with another number of timesteps. Raises PPOError unless it is more than the folder has done."""
     if any("total_timesteps" in point for point in spec.sweep or ()):
         raise PPOError(f"{folder} is a sweep over total_timesteps; leave out --config.total-timesteps")
     config = spec.config.replace(total_timesteps=total_timesteps)
@@ -128,26 +176,26 @@ def extended(spec: RunSpec, folder: Path, total_timesteps: int) -> RunSpec:
 
 
 def is_extended(spec: RunSpec, folder: Path) -> bool:
-    """Whether `spec` is longer, or shorter, than the folder says that its run is."""
-    return load_spec(folder).config.total_timesteps != spec.config.total_timesteps
+    """True if `spec` is longer, or shorter, than the run in the folder."""
+    return load_spec(folder, spec.make_agent, spec.config).config.total_timesteps != spec.config.total_timesteps
 
 
 def reopen(folder: Path) -> None:
-    """Removes what tells that a run is finished, and what shows its results: it is to go on."""
+    """Removes the summary, the metrics and the pictures of a finished run that is to go on."""
     for name in (SUMMARY, *METRICS, TABLE, *PICTURES):  # the summary first: without it the run is not finished
         (folder / name).unlink(missing_ok=True)
 
 
 def check_checkpoints(spec: RunSpec) -> None:
-    """Raises PPOError for checkpoints that could not be written."""
+    """Raises PPOError if the checkpoints that the run asks for cannot be written."""
     is_shared = spec.placement == "data" and jax.process_count() > 1
     make_policy(spec.checkpoint_every, spec.keep_checkpoints, spec.keep_best, has_folder=True, is_shared=is_shared)
 
 
 def check_not_lost(spec: RunSpec, folder: Path) -> None:
-    """Raises PPOError where the log of a run tells of a checkpoint, and nothing is left: it never starts from zero.
+    """Raises PPOError if the log tells of a checkpoint that is gone, so that the run does not start from zero.
 
-    spec: as the run was begun. Where a checkpoint may not have been due yet, it is a warning.
+    It only warns if a checkpoint may not have been due yet. spec: as the run was begun
     """
     done = steps_told(folder) // spec.config.batch_size
     if spec.checkpoint_every is None or done == 0 or any(map(has_states, (folder / RESULTS).glob("program-*"))):
@@ -160,7 +208,7 @@ def check_not_lost(spec: RunSpec, folder: Path) -> None:
 
 
 def keep_state(folder: Path, progress: Progress) -> None:
-    """The train state of seed 0 as it is now, for its film."""
+    """Keeps the train state of seed 0 for a film."""
     place = folder / KEPT / f"after-{progress.updates}"
     if not place.exists():
         save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))

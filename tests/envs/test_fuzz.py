@@ -168,7 +168,7 @@ def reach(*_, **__):
 @given(arguments=command_lines)
 def test_a_command_line_of_anything_runs_or_is_refused_in_one_line(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_command, "train_run", reach)
+    monkeypatch.setattr(train_command, "train_watched", reach)
     monkeypatch.setattr(run_spec, "make_run_folder", lambda folder: None)
     monkeypatch.setattr(bench_run, "run_bench", reach)
     for name in ("doctor", "envs", "presets", "completion"):

@@ -13,12 +13,12 @@ from flax import struct
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.cli.pictures import write_pictures
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
 from purejaxppo.population.results import first_standstill
 from purejaxppo.ppo.update import all_finite, keep_finite
+from purejaxppo.report.pictures import write_pictures
 from purejaxppo.runs.results import FinishedRun, write_run
 from purejaxppo.runs.spec import RunSpec, spec_to_json
 from purejaxppo.runs.tables import describe_divergence, table
