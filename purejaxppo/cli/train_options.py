@@ -59,6 +59,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
         metavar="NAME",
         help="environment (default the preset's), or yours: FILE.py:CLASS (see purejaxppo envs)",
     )
+    add("--agent", metavar="FILE.py:FUNCTION", help="train an agent of yours: a function (env, config) -> agent")
     add("--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="one of its parameters")
     add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
     add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")
@@ -119,5 +120,5 @@ def _add_log_options(parser: Parser) -> None:
 
 
 def _add_hyperparameters(parser: Parser, preset: Preset) -> None:
-    name = next(name for name, entry in PRESETS.items() if entry is preset)
-    add_config_options(parser, preset.config, f"hyperparameters, with the defaults of the preset {name}")
+    name = next((f"the preset {name}" for name, entry in PRESETS.items() if entry is preset), "the file of --agent")
+    add_config_options(parser, preset.config, f"hyperparameters, with the defaults of {name}")

@@ -32,6 +32,7 @@ def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
     plain = {
         "preset": spec.preset,
         "env": spec.env,
+        "agent": spec.agent,
         "seeds": spec.num_seeds,
         "seed": spec.seed,
         "out": None if options.out is None else str(options.out),
