@@ -21,15 +21,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # another process has to repeat: they do without LLVM's optimizations.
 COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
 COMPILED_QUICKLY |= {"test_examples", "test_extension"}
-COMPILED_QUICKLY |= {
-    "test_logs",
-    "test_networks",
-    "test_own_agent",
-    "test_user_code",
-    "test_page",
-    "test_recurrent",
-    "test_schedules",
-}
+COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_user_code", "test_page", "test_recurrent", "test_schedules"}
 COMPILED_QUICKLY |= {"test_own_agent", "test_search", "test_space_trees", "test_suites"}
 
 
