@@ -29,7 +29,7 @@ class OwnAgent(NamedTuple):
 
     name: str  # FILE.py:NAME, module:NAME, or UNNAMED
     make_agent: MakeAgent
-    config: Config | None  # the one that its file defines as `config`, or an attribute of the function
+    config: Config | None  # the one that its file defines, if it does
 
     def make(self, env: Environment, config: Config) -> Agent:
         """The agent of one setting. Raises PPOError if the function fails or returns something else."""
@@ -96,8 +96,8 @@ def agent_in_python(make_agent: MakeAgent, config: Config | None = None) -> OwnA
 
 
 def find_config(make_agent: MakeAgent, module: Any) -> Config | None:
-    """The config that goes with an agent: an attribute of its function, or `config` in its module."""
-    found = (getattr(thing, "config", None) for thing in (make_agent, module))
+    """The config that goes with an agent: an attribute `config` of its function, or `config` or `CONFIG` beside it."""
+    found = (getattr(*place, None) for place in ((make_agent, "config"), (module, "config"), (module, "CONFIG")))
     return next((config for config in found if isinstance(config, Config)), None)
 
 

@@ -193,8 +193,8 @@ def find_config_class(algorithm: str, own: Config | None) -> type[Config]:
         return known[algorithm]
     if own is None:
         raise PPOError(
-            "the config is of a class of your own; define one as `config` beside the function of --agent, or in Python "
-            "give load_run(path, config=...)"
+            "the config is of a class of your own; define `config` beside the function of --agent, or in Python give "
+            "load_run(path, config=...)"
         )
     return type(own)
 
