@@ -27,6 +27,7 @@ from purejaxppo.policies.distributions import (
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.population.logs import LogProgress
+from purejaxppo.population.options import PopulationOptions, Progress
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
@@ -39,7 +40,7 @@ from purejaxppo.population.search import (
 )
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
-from purejaxppo.population.train import Progress, open_population, train_population
+from purejaxppo.population.train import open_population, train_population
 from purejaxppo.ppo.agent import PPO, make_ppo, make_train, seed_keys, update_many
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
@@ -49,7 +50,9 @@ from purejaxppo.ppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurre
 from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
-from purejaxppo.runs.train import LoadedRun, load_checkpoint, load_run, load_sweep
+from purejaxppo.report.pictures import write_report
+from purejaxppo.report.train_run import RunOptions, train_run
+from purejaxppo.runs.load import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import Interrupted, PPOError
 
@@ -87,10 +90,12 @@ __all__ = [
     "PPOConfig",
     "PPOError",
     "Population",
+    "PopulationOptions",
     "Progress",
     "RecurrentConfig",
     "RecurrentNetwork",
     "RecurrentPPO",
+    "RunOptions",
     "RunnerState",
     "SearchResult",
     "SpaceTree",
@@ -134,7 +139,9 @@ __all__ = [
     "seed_keys",
     "shuffled_indices",
     "train_population",
+    "train_run",
     "uniform",
     "update_many",
     "use_all_cores",
+    "write_report",
 ]

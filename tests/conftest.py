@@ -10,9 +10,7 @@ import jax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.population.checkpoints import NO_CHECKPOINTS
-from purejaxppo.population.program import Options
-from purejaxppo.population.train import ignore, never
+from purejaxppo.population.options import Options
 
 pjp.use_all_cores()
 os.environ["PUREJAXPPO_CACHE"] = "off"  # no process of a test writes to the home of its user
@@ -28,7 +26,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
 COMPILED_QUICKLY |= {"test_examples", "test_extension"}
 COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_user_code", "test_page", "test_recurrent", "test_schedules"}
-COMPILED_QUICKLY |= {"test_search", "test_space_trees", "test_suites"}
+COMPILED_QUICKLY |= {"test_own_agent", "test_search", "test_space_trees", "test_suites"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,15 +50,9 @@ def cached_environment():
 
 @pytest.fixture(scope="session")
 def bare_options():
-    """What a population is trained with where nothing of one's own is brought."""
+    """The default options of a population, with the given placement."""
 
-    def make(placement):
-        nothing = {"network": None, "optimizer": None, "schedules": None, "memory_limit": None}
-        told = {"should_stop": never, "on_plan": ignore, "on_chunk": ignore}
-        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae_advantage, "checkpoints": NO_CHECKPOINTS}
-        return Options(placement=placement, evaluation_episodes=0, **nothing, **own, **told)
-
-    return make
+    return lambda placement: Options(placement=placement)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Reads the words of the command line, and the TOML file that --config names."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from purejaxppo import __version__
 from purejaxppo.cli.commands import COMMANDS
 from purejaxppo.cli.option_types import a_path
 from purejaxppo.cli.parser import Parser
+from purejaxppo.runs.own_agent import bring_agent
 from purejaxppo.runs.presets import Preset, default_preset, find_preset
 from purejaxppo.runs.run_file import read_words
 from purejaxppo.utils.files import read_json
@@ -78,14 +80,19 @@ def check_command(commands: dict[str, Parser], parser: Parser, words: Sequence[s
 
 
 def chosen_preset(words: Sequence[str]) -> Preset:
-    """The preset that the words name: its algorithm decides which hyperparameters there are."""
+    """The preset that the words name: its algorithm decides which hyperparameters there are.
+
+    Imports the agent that --agent names; if its file defines a config, that takes the place of the preset's.
+    """
     parser = Parser(add_help=False)
-    for option in ("--preset", "--env", "--init-from"):
+    for option in ("--preset", "--env", "--init-from", "--agent"):
         parser.add_argument(option, nargs="?")
     known, _ = parser.parse_known_args(words)
     if known.preset is None and known.init_from:
         known.preset = read_json(Path(known.init_from) / "config.json").get("preset")
-    return find_preset(default_preset(known.env) if known.preset is None else known.preset)
+    preset = find_preset(default_preset(known.env) if known.preset is None else known.preset)
+    own = bring_agent(known.agent)
+    return preset if own is None or own.config is None else dataclasses.replace(preset, config=own.config)
 
 
 def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:

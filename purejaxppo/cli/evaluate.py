@@ -7,8 +7,8 @@ from purejaxppo.cli.option_types import file_to_write, one_of, whole_from
 from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run, evaluation_table, summarise_evaluation
+from purejaxppo.runs.load import load_run
 from purejaxppo.runs.presets import Preset
-from purejaxppo.runs.train import load_run
 from purejaxppo.utils.files import write_json
 from purejaxppo.utils.validation import MAX_SEED
 

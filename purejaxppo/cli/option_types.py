@@ -180,7 +180,7 @@ def reader_of(name: str, annotation: Any) -> Callable[[str], Any]:
         tuple[int, ...]: read_sizes,
         str: str,
     }
-    return readers[annotation]
+    return readers.get(annotation, read_value)  # a field of the user's own may have any type
 
 
 def each_once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

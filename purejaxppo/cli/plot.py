@@ -8,8 +8,8 @@ from purejaxppo.cli.option_types import a_path, each_once, file_to_write
 from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.runs.finished import comparison_rows, describe_wins, labels_of
+from purejaxppo.runs.load import load_run
 from purejaxppo.runs.presets import Preset
-from purejaxppo.runs.train import load_run
 from purejaxppo.utils.errors import PPOError
 
 

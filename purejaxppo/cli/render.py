@@ -12,8 +12,8 @@ from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.ppo.agent import seed_keys
 from purejaxppo.ppo.evaluate import record_episodes
+from purejaxppo.runs.load import load_run
 from purejaxppo.runs.presets import Preset
-from purejaxppo.runs.train import load_run
 from purejaxppo.utils.validation import MAX_SEED
 
 MAX_FILMED = 1_000_000  # steps of an episode: each of them is held in memory

@@ -19,10 +19,10 @@ def add_options(parser: Parser, _: Preset) -> None:
 
 def report(options: argparse.Namespace) -> int:
     """Writes the page."""
-    from purejaxppo.report import write_report
+    from purejaxppo.report import rewrite_page
 
     bring_env(options.env)
-    print(f"written to {write_report(options.folder, options.out)}")
+    print(f"written to {rewrite_page(options.folder, options.out)}")
     return 0
 
 

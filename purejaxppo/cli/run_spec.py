@@ -16,39 +16,25 @@ from purejaxppo.envs.user_code import bring_env
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.processes import barrier
 from purejaxppo.population.sharding import check_data_placement
+from purejaxppo.population.start import check_start_of, make_start
 from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
-from purejaxppo.population.train import check_start_of, make_start
 from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import make_free_folder, make_run_folder
+from purejaxppo.runs.load import LoadedRun, load_run
 from purejaxppo.runs.logs import check_installed, check_wandb_login
+from purejaxppo.runs.own_agent import bring_agent
 from purejaxppo.runs.presets import default_preset, find_preset
-from purejaxppo.runs.train import (
-    LoadedRun,
-    RunSpec,
-    check_checkpoints,
-    check_not_lost,
-    extended,
-    is_finished,
-    load_run,
-    load_spec,
-    save_start,
-)
+from purejaxppo.runs.spec import RunSpec, load_spec
+from purejaxppo.runs.summary import is_finished
+from purejaxppo.runs.train import check_checkpoints, check_not_lost, extended, save_start
 from purejaxppo.utils.errors import PPOError
 
 _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
 _SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
 _TOTAL = "config.total_timesteps"
-_ON_RESUME = (
-    "command",
-    "resume",
-    _TOTAL,
-    "memory_limit",
-    "cache",
-    *_SHOWN_OPTIONS,
-    *_CHECKPOINT_OPTIONS,
-    *_PROCESS_OPTIONS,
-)
+_GIVEN_AGAIN = ("command", "resume", "agent", _TOTAL, "memory_limit", "cache")
+_ON_RESUME = (*_GIVEN_AGAIN, *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
 
 
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
@@ -86,6 +72,8 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     begun = load_spec(options.resume)
     if options.env not in (None, begun.env):
         raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
+    if options.agent is not None and begun.agent is None:
+        raise PPOError(f"{options.resume} was trained by the agent of its config; leave out --agent {options.agent}")
     spec = dataclasses.replace(begun, **checkpoint_options(options))
     total = getattr(options, _TOTAL)
     spec = spec if total is None else extended(spec, options.resume, total)
@@ -137,11 +125,14 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     if preset_name is None:
         preset_name = default_preset(options.env) if source is None else source.spec.preset
     preset = find_preset(preset_name)
-    env_name, env_params, config, num_seeds = preset.env, {}, preset.config, preset.num_seeds
+    own = bring_agent(options.agent)
+    base = preset.config if own is None or own.config is None else own.config
+    env_name, env_params, config, num_seeds = preset.env, {}, base, preset.num_seeds
     if source is not None:
         num_seeds = source.spec.num_seeds
         if options.preset is None:
-            env_name, env_params, config = source.spec.env, source.spec.env_params, source.config
+            env_name, env_params = source.spec.env, source.spec.env_params
+            config = source.config if type(source.config) is type(base) else base
     config = config.replace(**given_fields(options, config))
     if options.env not in (None, env_name):
         env_name, env_params = options.env, {}
@@ -151,8 +142,10 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
     num_seeds = options.seeds or num_seeds
     start = make_start(None if source is None else source.train_state, num_seeds)
+    if own is not None:
+        own.check(*at_point(env, config, (points or [{}])[0]))
     for point in points or [{}]:
-        agent = make_agent(*at_point(env, config, point))  # refuses here, before there is a folder
+        agent = (make_agent if own is None else own.make)(*at_point(env, config, point))  # refuses before any folder
         check_start_of(agent, start)
         if options.placement == "data":
             check_data_placement(agent, jax.device_count())
@@ -166,6 +159,8 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
         log_names=getattr(options, "log_names", None) or "sb3",
+        agent=options.agent,
+        make_agent=None if own is None else own.make_agent,
         init_from=None if options.init_from is None else str(options.init_from),
         **checkpoint_options(options),
     )

@@ -2,45 +2,30 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 
 from purejaxppo.cli.parser import Command
-from purejaxppo.cli.pictures import has_pictures, write_pictures, write_sweep_pictures
 from purejaxppo.cli.run_spec import resumed, started
 from purejaxppo.cli.train_options import add_sweep_options, add_train_options
 from purejaxppo.cli.write_config import write_config
-from purejaxppo.population.logs import Log, LogProgress, named
-from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.processes import HEARTBEAT, join, leave, part
-from purejaxppo.population.train import Progress, ignore
-from purejaxppo.runs.logs import open_logs, tell_all
+from purejaxppo.report.pictures import has_pictures
+from purejaxppo.report.train_run import show_finished
+from purejaxppo.runs.load import mend_finished
+from purejaxppo.runs.spec import RunSpec, spec_to_json
 from purejaxppo.runs.stop import StopSignal
-from purejaxppo.runs.train import (
-    FinishedRun,
-    FinishedSweep,
-    RunSpec,
-    describe_divergence,
-    is_extended,
-    is_finished,
-    mend_finished,
-    plan,
-    reopen,
-    spec_to_json,
-    sweep_rows,
-    sweep_table,
-    table,
-    train_run,
-)
+from purejaxppo.runs.summary import is_finished
+from purejaxppo.runs.tables import describe_divergence
+from purejaxppo.runs.train import Watched, is_extended, plan, reopen, train_watched
 from purejaxppo.utils.errors import Interrupted, NotWritten, PPOError
 from purejaxppo.utils.lock import locked
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 DIVERGED = 3  # the exit status of --strict
 
@@ -76,7 +61,7 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
         leave()  # only the first process has something left to do
         if not is_first:
             return 0
-        finished, mended = mend_finished(folder)
+        finished, mended = mend_finished(spec, folder)
         anew = f"; written anew from its results: {', '.join(mended)}" if mended else ""
         print_line(console, f"{folder} is finished; nothing is left to train{anew}")
         if has_pictures(folder) and not mended:
@@ -87,7 +72,7 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     try:
         with stop:
             if not is_done:
-                finished = train_watched(spec, folder, options, view, stop)
+                finished = train_watched(spec, folder, watched(options, view, stop))
             stop.from_now_on_at_once()
             if finished is not None:
                 show_finished(finished, folder, console)
@@ -105,56 +90,16 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     return diverged_status(finished.summary) if options.strict and finished is not None else 0
 
 
-def train_watched(
-    spec: RunSpec, folder: Path, options: argparse.Namespace, view: Any, stop: StopSignal
-) -> FinishedRun | FinishedSweep | None:
-    """Trains with the view and the logs open. -> None in all processes but the first"""
-    with view, own_logs(options, spec, folder) as log:
-        finished = train_run(
-            spec,
-            folder,
-            tell_both(view, LogProgress(log, spec.log_names)),
-            memory_limit=options.memory_limit,
-            should_stop=stop.is_set_anywhere,
-            on_begin=view.resume if options.resume else ignore,
-            on_plan=lambda memory: view.planned(describe_plan(memory)),
-        )
-        if isinstance(finished, FinishedRun):
-            score = {"evaluation": finished.summary["final_return_mean"]}
-            log(named(score, spec.log_names), spec.config.actual_timesteps)
-    return finished
-
-
-def own_logs(options: argparse.Namespace, spec: RunSpec, folder: Path) -> AbstractContextManager[Log]:
-    """The logs of a run. A sweep has none, because its settings train together."""
-    if spec.sweep is not None or jax.process_index() > 0:
-        return nullcontext(tell_all([]))
-    return open_logs(folder, spec_to_json(spec), has_tensorboard=options.tensorboard, wandb_project=options.wandb)
-
-
-def tell_both(first: Callable[[Progress], None], second: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """A listener that passes each report on to both."""
-
-    def tell(progress: Progress) -> None:
-        first(progress)
-        second(progress)
-
-    return tell
-
-
-def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: "Console") -> None:
-    """Writes the pictures and prints the table."""
-    from purejaxppo.report.page import PAGE
-    from purejaxppo.runs.console import print_rows, print_table
-
-    report = {"report": str(folder / PAGE)}
-    if isinstance(finished, FinishedSweep):
-        write_sweep_pictures(finished, folder)
-        print_rows(console, sweep_rows(finished))
-        print_table(console, sweep_table(finished, folder) | report)
-    else:
-        write_pictures(finished, folder)
-        print_table(console, table(finished, folder) | report)
+def watched(options: argparse.Namespace, view: Any, stop: StopSignal) -> Watched:
+    """How the options ask the training to be watched. Only `train` has logs."""
+    return Watched(
+        view,
+        tensorboard=getattr(options, "tensorboard", False),
+        wandb=getattr(options, "wandb", None),
+        memory_limit=options.memory_limit,
+        should_stop=stop.is_set_anywhere,
+        is_begun=bool(options.resume),
+    )
 
 
 def diverged_status(summary: dict[str, Any]) -> int:

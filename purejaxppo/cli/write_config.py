@@ -8,7 +8,8 @@ import tomli_w
 
 from purejaxppo.cli.run_spec import load_source, make_spec
 from purejaxppo.runs.run_file import dashed, toml_value
-from purejaxppo.runs.train import RunSpec, check_checkpoints
+from purejaxppo.runs.spec import RunSpec
+from purejaxppo.runs.train import check_checkpoints
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_whole
 
@@ -31,6 +32,7 @@ def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
     plain = {
         "preset": spec.preset,
         "env": spec.env,
+        "agent": spec.agent,
         "seeds": spec.num_seeds,
         "seed": spec.seed,
         "out": None if options.out is None else str(options.out),

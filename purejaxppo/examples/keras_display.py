@@ -24,7 +24,7 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: s
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, VERMILLION
+    from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, LEGEND, VERMILLION, style_frame
     from purejaxppo.report.files import write_figure
 
     if returns.ndim != 2 or not returns.size:
@@ -48,10 +48,8 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: s
     axes.set_ylabel("mean return of the epoch", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=7, width=0.6, length=2.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_linewidth(0.6)
-    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6, loc="lower right")
+    style_frame(axes)
+    axes.legend(**LEGEND, loc="lower right")
     write_figure(figure, Path(path))
 
 

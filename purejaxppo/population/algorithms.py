@@ -1,6 +1,5 @@
 """The algorithms that presets, run folders and the command line know, each by the class of its config."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,12 +43,6 @@ def algorithm_of(config: Config) -> Algorithm:
     raise PPOError(f"no agent is known for a {type(config).__name__}; give make_agent=... or inherit from PPOConfig")
 
 
-def make_agent(env: Environment, config: Config, **parts: Any) -> Agent:
-    """The agent of a config, by its class.
-
-    parts: keywords of its factory, such as those of `make_ppo`. Raises PPOError for others.
-    """
-    factory = algorithm_of(config).make_agent
-    for name in parts.keys() - inspect.signature(factory).parameters.keys():
-        raise PPOError(f"{name}=... does not go with {type(config).__name__}, whose agent has its own; leave it out")
-    return factory(env, config, **parts)
+def make_agent(env: Environment, config: Config) -> Agent:
+    """The agent of a config, by its class."""
+    return algorithm_of(config).make_agent(env, config)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from purejaxppo.population.program import Progress
+from purejaxppo.population.options import Progress
 from purejaxppo.population.statistics import iqm
 from purejaxppo.population.store import Rows
 from purejaxppo.utils.validation import check_choice, check_function

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from purejaxppo.envs.base import Environment
-from purejaxppo.policies.networks import NetworkLike
 from purejaxppo.population.algorithms import make_agent
-from purejaxppo.population.checkpoints import Policy, unfinished_rows
+from purejaxppo.population.checkpoints import unfinished_rows
 from purejaxppo.population.data_parallel import share
 from purejaxppo.population.memory import (
     MemoryPlan,
@@ -26,8 +24,8 @@ from purejaxppo.population.memory import (
     program_bytes,
     tree_bytes,
 )
+from purejaxppo.population.options import Options
 from purejaxppo.population.sharding import (
-    PLACEMENTS,
     OverSeeds,
     check_data_placement,
     data_mesh,
@@ -43,13 +41,9 @@ from purejaxppo.population.sweep import Program, with_numbers
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import Agent, play_episodes
-from purejaxppo.ppo.gae import Advantage, gae_advantage
-from purejaxppo.ppo.losses import Loss, ppo_loss
-from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.devices import compiler_options, quickly_compiled
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.validation import check_function
 
 REPORTS = 16  # of a chunk of members, at least: how often the host sees its metrics; each costs the devices a pause
 REPORT_SECONDS = 1.0  # that a call is to take, where so many updates fit into it
@@ -63,47 +57,6 @@ ACCELERATOR_WIDTH = 8_192  # for each other device, where the memory allows as m
 
 Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
 AgentOf = Callable[[Numbers], Agent]
-MakeAgent = Callable[..., Agent]  # (env, config) -> agent; keywords are parts that the user passes
-
-
-class Progress(NamedTuple):
-    """What the host sees after some updates of a chunk of members."""
-
-    members: Rows  # the chunk: members first ... last - 1, setting by setting and seed by seed
-    updates: int  # done so far, of each member of the chunk
-    num_updates: int  # of a whole run
-    timesteps: int  # environment steps so far, over all members
-    total_timesteps: int  # of all members
-    seconds: float  # of training so far, compilation left out
-    metrics: Metrics  # of these updates, [n, updates]
-    train_states: TrainState  # [n or more, ...]: padding may follow the members; valid during the call only
-
-
-class Start(NamedTuple):
-    """Trained states that the members start from, or None."""
-
-    train_states: TrainState | None  # [S, ...], as `carried` leaves them
-    digest: str | None  # of them; kept in the population's folder
-
-
-class Options(NamedTuple):
-    """What the caller brings beside settings and seeds. Placement and memory change no result, up to rounding."""
-
-    network: NetworkLike | None
-    optimizer: optax.GradientTransformation | None
-    loss: Loss
-    advantage: Advantage
-    schedules: Mapping[str, Schedule] | None
-    placement: str
-    memory_limit: int | str | None
-    evaluation_episodes: int
-    checkpoints: Policy
-    should_stop: Callable[[], bool]
-    on_plan: Callable[[MemoryPlan], None]
-    on_chunk: Callable[[Progress], None]
-    start: Start = Start(None, None)
-    report_at: tuple[int, ...] = ()  # updates after which the host looks in any case
-    make_agent: MakeAgent | None = None  # None: that of the config
 
 
 class Job(NamedTuple):
@@ -137,24 +90,17 @@ class Compiled(NamedTuple):
     capacity: int  # updates of one call, at most
 
 
-DEFAULT_PARTS = {"network": None, "optimizer": None, "loss": ppo_loss, "advantage": gae_advantage, "schedules": None}
 AGENT = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # attributes of every agent
 
 
 def make_setting_agent(env: Environment, config: Config, options: Options) -> Agent:
-    """The agent of one setting. Raises PPOError where it does not go with its placement."""
-    parts = {name: getattr(options, name) for name in DEFAULT_PARTS}
-    given = {name: part for name, part in parts.items() if part is not DEFAULT_PARTS[name]}
-    if options.make_agent is not None:
-        check_function("make_agent", options.make_agent, "give (env, config) -> agent, such as pjp.make_ppo")
-    agent = (options.make_agent or make_agent)(env, config, **given)
+    """The agent of one setting. Raises PPOError if it lacks an attribute or does not fit its placement."""
+    agent = (options.make_agent or make_agent)(env, config)
     missing = [name for name in AGENT if not hasattr(agent, name)]
     if missing:
         raise PPOError(
-            f"make_agent returns a {type(agent).__name__} without {', '.join(missing)}; give it as PPO has it"
+            f"make_agent must return an agent like pjp.PPO, got {type(agent).__name__} without {', '.join(missing)}"
         )
-    if options.placement not in PLACEMENTS:
-        raise PPOError(f"placement = {options.placement!r} is unknown; take one of {', '.join(PLACEMENTS)}")
     if options.placement == "data":
         check_data_placement(agent, jax.device_count())
     return agent

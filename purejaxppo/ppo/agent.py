@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from purejaxppo.envs.base import Environment, shapes_of, through, traced
+from purejaxppo.envs.base import Environment, through, traced
+from purejaxppo.envs.spaces import shapes_of
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions, make_actions, masked, unchanged
 from purejaxppo.policies.distributions import Distribution

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from purejaxppo.envs.base import Environment, MaskedObs, Step, shapes_of, through, traced
+from purejaxppo.envs.base import Environment, MaskedObs, Step, through, traced
+from purejaxppo.envs.spaces import shapes_of
 from purejaxppo.envs.vector import reset_batch, where_env
 from purejaxppo.policies.actions import Actions, make_actions, masked_parameters
 from purejaxppo.policies.distributions import Distribution

@@ -14,13 +14,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.logs import named, numbers_of
-from purejaxppo.population.program import Progress as TrainProgress
+from purejaxppo.population.options import Progress as TrainProgress
 from purejaxppo.population.statistics import iqm, show_return
 from purejaxppo.population.store import Rows
 from purejaxppo.ppo.types import Metrics
-from purejaxppo.runs.train import RunSpec
+from purejaxppo.runs.spec import RunSpec
 from purejaxppo.utils.files import finite
 
 _UPDATE_SEEDS = 256  # more may not train at once, and an update has then no line of its own
@@ -198,7 +197,7 @@ class UpdateView(AbstractContextManager):
 
 def make_view(console: Console, spec: RunSpec) -> ProgressView | UpdateView:
     """The algorithm's own lines if it has some and all seeds train at once, else a bar."""
-    describe_update = algorithm_of(spec.config).describe_update
+    describe_update = spec.algorithm.describe_update
     if describe_update is not None and spec.sweep is None and spec.num_seeds <= _UPDATE_SEEDS:
         return UpdateView(console, describe_update)
     return ProgressView(console, num_members=spec.num_members, is_sweep=spec.sweep is not None)

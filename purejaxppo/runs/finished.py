@@ -24,7 +24,9 @@ from purejaxppo.population.statistics import (
 from purejaxppo.ppo.agent import seed_keys
 from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.runs.train import LoadedRun, cut_rows, interval_entries
+from purejaxppo.runs.load import LoadedRun
+from purejaxppo.runs.results import interval_entries
+from purejaxppo.runs.tables import cut_rows
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 

@@ -16,6 +16,12 @@ from purejaxppo.utils.files import versions as versions
 from purejaxppo.utils.files import write_whole
 from purejaxppo.utils.lock import LOCK
 
+# Names in a run's folder, beside config.json and summary.json.
+RESULTS = "checkpoints"  # the chunks of members, in training and finished
+START = "start"  # the parameters that the seeds start from, if they are those of another run
+KEPT = "kept"  # the states that are filmed beside the first and the last
+METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
+PICTURES = ("report.html", "curves.png", "sweep.png", "after.gif")  # which show how a run has ended
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
 CSV_BLOCK = 10_000  # rows written at a time
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -67,6 +67,11 @@ def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict
     return content
 
 
+def is_finished(folder: Path) -> bool:
+    """True if the run of a folder has been written whole: its summary comes last."""
+    return (folder / SUMMARY).exists()
+
+
 def with_nans(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary as it was before JSON, which has no NaN."""
     return {

@@ -20,7 +20,9 @@ from purejaxppo.cli import main as cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
 from purejaxppo.population.store import key_data
-from purejaxppo.runs.train import EVALUATION_EPISODES, RESULTS, RunSpec, spec_to_json, summarise
+from purejaxppo.runs.folder import RESULTS
+from purejaxppo.runs.results import EVALUATION_EPISODES, summarise
+from purejaxppo.runs.spec import RunSpec, spec_to_json
 from purejaxppo.utils.files import write_json
 
 BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
@@ -512,7 +514,7 @@ POPULATIONS = {
     ),
     "seed-text": (lambda: population(seed="a"), r"seed = 'a' is not a whole number; give an int from 0"),
     "env": (lambda: population(env="CartPole-v1"), r"env = 'CartPole-v1' is no Environment; give make_env"),
-    "config": (lambda: population(config=None), r"config = None is no config; give PPOConfig"),
+    "config": (lambda: population(config=None), r"config must be a PPOConfig.*got NoneType"),
     "sweep-name": (
         lambda: population(sweep={"learning_rat": [1]}),
         r"sweep 'learning_rat'; did you mean learning_rate",

@@ -14,9 +14,8 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.cli import train as train_command
+from purejaxppo.population import chunks as training
 from purejaxppo.population import program
-from purejaxppo.population import train as training
 from purejaxppo.population.checkpoints import (
     KEPT,
     Policy,
@@ -27,7 +26,8 @@ from purejaxppo.population.checkpoints import (
     training_returns,
     unfinished_rows,
 )
-from purejaxppo.population.train import Pace, next_count, next_stop
+from purejaxppo.population.chunks import Pace, next_count, next_stop
+from purejaxppo.runs import train as runs_train
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
 CONFIG = pjp.PPOConfig(
@@ -461,7 +461,7 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint(tmp_path, number):
         assert process.returncode == -signal.SIGKILL
     begun = []
     with pytest.MonkeyPatch.context() as patch:
-        real = train_command.train_run
+        real = runs_train.train_in_folder
 
         def stop_soon(spec, folder, view, **options):
             def note(progress):
@@ -470,6 +470,6 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint(tmp_path, number):
 
             return real(spec, folder, note, **options)
 
-        patch.setattr(train_command, "train_run", stop_soon)
+        patch.setattr(runs_train, "train_in_folder", stop_soon)
         assert cli.main(["train", "--quiet", "--resume", str(folder), "--checkpoint-every", "40"]) == 130
     assert begun == [kept[-1] + 1]  # the first report of a chunk comes after its first update

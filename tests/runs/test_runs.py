@@ -22,7 +22,8 @@ from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import EVALUATION_EPISODES, RunSpec, spec_from_json, spec_to_json
+from purejaxppo.runs.results import EVALUATION_EPISODES
+from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json
 from purejaxppo.utils import files as storage
 from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json, write_whole
 

@@ -21,10 +21,12 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.population import chunks as training
 from purejaxppo.cli import run_spec
 from purejaxppo.cli import train as train_command
-from purejaxppo.population import train as training
-from purejaxppo.report import write_report
+from purejaxppo.report import rewrite_page
+from purejaxppo.report import train_run as report_train_run
+from purejaxppo.runs import train as runs_train
 from purejaxppo.runs.logs import LogFile
 from purejaxppo.utils import files as storage
 from purejaxppo.utils.errors import NotWritten
@@ -105,19 +107,19 @@ def heeds_hangups():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, monkeypatch, capsys, number):
     folder, words = run
-    real = train_command.write_pictures
+    real = report_train_run.write_pictures
 
     def stop(finished, place):
         os.kill(os.getpid(), number)
         real(finished, place)
 
-    monkeypatch.setattr(train_command, "write_pictures", stop)
+    monkeypatch.setattr(report_train_run, "write_pictures", stop)
     out = tmp_path / "b"
     assert cli.main([*words, "--out", str(out)]) == 128 + number
     assert capsys.readouterr().err.splitlines()[-1] == f"purejaxppo: interrupted; go on with --resume {out}"
     assert (out / "summary.json").exists()
     assert not (out / "curves.png").exists()
-    monkeypatch.setattr(train_command, "write_pictures", real)
+    monkeypatch.setattr(report_train_run, "write_pictures", real)
     before = (out / "summary.json").read_bytes()
     assert cli.main(["train", "--resume", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {path.name for path in folder.iterdir()}
@@ -169,14 +171,14 @@ def test_a_run_whose_terminal_is_gone_keeps_its_state(tmp_path):
 
 def test_a_signal_at_the_end_of_the_training_is_not_lost(run, tmp_path, monkeypatch):
     _, words = run
-    real = train_command.train_run
+    real = runs_train.train_in_folder
 
     def stop_at_the_end(*arguments, **options):
         finished = real(*arguments, **options)
         os.kill(os.getpid(), signal.SIGTERM)
         return finished
 
-    monkeypatch.setattr(train_command, "train_run", stop_at_the_end)
+    monkeypatch.setattr(runs_train, "train_in_folder", stop_at_the_end)
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 128 + signal.SIGTERM
     assert not (tmp_path / "b" / "curves.png").exists()
 
@@ -241,7 +243,7 @@ def test_a_file_in_the_place_of_results_is_refused_before_anything_is_compiled(r
     (out / "checkpoints").mkdir(parents=True)
     shutil.copy(run[0] / "config.json", out)
     (out / "checkpoints" / "program-0").write_text("")
-    monkeypatch.setattr(training, "train_job", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("purejaxppo.population.train.train_job", lambda *_: pytest.fail("trained"))
     assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "program-0' is no folder, and results belong there; remove it" in line
@@ -277,7 +279,7 @@ def test_a_run_whose_checkpoints_are_lost_does_not_start_from_zero(run, tmp_path
     assert re.search(r"had done \d+ of 48 updates, and no checkpoint is left in .*; put it back, or remove", line)
     (out / "progress.jsonl").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_command, "train_run", lambda *_, on_begin, **__: on_begin("asked") or sys.exit(9))
+        patch.setattr(runs_train, "train_in_folder", lambda *_, on_begin, **__: on_begin("asked") or sys.exit(9))
         with pytest.raises(SystemExit):
             cli.main(["train", "--resume", str(out)])
     assert "asked" in capsys.readouterr().out
@@ -344,7 +346,7 @@ def copy(run, tmp_path):
 def test_a_summary_that_cannot_be_is_refused(copy, name):
     change, said = SUMMARIES[name]
     change(copy)
-    for read in (pjp.load_run, write_report):
+    for read in (pjp.load_run, rewrite_page):
         with pytest.raises(
             pjp.PPOError, match=rf"summary\.json.*{said}.*; purejaxppo train --resume .* writes it anew"
         ):

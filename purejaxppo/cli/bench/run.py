@@ -16,15 +16,17 @@ from purejaxppo.cli.bench.programs import limit_programs, phase_programs, sizes_
 from purejaxppo.cli.bench.timing import Probe, Spread, in_pairs, make_probe, measure_in_turn
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
 from purejaxppo.envs import make_env
-from purejaxppo.envs.base import Box, Environment
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.spaces import Box
 from purejaxppo.population.results import Population
 from purejaxppo.population.statistics import aggregate
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo.agent import PPO, make_ppo
 from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions
+from purejaxppo.runs.folder import git_revision, peak_memory_bytes
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import versions
 
 ENV = "CartPole-v1"  # the work per step is counted for it, and gymnax has it too
 COMPILING_REPEATS = 3  # fewer than of the rest, as each starts two processes

@@ -12,15 +12,8 @@ from purejaxppo.cli.doctor.trial import (
     Trial,
     numbers,
 )
-from purejaxppo.envs.base import (
-    Box,
-    Discrete,
-    Environment,
-    Space,
-    SpaceTree,
-    parts_of,
-    structure_of,
-)
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, parts_of, structure_of
 from purejaxppo.policies.actions import bounds
 from purejaxppo.utils.tree import PyTree
 

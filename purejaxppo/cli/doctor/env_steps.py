@@ -16,16 +16,8 @@ from purejaxppo.cli.doctor.trial import (
     numbers,
     steps_to_first_end,
 )
-from purejaxppo.envs.base import (
-    Box,
-    Discrete,
-    Environment,
-    MultiDiscrete,
-    Space,
-    Step,
-    parts_of,
-    structure_of,
-)
+from purejaxppo.envs.base import Environment, Step
+from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space, parts_of, structure_of
 from purejaxppo.utils.tree import PyTree
 
 FEW = 4  # ends of episodes from which something can be told

@@ -27,9 +27,7 @@ from purejaxppo.cli.doctor.trial import (
     play,
 )
 from purejaxppo.envs import make_env
-from purejaxppo.envs.base import (
-    Environment,
-)
+from purejaxppo.envs.base import Environment
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import in_one_line
 from purejaxppo.utils.validation import check_size

@@ -21,9 +21,10 @@ from purejaxppo.population.memory import memory_limit_bytes
 from purejaxppo.population.sharding import device_kind
 from purejaxppo.ppo.agent import make_train, seed_keys
 from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.runs.folder import make_run_folder, versions
+from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import versions
 
 OPTIONAL = {"gymnasium": "eval --backend gymnasium"}  # package: what needs it
 FREE_BYTES = 2**30  # on the disk: enough for the run folders of a day

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.envs.base import Box, Environment, Space, Step, example_action, parts_of, structure_of
+from purejaxppo.envs.base import Environment, Step
+from purejaxppo.envs.spaces import Box, Space, example_action, parts_of, structure_of
 from purejaxppo.envs.vector import make_starts, reset_batch, step_batch
 from purejaxppo.policies.actions import actions_in, bounds
 from purejaxppo.policies.distributions import masked_logits
