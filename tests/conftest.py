@@ -1,4 +1,7 @@
-"""Every core is a device from the start, whichever test comes first; and a program is compiled once in a session."""
+"""Every core is a device from the start, whichever test comes first; and a program is compiled once in a session.
+
+The cache of the session is JAX's own setting, which the command line leaves as it is.
+"""
 
 import os
 import tempfile
@@ -10,6 +13,7 @@ import purejaxppo as pjp
 from purejaxppo.population.options import Options
 
 pjp.use_all_cores()
+os.environ["PUREJAXPPO_CACHE"] = "off"  # no process of a test writes to the home of its user
 if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
     if "PUREJAXPPO_TESTS_CACHE" not in os.environ:
         _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")

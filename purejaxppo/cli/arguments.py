@@ -16,10 +16,10 @@ from purejaxppo.utils.files import read_json
 from purejaxppo.utils.suggest import unknown
 
 _EXAMPLES = """examples:
-  purejaxppo train                                   16 seeds of CartPole-v1, in seconds
-  purejaxppo train --env Acrobot-v1 --seeds 64       with the preset of that environment
-  purejaxppo eval runs/a --episodes 1000             new episodes of its policies
-  purejaxppo COMMAND --help                          all options of a command"""
+  purejaxppo train                                   train 16 seeds on CartPole-v1, in seconds
+  purejaxppo train --env Acrobot-v1 --seeds 64       with the preset for that environment
+  purejaxppo eval runs/a --episodes 1000             play new episodes with the trained policies
+  purejaxppo COMMAND --help                          show all options of a command"""
 
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:
@@ -30,12 +30,13 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     check_command(commands, parser, words)
     if path is None:
         return parse(parser, commands, words)
-    commands[words[0]].source = f"{path}: "
-    for option in switched_off:
-        commands[words[0]].check_switch(option)
+    command = commands[words[0]]
+    command.source = f"{path}: "
+    for word in [*of_file, *switched_off]:
+        command.check_in_file(word.split("=")[0], is_false=word in switched_off)
     base = parse(parser, commands, [words[0], *of_file])
-    commands[words[0]].source = ""
-    return merged(commands[words[0]], base, parse(parser, commands, words))
+    command.source = ""
+    return merged(command, base, parse(parser, commands, words))
 
 
 def parse(parser: Parser, commands: dict[str, Parser], words: Sequence[str]) -> argparse.Namespace:
@@ -99,18 +100,18 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="purejaxppo",
         usage="purejaxppo COMMAND [OPTION ...]",
-        description="PPO in JAX: thousands of seeds in one compiled program.",
+        description="PPO in JAX: trains thousands of seeds in one compiled program.",
         epilog=_EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"purejaxppo {__version__}")
     add = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=Parser, prog=parser.prog
+        title="commands", dest="command", required=True, metavar="COMMAND", parser_class=Parser, prog=parser.prog
     ).add_parser
     commands = {
         name: add(
             name,
             usage=command.usage,
-            help=command.summary,
+            help=command.about,
             description=command.about,
             epilog=f"examples:\n{command.examples}",
         )

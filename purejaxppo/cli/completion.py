@@ -11,6 +11,17 @@ from purejaxppo.population.sharding import PLACEMENTS
 from purejaxppo.runs.presets import PRESETS, Preset, find_preset
 
 SHELLS = ("bash", "zsh", "tcsh")
+# zsh shows both names of a hyperparameter on one line. In bash they are offered one at a time.
+_BASH = """
+_purejaxppo() {
+  local i
+  _shtab_purejaxppo
+  [[ ${COMP_WORDS[COMP_CWORD]} == --config.* ]] && return
+  for i in "${!COMPREPLY[@]}"; do
+    [[ ${COMPREPLY[i]} == --config.* ]] && unset "COMPREPLY[i]"
+  done
+}
+complete -o bashdefault -F _purejaxppo purejaxppo"""
 
 
 def add_options(parser: Parser, _: Preset) -> None:
@@ -44,14 +55,15 @@ def completion_script(shell: str) -> str:
                 action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
             elif action.metavar == "FILE":
                 action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+        for option, action in command.short_names().items() if shell != "tcsh" else ():  # whose list would be doubled
+            action.option_strings = [*action.option_strings, option]
     commands["completion"]._actions[-1].choices = SHELLS
-    return shtab.complete(parser, shell)
+    return shtab.complete(parser, shell) + (_BASH if shell == "bash" else "")
 
 
 COMPLETION = Command(
-    summary="print what completes these commands in a shell",
-    about="Prints what completes the commands, their options and the names of environments in a shell.",
-    examples="""  eval "$(purejaxppo completion bash)"               in this shell; in ~/.bashrc, in all
+    about="Prints a script that completes commands, options and names in your shell.",
+    examples="""  eval "$(purejaxppo completion bash)"               for this shell; in ~/.bashrc for every shell
   purejaxppo completion zsh > ~/.zfunc/_purejaxppo""",
     add_options=add_options,
     run=print_completion,

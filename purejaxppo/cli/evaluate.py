@@ -18,20 +18,26 @@ BACKENDS = ("gymnax", "gymnasium")
 def add_options(parser: Parser, _: Preset) -> None:
     """The run, the episodes, and where to play them."""
     add_run_argument(parser)
-    parser.add_argument("--episodes", metavar="N", type=whole_from(1), default=100, help="of each seed (default 100)")
-    parser.add_argument("--seeds", metavar="N", type=whole_from(1), help="the first N seeds only (default all)")
     parser.add_argument(
-        "--seed", metavar="N", type=whole_from(0, MAX_SEED), default=1, help="of the episodes (default 1)"
+        "--episodes", metavar="N", type=whole_from(1), default=100, help="episodes per seed (default 100)"
     )
-    parser.add_argument("--sampled", action="store_true", help="draw actions as in training, not the most probable")
+    parser.add_argument("--seeds", metavar="N", type=whole_from(1), help="play only the first N seeds (default all)")
+    parser.add_argument(
+        "--seed", metavar="N", type=whole_from(0, MAX_SEED), default=1, help="seed of the episodes (default 1)"
+    )
+    parser.add_argument(
+        "--sampled", action="store_true", help="sample actions as in training (default: the most probable ones)"
+    )
     parser.add_argument(
         "--backend",
         metavar="NAME",
         type=one_of(BACKENDS),
         default="gymnax",
-        help="gymnax: as trained (default); gymnasium: Gymnasium's own environment of that name",
+        help="gymnax (default): as in training; gymnasium: Gymnasium's environment of that name",
     )
-    parser.add_argument("--json", metavar="FILE", type=file_to_write(".json"), help="write the numbers there too")
+    parser.add_argument(
+        "--json", metavar="FILE", type=file_to_write(".json"), help="write the results to a file as well"
+    )
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -56,10 +62,9 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 EVALUATE = Command(
-    summary="play new episodes with the policies of a run",
-    about="Plays new episodes with the final policies of a run: IQM of the returns, and how many seeds solve the task.",
+    about="Plays new episodes with the policies of a run.",
     examples="""  purejaxppo eval runs/a --episodes 1000
-  purejaxppo eval runs/a --backend gymnasium         in an environment that shares no code with what trained them
+  purejaxppo eval runs/a --backend gymnasium         in an environment that shares no code with the training
   purejaxppo eval runs/a --sampled --json eval.json""",
     add_options=add_options,
     run=evaluate,

@@ -1,16 +1,26 @@
 """The arguments of the commands that read a finished run."""
 
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.option_types import a_path
 from purejaxppo.cli.parser import Parser
 
 
 def add_run_argument(parser: Parser) -> None:
-    """Adds the run folder, and the files of the user's own environment and agent."""
-    parser.add_argument("folder", metavar="RUN", type=a_path, help="run folder")
-    add_env_option(parser)
+    """Adds the run folder, and the options of `add_run_options`."""
+    parser.add_argument("folder", metavar="RUN", type=a_path, help="folder of a finished run")
+    add_run_options(parser)
 
 
-def add_env_option(parser: Parser) -> None:
-    """Adds --env and --agent, which name the files of the user's own environment and agent."""
-    parser.add_argument("--env", metavar="FILE.py:CLASS", help="the environment of yours that the run was trained in")
-    parser.add_argument("--agent", metavar="FILE.py:FUNCTION", help="the agent of yours that was trained")
+def add_run_options(parser: Parser) -> None:
+    """Adds --env and --agent, which name the files of the user's own environment and agent, and --cache."""
+    parser.add_argument(
+        "--env",
+        metavar="FILE.py:CLASS",
+        help="your own environment, if the run was trained on it: the same --env as in training",
+    )
+    parser.add_argument(
+        "--agent",
+        metavar="FILE.py:FUNCTION",
+        help="your own agent, if the run trained it: the same --agent as in training",
+    )
+    add_cache_option(parser)

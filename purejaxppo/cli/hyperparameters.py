@@ -1,4 +1,4 @@
-"""The options of the hyperparameters: `--config.learning-rate`, and what each of them means."""
+"""The options of the hyperparameters and what they mean: `--config.learning-rate`, or short `--learning-rate`."""
 
 import argparse
 import dataclasses
@@ -9,64 +9,68 @@ from purejaxppo.cli.option_types import reader_of
 from purejaxppo.cli.parser import Parser, config_option
 from purejaxppo.ppo.config import Config, option_text
 
-# The defaults are the preset's.
+# Also the description of the fields in the reference of the docs.
 MEANINGS = {
-    "num_envs": "environments stepped in parallel, for each seed",
-    "num_steps": "steps of each environment in one rollout",
-    "total_timesteps": "environment steps of each seed, over all its environments",
-    "update_epochs": "passes over a rollout",
-    "num_minibatches": "minibatches of one pass",
-    "learning_rate": "of Adam, in the first update",
-    "anneal_lr": "true or false: the learning rate follows lr-schedule",
-    "lr_schedule": "linear or cosine, to 0; constant; or adaptive, which follows the KL",
-    "desired_kl": "nats; the mean KL of an update that the adaptive rate aims at",
-    "adam_eps": "Adam's epsilon",
-    "gamma": "discount per step, 0 to 1",
-    "gae_lambda": "lambda of the advantages, 0 to 1",
-    "clip_eps": "the ratio stays within 1 +- this",
-    "clip_eps_schedule": "constant; linear or cosine, to 0 at the end",
-    "clip_value": "true or false: clip the value like the ratio",
+    "num_envs": "environments stepped in parallel by each seed",
+    "num_steps": "steps per environment in one rollout",
+    "total_timesteps": "environment steps per seed, over all its environments",
+    "update_epochs": "passes over each rollout",
+    "num_minibatches": "minibatches per pass",
+    "learning_rate": "learning rate of Adam in the first update",
+    "anneal_lr": "true: the learning rate follows lr-schedule; false: it is constant",
+    "lr_schedule": "linear or cosine, down to 0; constant; or adaptive, which follows the KL",
+    "desired_kl": "mean KL per update that the adaptive learning rate aims at, in nats",
+    "adam_eps": "epsilon of Adam",
+    "gamma": "discount per step, from 0 to 1",
+    "gae_lambda": "lambda of the advantage estimate (GAE), from 0 to 1",
+    "clip_eps": "clip the probability ratio to 1 +- this",
+    "clip_eps_schedule": "constant; or linear or cosine, down to 0",
+    "clip_value": "true: clip the value like the ratio",
     "vf_coef": "weight of the value loss",
     "ent_coef": "weight of the entropy bonus",
-    "ent_coef_schedule": "constant; linear or cosine, to 0 at the end",
-    "max_grad_norm": "global norm; inf does not clip",
-    "normalize_advantage": "true or false: to mean 0 and standard deviation 1",
-    "normalize_advantage_over": "each minibatch, or the whole batch",
-    "target_kl": "nats; an update's passes over the data end beyond it",
-    "kl_stop": "epoch or minibatch: whose KL is compared",
+    "ent_coef_schedule": "constant; or linear or cosine, down to 0",
+    "max_grad_norm": "clip the gradient to this global norm; inf: do not clip",
+    "normalize_advantage": "true: scale the advantages to mean 0 and standard deviation 1",
+    "normalize_advantage_over": "scale over each minibatch, or over the whole batch",
+    "target_kl": "end the passes of an update when the KL exceeds this, in nats",
+    "kl_stop": "compare the KL of each epoch or of each minibatch with target-kl",
     "kl_estimator": "approx_kl, or log_ratio as in the Keras example",
     "activation": "tanh, relu, gelu, silu or elu",
-    "hidden_sizes": "of each tower, as 64,64",
-    "share_trunk": "true or false: actor and critic share all layers but the last",
-    "cell": "gru or lstm: what remembers",
-    "cell_size": "numbers in the memory of each tower",
-    "sequence_length": "steps that a gradient goes back; all of a rollout by default",
-    "box_policy": "clipped or squashed: how a Gaussian keeps to its bounds",
-    "box_std": "shared: one standard deviation for all states; state: a function of it",
-    "policy_iterations": "full-batch steps of the policy in an update, at most",
-    "value_iterations": "full-batch steps of the value in an update",
-    "policy_learning_rate": "of the policy's Adam",
-    "value_learning_rate": "of the value's Adam",
-    "bootstrap_time_limits": "true or false: a time limit is worth V, not 0",
-    "normalize_obs": "true or false: by running mean and standard deviation",
-    "normalize_reward": "true or false: by the running scale of the return",
+    "hidden_sizes": "units of each hidden layer, such as 64,64",
+    "share_trunk": "true: actor and critic share all layers but the last",
+    "cell": "recurrent cell: gru or lstm",
+    "cell_size": "size of the recurrent state of each tower",
+    "sequence_length": "steps of backpropagation through time; none: the whole rollout",
+    "box_policy": "clipped or squashed: how a Gaussian stays within its bounds",
+    "box_std": "shared: the same standard deviation in all states; state: a function of the state",
+    "policy_iterations": "full-batch steps of the policy per update, at most",
+    "value_iterations": "full-batch steps of the value per update",
+    "policy_learning_rate": "learning rate of the policy's Adam",
+    "value_learning_rate": "learning rate of the value's Adam",
+    "bootstrap_time_limits": "true: bootstrap from V at a time limit; false: from 0",
+    "normalize_obs": "true: normalize observations by their running mean and standard deviation",
+    "normalize_reward": "true: divide rewards by the running scale of the return",
 }
 _METAVARS: dict[Any, str] = {int: "N", int | None: "N", bool: "BOOL", str: "NAME", tuple[int, ...]: "N,N"}
 
 
 def add_config_options(parser: Parser, config: Config, title: str, without: Sequence[str] = ()) -> None:
-    """Adds an option for each hyperparameter of `config`, whose values are shown as defaults."""
-    group = parser.add_argument_group(title)
+    """Adds an option for each hyperparameter of `config`, whose values are shown as defaults.
+
+    Call it after the command's other options are added: they keep their names where a short one is the same.
+    """
+    group = parser.add_argument_group(f"hyperparameters (--learning-rate is short for --config.learning-rate), {title}")
     for field in dataclasses.fields(config):
         if field.name in without:
             continue
-        group.add_argument(
+        action = group.add_argument(
             config_option(field.name),
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
             type=reader_of(field.name, field.type),
-            help=f"{MEANINGS.get(field.name, 'of your config')} ({option_text(getattr(config, field.name))})",
+            help=f"{MEANINGS.get(field.name, 'of your agent')} ({option_text(getattr(config, field.name))})",
         )
+        parser.add_short(action)
 
 
 def given_fields(options: argparse.Namespace, config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from purejaxppo.runs.presets import PRESETS, Preset
 
 def add_suite(parser: Parser, _: Preset) -> None:
     """The suite."""
-    parser.add_argument("suite", metavar="SUITE", nargs="?", help="list those of brax or jumanji")
+    parser.add_argument("suite", metavar="SUITE", nargs="?", help="list the environments of brax or jumanji")
 
 
 def list_envs(options: argparse.Namespace) -> int:
@@ -36,18 +36,16 @@ def list_presets(_: argparse.Namespace) -> int:
 
 
 ENVS = Command(
-    summary="list the environments",
-    about="Lists the environments, with the kinds of their actions and observations.",
+    about="Lists the environments and the types of their spaces.",
     examples="""  purejaxppo envs
-  purejaxppo envs brax                               those of a suite that is installed beside it""",
+  purejaxppo envs brax                               the environments of an installed suite""",
     add_options=add_suite,
     run=list_envs,
 )
 LIST_PRESETS = Command(
-    summary="list the presets",
-    about="Lists the presets: their environments, sizes, and where their settings come from.",
+    about="Lists the presets, the named settings to start from.",
     examples="""  purejaxppo presets
-  purejaxppo train --preset fast                     trains with one of them""",
+  purejaxppo train --preset fast                     train with one of them""",
     add_options=lambda parser, preset: None,
     run=list_presets,
 )

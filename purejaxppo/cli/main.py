@@ -8,6 +8,7 @@ import jax
 
 from purejaxppo.cli.arguments import read_options
 from purejaxppo.cli.commands import COMMANDS
+from purejaxppo.cli.compile_cache import use_cache
 from purejaxppo.population.processes import end_with
 from purejaxppo.utils.errors import PPOError
 
@@ -44,6 +45,8 @@ def run_command(words: Sequence[str]) -> int:
     """Runs the command that the words name. -> exit status. Raises BrokenPipeError if its reader has left."""
     try:
         options = read_options(words)
+        if "cache" in options:
+            use_cache(options.cache)
         return RUN[options.command](options)
     finally:
         if sys.stdout is not None:  # None if a shell has closed it

@@ -141,7 +141,7 @@ def read_domain(text: str) -> tuple[str, Domain]:
         )
     except PPOError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return name.replace("-", "_"), domain
+    return name.removeprefix("config.").replace("-", "_"), domain
 
 
 def read_value(text: str) -> Any:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from purejaxppo.cli.finished_run import add_env_option
+from purejaxppo.cli.finished_run import add_run_options
 from purejaxppo.cli.option_types import a_path, each_once, file_to_write
 from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs.user_code import bring_env
@@ -16,15 +16,15 @@ from purejaxppo.utils.errors import PPOError
 def add_options(parser: Parser, _: Preset) -> None:
     """The runs and the file of the picture."""
     parser.add_argument(
-        "folders", metavar="RUN", type=a_path, nargs="+", help="run folders, up to 8 of one environment"
+        "folders", metavar="RUN", type=a_path, nargs="+", help="folders of finished runs on one environment, 8 at most"
     )
-    add_env_option(parser)
+    add_run_options(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=file_to_write(".png", ".pdf", ".svg"),
         default=Path("comparison.png"),
-        help="the picture, .png, .pdf or .svg (default comparison.png)",
+        help="file to write, .png, .pdf or .svg (default comparison.png)",
     )
 
 
@@ -55,8 +55,7 @@ def plot(options: argparse.Namespace) -> int:
 
 
 PLOT = Command(
-    summary="draw one run, or several beside each other",
-    about="Draws the training returns of runs of one environment, and compares their final greedy returns.",
+    about="Plots the learning curves of runs and compares their final returns.",
     examples="""  purejaxppo plot runs/a
   purejaxppo plot runs/a runs/b --out comparison.pdf""",
     add_options=add_options,

@@ -26,19 +26,23 @@ def add_options(parser: Parser, _: Preset) -> None:
         "--seed",
         metavar="I",
         type=whole_from(0),
-        help="which seed's policy (default the one with the best final greedy return)",
+        help="seed whose policy is filmed (default the one with the best final greedy return)",
     )
     parser.add_argument(
         "--start", metavar="N", type=whole_from(0, MAX_SEED), default=0, help="seed of the episode (default 0)"
     )
     parser.add_argument(
-        "--max-steps", metavar="N", type=whole_from(1, MAX_FILMED), default=1_000, help="of the episode (default 1000)"
+        "--max-steps",
+        metavar="N",
+        type=whole_from(1, MAX_FILMED),
+        default=1_000,
+        help="steps after which the episode is cut (default 1000)",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=file_to_write(".gif", ".mp4"),
-        help="the film, .gif or .mp4 (default RUN/seed-I.gif)",
+        help="file to write, .gif or .mp4 (default RUN/seed-I.gif)",
     )
 
 
@@ -62,9 +66,8 @@ def render(options: argparse.Namespace) -> int:
 
 
 RENDER = Command(
-    summary="film an episode of a run",
-    about="Films an episode of a final policy, where the environment can be drawn.",
-    examples="""  purejaxppo render runs/a                           the best seed by greedy return, as a GIF
+    about="Films an episode of a policy.",
+    examples="""  purejaxppo render runs/a                           the seed with the best greedy return, as a GIF
   purejaxppo render runs/a --seed 3 --out film.mp4""",
     add_options=add_options,
     run=render,

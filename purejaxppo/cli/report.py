@@ -1,4 +1,4 @@
-"""purejaxppo report: writes report.html of a finished run anew."""
+"""purejaxppo report: writes report.html of a finished run again."""
 
 import argparse
 
@@ -12,7 +12,9 @@ from purejaxppo.runs.presets import Preset
 def add_options(parser: Parser, _: Preset) -> None:
     """The run and the file of the page."""
     add_run_argument(parser)
-    parser.add_argument("--out", metavar="FILE", type=file_to_write(".html"), help="the page (default RUN/report.html)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=file_to_write(".html"), help="file to write (default RUN/report.html)"
+    )
 
 
 def report(options: argparse.Namespace) -> int:
@@ -25,8 +27,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 REPORT = Command(
-    summary="write the page of a run or a sweep anew",
-    about="Writes report.html of a finished run or sweep anew: one file that needs no network.",
+    about="Writes report.html of a run or sweep again.",
     examples="""  purejaxppo report runs/a
   purejaxppo report runs/a --out a.html""",
     add_options=add_options,

@@ -123,19 +123,17 @@ def join_processes(options: argparse.Namespace) -> None:
 
 
 TRAIN = Command(
-    summary="train a population of seeds, and write its run folder",
-    about=None,
+    about="Trains a population of seeds and writes its metrics, curves, films and policies.",
     examples="""  purejaxppo train --env Pendulum-v1 --seeds 64 --out runs/a --checkpoint-every 5m
   purejaxppo train --resume runs/a
-  purejaxppo train --resume runs/a --config.total-timesteps 2e6
-  purejaxppo train --preset cleanrl --config.learning-rate 1e-3 --env-param length=0.7""",
+  purejaxppo train --resume runs/a --total-timesteps 2e6
+  purejaxppo train --preset cleanrl --learning-rate 1e-3 --env-param length=0.7""",
     add_options=add_train_options,
     run=train,
     usage="purejaxppo train [OPTION ...]",
 )
 SWEEP = Command(
-    summary="train settings beside each other, each with seeds",
-    about=None,
+    about="Trains several settings, each with several seeds, and ranks them.",
     examples="""  purejaxppo sweep --over learning-rate=1e-4,3e-4,1e-3 --over hidden-sizes=64x64,128 --seeds 16
   purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --over gamma=uniform:0.9:0.999 --random 32""",
     add_options=add_sweep_options,

@@ -1,5 +1,6 @@
 """The options of `purejaxppo train` and `purejaxppo sweep`."""
 
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options
 from purejaxppo.cli.option_types import (
     a_name,
@@ -37,88 +38,113 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
         metavar="NAME=VALUES",
         action="append",
         type=read_domain,
-        help="values of a hyperparameter or environment parameter: learning-rate=1e-4,3e-4  hidden-sizes=64x64,128  "
-        "env.length=0.5,1; or a range for --random: learning-rate=log:1e-5:1e-2  gamma=uniform:0.9:0.999. "
-        "Several make a grid",
+        help="values of a hyperparameter or environment parameter: gamma=0.9,0.99  hidden-sizes=64x64,128  "
+        "env.length=0.5,1; with --random also a range: gamma=uniform:0.9:0.999  ent-coef=log:1e-4:0.1. "
+        "Repeat it for a grid",
     )
     parser.add_argument(
-        "--random", metavar="N", type=whole_from(1, MAX_SETTINGS), help="draw N settings instead of the whole grid"
+        "--random", metavar="N", type=whole_from(1, MAX_SETTINGS), help="draw N settings, instead of the whole grid"
     )
-    parser.add_argument("--random-seed", metavar="N", type=whole_from(0, MAX_SEED), help="of the draw (default 0)")
+    parser.add_argument("--random-seed", metavar="N", type=whole_from(0, MAX_SEED), help="seed of the draw (default 0)")
     _add_run_options(parser, preset)
     _add_hyperparameters(parser, preset)
 
 
 def _add_run_options(parser: Parser, preset: Preset) -> None:
     add = parser.add_argument
-    add("--config", metavar="FILE", type=a_path, help="a TOML file with these options; those given here go first")
-    add("--write-config", metavar="FILE", type=file_to_write(".toml"), help="write what would run to a file, and end")
-    add("--preset", metavar="NAME", help="settings to start from (default by environment; see purejaxppo presets)")
+    add("--config", metavar="FILE", type=a_path, help="read options from a TOML file; those given here take precedence")
     add(
-        "--env",
-        metavar="NAME",
-        help="environment (default the preset's), or yours: FILE.py:CLASS (see purejaxppo envs)",
+        "--write-config",
+        metavar="FILE",
+        type=file_to_write(".toml"),
+        help="write the options to a TOML file for --config, instead of training",
     )
-    add("--agent", metavar="FILE.py:FUNCTION", help="train an agent of yours: a function (env, config) -> agent")
-    add("--env-param", metavar="NAME=NUMBER", action="append", type=read_assignment, help="one of its parameters")
-    add("--seeds", metavar="N", type=whole_from(1), help=f"seeds, trained together (default {preset.num_seeds})")
-    add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="the seed of them all (default 0)")
-    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME, or the next free name)")
+    add("--preset", metavar="NAME", help="settings to start from (default by environment; see purejaxppo presets)")
+    add("--env", metavar="NAME", help="see purejaxppo envs; FILE.py:CLASS for your own (default the preset's)")
+    add("--agent", metavar="FILE.py:FUNCTION", help="your own agent: a function (env, config) -> agent")
+    add(
+        "--env-param",
+        metavar="NAME=NUMBER",
+        action="append",
+        type=read_assignment,
+        help="a parameter of the environment",
+    )
+    add("--seeds", metavar="N", type=whole_from(1), help=f"seeds to train together (default {preset.num_seeds})")
+    add("--seed", metavar="N", type=whole_from(0, MAX_SEED - EVALUATION_SEED), help="base of all seeds (default 0)")
+    add("--out", metavar="FOLDER", type=a_path, help="run folder (default runs/ENV-DATE-TIME)")
     add(
         "--resume",
         metavar="FOLDER",
         type=a_path,
-        help="go on with an interrupted run; with --config.total-timesteps N extend it, or one that is finished, to N",
+        help="continue an interrupted run; with --total-timesteps N, train any run up to N steps",
     )
     add(
         "--init-from",
         metavar="RUN",
         type=a_path,
-        help="begin a new run with the parameters of a finished one, seed by seed; its settings are the defaults",
+        help="start from a finished run's parameters, seed by seed; its settings are the defaults",
     )
     add(
         "--checkpoint-every",
         metavar="N",
         type=read_interval,
-        help="updates between checkpoints, or the time: 60s, 5m, 1.5h (default none)",
+        help="save a checkpoint every N updates, or after a time: 60s, 5m, 1.5h (default never)",
     )
-    add("--keep", dest="keep_checkpoints", metavar="N", type=whole_from(1), help="newest checkpoints kept (default 2)")
-    add("--keep-best", action="store_true", default=None, help="keep each seed at its best training return, for good")
-    add("--memory-limit", metavar="SIZE", type=read_bytes, help="4GiB, 500MB, ... (default 90%% of what is free)")
+    add(
+        "--keep",
+        dest="keep_checkpoints",
+        metavar="N",
+        type=whole_from(1),
+        help="newest checkpoints to keep (default 2)",
+    )
+    add("--keep-best", action="store_true", default=None, help="also keep each seed at its best training return")
+    add_cache_option(parser)
+    add(
+        "--memory-limit",
+        metavar="SIZE",
+        type=read_bytes,
+        help="such as 4GiB or 500MB (default 90%% of the free memory)",
+    )
     add(
         "--placement",
         metavar="NAME",
         type=one_of(PLACEMENTS),
-        help="spread over devices: seeds (default), or data, the environments of each run",
+        help="spread over devices: seeds (default), or data (the environments of each seed)",
     )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="print errors only")
-    shown.add_argument("--json-lines", action="store_true", help="print JSON objects, one a line, for programs")
-    add("--strict", action="store_true", help="leave with status 3 where an update was not finite")
-    group = parser.add_argument_group("several processes, on one machine or many, that share the run folder")
-    group.add_argument("--cluster", action="store_true", help="as SLURM, GKE or Cloud TPU has started them")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; with the next two, for any others")
-    group.add_argument("--num-processes", metavar="N", type=whole_from(1), help="how many there are")
-    group.add_argument("--process-id", metavar="I", type=whole_from(0), help="which this one is, from 0")
+    shown.add_argument("--json-lines", action="store_true", help="print one JSON object per line, for programs")
+    add("--strict", action="store_true", help="exit with status 3 if an update was not finite")
+    group = parser.add_argument_group("several processes that share the run folder, on one machine or many")
+    group.add_argument("--cluster", action="store_true", help="take the next three from SLURM, GKE or Cloud TPU")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num-processes", metavar="N", type=whole_from(1), help="number of processes")
+    group.add_argument("--process-id", metavar="I", type=whole_from(0), help="number of this process, from 0")
     group.add_argument(
-        "--heartbeat", metavar="SECONDS", type=whole_from(1), help=f"until a lost machine is noticed ({HEARTBEAT})"
+        "--heartbeat",
+        metavar="SECONDS",
+        type=whole_from(1),
+        help=f"time until a lost machine is noticed (default {HEARTBEAT})",
     )
 
 
 def _add_log_options(parser: Parser) -> None:
-    group = parser.add_argument_group("logs, beside progress.jsonl in the run folder")
-    group.add_argument("--tensorboard", action="store_true", help="event files in the run folder")
+    group = parser.add_argument_group("logs, in addition to progress.jsonl in the run folder")
+    group.add_argument("--tensorboard", action="store_true", help="write event files to the run folder")
     group.add_argument(
-        "--wandb", metavar="PROJECT", type=a_name, help="Weights & Biases; WANDB_MODE=offline needs no network"
+        "--wandb",
+        metavar="PROJECT",
+        type=a_name,
+        help="log to this project of Weights & Biases; WANDB_MODE=offline needs no network",
     )
     group.add_argument(
         "--log-names",
         metavar="NAMES",
         type=one_of(list(NAMES)),
-        help="whose names the numbers have: sb3 (default) or cleanrl",
+        help="naming of the logged numbers: sb3 (default) or cleanrl",
     )
 
 
 def _add_hyperparameters(parser: Parser, preset: Preset) -> None:
-    name = next((f"the preset {name}" for name, entry in PRESETS.items() if entry is preset), "the file of --agent")
-    add_config_options(parser, preset.config, f"hyperparameters, with the defaults of {name}")
+    name = next(name for name, entry in PRESETS.items() if entry is preset)
+    add_config_options(parser, preset.config, f"with the defaults of the preset {name}")

@@ -4,6 +4,7 @@ import argparse
 
 import jax
 
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options, given_fields
 from purejaxppo.cli.option_types import file_to_write, whole_from
 from purejaxppo.cli.parser import Command, Parser
@@ -16,28 +17,28 @@ from purejaxppo.utils.validation import MAX_STEPS
 
 def add_options(parser: Parser, _: Preset) -> None:
     """The sizes, and the hyperparameters of the training that is measured."""
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, for a first look: the numbers mean little")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure tiny sizes, for a first look: the numbers mean little"
+    )
     parser.add_argument(
         "--seeds",
         metavar="N",
         nargs="+",
         type=whole_from(1),
-        help="populations to train, one after the other (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
+        help="seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
     )
     parser.add_argument(
         "--timesteps",
         metavar="N",
         type=whole_from(1, MAX_STEPS),
-        help="environment steps of each seed (default 100,000 on a CPU, 500,000 elsewhere)",
+        help="environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)",
     )
     parser.add_argument(
-        "--repeats",
-        metavar="N",
-        type=whole_from(1),
-        help="of each measurement, in turn; the median is shown (default 5)",
+        "--repeats", metavar="N", type=whole_from(1), help="repetitions of each measurement (default 5)"
     )
-    parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all that was measured there")
-    add_config_options(parser, PPOConfig(), "hyperparameters, PPOConfig's by default", without=("total_timesteps",))
+    add_cache_option(parser)
+    parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all measurements to a file")
+    add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -66,8 +67,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 BENCH = Command(
-    summary="measure speed, and how far it is from this machine's limits",
-    about="Measures the speed of training on this machine, and how far it is from the machine's limits.",
+    about="Measures the speed of training, and how close it is to the limits of this machine.",
     examples="""  purejaxppo bench --quick
   purejaxppo bench --seeds 16 256 --out bench.json""",
     add_options=add_options,

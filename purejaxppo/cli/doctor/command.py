@@ -1,9 +1,10 @@
-"""purejaxppo doctor: looks at this machine, and at an environment and a network of the user's."""
+"""purejaxppo doctor: checks this machine, and the user's environment and network."""
 
 import argparse
 from pathlib import Path
 
 from purejaxppo.cli import doctor
+from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.parser import Command, Parser
 from purejaxppo.envs import make_env, names_own_code
 from purejaxppo.envs.user_code import find_own
@@ -17,17 +18,18 @@ def add_options(parser: Parser, _: Preset) -> None:
     parser.add_argument(
         "--env",
         metavar="MODULE:FACTORY",
-        help="look at this environment too, what the factory returns; or FILE.py:FACTORY, or a name",
+        help="also check an environment: a factory in a module or in FILE.py, or a name",
     )
     parser.add_argument(
         "--network",
         metavar="MODULE:FACTORY",
-        help="and at this network in it, in place of the default ones; the factory may take the Environment",
+        help="check this network in it, not the default ones; the factory may take the Environment",
     )
+    add_cache_option(parser)
 
 
 def print_findings(options: argparse.Namespace) -> int:
-    """Prints a line for each finding. -> exit status: 1 if something has to be mended"""
+    """Prints a line for each finding. -> exit status: 1 if there is a fault"""
     from rich.console import Console
 
     from purejaxppo.runs.console import print_table
@@ -51,8 +53,7 @@ def print_findings(options: argparse.Namespace) -> int:
 
 
 DOCTOR = Command(
-    summary="look at this machine, and an environment of your own",
-    about="Looks at JAX, the devices, the memory and the disk, and says what to mend; status 1 where something is.",
+    about="Checks this machine and your own environment; exits with status 1 if something has to be fixed.",
     examples="""  purejaxppo doctor
   purejaxppo doctor --env my_envs.py:make_env --network my_nets.py:make_network""",
     add_options=add_options,

@@ -104,7 +104,7 @@ def mistake_in(name: str, space: Space, obs: np.ndarray) -> str | None:
         i = int(np.argwhere(is_out)[0][1])
         return (
             f"{name}{at} goes from {obs[:, i].min():.6g} to {obs[:, i].max():.6g}, outside of {low[i]:.6g} to "
-            f"{high[i]:.6g} in {share(is_out)}; mend observation_space, or the observation"
+            f"{high[i]:.6g} in {share(is_out)}; fix observation_space, or the observation"
         )
     if not isinstance(space, Box) and np.any(obs != np.round(obs)):
         return f"{show_space(space)} holds whole numbers, and {name} is {obs[obs != np.round(obs)][0]}"

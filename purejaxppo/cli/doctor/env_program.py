@@ -46,19 +46,19 @@ def check_purity(env: Environment) -> Finding:
             f"reset or step keeps a traced value, as self.x = ... does; return it in the state ({in_one_line(error)})",
         )
     if any(changed):
-        return fault("purity", "step changes the state that it is given; return a new one")
-    return well("purity", "nothing is kept but in the state, and the state that is given stays as it is")
+        return fault("purity", "step changes its argument `state`; return a new one")
+    return well("purity", "reset and step keep nothing outside of the state, and do not change their arguments")
 
 
 def check_types(given: Any, env: Environment) -> Finding:
     """Checks that reset and step agree in shape, dtype and weak type, or notes what `make_env` converts for that."""
     wrong = type_changes(env.reset, env.step, env)
     if wrong:
-        return fault("types", f"{'; '.join(wrong)}; give make_env an object with reset and step, and it settles this")
+        return fault("types", f"{'; '.join(wrong)}; give make_env an object with reset and step, which it converts")
     raw = raw_functions(given)
     settled = type_changes(*raw, env, flags=False) if raw else []
     if settled:
-        return note("types", f"settled by make_env, and not in loops of your own: {'; '.join(settled)}")
+        return note("types", f"make_env converts this; your own loops have to do it themselves: {'; '.join(settled)}")
     return well("types", "reset and step agree in structure, shape, dtype and weak type")
 
 
@@ -81,7 +81,7 @@ def type_changes(
     returned = (("reset", (obs, state)), ("step", after[:2]), ("the step after", later[:2]))
     for (source, x), (target, y) in itertools.pairwise(returned):
         if jax.tree.structure(x) != jax.tree.structure(y):
-            return [f"{target} returns another structure than {source}"]
+            return [f"{target} returns a different structure than {source}"]
         changes += [
             f"{('obs', 'state')[path[0].idx]}{jax.tree_util.keystr(path[1:])} is {show_type(a)} from {source} "
             f"and {show_type(b)} from {target}"
@@ -100,7 +100,7 @@ def wrong_types(after: tuple) -> list[str]:
         ("terminated", after[3], jnp.bool_),
         ("truncated", after[4], jnp.bool_),
     ]
-    return [f"{name} is {x.dtype} and not {dtype.dtype}" for name, x, dtype in expected if x.dtype != dtype]
+    return [f"{name} is {x.dtype}, not {dtype.dtype}" for name, x, dtype in expected if x.dtype != dtype]
 
 
 def show_type(x: jax.ShapeDtypeStruct) -> str:
@@ -137,7 +137,7 @@ def check_key(env: Environment) -> Finding:
         if not traces_alike(function, *args, env.params):
             return fault(
                 "key",
-                f"{name} is another program each time it is traced: it draws from Python or NumPy, counts calls, or "
-                "reads a clock; take what is random from key, and put what changes in the state",
+                f"{name} traces to a different program each time: it draws from Python or NumPy, counts calls, or "
+                "reads a clock; draw from key, and keep what changes in the state",
             )
-    return well("key", "reset and step are the same program each time they are traced")
+    return well("key", "reset and step always trace to the same program")

@@ -71,10 +71,10 @@ def each_alone(env: Environment, trial: Trial) -> tuple[tuple[PyTree, PyTree], l
 def check_bits(trial: Trial, again: Trial, alone: Alone) -> Finding:
     """Checks that the same key gives the same steps, and that no key is used twice."""
     if not all_same(trial, again):
-        return fault("bits", "the same program with the same key gives other bits; take what is random from key")
+        return fault("bits", "the same program with the same key gives different bits; draw from key only")
     if alone.reuses_key:
-        return note("bits", "the same from the same key, which is used more than once in reset or step; split it")
-    return well("bits", "the same from the same key")
+        return note("bits", "the same key gives the same bits; but reset or step uses a key twice: split it")
+    return well("bits", "the same key gives the same bits")
 
 
 def check_lanes(trial: Trial, alone: Alone) -> Finding:
@@ -84,8 +84,8 @@ def check_lanes(trial: Trial, alone: Alone) -> Finding:
     for row, step in zip(sample(trial, COMPARED), alone.steps, strict=True):
         difference = difference or first_difference(step, row.step)
     if difference:
-        return fault("lanes", f"a lane of vmap is not what reset or step gives alone: {difference}")
-    return well("lanes", "each lane of vmap is what reset and step give alone")
+        return fault("lanes", f"under vmap, reset or step gives something else than alone: {difference}")
+    return well("lanes", "under vmap, reset and step give the same as alone")
 
 
 def check_jit(env: Environment, trial: Trial) -> Finding:
@@ -94,21 +94,21 @@ def check_jit(env: Environment, trial: Trial) -> Finding:
     given = (row.key, row.state, row.action, env.params)
     operations = len(jax.make_jaxpr(env.step)(*given).eqns)
     if operations > BY_HAND:
-        return well("jit", f"not compared: a step of {operations:,} operations takes long without jit")
+        return well("jit", f"not checked: without jit, a step of {operations:,} operations takes too long")
     difference = first_difference(row.step, env.step(*given))
     start = jax.tree.map(lambda x: x[0], trial.start)
     difference = difference or first_difference(start, env.reset(trial.start_key[0], env.params))
     if difference:
         return fault("jit", f"without jit, reset or step gives something else: {difference}")
-    return well("jit", "the same without jit")
+    return well("jit", "reset and step give the same without jit")
 
 
 def check_starts(trial: Trial) -> Finding:
     """Checks that different keys give different starts."""
     starts = numbers(trial.start, 1)
     if np.all(starts == starts[0]):
-        return note("starts", f"{len(starts)} keys give one start: reset draws nothing from its key")
-    return well("starts", f"{len(np.unique(starts, axis=0))} of {len(starts)} keys")
+        return note("starts", f"{len(starts)} keys give the same start: reset does not use its key")
+    return well("starts", f"{len(np.unique(starts, axis=0))} different ones from {len(starts)} keys")
 
 
 def check_rewards(trial: Trial) -> Finding:
@@ -118,9 +118,7 @@ def check_rewards(trial: Trial) -> Finding:
         bad = reward[~np.isfinite(reward)]
         return fault("rewards", f"{bad[0]} in {bad.size:,} of {reward.size:,} steps; find the division or the log")
     if not reward.any():
-        return note(
-            "rewards", f"0 in all of {reward.size:,} random steps: there is nothing to learn from until one is not"
-        )
+        return note("rewards", f"0 in all {reward.size:,} random steps: an agent learns nothing until it finds another")
     return well("rewards", f"from {reward.min():.4g} to {reward.max():.4g}")
 
 
@@ -128,11 +126,11 @@ def check_actions(env: Environment, trial: Trial) -> Finding:
     """Checks that the action makes a difference in some step."""
     space, matters = env.action_space, np.asarray(trial.matters)
     if any(map(is_choice, parts_of(space).values())) and not matters.any():
-        return note("actions", f"in none of {matters.size:,} steps would another action have changed anything")
+        return note("actions", f"another action would have changed nothing in any of {matters.size:,} steps")
     tried = ""
     if isinstance(space, Discrete):
         tried = f"; {len(np.unique(np.asarray(trial.action)))} of {space.n} tried"
-    return well("actions", f"another one changes {100 * matters.mean():.0f}% of the steps{tried}")
+    return well("actions", f"another action changes {100 * matters.mean():.0f}% of the steps{tried}")
 
 
 def is_choice(space: Space) -> bool:
@@ -155,9 +153,9 @@ def check_masks(env: Environment, trial: Trial) -> Finding:
         if none:
             where = f" of action{place}" if place else ""
             return fault(
-                "masks", f"no action{where} is legal in {none:,} of {len(mask):,} states; leave one, or end the episode"
+                "masks", f"no action{where} is legal in {none:,} of {len(mask):,} states; allow one, or end the episode"
             )
-    return well("masks", f"always a legal action; {100 * np.mean(legal):.0f}% are")
+    return well("masks", f"there is always a legal action; {100 * np.mean(legal):.0f}% of all are legal")
 
 
 def has_no_choice(space: Space, mask: np.ndarray) -> np.ndarray:
@@ -173,7 +171,7 @@ def check_flags(trial: Trial) -> Finding:
     both = int((terminated & truncated).sum())
     text = f"{int(terminated.sum()):,} steps terminated, {int(truncated.sum()):,} truncated, {both:,} both"
     if both and both == truncated.sum() == terminated.sum():
-        return note("flags", f"{text}: all of them. Both count as a termination, so that no time limit is bootstrapped")
+        return note("flags", f"{text}: all of them. Both count as terminated, so time limits are not bootstrapped")
     return note("flags", f"{text}, which count as terminated") if both else well("flags", text)
 
 
@@ -181,8 +179,10 @@ def check_final_observation(trial: Trial) -> Finding:
     """Checks that the last step of an episode observes its end, and not the start of the next one."""
     done = trial.done.reshape(-1)
     if done.sum() < FEW or (~done).sum() < FEW:
-        return well("final observation", f"{int(done.sum())} ends in {done.size:,} steps: too few to tell from starts")
-    text = "looks like a first one: step resets by itself; return the last observation, and leave the reset to us"
+        return well(
+            "final observation", f"{int(done.sum())} ends in {done.size:,} steps: too few to compare with starts"
+        )
+    text = "looks like a first one: step resets by itself; return the last observation, and do not reset"
     whole = start_likeness(trial.start, (trial.step.obs, trial.step.state), done)
     if is_telling(*whole):
         return fault("final observation", f"that of {100 * whole[0]:.0f}% of {int(done.sum()):,} episodes {text}")
@@ -192,7 +192,7 @@ def check_final_observation(trial: Trial) -> Finding:
             "final observation",
             f"that of {100 * seen[0]:.0f}% of {int(done.sum()):,} episodes {text} (the state does not look like one)",
         )
-    return well("final observation", f"{int(done.sum()):,} episodes end elsewhere than they start")
+    return well("final observation", f"{int(done.sum()):,} episodes do not end where they start")
 
 
 def start_likeness(starts: PyTree, after: PyTree, done: np.ndarray) -> tuple[float, float]:
@@ -224,14 +224,14 @@ def check_episodes(env: Environment, trial: Trial, key: jax.Array, max_steps: in
         if ends_after >= max(num_steps, max_steps):
             return fault(
                 "episodes",
-                f"none of {num_envs} ended in {max(num_steps, max_steps):,} random steps; give them a time limit, "
-                "which truncates, or where they are that long raise max_steps",
+                f"none of {num_envs} ended in {max(num_steps, max_steps):,} random steps; truncate at a time limit, "
+                "or if they are that long, raise max_steps",
             )
         return well("episodes", f"the first of {num_envs} ended after {ends_after:,} random steps")
     text = f"{lengths.size:,} ended, after {lengths.min():,} to {lengths.max():,} random steps"
     only_terminated = not np.asarray(trial.step.truncated).any()
     if lengths.size >= 2 * FEW and lengths.min() == lengths.max() > 1 and only_terminated:
-        return note("episodes", f"{text}, each by a termination; a time limit is to be truncated, not terminated")
+        return note("episodes", f"{text}, all terminated; if that is a time limit, truncate instead")
     return well("episodes", text)
 
 

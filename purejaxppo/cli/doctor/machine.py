@@ -62,18 +62,18 @@ def check_release(version: str = jax.__version__) -> Finding:
     """Checks that this release of jax is not one with known faults."""
     if version in WRONG_RELEASES:
         return fault("jax", f"{version}: {WRONG_RELEASES[version]}; pip install --upgrade purejaxppo jax")
-    return well("jax", f"{version} is not one of those known to be wrong ({', '.join(WRONG_RELEASES)})")
+    return well("jax", f"{version} has none of the known faults ({', '.join(WRONG_RELEASES)})")
 
 
 def check_sums() -> Finding:
     """Checks sums over products of many rows: jax#39103."""
     layer, row = probes.layer_error(), probes.row_sum_error()
     if layer > ROUNDING:
-        return fault("sums", f"sums of x @ kernel over {probes.ROWS:,} rows are off by {layer:.1e}; take another jax")
-    if row > ROUNDING:
-        text = (
-            f"sums of matrix @ row under vmap are off by {row:.1e} (jax#39103); in code of your own write row @ matrix"
+        return fault(
+            "sums", f"sums of x @ kernel over {probes.ROWS:,} rows are off by {layer:.1e}; install another jax"
         )
+    if row > ROUNDING:
+        text = f"sums of matrix @ row under vmap are off by {row:.1e} (jax#39103); in your own code write row @ matrix"
         return note("sums", text)
     return well("sums", f"over {probes.ROWS:,} rows, within {max(layer, row):.0e} of float64")
 
@@ -83,7 +83,7 @@ def check_scans() -> Finding:
     growth, (short, long) = probes.scan_growth(), probes.LENGTHS
     text = f"a step of {long:,} takes {growth:.1f} times as long as one of {short:,}"
     if growth > GROWTH:
-        return fault("scans", f"{text}: time is not linear in the length (jax#40101); take another jax")
+        return fault("scans", f"{text}: time is not linear in the length (jax#40101); install another jax")
     return well("scans", text)
 
 
@@ -95,10 +95,10 @@ def check_precision() -> Finding:
     error = probes.layer_error()
     if error > 1e-5:
         text = (
-            f"products are off by {error:.0e}: fewer than 32 bits; for all of them JAX_DEFAULT_MATMUL_PRECISION=highest"
+            f"products are off by {error:.0e}: fewer than 32 bits; for all 32 set JAX_DEFAULT_MATMUL_PRECISION=highest"
         )
         return note("precision", text)
-    return well("precision", "float32, products included")
+    return well("precision", "float32, also in products")
 
 
 def check_devices() -> Finding:
@@ -115,14 +115,16 @@ def check_cores() -> Finding:
     busy, cores = probes.busy_cores(), cpu_cores()
     text = f"{busy:.1f} of {cores} busy while all devices work"
     if jax.default_backend() == "cpu" and busy < 0.6 * cores:
-        return note("cores", f"{text}; other processes, or a quota of this container, have the rest")
+        return note("cores", f"{text}; other processes or a quota of this container take the rest")
     return well("cores", text)
 
 
 def check_accelerator() -> Finding:
     """Checks for an NVIDIA driver that JAX does not use."""
     if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
-        return Finding("accelerator", False, 'a GPU driver is here, and JAX runs on the CPU; pip install "jax[cuda12]"')
+        return Finding(
+            "accelerator", False, 'there is a GPU driver, but JAX runs on the CPU; pip install "jax[cuda12]"'
+        )
     return Finding(
         "accelerator", True, "none" if jax.default_backend() == "cpu" else jax.local_devices()[0].device_kind
     )
@@ -151,9 +153,9 @@ def check_cache() -> Finding:
     settings: Any = jax.config
     folder = settings.jax_compilation_cache_dir
     if not folder:
-        return well("cache", "none: each process compiles anew; JAX_COMPILATION_CACHE_DIR=FOLDER keeps its programs")
+        return well("cache", "none: each process compiles anew; --cache FOLDER keeps the programs")
     if "://" not in folder and not is_writable(Path(folder)):
-        return fault("cache", f"{folder!r} cannot be written; set JAX_COMPILATION_CACHE_DIR to a folder that can")
+        return fault("cache", f"{folder!r} cannot be written to; set JAX_COMPILATION_CACHE_DIR to another folder")
     return well("cache", f"compiled programs are kept in {folder!r}")
 
 
@@ -177,7 +179,7 @@ def check_training() -> Finding:
         f"4 seeds x {config.actual_timesteps:,} steps: compiled in {compiled - started:.1f} s, ran in {seconds:.2f} s"
     )
     if not (finite and learned):
-        return Finding("training", False, f"{text}, and the results are wrong; install jax anew, or report this")
+        return Finding("training", False, f"{text}, but the results are wrong; reinstall jax, or report this")
     return Finding("training", True, text)
 
 
