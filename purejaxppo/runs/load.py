@@ -1,4 +1,4 @@
-"""Reading a run folder: a finished run or sweep, its checkpoints, and files that are written anew from its results."""
+"""Reading a run folder: a finished run or sweep, and its checkpoints. Damaged files are written anew."""
 
 import dataclasses
 from pathlib import Path

@@ -139,13 +139,13 @@ def num_episodes(population: Population) -> int:
 
 
 def count_cut(populations: list[Population]) -> int | None:
-    """How many greedy episodes, of all seeds, were cut before their end; None where older results do not tell."""
+    """The number of greedy episodes of all seeds that were cut; None if the results are of an older version."""
     cut = [population.episodes_cut for population in populations]
     return None if any(x is None for x in cut) else sum(int(x.sum()) for x in cut if x is not None)
 
 
 def aggregate_finite(returns: np.ndarray, target: float | None) -> Aggregates:
-    """`aggregate` of the seeds whose return is finite: in an environment that pays NaN some may have none. [S]"""
+    """`aggregate` of the seeds whose return is finite; an environment may pay NaN. [S]"""
     finite = returns[np.isfinite(returns)]
     if finite.size:
         return aggregate(finite, target=target)
@@ -153,12 +153,12 @@ def aggregate_finite(returns: np.ndarray, target: float | None) -> Aggregates:
 
 
 def or_none(diverged_at: np.ndarray) -> list[int | None]:
-    """The update of each seed that has diverged, None for the others. [S]"""
+    """The update in which each seed diverged, None for the others. [S]"""
     return [None if update < 0 else update for update in diverged_at.tolist()]
 
 
 def interval_entries(name: str, interval: Interval) -> dict[str, float]:
-    """final_return_NAME and its 95% bounds."""
+    """The entries final_return_NAME and its 95% bounds."""
     return {
         f"final_return_{name}": interval.estimate,
         f"final_return_{name}_95_low": interval.low,
@@ -167,7 +167,7 @@ def interval_entries(name: str, interval: Interval) -> dict[str, float]:
 
 
 def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
-    """What a run took. Speed is that of the members that this process trained now: None where there were none."""
+    """The time and memory that a run took. The speed is None if nothing was left to train."""
     programs = {id(population.costs): population.costs for population in populations}.values()
     seconds = sum(spent.train_seconds for spent in programs)
     timesteps = sum(spent.timesteps for spent in programs)

@@ -52,7 +52,7 @@ MOST_NAMED = 8  # run folders that an error names
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """All that is needed to repeat a run."""
+    """Everything that is needed to repeat a run."""
 
     env: str
     env_params: dict[str, float]
@@ -62,7 +62,7 @@ class RunSpec:
     preset: str
     sweep: tuple[Point, ...] | None = None
     placement: str = "seeds"
-    checkpoint_every: int | str | None = None  # these four change no result
+    checkpoint_every: int | str | None = None  # this and the next three do not change the results
     keep_checkpoints: int = KEPT_CHECKPOINTS
     keep_best: bool = False
     log_names: str = "sb3"
@@ -77,12 +77,12 @@ class RunSpec:
 
     @property
     def num_members(self) -> int:
-        """Seeds of all settings."""
+        """The number of runs: seeds of all settings."""
         return self.num_seeds * len(self.sweep or [{}])
 
     @property
     def solved_at(self) -> float | None:
-        """The return from which a seed has solved its task; of a sweep, in any of its settings. None without one."""
+        """The return at which a seed has solved its task, in the first setting that has one. None if unknown."""
         changed = [
             {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
             for point in self.sweep or [{}]
@@ -118,7 +118,7 @@ def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config 
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """The run folders right below a folder, the newest first."""
+    """The run folders in a folder, the newest first."""
     found = {path.parent: path.stat().st_mtime for path in folder.glob("*/config.json")}
     return sorted(found, key=lambda path: (-found[path], path))
 
