@@ -1,7 +1,8 @@
 """Environments: the protocol, `make_env`, and B of them at once."""
 
-from purejaxppo.envs.base import Box, Discrete, Environment, MaskedObs, MultiDiscrete, SpaceTree, Step
+from purejaxppo.envs.base import Environment, MaskedObs, Step
 from purejaxppo.envs.registry import env_names, make_env, names_own_code, register_env
+from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, SpaceTree
 
 __all__ = [
     "Box",

@@ -1,93 +1,29 @@
-"""The environment protocol: two pure functions, two spaces, and parameters that one can trace."""
+"""The environment interface: two pure functions, two spaces, and parameters that can be traced."""
 
-import dataclasses
 import functools
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxppo.envs.spaces import (
+    ARRAY,
+    Box,
+    Discrete,
+    Space,
+    SpaceTree,
+    check_space,
+    example_action,
+    in_parts,
+    parts_of,
+    shape_of,
+    structure_of,
+)
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree, Structure
-from purejaxppo.utils.validation import shown
-
-
-class Discrete(NamedTuple):
-    """The integers 0 ... n - 1."""
-
-    n: int
-
-
-class MultiDiscrete(NamedTuple):
-    """k integers at once, the i-th from 0 ... sizes[i] - 1."""
-
-    sizes: tuple[int, ...]
-
-
-class _Bounds(NamedTuple):
-    shape: tuple[int, ...]
-    low: tuple[float, ...]  # flattened
-    high: tuple[float, ...]  # flattened
-
-
-class Box(_Bounds):
-    """Real arrays of one shape, from `low` to `high`, which may be infinite.
-
-    A bound is given as one number for all entries, as an array of the shape, or flattened; it is kept flattened.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, shape: tuple[int, ...], low: Any, high: Any) -> Self:
-        """A Box whose bounds are flat tuples of floats. `make_env` refuses bounds that do not fit the shape."""
-        return super().__new__(cls, shape, flat_bound(shape, low), flat_bound(shape, high))
-
-    def __repr__(self) -> str:
-        """As the constructor takes it; a bound that all entries share is written once."""
-        return f"Box(shape={self.shape!r}, low={show_bound(self.low)}, high={show_bound(self.high)})"
-
-
-def flat_bound(shape: Any, bound: Any) -> Any:
-    """A bound of a Box as a flat tuple of floats. What fits no array of the shape is returned as it is."""
-    try:
-        values = np.asarray(bound)
-        if values.dtype.kind in "biuf" and values.shape in ((), tuple(shape), (math.prod(shape),)):
-            return tuple(np.broadcast_to(values, values.shape or shape).ravel().astype(np.float64).tolist())
-    except (TypeError, ValueError):  # no array, or no shape
-        pass
-    return bound
-
-
-def show_bound(bound: Any) -> str:
-    """A bound in Python: a number where all entries share it. An infinite one needs no import."""
-    if not (isinstance(bound, tuple) and all(isinstance(x, float) for x in bound)):
-        return repr(bound)
-    texts = [repr(x) if math.isfinite(x) else f"float('{x}')" for x in bound]
-    return texts[0] if texts and len(set(texts)) == 1 else f"({', '.join(texts)}{',' * (len(texts) == 1)})"
-
-
-Space = Discrete | MultiDiscrete | Box
-ARRAY: Structure = jax.tree.structure(0)  # of what is one array, and no pytree of them
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class SpaceTree:
-    """A pytree of spaces, such as a dict of them. `make_env` makes it of what it is given: this one has a hash."""
-
-    parts: tuple[Space, ...]  # in the order of the leaves
-    structure: Structure
-
-    @property
-    def tree(self) -> PyTree:
-        """The pytree as it was given."""
-        return self.structure.unflatten(self.parts)
-
-    def __repr__(self) -> str:
-        return repr(self.tree)
 
 
 class MaskedObs(struct.PyTreeNode):
@@ -135,39 +71,6 @@ class Environment(struct.PyTreeNode):
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
     draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # a picture of its own, for films
-
-
-def settle_space(what: str, space: Any) -> Space | SpaceTree:
-    """A space as it is, and a pytree of spaces as one. Raises PPOError for what is neither."""
-    if isinstance(space, Space | SpaceTree):
-        return space
-    parts, structure = jax.tree.flatten(space, is_leaf=lambda x: x is None or isinstance(x, Space))
-    if not parts or not all(isinstance(part, Space) for part in parts):
-        raise PPOError(
-            f"{what} = {space!r} is no space; give pjp.Discrete, pjp.MultiDiscrete or pjp.Box, or a pytree of these"
-        )
-    return SpaceTree(tuple(parts), structure)
-
-
-def structure_of(space: Space | SpaceTree) -> Structure:
-    """That of what lies in the space."""
-    return space.structure if isinstance(space, SpaceTree) else ARRAY
-
-
-def parts_of(space: Space | SpaceTree) -> dict[str, Space]:
-    """The spaces of a pytree by their place in it, such as "['left']"; "" is the place of a space alone."""
-    tree = space.tree if isinstance(space, SpaceTree) else space
-    places = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Space))
-    return {jax.tree_util.keystr(path): part for path, part in places}
-
-
-def in_parts(what: str, structure: Structure, tree: PyTree) -> list[Any]:
-    """What a pytree has for each part of a space. Raises PPOError for one that is built in another way."""
-    try:
-        return structure.flatten_up_to(tree)
-    except ValueError:
-        given = jax.tree.structure(tree)
-        raise PPOError(f"{what}: the structure is {given}, and that of the space {structure}; make them one") from None
 
 
 def strong(x: jax.Array) -> jax.Array:
@@ -342,39 +245,6 @@ def check_obs(source: str, space: Space | SpaceTree, obs: PyTree) -> None:
             )
 
 
-def check_space(what: str, space: Space) -> None:
-    """Raises PPOError for a space without elements, or a Box whose bounds are not as many as its numbers."""
-    if isinstance(space, Discrete) and not is_size(space.n):
-        raise PPOError(f"{what} = Discrete(n={space.n!r}) needs a whole number of at least 1, a Python int")
-    if isinstance(space, MultiDiscrete) and not (
-        isinstance(space.sizes, tuple) and space.sizes and all(map(is_size, space.sizes))
-    ):
-        raise PPOError(f"{what} = MultiDiscrete(sizes={space.sizes!r}) needs a tuple of whole numbers of at least 1")
-    if isinstance(space, Box):
-        if not (isinstance(space.shape, tuple) and all(map(is_size, space.shape))):
-            raise PPOError(f"{what}: a Box of shape {space.shape!r} needs a tuple of whole numbers, such as (4,)")
-        size = math.prod(space.shape)
-        for bounds in (space.low, space.high):
-            if not (isinstance(bounds, tuple) and all(isinstance(x, int | float) for x in bounds)):
-                raise PPOError(
-                    f"{what}: a Box of shape {space.shape} has the bound {shown(bounds)}; "
-                    f"give one number, or one for each of its {size}"
-                )
-        if len(space.low) != size or len(space.high) != size:
-            raise PPOError(
-                f"{what}: a Box of shape {space.shape} needs {size} bounds, flattened, and has "
-                f"{len(space.low)} below and {len(space.high)} above"
-            )
-        for low, high in zip(space.low, space.high, strict=True):
-            if not low <= high or low == math.inf or high == -math.inf:
-                raise PPOError(f"{what}: a Box with the bounds {low} and {high} is empty; give low <= high")
-
-
-def is_size(n: object) -> bool:
-    """Whether n is a whole number of at least 1 that an int32 holds."""
-    return isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**31
-
-
 def check_mask(env: Environment, action_mask: PyTree) -> None:
     """Raises PPOError unless there is a mask, and each is one bool for each action of a discrete space."""
     masks = in_parts(f"{env.name}: action_mask", structure_of(env.action_space), action_mask)
@@ -405,22 +275,3 @@ def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
         raise
     except Exception as error:
         raise PPOError(f"{what} cannot be traced: {in_one_line(error)}") from error
-
-
-def example_action(space: Space | SpaceTree) -> PyTree:
-    """Some action of the space, for its structure, shapes and dtypes."""
-    parts = parts_of(space).values()
-    zeros = [jnp.zeros(shape_of(part), jnp.float32 if isinstance(part, Box) else jnp.int32) for part in parts]
-    return structure_of(space).unflatten(zeros)
-
-
-def shape_of(space: Space) -> tuple[int, ...]:
-    """That of an array of the space."""
-    if isinstance(space, Box):
-        return space.shape
-    return (len(space.sizes),) if isinstance(space, MultiDiscrete) else ()
-
-
-def shapes_of(space: Space | SpaceTree) -> PyTree:
-    """The shape of an array of the space, in the structure of the space."""
-    return structure_of(space).unflatten(map(shape_of, parts_of(space).values()))

@@ -10,21 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from purejaxppo.envs.base import (
-    Box,
-    Discrete,
-    Environment,
-    Space,
-    SpaceTree,
-    Step,
-    check_environment,
-    numbers_in,
-    settle_reset,
-    settle_space,
-    settle_step,
-    show_mask,
-    structure_of,
-)
+from purejaxppo.envs.base import Environment, Step, check_environment, numbers_in, settle_reset, settle_step, show_mask
+from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, settle_space, structure_of
 from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError

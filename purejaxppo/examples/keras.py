@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo.envs.base import Box, Discrete, Environment
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.spaces import Box, Discrete
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions, discrete_actions
 from purejaxppo.policies.distributions import Categorical

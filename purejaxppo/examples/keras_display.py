@@ -8,8 +8,6 @@ import numpy as np
 
 from purejaxppo.examples.keras import FullBatchConfig, make_full_batch_ppo
 from purejaxppo.population.algorithms import Algorithm, register_algorithm
-from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, VERMILLION
-from purejaxppo.report.files import write_figure
 from purejaxppo.runs.presets import PRESETS, Preset
 from purejaxppo.utils.errors import PPOError
 
@@ -25,6 +23,9 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: s
     """Writes a picture of the mean return of each epoch [S, U], with the example's two runs. Whole or not at all."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+
+    from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, LEGEND, VERMILLION, style_frame
+    from purejaxppo.report.files import write_figure
 
     if returns.ndim != 2 or not returns.size:
         raise PPOError(f"returns {returns.shape} have to be [S, U], and not empty")
@@ -47,10 +48,8 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: s
     axes.set_ylabel("mean return of the epoch", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=7, width=0.6, length=2.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_linewidth(0.6)
-    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6, loc="lower right")
+    style_frame(axes)
+    axes.legend(**LEGEND, loc="lower right")
     write_figure(figure, Path(path))
 
 

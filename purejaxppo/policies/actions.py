@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.envs.base import Box, Discrete, Environment, MultiDiscrete, Space, SpaceTree, parts_of
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space, SpaceTree, parts_of
 from purejaxppo.policies.distributions import (
     Categorical,
     DiagGaussian,

@@ -10,16 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purejaxppo.envs.base import (
-    Environment,
-    MaskedObs,
-    check_column,
-    in_parts,
-    parts_of,
-    shape_of,
-    structure_of,
-    traced,
-)
+from purejaxppo.envs.base import Environment, MaskedObs, check_column, traced
+from purejaxppo.envs.spaces import in_parts, parts_of, shape_of, structure_of
 from purejaxppo.policies.actions import Actions, Parameters
 from purejaxppo.ppo.config import Config, PPOConfig, is_changed
 from purejaxppo.ppo.schedules import Schedule

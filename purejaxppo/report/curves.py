@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ DPI = 200
 MAX_POINTS = 200  # on the x-axis: more than the width can show
 MAX_SEED_LINES = 32  # more would fill the plot
 NUM_RESAMPLES = 2_000
+LEGEND: dict[str, Any] = {"fontsize": 6.5, "framealpha": 0.85, "edgecolor": "none", "handlelength": 1.6}
 
 
 class Band(NamedTuple):
@@ -149,9 +150,14 @@ def style_axes(axes: "Axes", last_timestep: int, title: str) -> None:
     axes.set_xlim(0, 1.02 * last_timestep)  # 499,712 steps still have a tick at 500k
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    style_frame(axes)
+    legend = axes.legend(**LEGEND)
+    for line in legend.get_lines():  # a seed's is too faint to be found again, where it stands alone
+        line.set(alpha=1, linewidth=max(0.8, line.get_linewidth()))
+
+
+def style_frame(axes: "Axes") -> None:
+    """Thin ticks, and no frame at the top and on the right."""
     axes.tick_params(labelsize=7, width=0.6, length=2.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
-    legend = axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none", handlelength=1.6)
-    for line in legend.get_lines():  # a seed's is too faint to be found again, where it stands alone
-        line.set(alpha=1, linewidth=max(0.8, line.get_linewidth()))

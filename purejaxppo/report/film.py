@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from purejaxppo.envs.base import Box, Discrete, Environment, Space, SpaceTree, parts_of, structure_of
+from purejaxppo.envs.base import Environment
+from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, parts_of, structure_of
 from purejaxppo.ppo.evaluate import Episode
 from purejaxppo.report.canvas import BLUE, GREY, INK, PALE, SCENE, font
 from purejaxppo.report.drawings import Picture, check_picture

@@ -1,71 +1,63 @@
-"""report.html: all that there is to see of a run or a sweep, in one file that needs no network."""
+"""report.html: everything there is to see of a run or a sweep, in one file that needs no network."""
 
 import base64
 import dataclasses
-import html
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from purejaxppo.population.results import Population, Sweep
-from purejaxppo.population.sweep import ENV, is_number, show_point, show_value
+from purejaxppo.population.results import Population
+from purejaxppo.population.sweep import ENV, is_number, show_value
 from purejaxppo.ppo.config import option_text
-from purejaxppo.report.curves import Curve, make_curve, thin
-from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
-from purejaxppo.runs.train import (
-    FinishedRun,
-    FinishedSweep,
-    RunSpec,
-    load_run,
-    load_spec,
-    load_sweep,
-    sweep_rows,
-    sweep_table,
-    table,
+from purejaxppo.report.charts import (
+    SEED_LINES,
+    View,
+    best_curves,
+    find_curve,
+    last_values,
+    own_metrics,
+    run_views,
+    sweep_views,
+    view_rows,
 )
-from purejaxppo.utils.files import read_json, write_whole
+from purejaxppo.report.curves import Curve
+from purejaxppo.runs.load import load_run, load_sweep
+from purejaxppo.runs.presets import PRESETS
+from purejaxppo.runs.results import FinishedRun, FinishedSweep
+from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
+from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
+from purejaxppo.runs.tables import return_name, sweep_rows, sweep_table, table
+from purejaxppo.utils.files import finite, read_json, write_whole
 
 PAGE = "report.html"
-SEED_LINES = 64  # more could not be told apart, and would make the page large
-COMPARED = 6  # settings of a sweep in its curves
 SETTINGS = 64  # of a sweep in its table
 FILM_BYTES, FILMS_BYTES = 4_000_000, 12_000_000  # of a film, and of all of them
-HINT = "Point at the chart, or focus it and use the arrow keys, to read it."
-
-# What the chart can show beside the return: the median over seeds and the middle half of them.
-DIAGNOSTICS = {
-    "episode_length_mean": "length of training episodes, steps",
-    "entropy": "entropy of the policy, nats",
-    "approx_kl": "KL of an update, nats",
-    "clip_fraction": "clipped share of the ratios",
-    "explained_variance": "explained variance of the value",
-    "value_loss": "value loss",
-    "policy_loss": "policy loss",
-    "learning_rate": "learning rate",
-}
 
 
-class Parts(NamedTuple):
-    """What a page is made of: texts of HTML, escaped, but for `title` and `views`."""
+class Members(NamedTuple):
+    """The table of seeds or settings."""
 
     title: str
-    lead: str
-    numbers: str
-    curves_note: str
-    views: list[dict[str, Any]]
-    pictures: str
-    members: str
-    repeat: str
+    notes: list[str]
+    rows: list[list[str]]  # the head, then one for each
+    diverged: list[int]  # the rows below the head that are marked as diverged
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a finished run or sweep anew, by default into its folder. -> where it is
+class Film(NamedTuple):
+    """A film on the page, or the file name of one that is too large for it."""
+
+    name: str
+    uri: str  # "" for one that is too large
+    megabytes: str
+
+
+def rewrite_page(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a finished run or sweep anew, by default into its folder. Returns its path.
 
     Raises PPOError for a folder that holds neither.
     """
@@ -80,85 +72,76 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a run. curve: of its training returns, as in its picture. -> where it is"""
-    spec, population, summary = finished.spec, finished.population, finished.summary
-    parts = Parts(
+    """Writes the page of a run whose training returns are `curve`, as in its picture. Returns its path."""
+    spec, population = finished.spec, finished.population
+    return write_page(
+        finished,
+        folder,
+        out,
         title=spec.env,
-        lead=f"{plural(spec.num_seeds, 'seed')} of {esc(describe(spec))}",
-        numbers=two_columns(without_folder(table(finished, folder))),
-        curves_note=f"{esc(seeds_note(spec.num_seeds))} A seed keeps its last return until its next episode ends.",
-        views=[return_view(curve, spec.solved_at, x_name(population)), *diagnostic_views(population)],
-        pictures=films(folder),
-        members=seed_table(population.final_returns(), summary),
-        repeat=how_to_repeat(spec),
+        lead=f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
+        numbers=without_folder(table(finished, folder)),
+        views=run_views(population, curve, spec.solved_at),
+        curves_note=f"{seeds_note(spec.num_seeds)} A seed keeps its last return until its next episode ends.",
+        members=seed_table(population, finished.summary),
+        command=shlex.join(command(spec)),
     )
-    return write_page(parts, folder, out)
 
 
 def write_sweep_page(
     finished: FinishedSweep, curves: Sequence[tuple[str, Curve]], folder: Path, out: Path | None = None
 ) -> Path:
-    """Writes the page of a sweep. curves: of its best settings, as in their picture. -> where it is"""
+    """Writes the page of a sweep. curves: of its best settings, as in their picture. Returns its path."""
     spec, sweep = finished.spec, finished.sweep
-    rows = sweep_rows(finished, most=SETTINGS)
-    parts = Parts(
+    return write_page(
+        finished,
+        folder,
+        out,
         title=f"{spec.env}, a sweep",
-        lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {esc(describe(spec))}",
-        numbers=two_columns(without_folder(sweep_table(finished, folder))),
+        lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
+        numbers=without_folder(sweep_table(finished, folder)),
+        views=sweep_views(sweep, curves, spec.solved_at),
         curves_note=f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
         "and among those that tie with the best, by the area under these curves.",
-        views=[settings_view(curves, spec.solved_at, x_name(sweep[0]))],
-        pictures=still(folder / "sweep.png", "The final greedy returns by setting"),
-        members=section("Settings", f'<div class="scroll">{rows_table(rows)}</div>{settings_note(len(sweep))}'),
-        repeat=how_to_repeat(spec),
+        members=settings_table(finished),
+        command=None,
     )
-    return write_page(parts, folder, out)
 
 
-def write_page(parts: Parts, folder: Path, out: Path | None) -> Path:
-    """Puts the parts together. Whole or not at all. -> where it is"""
-    path = out or folder / PAGE
-    text = page(parts, read_json(folder / "config.json"), read_json(folder / SUMMARY), folder)
+def write_page(
+    finished: FinishedRun | FinishedSweep, folder: Path, out: Path | None, *, views: list[View], **parts: Any
+) -> Path:
+    """Renders page.html with the parts and with the files of the folder. Whole or not at all. Returns its path.
+
+    A population that was trained in memory has no config.json, and its page does not say how to repeat it.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    is_run = (folder / "config.json").exists()
+    config = read_json(folder / "config.json") if is_run else spec_to_json(finished.spec)
+    summary = read_json(folder / SUMMARY) if is_run else finite(finished.summary)
+    env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
+    here, path = Path(__file__), out or folder / PAGE
+    loader = FileSystemLoader(here.parent)
+    page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    text = page.get_template("page.html").render(
+        css=Markup(here.with_suffix(".css").read_text()),
+        script=Markup(here.with_suffix(".js").read_text()),
+        data=Markup(script_json({"views": views})),
+        views=views,
+        curve_rows=view_rows(views),
+        curves=data_uri(folder / "curves.png"),
+        films=films(folder),
+        picture=data_uri(folder / "sweep.png"),
+        setup=setup_texts(config["config"] | env_params, config["sweep"] or []),
+        made_with=made_with(config, summary),
+        config=json.dumps(config, indent=2) if is_run else "",
+        summary=flat(summary),
+        **parts,
+    )
     write_whole(path, lambda file: file.write(text.encode()))
     return path
-
-
-def page(parts: Parts, config: Mapping[str, Any], summary: Mapping[str, Any], folder: Path) -> str:
-    """The whole page. config, summary: config.json and summary.json."""
-    here = Path(__file__)
-    css, script = (here.with_suffix(suffix).read_text() for suffix in (".css", ".js"))
-    env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
-    setup = setup_texts(config["config"] | env_params, config["sweep"] or [])
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{esc(parts.title)}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<main>
-<h1>{esc(parts.title)}</h1>
-<p class="soft">{parts.lead}</p>
-{parts.numbers}
-{section("Curves", chart(parts, folder))}
-{parts.pictures}
-{parts.members}
-{section("Hyperparameters", f'<div class="columns">{two_columns(setup)}</div>')}
-{section("What the run was made with", two_columns(made_with(config, summary)))}
-{section("How to repeat it", parts.repeat + as_it_is(config))}
-{section("All numbers of summary.json", folded("Show them", two_columns(flat(summary))))}
-</main>
-<script type="application/json" id="data">{script_json({"views": parts.views})}</script>
-<script>
-{script}</script>
-</body>
-</html>
-"""
 
 
 def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -169,7 +152,7 @@ def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) ->
 
 
 def swept_text(values: Sequence[Any], most: int = 8) -> str:
-    """swept: 3e-4, 0.003, 0.01; of many values how many, and of numbers from where to where."""
+    """Lists a few swept values: "swept: 3e-4, 0.003". Of many it gives the number, and the range if they have one."""
     distinct = list({show_value(tuple(x) if isinstance(x, list) else x): x for x in values}.items())
     if len(distinct) <= most:
         return f"swept: {', '.join(text for text, _ in distinct)}"
@@ -179,166 +162,27 @@ def swept_text(values: Sequence[Any], most: int = 8) -> str:
     return f"swept: {len(distinct)} values, {ordered[0][0]} to {ordered[-1][0]}"
 
 
-def chart(parts: Parts, folder: Path) -> str:
-    """The interactive chart, its controls, and its numbers for those who do not see it."""
-    name = parts.views[0]["name"]
-    return f"""<div class="controls">
-<label>Show <select id="view"></select></label>
-<label><input type="checkbox" id="bands" checked> <span id="band-name"></span></label>
-<label class="of-seeds"><input type="checkbox" id="seeds" checked> single seeds</label>
-</div>
-<fieldset id="series"><legend class="soft">Lines</legend><div class="controls" id="legend"></div></fieldset>
-<svg id="chart" role="img" tabindex="0" aria-label="Line chart: {esc(name)}. The table below has its numbers."
- aria-describedby="readout"></svg>
-<output id="readout" for="chart">{HINT}</output>
-<noscript>{embedded(folder / "curves.png", "The learning curves")}</noscript>
-<details class="of-seeds"><summary>Choose the seeds</summary>
-<p><button type="button" data-seeds="all">All</button> <button type="button" data-seeds="none">None</button></p>
-<div class="seeds" id="chips"></div></details>
-<p class="soft">{parts.curves_note}</p>
-{folded("The curves as a table", f'<div class="scroll">{curve_table(parts.views[0])}</div>')}"""
-
-
-def return_view(curve: Curve, solved_at: float | None, across: str) -> dict[str, Any]:
-    """The training returns of a run: the IQM in its interval, and the first seeds."""
-    num_seeds = len(curve.returns)
-    label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "the seed"
-    return returns_view([curve_series(label, curve)], solved_at, across) | {
-        "lines": [{"label": f"seed {i}", "y": numbers(seed)} for i, seed in enumerate(curve.returns[:SEED_LINES])]
-        if num_seeds > 1
-        else []
-    }
-
-
-def settings_view(curves: Sequence[tuple[str, Curve]], solved_at: float | None, across: str) -> dict[str, Any]:
-    """The training returns of several settings."""
-    return returns_view([curve_series(label, curve) for label, curve in curves], solved_at, across)
-
-
-def returns_view(series: list[dict[str, Any]], solved_at: float | None, across: str) -> dict[str, Any]:
-    """A view of the chart, without the lines of seeds."""
-    return {
-        "name": "return of training episodes",
-        "x_name": across,
-        "band_name": "95% interval",
-        "target": solved_at,
-        "target_name": "solved:",
-        "series": series,
-        "lines": [],
-    }
-
-
-def curve_series(label: str, curve: Curve) -> dict[str, Any]:
-    """The IQM and its interval."""
-    band = curve.band
-    return {
-        "label": label,
-        "x": curve.timesteps.tolist(),
-        **{name: numbers(values) for name, values in zip(("mid", "low", "high"), band, strict=True)},
-    }
-
-
-def diagnostic_views(population: Population) -> list[dict[str, Any]]:
-    """A view for each of DIAGNOSTICS that the run has values of."""
-    metrics, num_seeds = population.metrics, population.num_seeds
-    shown = thin(np.shape(metrics.updates)[1])
-    across = np.asarray(metrics.timesteps)[0, shown]
-    label = f"median of {num_seeds} seeds" if num_seeds > 1 else "the seed"
-    views = []
-    for field, name in DIAGNOSTICS.items():
-        low, mid, high = nan_quartiles(np.asarray(getattr(metrics, field), np.float64)[:, shown])
-        if np.isnan(mid).all():
-            continue
-        series = {"label": label, "x": across.tolist(), "mid": numbers(mid), "low": numbers(low), "high": numbers(high)}
-        views.append(
-            {
-                "name": name,
-                "x_name": "environment steps",
-                "band_name": "middle half of the seeds",
-                "target": None,
-                "target_name": "",
-                "series": [series],
-                "lines": [],
-            }
-        )
-    return views
-
-
-def nan_quartiles(values: np.ndarray) -> np.ndarray:
-    """The quartiles over the seeds that have a value; NaN without one. [S, U] -> [3, U]"""
-    quartiles = np.full((3, values.shape[1]), np.nan)
-    some = ~np.isnan(values).all(axis=0)
-    quartiles[:, some] = np.nanquantile(values[:, some], [0.25, 0.5, 0.75], axis=0)
-    return quartiles
-
-
-def find_curve(population: Population) -> Curve:
-    """The training returns of a population, as its picture shows them."""
-    metrics = population.metrics
-    x, y = metrics.curve
-    returns = np.asarray(metrics.column(y))
-    return make_curve(population.timesteps if x == "timesteps" else np.arange(1, returns.shape[1] + 1), returns)
-
-
-def best_curves(sweep: Sweep) -> list[tuple[str, Curve]]:
-    """The best settings of a sweep by what they differ in, the best first."""
-    return [(show_point(row.point), find_curve(sweep[row.setting])) for row in sweep.table()[:COMPARED]]
-
-
-def x_name(population: Population) -> str:
-    """What the x-axis of `find_curve` counts."""
-    return "environment steps" if population.metrics.curve[0] == "timesteps" else population.metrics.curve[0]
-
-
-def curve_table(view: Mapping[str, Any], most: int = 11) -> str:
-    """Some of the numbers of the chart's first view, for those who do not see it."""
-    head = [view["x_name"]]
-    for one in view["series"]:
-        head += [one["label"], "95% interval"]
-    first = view["series"][0]
-    places = np.unique(np.linspace(0, len(first["x"]) - 1, min(most, len(first["x"]))).round().astype(int))
-    rows = [
-        [f"{first['x'][i]:,}", *(cell for one in view["series"] for cell in curve_cells(one, first["x"][i]))]
-        for i in places.tolist()
-    ]
-    return rows_table([head, *rows])
-
-
-def curve_cells(series: Mapping[str, Any], step: float) -> list[str]:
-    """The value and the interval of a series at the step that is nearest to one."""
-    i = int(np.argmin(np.abs(np.array(series["x"]) - step)))
-    mid, low, high = (series[name][i] for name in ("mid", "low", "high"))
-    return ["" if mid is None else f"{mid:g}", "" if low is None else f"{low:g} to {high:g}"]
-
-
-def films(folder: Path) -> str:
-    """The films of a run folder, each with a button that stops it."""
-    paths = sorted(folder.glob("*.gif"), key=film_order)
-    figures, total = [], 0
-    for path in paths:
+def films(folder: Path) -> list[Film]:
+    """The films of a run folder, in the order of the training, as long as the page has room for them."""
+    found, total = [], 0
+    for path in sorted(folder.glob("*.gif"), key=film_order):
         size = path.stat().st_size
-        if size > FILM_BYTES or total + size > FILMS_BYTES:
-            figures.append(f"<p>{esc(path.name)} is too large for this page ({size / 1e6:.1f} MB): see the folder.</p>")
-            continue
-        total += size
-        name = film_name(path.stem)
-        figures.append(
-            f"<figure>{embedded(path, f'A film of an episode: {name}', f'film-{len(figures)}')}"
-            f"<figcaption>{esc(name)} "
-            f'<button type="button" data-film="film-{len(figures)}">Stop</button></figcaption></figure>'
-        )
-    return section("Films", f'<div class="films">{"".join(figures)}</div>') if figures else ""
+        fits = size <= FILM_BYTES and total + size <= FILMS_BYTES
+        total += size if fits else 0
+        name, uri = (film_name(path.stem), data_uri(path)) if fits else (path.name, "")
+        found.append(Film(name, uri, megabytes=f"{size / 1e6:.1f}"))
+    return found
 
 
 def film_order(path: Path) -> tuple[int, int, str]:
-    """Before training, then in the course of it, then after it, then all others."""
+    """Sorts films: before training, then in the course of it, then after it, then all others."""
     kind, _, number = path.stem.partition("-")
     place = {"before": 0, "after": 1 if number else 2}.get(kind, 3)
     return place, int(number) if number.isdecimal() else 0, path.name
 
 
 def film_name(stem: str) -> str:
-    """What a film of this name shows."""
+    """The caption of a film."""
     names = {"before": "seed 0, before training", "after": "seed 0, after training"}
     kind, _, number = stem.partition("-")
     if number.isdecimal() and kind in ("after", "seed"):
@@ -346,59 +190,61 @@ def film_name(stem: str) -> str:
     return names.get(stem, stem)
 
 
-def still(path: Path, text: str) -> str:
-    """A picture of the folder, where it is there."""
-    return section(text, f'<figure class="picture">{embedded(path, text)}</figure>') if path.exists() else ""
-
-
-def embedded(path: Path, text: str, name: str = "") -> str:
-    """A picture within the page; "" where there is none. text: what it shows, for those who do not see it"""
+def data_uri(path: Path) -> str:
+    """A picture as an address that holds its bytes; "" without a file."""
     if not path.exists():
         return ""
-    content = base64.b64encode(path.read_bytes()).decode()
-    identity = f' id="{name}"' if name else ""
-    return f'<img{identity} alt="{esc(text)}" src="data:image/{path.suffix[1:]};base64,{content}">'
+    return f"data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def seed_table(final: np.ndarray, summary: Mapping[str, Any]) -> str:
-    """The final greedy return of each seed, the best first, and where a seed diverged."""
+def seed_table(population: Population, summary: Mapping[str, Any]) -> Members:
+    """The final greedy return and own metrics of each seed, the best first, and where a seed diverged."""
+    final, own = population.final_returns(), own_metrics(population)
     diverged = summary.get("diverged_at") or [None] * len(final)
-    order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES]
-    rows = "".join(
-        f'<tr{"" if diverged[i] is None else " class=diverged"}><td class="number">{i}</td>'
-        f'<td class="number">{number_text(float(final[i]))}</td><td>{divergence_text(diverged[i])}</td></tr>'
-        for i in order.tolist()
-    )
-    head = '<tr><th class="number">seed</th><th class="number">final greedy return</th><th></th></tr>'
+    order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES].tolist()
+    columns = {return_name(summary): final} | {f"last {name}": last_values(population, name) for name in own}
+    rows = [[str(i), *(number_text(float(x[i])) for x in columns.values())] for i in order]
     lost = sum(update is not None for update in diverged)
-    notes = f"<p>{plural(lost, 'seed')} of {len(final)} diverged.</p>" if lost else ""
+    notes, head = [], ["seed", *columns]
+    if lost:
+        notes.append(f"{plural(lost, 'seed')} of {len(final)} diverged.")
+        head.append("diverged in update")
+        rows = [[*row, "" if diverged[i] is None else str(diverged[i])] for i, row in zip(order, rows, strict=True)]
     if len(final) > SEED_LINES:
-        notes += f"<p class='soft'>The best {SEED_LINES} of {len(final):,}; metrics.npz and summary.json have all.</p>"
-    return section("Seeds", notes + folded("The final greedy return of each", f"<table>{head}{rows}</table>"))
+        notes.append(f"The best {SEED_LINES} of {len(final):,}; metrics.npz and summary.json have all.")
+    return Members("Seeds", notes, [head, *rows], [row for row, i in enumerate(order) if diverged[i] is not None])
 
 
-def divergence_text(update: int | None) -> str:
-    """Where a seed diverged, if it did."""
-    return "" if update is None else f"diverged in update {update}"
+def settings_table(finished: FinishedSweep) -> Members:
+    """The table of a sweep, with the median over seeds of the last value of each own metric."""
+    sweep, (head, *rows) = finished.sweep, sweep_rows(finished, most=SETTINGS)
+    ranked = [sweep[row.setting] for row in sweep.table()[:SETTINGS]]
+    for name in {name: None for population in ranked for name in own_metrics(population)}:
+        head = [*head, f"last {name}"]
+        medians = [own_median(population, name) for population in ranked]
+        rows = [[*row, number_text(median)] for row, median in zip(rows, medians, strict=True)]
+    notes = [f"The best {SETTINGS} of {len(sweep):,}; table.csv has all."] if len(sweep) > SETTINGS else []
+    return Members("Settings", notes, [head, *rows], [])
 
 
-def how_to_repeat(spec: RunSpec) -> str:
-    """The command of a run, or how a sweep is begun anew."""
-    if spec.sweep is not None:
-        return ""
-    return f"<pre>{esc(shlex.join(command(spec)))}</pre>"
+def own_median(population: Population, name: str) -> float:
+    """The median over seeds of the last value of an own metric; NaN where no seed has one."""
+    values = last_values(population, name) if name in own_metrics(population) else np.empty(0)
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else math.nan
 
 
 def command(spec: RunSpec) -> list[str]:
     """The words that start a run anew: its preset and all that differs from it."""
     known = spec.preset in PRESETS
     words = ["purejaxppo", "train", *(["--preset", spec.preset] if known else []), "--env", spec.env]
+    words += [] if spec.agent is None else ["--agent", spec.agent]
     for name, value in spec.env_params.items():
         words += ["--env-param", f"{name}={value!r}"]
     words += ["--seeds", str(spec.num_seeds), "--seed", str(spec.seed)]
     if spec.placement != "seeds":
         words += ["--placement", spec.placement]
-    base = PRESETS[spec.preset].config if known else None
+    base = PRESETS[spec.preset].config if known and spec.agent is None else None  # an agent may bring its own
     for field in dataclasses.fields(spec.config):
         value = getattr(spec.config, field.name)
         if value is not None and (base is None or getattr(base, field.name, None) != value):
@@ -406,18 +252,8 @@ def command(spec: RunSpec) -> list[str]:
     return words
 
 
-def as_it_is(config: Mapping[str, Any]) -> str:
-    """How to begin anew from config.json, whatever it says."""
-    verb, start = ("train", "Or save") if config["sweep"] is None else ("sweep", "Save")
-    return (
-        f"<p>{start} what follows as <code>again/config.json</code>, in an empty folder, and go on with it:</p>"
-        f"<pre>{esc(f'purejaxppo {verb} --resume again')}</pre>"
-        + folded("config.json", f"<pre>{esc(json.dumps(config, indent=2))}</pre>")
-    )
-
-
 def made_with(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
-    """Where, and with which versions."""
+    """The devices, the memory, the git revision and the versions of a run."""
     memory = summary.get("peak_memory_bytes")
     return {
         "devices": summary.get("devices") or "unknown",
@@ -428,26 +264,23 @@ def made_with(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str
 
 
 def describe(spec: RunSpec) -> str:
-    """One line on what was trained."""
+    """One line about the environment, the preset and the length of a run."""
     changed = "".join(f", {name} = {value:g}" for name, value in spec.env_params.items())
-    return f"{spec.env}{changed}; preset {spec.preset}, {spec.config.actual_timesteps:,} environment steps a seed"
+    preset = f"preset {spec.preset}, " if spec.preset else ""
+    agent = "" if spec.agent is None else f"agent {spec.agent}, "
+    return f"{spec.env}{changed}; {agent}{preset}{spec.config.actual_timesteps:,} environment steps a seed"
 
 
 def seeds_note(num_seeds: int) -> str:
-    """Which seeds the chart shows."""
+    """Says which seeds the chart shows."""
     if num_seeds == 1:
         return "One seed."
     shown = f"the first {SEED_LINES}" if num_seeds > SEED_LINES else "all"
     return f"The bold line is the interquartile mean over {num_seeds:,} seeds, the thin ones are {shown} of them."
 
 
-def settings_note(number: int) -> str:
-    """What a sweep's table leaves out."""
-    return f'<p class="soft">The best {SETTINGS} of {number:,}; table.csv has all.</p>' if number > SETTINGS else ""
-
-
 def without_folder(rows: Mapping[str, str]) -> dict[str, str]:
-    """The rows of a table without where the run lies: a page may be sent elsewhere."""
+    """The rows of a table without the run's folder: a page may be sent elsewhere."""
     return {name: value for name, value in rows.items() if not name.endswith("folder")}
 
 
@@ -458,52 +291,14 @@ def flat(summary: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def numbers(values: np.ndarray) -> list[float | None]:
-    """Six digits of each, which a screen cannot tell from all; None for NaN."""
-    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
-
-
 def number_text(value: float) -> str:
-    """A return, or none."""
+    """A number in up to six digits, or "none" for NaN."""
     return "none" if math.isnan(value) else f"{value:.6g}"
 
 
 def plural(number: int, what: str) -> str:
-    """3 seeds"""
+    """Counts in words: 3 seeds."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def section(title: str, content: str) -> str:
-    """A part of the page under its heading."""
-    return f"<section><h2>{esc(title)}</h2>{content}</section>"
-
-
-def folded(title: str, content: str) -> str:
-    """What is shown on request."""
-    return f"<details><summary>{esc(title)}</summary>{content}</details>"
-
-
-def two_columns(rows: Mapping[str, Any]) -> str:
-    """A table of names and values."""
-    body = "".join(f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>' for name, value in rows.items())
-    return f"<table>{body}</table>"
-
-
-def rows_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is its head."""
-    head = "".join(f'<th scope="col">{esc(name)}</th>' for name in rows[0])
-    body = "".join(f"<tr>{cells(row)}</tr>" for row in rows[1:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def cells(row: Iterable[str]) -> str:
-    """The cells of a row."""
-    return "".join(f"<td>{esc(cell)}</td>" for cell in row)
-
-
-def esc(text: Any) -> str:
-    """Text that HTML shows as it is, in an element or in an attribute."""
-    return html.escape(str(text))
 
 
 def script_json(content: Any) -> str:

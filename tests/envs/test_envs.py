@@ -20,7 +20,7 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from jax.flatten_util import ravel_pytree
 
 import purejaxppo as pjp
-from purejaxppo.envs.base import example_action
+from purejaxppo.envs.spaces import example_action
 from purejaxppo.ppo.rollout import empty_episodes, make_noise
 
 KEY = jax.random.key(0)

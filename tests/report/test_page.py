@@ -1,5 +1,6 @@
 """report.html: what it says, that it needs nothing but itself, and that its chart works in a browser."""
 
+import functools
 import html.parser
 import itertools
 import json
@@ -16,11 +17,14 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import chosen_preset, make_parser
+from purejaxppo.cli.run_spec import make_spec
+from purejaxppo.examples import success_rate
 from purejaxppo.population.statistics import with_interval
 from purejaxppo.population.sweep import show_point
-from purejaxppo.report import page, write_report
+from purejaxppo.report import charts, page, rewrite_page
 from purejaxppo.report.curves import make_curve
-from purejaxppo.runs.train import RunSpec, load_spec
+from purejaxppo.runs.results import FinishedSweep
+from purejaxppo.runs.spec import RunSpec, load_spec
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 VOID = {"meta", "img", "input", "br", "link"}
@@ -158,7 +162,7 @@ def test_the_colours_of_settings_can_be_told_apart_in_light_and_in_dark():
         (ground,) = re.findall(r"--ground: (#\w{6})", part)
         colours = re.findall(r"--c\d: (#\w{6})", part)
         assert len(colours) == 8
-        for one, other in itertools.combinations(colours[: page.COMPARED], 2):
+        for one, other in itertools.combinations(colours[: charts.COMPARED], 2):
             assert np.linalg.norm(lab(one) - lab(other)) > 30, (one, other)
         for colour in colours:
             low, high = sorted((xyz(ground)[1], xyz(colour)[1]))
@@ -181,6 +185,48 @@ def test_diagnostics_are_the_quartiles_over_seeds(folder):
     np.testing.assert_allclose(series["high"], np.quantile(entropy, 0.75, axis=0), rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def own_sweep():
+    """Two settings of two seeds whose environment and loss report numbers of their own."""
+
+    def loss(params, minibatch, context):
+        loss, terms = pjp.ppo_loss(params, minibatch, context)
+        return loss, terms | {"rate <b>": 10 * context.config.learning_rate}
+
+    config = pjp.PPOConfig(num_envs=2, num_steps=16, total_timesteps=96, hidden_sizes=(4,), num_minibatches=1)
+    make_agent = functools.partial(pjp.make_ppo, loss=loss)
+    env, sweep = pjp.make_env(success_rate.Walk()), {"learning_rate": [0.125, 0.25]}
+    return pjp.train_population(env, config, num_seeds=2, sweep=sweep, make_agent=make_agent)
+
+
+def test_own_metrics_are_charts_of_a_run(own_sweep):
+    population = own_sweep[0]
+    views = charts.run_views(population, charts.find_curve(population), None)
+    by_name = {view["name"]: view for view in views}
+    assert {"rate <b>", "episode/success", "episode/distance"} < set(by_name)
+    (series,) = by_name["rate <b>"]["series"]
+    assert series["x"] == [32, 64, 96]
+    assert series["low"] == series["mid"] == series["high"] == [1.25] * 3
+    (series,) = by_name["episode/distance"]["series"]
+    expected = np.nanmedian(population.column("episode/distance"), axis=0)
+    np.testing.assert_allclose([math.nan if x is None else x for x in series["mid"]], expected, rtol=1e-5)
+    head, *rows = charts.view_rows(views)
+    assert rows[-1][head.index("rate <b>, median of 2 seeds")] == "1.25"
+    members = page.seed_table(population, {})
+    assert [row[members.rows[0].index("last rate <b>")] for row in members.rows[1:]] == ["1.25", "1.25"]
+
+
+def test_own_metrics_are_charts_of_a_sweep_and_columns_of_its_table(own_sweep):
+    views = charts.sweep_views(own_sweep, charts.best_curves(own_sweep), None)
+    view = next(view for view in views if view["name"] == "rate <b>")
+    labels = [row.point["learning_rate"] for row in own_sweep.table()]
+    assert [series["mid"][-1] for series in view["series"]] == [10 * rate for rate in labels]
+    members = page.settings_table(FinishedSweep(None, own_sweep, {}))
+    column = [row[members.rows[0].index("last rate <b>")] for row in members.rows[1:]]
+    assert column == [f"{10 * rate:g}" for rate in labels]
+    assert "last episode/success" in members.rows[0]
+
+
 def test_the_page_written_anew_is_the_same(folder, tmp_path, capsys):
     for name in ("run", "sweep"):
         out = tmp_path / f"{name}.html"
@@ -199,7 +245,7 @@ def test_bad_input_is_refused_with_one_line(refused, arguments, named):
 
 def spec_of(words):
     parser, _ = make_parser(chosen_preset(words))
-    return cli.make_spec(parser.parse_args(words))
+    return make_spec(parser.parse_args(words))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +291,7 @@ def evil(folder, tmp_path):
         json.dumps(summary | {"devices": EVIL, EVIL: EVIL, "diverged": 1, "diverged_at": [None, 7, None]})
     )
     (place / "after.gif").rename(place / f"{EVIL.replace('/', '')}.gif")
-    return write_report(place)
+    return rewrite_page(place)
 
 
 def test_texts_stay_texts(evil):
@@ -260,13 +306,14 @@ def test_texts_stay_texts(evil):
 def test_diverged_seeds_are_told(evil):
     texts = read(evil).texts
     assert "1 seed of 3 diverged." in texts
-    assert texts[texts.index("diverged in update 7") - 2] == "1"
+    assert "diverged in update" in texts
+    assert re.search(r'<tr class="diverged"><td>1</td>.*<td>7</td></tr>', evil.read_text())
 
 
 def test_size_is_bounded():
     returns = np.random.default_rng(0).normal(size=(1_000, 5_000))
-    view = page.return_view(make_curve(np.arange(5_000), returns), 1.0, "environment steps")
-    assert len(view["lines"]) == page.SEED_LINES
+    view = charts.return_view(make_curve(np.arange(5_000), returns), 1.0, "environment steps")
+    assert len(view["lines"]) == charts.SEED_LINES
     assert {len(line["y"]) for line in view["lines"]} == {200}
     assert len(page.script_json(view)) < 200_000
     assert len(page.flat({"final_return_per_seed": list(range(10_000))})["final_return_per_seed"]) < 300
@@ -274,24 +321,26 @@ def test_size_is_bounded():
 
 def test_large_films_are_left_out(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "FILM_BYTES", 10)
-    text = page.films(folder / "run")
-    assert "<img" not in text
-    assert text.count("too large") == 2
+    films = page.films(folder / "run")
+    assert [film.name for film in films] == ["before.gif", "after.gif"]
+    assert not any(film.uri for film in films)
+    texts = read(rewrite_page(folder / "run", tmp_path / "small.html")).texts
+    assert sum("too large" in text for text in texts) == 2
 
 
 def test_films_come_in_the_order_of_the_training(tmp_path):
     for name in ("seed-3", "after", "after-20", "after-8", "before"):
         (tmp_path / f"{name}.gif").write_bytes(b"GIF89a")
-    shown = re.findall(r"<figcaption>(.*?) <button", page.films(tmp_path))
+    shown = [film.name for film in page.films(tmp_path)]
     ways = ["before training", "after 8 updates", "after 20 updates", "after training"]
     assert shown == [*(f"seed 0, {way}" for way in ways), "seed 3, after training"]
 
 
 def test_a_seed_without_a_return_is_no_error():
     nothing = make_curve(np.arange(4), np.full((2, 4), math.nan))
-    (series,) = page.return_view(nothing, None, "environment steps")["series"]
+    (series,) = charts.return_view(nothing, None, "environment steps")["series"]
     assert series["mid"] == [None] * 4
-    assert "none" in page.seed_table(np.array([math.nan, 1.0]), {})
+    assert page.number_text(math.nan) == "none"
 
 
 # In a browser
@@ -355,7 +404,8 @@ def test_the_chart_answers_in_a_browser(folder, tmp_path):
     view = data_of(place / "report.html")["views"][0]
     (series,) = view["series"]
     x, mid, low, high = (series[name] for name in ("x", "mid", "low", "high"))
-    assert seen["hint"] == page.HINT
+    (hint,) = re.findall(r'<output id="readout" for="chart">(.*)</output>', copy.read_text())
+    assert seen["hint"] == hint
     assert seen["lines"] == [3, 1, 1]
     last = f"{series['label']}: {mid[-1]:g} (95% interval {low[-1]:g} to {high[-1]:g})"
     assert seen["hovered"].startswith(f"environment steps {x[-1]}. ")
@@ -367,7 +417,7 @@ def test_the_chart_answers_in_a_browser(folder, tmp_path):
     assert re.search(r"; seed \d: ", seen["near"][1])
     assert seen["first"].startswith(f"environment steps {x[0]}. ")
     assert seen["second"].startswith(f"environment steps {x[1]}. ")
-    assert seen["left"] == page.HINT
+    assert seen["left"] == hint
     assert [seen[name] for name in ("withoutOne", "withoutAll", "withAll", "seedsOff", "bandsOff")] == [2, 0, 3, 0, 0]
     assert seen["view"] == ["entropy of the policy, nats", True, 1]
     assert seen["film"] == ["data:image/gif;", "data:image/png"]

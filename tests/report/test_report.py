@@ -15,9 +15,9 @@ from PIL import Image, ImageColor
 from scipy import stats
 
 import purejaxppo as pjp
-from purejaxppo.envs.base import settle_space
+from purejaxppo.envs.spaces import settle_space
 from purejaxppo.ppo.evaluate import Episode
-from purejaxppo.report import PICTURES, canvas, curves, drawings, film, find_picture
+from purejaxppo.report import PICTURES, canvas, curves, drawings, film, find_picture, grids
 from purejaxppo.utils.errors import NotWritten, PPOError
 
 NAN = math.nan
@@ -557,8 +557,8 @@ def test_mountain_car_stands_on_its_hill():
 def test_a_grid_has_each_thing_in_its_cell():
     grid = np.zeros((4, 4, 2))
     grid[0, 0, 0] = grid[3, 2, 1] = 1
-    layers = [drawings.Layer("a", 0, canvas.BLUE), drawings.Layer("b", 1, canvas.VERMILLION, is_round=True)]
-    image = drawings.draw_grid(grid, layers).crop((0, 0, 256, 270))
+    layers = [grids.Layer("a", 0, canvas.BLUE), grids.Layer("b", 1, canvas.VERMILLION, is_round=True)]
+    image = grids.draw_grid(grid, layers).crop((0, 0, 256, 270))
     side = 340 / (4 * (1 + 0.33 + 0.06))
     corner = np.array([0.02 * 4 * side, 135 - 2 * side])
     np.testing.assert_allclose(discs(image, canvas.BLUE), corner + 0.5 * side, atol=2)
@@ -568,8 +568,8 @@ def test_a_grid_has_each_thing_in_its_cell():
 def test_walls_are_those_of_the_environments():
     from gymnax.environments.misc import meta_maze, rooms
 
-    np.testing.assert_array_equal(drawings.four_rooms_walls(), ~np.asarray(rooms.FourRooms().env_map, bool))
-    np.testing.assert_array_equal(drawings.meta_maze_walls(), ~np.asarray(meta_maze.MetaMaze().env_map, bool))
+    np.testing.assert_array_equal(grids.four_rooms_walls(), ~np.asarray(rooms.FourRooms().env_map, bool))
+    np.testing.assert_array_equal(grids.meta_maze_walls(), ~np.asarray(meta_maze.MetaMaze().env_map, bool))
 
 
 def test_every_picture_can_be_drawn():

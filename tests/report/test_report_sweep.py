@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import stats
 
 from purejaxppo.population.statistics import iqm_interval
-from purejaxppo.report import curves, plot_comparison, plot_sweep, sweep
+from purejaxppo.population.sweep import show_value
+from purejaxppo.report import comparison, curves, plot_comparison, plot_sweep, sweep
 from purejaxppo.utils.errors import NotWritten, PPOError
 
 NAN = math.nan
@@ -137,7 +138,7 @@ def test_values_are_distinct_and_sorted(values, ordered):
     ],
 )
 def test_values_are_said_shortly(value, text):
-    assert sweep.show_value(value) == text
+    assert show_value(value) == text
 
 
 # One axis
@@ -331,7 +332,7 @@ def test_each_curve_is_its_iqm_in_a_band_of_its_colour(draw):
         band = curves.iqm_band(curves.carry_forward(returns[i]))
         np.testing.assert_array_equal(line.get_xdata(), timesteps)
         np.testing.assert_allclose(line.get_ydata(), band.iqm)
-        assert to_hex(line.get_color()).upper() == to_hex(sweep.CURVE_COLOURS[i]).upper()
+        assert to_hex(line.get_color()).upper() == to_hex(comparison.CURVE_COLOURS[i]).upper()
         assert to_hex(area.get_facecolor()[0]) == to_hex(line.get_color())
         heights = area.get_paths()[0].vertices[:, 1]
         assert heights.min() == pytest.approx(band.low.min())
@@ -352,7 +353,7 @@ def test_curves_of_other_lengths_share_the_axis(draw):
 
 def test_colours_are_okabe_and_itos():
     published = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
-    assert sorted(sweep.CURVE_COLOURS) == sorted(published)
+    assert sorted(comparison.CURVE_COLOURS) == sorted(published)
 
 
 def test_legend_makes_the_picture_higher_and_not_the_curves_lower(draw):

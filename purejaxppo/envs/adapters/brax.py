@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo.envs.base import Box, Step, numbers_in
+from purejaxppo.envs.base import Step, numbers_in
+from purejaxppo.envs.spaces import Box
 from purejaxppo.envs.suites import Adapted
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown

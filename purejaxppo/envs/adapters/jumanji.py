@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.envs.base import Box, Discrete, MultiDiscrete, Space, Step, numbers_in
+from purejaxppo.envs.base import Step, numbers_in
+from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space
 from purejaxppo.envs.suites import Adapted
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
