@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tomli_w
 from rich.console import Console
@@ -390,8 +389,8 @@ def render(options: argparse.Namespace) -> int:
     seed = run.population.best() if options.seed is None else options.seed
     out = options.out or options.folder / f"seed-{seed}.gif"
     check_film(out)
-    state = jax.tree.map(lambda x: jnp.asarray(x)[None], run.seed(seed).train_state)
-    episode = record_episodes(run.agent, state, seed_keys(options.start, 1)[0], max_steps=options.max_steps)[0]
+    state, key = run.seed(seed).train_state, seed_keys(options.start, 1)[0]
+    (episode,) = record_episodes(run.agent, state, key, max_steps=options.max_steps)
     last, length = film_episode(run.agent.env, episode, out), len(episode.reward)
     cut = f", cut by --max-steps {options.max_steps}: the episode had not ended" if episode.is_cut else ""
     part = f"; the film shows the first {last}" if last < length else ""

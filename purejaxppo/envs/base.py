@@ -20,6 +20,7 @@ from purejaxppo.envs.spaces import (
     in_parts,
     parts_of,
     shape_of,
+    show_space,
     structure_of,
 )
 from purejaxppo.utils.errors import PPOError, in_one_line
@@ -48,6 +49,7 @@ class Step(NamedTuple):
     info: dict[str, Any] = {}  # numbers to report by name, [] each: success, distance, ...
 
 
+TIME_LIMITS = ("max_steps_in_episode", "episode_length")  # parameters of that meaning, in gymnax and Brax
 STEP_VALUES = Step._fields[:-1]  # those that a step has to return
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
@@ -71,6 +73,12 @@ class Environment(struct.PyTreeNode):
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
     draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # a picture of its own, for films
+
+    def __repr__(self) -> str:
+        limits = {name: getattr(self.params, name, None) for name in TIME_LIMITS}
+        shown_limits = "".join(f", {name}={limit}" for name, limit in limits.items() if isinstance(limit, int))
+        spaces = f"{show_space(self.observation_space)} -> {show_space(self.action_space)}"
+        return f"Environment({self.name}: {spaces}{shown_limits})"
 
 
 def strong(x: jax.Array) -> jax.Array:

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from purejaxppo.envs.base import Environment, Step, check_environment, numbers_in, settle_reset, settle_step, show_mask
+from purejaxppo.envs.base import (
+    TIME_LIMITS,
+    Environment,
+    Step,
+    check_environment,
+    numbers_in,
+    settle_reset,
+    settle_step,
+    show_mask,
+)
 from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, settle_space, structure_of
 from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.utils.devices import use_all_cores
@@ -22,7 +31,6 @@ from purejaxppo.utils.validation import MAX_COUNT, check_float32, standard_promo
 # Ours, as gymnax's name and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
 _NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructed
-_TIME_LIMITS = ("max_steps_in_episode", "episode_length")
 _OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
 
 
@@ -271,7 +279,7 @@ def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None
         return
     if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
-    if name in _TIME_LIMITS and not (1 <= value <= MAX_COUNT and value == int(value)):
+    if name in TIME_LIMITS and not (1 <= value <= MAX_COUNT and value == int(value)):
         raise PPOError(f"{env_name}: {name} = {value!r} is not a whole number from 1 to {MAX_COUNT}")
     if isinstance(value, int) and abs(value) > MAX_COUNT:
         raise PPOError(f"{env_name}: {name} = {value!r} overflows int32; give a float")

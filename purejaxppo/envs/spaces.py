@@ -12,6 +12,8 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure
 from purejaxppo.utils.validation import shown
 
+MOST_BOUNDS = 16  # of a Box that prints all of them
+
 
 class Discrete(NamedTuple):
     """The integers 0 ... n - 1."""
@@ -64,7 +66,9 @@ def show_bound(bound: Any) -> str:
     if not (isinstance(bound, tuple) and all(isinstance(x, float) for x in bound)):
         return repr(bound)
     texts = [repr(x) if math.isfinite(x) else f"float('{x}')" for x in bound]
-    return texts[0] if texts and len(set(texts)) == 1 else f"({', '.join(texts)}{',' * (len(texts) == 1)})"
+    if len(set(texts)) == 1:
+        return texts[0]
+    return f"({', '.join(texts if len(texts) <= MOST_BOUNDS else [*texts[:3], '...', texts[-1]])})"
 
 
 Space = Discrete | MultiDiscrete | Box
@@ -98,6 +102,16 @@ def settle_space(what: str, space: Any) -> Space | SpaceTree:
             f"{what} = {space!r} is no space; give pjp.Discrete, pjp.MultiDiscrete or pjp.Box, or a pytree of these"
         )
     return SpaceTree(tuple(parts), structure)
+
+
+def show_space(space: Space | SpaceTree) -> str:
+    """A space in a few letters, without the bounds of a Box: Box(4,), Discrete(2)."""
+    if isinstance(space, SpaceTree):
+        parts = [f"{place}: {show_space(part)}" for place, part in parts_of(space).items()]
+        return f"SpaceTree({', '.join(parts)})"
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    return f"Box{space.shape}" if isinstance(space, Box) else f"MultiDiscrete{space.sizes}"
 
 
 def structure_of(space: Space | SpaceTree) -> Structure:

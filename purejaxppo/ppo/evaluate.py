@@ -184,20 +184,51 @@ def start_memories(agent: Agent, num_episodes: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), agent.start_memory)
 
 
-def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
-    """One greedy episode of each train state [N, ...], all from the same start, at most `max_steps` long.
+def record_episodes(
+    agent: Agent, train_state: TrainState, key: jax.Array, num_episodes: int = 1, *, max_steps: int = 1_000
+) -> list[Episode]:
+    """Plays greedy episodes and keeps every step, for films and for a closer look.
 
-    Compiles and runs at once, and brings the episodes to the host: not for jit. Raises PPOError as `evaluate` does.
+    Compiles and runs at once, and brings the episodes to the host: it cannot be used inside jit.
+
+    Args:
+        agent: the agent that plays
+        train_state: of one run, or of several with a leading axis [N]; each run plays from the same starts
+        key: a typed key; further episodes of a run start from keys that are folded in
+        num_episodes: for each run
+        max_steps: an episode that has not ended after so many steps is cut there
+
+    Returns:
+        The episodes of the run, or of the first run, then of the second, and so on.
+
+    Raises:
+        PPOError: as `evaluate` does; and if the arrays of `train_state` do not share one leading axis
     """
-    check_state(train_states, TrainState, "the train states of runners, [N, ...]")
-    if jnp.ndim(train_states.update) != 1:
+    lead = leading_axes(train_state)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype), train_state)
+    check_play(agent, one, key, max_steps)
+    check_size("num_episodes", num_episodes, most=MAX_COUNT)
+    more = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(1, num_episodes))
+    keys = jnp.concatenate([key[None], more])
+
+    def play_run(state: TrainState) -> tuple:
+        return jax.vmap(lambda key: play(agent, state, key, max_steps))(keys)
+
+    on_host = to_host(jax.jit(jax.vmap(play_run) if lead else play_run)(train_state))
+    places = np.ndindex(*lead, num_episodes)
+    return [_cut(*jax.tree.map(lambda x, place=place: x[place], on_host)) for place in places]
+
+
+def leading_axes(train_state: Any) -> tuple[int, ...]:
+    """() for the state of one run, (N,) for several. Raises PPOError for anything else."""
+    check_state(train_state, TrainState, "runner.train_state")
+    lead = np.shape(train_state.update)
+    if len(lead) > 1 or (lead and any(np.shape(x)[:1] != lead for x in jax.tree.leaves(train_state))):
         raise PPOError(
-            "train_states is one alone; give it a leading axis: jax.tree.map(lambda x: x[None], train_state)"
+            f"train_state.update has shape {list(lead)}; give the state of one run, or of several with one leading "
+            "axis in all of its arrays"
         )
-    check_play(agent, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), train_states), key, max_steps)
-    episodes = jax.jit(jax.vmap(lambda state: play(agent, state, key, max_steps)))(train_states)
-    on_host = to_host(episodes)
-    return [_cut(*jax.tree.map(lambda x, i=i: x[i], on_host)) for i in range(train_states.update.size)]
+    return lead
 
 
 def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[PyTree, tuple, jax.Array]:

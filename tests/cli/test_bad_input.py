@@ -96,6 +96,10 @@ def halving(**changes):
     return pjp.make_successive_halving(CARTPOLE, CONFIG, GAMMAS, **{"num_members": 9} | changes)
 
 
+def record(state=None, key=None, **changes):
+    return pjp.record_episodes(AGENT, state or RUNNER.train_state, jax.random.key(0) if key is None else key, **changes)
+
+
 def evaluate(state=None, key=None, **options):
     key = jax.random.key(0) if key is None else key
     return pjp.evaluate(AGENT, RUNNER.train_state if state is None else state, key, **{"num_episodes": 2} | options)
@@ -459,9 +463,13 @@ CALLS = {
         r"this train_state, which has to be one of its own.*cannot be",
     ),
     "evaluate-several": (lambda: evaluate(RUNNERS.train_state), r"has to be one of its own \(vmap over several\)"),
-    "record-one": (
-        lambda: pjp.record_episodes(AGENT, RUNNER.train_state, RAW_KEY),
-        r"train_states is one alone; give it a leading axis",
+    "record-key": (lambda: record(key=RAW_KEY), r"key is uint32"),
+    "record-none": (lambda: record(num_episodes=0), r"num_episodes = 0"),
+    "record-runner": (lambda: record(RUNNER), r"RunnerState.*give runner.train_state"),
+    "record-other": (lambda: record(OTHER.train_state), r"has to be one of its own"),
+    "record-mixed": (
+        lambda: record(RUNNER.train_state.replace(update=np.zeros(2, np.int32))),
+        r"train_state.update has shape \[2\]",
     ),
     "act-shape": (lambda: act(OBS[:3]), r"obs has shape \(3,\), and the observations of CartPole-v1 have \(4,\)"),
     "act-list": (lambda: act([0.0] * 4), r"obs is a list and no array of numbers; give jnp.asarray"),

@@ -127,8 +127,7 @@ def test_an_episode_that_ends_with_its_last_step_is_not_cut(alone):
     for max_steps, is_cut in ((7, True), (8, False), (9, False)):
         end = play_episodes(agent, state, jax.random.key(1), 2, max_steps=max_steps)
         assert end.running.tolist() == [is_cut] * 2
-        stacked = jax.tree.map(lambda x: x[None], state)
-        (episode,) = pjp.record_episodes(agent, stacked, jax.random.key(1), max_steps=max_steps)
+        (episode,) = pjp.record_episodes(agent, state, jax.random.key(1), max_steps=max_steps)
         assert episode.is_cut == is_cut
 
 

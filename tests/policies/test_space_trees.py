@@ -162,7 +162,7 @@ def test_every_action_is_in_its_space_and_legal(trained):
     assert metrics.episode_return_min.min() > -100.0
     returns, _ = pjp.evaluate(agent, end.train_state, KEY, num_episodes=256, sampled=True)
     assert returns.min() > -100.0
-    (episode,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[None], end.train_state), KEY, max_steps=5)
+    (episode,) = pjp.record_episodes(agent, end.train_state, KEY, max_steps=5)
     assert episode.reward.min() > -100.0
     assert episode.action["arm"].reach.shape == (4, 2)
     assert episode.action["switches"].dtype == episode.action["arm"].grip.dtype == np.int32

@@ -598,14 +598,24 @@ def test_evaluate_adds_up_long_episodes():
 
 def test_record_episodes_is_one_greedy_episode(env):
     agent = pjp.make_ppo(env, SMALL)
-    runner = agent.init(jax.random.key(0))
-    states = jax.tree.map(lambda x: x[None], runner.train_state)
-    (episode,) = pjp.record_episodes(agent, states, jax.random.key(2), max_steps=100)
+    (episode,) = pjp.record_episodes(agent, agent.init(jax.random.key(0)).train_state, jax.random.key(2), max_steps=100)
     length = len(episode.reward)
     assert episode.obs.shape == (length + 1, 4)
     assert episode.probabilities.shape == (length, 2)
     np.testing.assert_array_equal(episode.action, episode.probabilities.argmax(axis=1))
     assert np.abs(episode.obs[:-1, 2]).max() < 12 * np.pi / 180 < np.abs(episode.obs[-1, 2])
+
+
+def test_record_episodes_of_several_states_are_those_of_each_from_the_same_starts(env):
+    agent, key = pjp.make_ppo(env, SMALL), jax.random.key(2)
+    states = jax.vmap(lambda key: agent.init(key).train_state)(pjp.seed_keys(0, 2))
+    episodes = pjp.record_episodes(agent, states, key, 2, max_steps=20)
+    assert len(episodes) == 4
+    np.testing.assert_array_equal(episodes[0].obs[0], episodes[2].obs[0])
+    assert (episodes[0].obs[0] != episodes[1].obs[0]).any()
+    (one,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[1], states), key, max_steps=20)
+    np.testing.assert_array_equal(one.action, episodes[2].action)
+    np.testing.assert_allclose(one.obs, episodes[2].obs, rtol=1e-4, atol=1e-6)
 
 
 def test_the_reward_scale_does_not_leak_across_episodes(env):
