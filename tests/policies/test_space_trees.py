@@ -279,10 +279,10 @@ BOX = pjp.Box((2,), (-np.inf,) * 2, (np.inf,) * 2)
 @pytest.mark.parametrize(
     ("space", "parts"),
     [
-        ({}, ["Choice.action_space", "{}", "no space"]),
-        ((), ["no space"]),
-        ({"a": pjp.Discrete(2), "b": 3}, ["no space", "3"]),
-        ({"a": pjp.Discrete(2), "b": None}, ["no space", "None"]),
+        ({}, ["Choice.action_space", "{}", "not a space"]),
+        ((), ["not a space"]),
+        ({"a": pjp.Discrete(2), "b": 3}, ["not a space", "3"]),
+        ({"a": pjp.Discrete(2), "b": None}, ["not a space", "None"]),
         ({"a": pjp.Discrete(0)}, ["action_space['a']", "Discrete(n=0)"]),
         ((pjp.Discrete(2), pjp.Box((2,), (0.0,), (1.0,))), ["action_space[1]", "2 bounds"]),
     ],

@@ -531,7 +531,7 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"network": lambda x: x}, "has no init and apply"),
+        ({"network": lambda x: x}, "lacks init and apply"),
         ({"network": Nnx}, r"nnx module Nnx.*pjp\.Network\(init="),
         ({"network": Nnx(nnx.Rngs(0))}, r"nnx module Nnx.*pjp\.Network\(init="),
         ({"network": pjp.Network(linear_init, lambda params, obs: obs @ params["policy"])}, "has to return"),
@@ -539,9 +539,9 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
             {"network": pjp.Network(linear_init, lambda params, obs: params["missing"])},
             "network.apply cannot be traced",
         ),
-        ({"optimizer": optax.adam}, "is no optax transformation"),
-        ({"optimizer": "adam"}, "is no optax transformation"),
-        ({"loss": "mse"}, "is no function"),
+        ({"optimizer": optax.adam}, "is not an optax transformation"),
+        ({"optimizer": "adam"}, "is not an optax transformation"),
+        ({"loss": "mse"}, "is not callable"),
         ({"loss": lambda params, minibatch: minibatch.value}, "loss cannot be traced"),
         ({"loss": lambda params, minibatch, context: jnp.sum(minibatch.value)}, "has to return"),
         ({"loss": lambda *args: (args[1].value, pjp.ppo_loss(*args)[1])}, r"float32\[16\] to minimise"),
