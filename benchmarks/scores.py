@@ -95,7 +95,7 @@ def score(row: Row, num_seeds: int, seed: int, timesteps: int | None = None) -> 
         "env": name,
         "env_params": dict(row.env_params),
         "preset": row.preset,
-        "policy": config.cell.upper() if isinstance(config, pjp.RecurrentConfig) else "feed-forward",
+        "policy": config.cell.upper() if isinstance(config, pjp.PPOConfig) and config.cell else "feed-forward",
         "timesteps": config.actual_timesteps,
         "iqm": population.aggregate().iqm._asdict(),
         "returns": returns.tolist(),

@@ -1,7 +1,7 @@
-"""Called by mkdocstrings: the fields of each class become a table, and lists of parameters become lists.
+"""Called by mkdocstrings: makes a table of the fields of each class, and lists of lists of parameters.
 
-The table is made of the source as it is: names and defaults, and the comment beside each field; for a field of a config
-without one, what the command line says of it.
+The table comes from the source: the name and default of each field, and the comment beside it. For a field of a config
+without a comment it takes the help text of the command line.
 """
 
 import ast
@@ -15,10 +15,10 @@ SHAPE = re.compile(r"(\[[^\]]*\](?: [a-z]\w*)*)(?=,|;|$)")  # "[] int32" at the 
 
 
 class Fields(Extension):
-    """Works on the whole package, as its classes inherit from each other across modules."""
+    """Works on the whole package, because its classes inherit from each other across modules."""
 
     def on_package(self, *, pkg: Module, **_: Any) -> None:
-        """Gives each docstring of the package its lists, and each class with fields its table."""
+        """Adds lists to the docstrings of the package, and a table to each class with fields."""
         help_of = ast.literal_eval(str(pkg["cli.arguments._CONFIG_HELP"].value))
         for module in modules(pkg):
             for thing in [module, *members(module)]:
@@ -31,39 +31,58 @@ class Fields(Extension):
 
 
 def modules(module: Module) -> list[Module]:
-    """The module and those below it."""
-    return [module, *(below for child in module.modules.values() if not child.is_alias for below in modules(child))]
+    """Returns the module and those below it."""
+    return [
+        module,
+        *(
+            below
+            for child in module.modules.values()
+            if not child.is_alias
+            for below in modules(child)
+        ),
+    ]
 
 
 def members(parent: Any) -> list[Any]:
-    """The functions and classes of a module, and those of its classes."""
-    own = [x for x in parent.members.values() if not x.is_alias and (x.is_function or x.is_class or x.is_attribute)]
+    """Returns the functions and classes of a module, and those of its classes."""
+    own = [
+        x
+        for x in parent.members.values()
+        if not x.is_alias and (x.is_function or x.is_class or x.is_attribute)
+    ]
     return own + [below for x in own if x.is_class for below in members(x)]
 
 
 def table_of(cls: Class, help_of: dict[str, str]) -> str:
-    """The fields of a class, those of its bases first, as a Markdown table; empty without any."""
+    """Returns the fields of a class, those of its bases first, as a Markdown table; empty without fields."""
     fields = {}
     for base in [*reversed(cls.mro()), cls]:
         for field in base.attributes.values():
-            if field.annotation is not None and "instance-attribute" in field.labels and not field.name.startswith("_"):
+            if (
+                field.annotation is not None
+                and "instance-attribute" in field.labels
+                and not field.name.startswith("_")
+            ):
                 fields[field.name] = field
     rows = [
-        f"| `{name}` | {default(field)} | {meaning(field) or help_of.get(name, '')} |" for name, field in fields.items()
+        f"| `{name}` | {default(field)} | {meaning(field) or help_of.get(name, '')} |"
+        for name, field in fields.items()
     ]
-    return "\n".join(["| field | default | what it is |", "|---|---|---|", *rows]) if rows else ""
+    return "\n".join(["| field | default | meaning |", "|---|---|---|", *rows]) if rows else ""
 
 
 def default(field: Any) -> str:
-    """What a field is where it is not given."""
+    """Returns the default of a field as code; empty without one."""
     if field.value is None or str(field.value).startswith("struct.field("):
         return ""
     text = str(field.value)
-    return f"`{text[len('static(') : -1] if text.startswith('static(') else text}`".replace("|", "\\|")
+    return f"`{text[len('static(') : -1] if text.startswith('static(') else text}`".replace(
+        "|", "\\|"
+    )
 
 
 def meaning(field: Any) -> str:
-    """The comment beside a field, its shape as code."""
+    """Returns the comment beside a field, with its shape as code."""
     line = field.parent.module.lines_collection[field.filepath][field.endlineno - 1]
     _, _, comment = line.partition("  # ")
     comment = comment.replace("|", "\\|").replace("<", "&lt;")
@@ -71,7 +90,7 @@ def meaning(field: Any) -> str:
 
 
 def with_lists(text: str) -> str:
-    """A docstring whose paragraphs of `name: text` are Markdown lists."""
+    """Turns paragraphs of `name: text` in a docstring into Markdown lists."""
     lines: list[str] = []
     in_list = False
     for line in text.splitlines():
@@ -84,7 +103,7 @@ def with_lists(text: str) -> str:
             lines.append(f"- {names}: {found[2]}")
             in_list = True
         elif in_list and line and not line.startswith(" ") and lines[-1].endswith("."):
-            lines.extend(["", line])  # a sentence of its own, after the list
+            lines.extend(["", line])  # a sentence after the list
             in_list = False
         elif in_list and line:
             lines.append(f"    {line.strip()}")

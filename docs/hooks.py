@@ -1,7 +1,8 @@
-"""Called by mkdocs: formulas become MathML, which browsers show without a script, and named functions their source.
+"""Called by mkdocs: inserts the README and the source of functions, and converts formulas.
 
-$$...$$ and $...$ outside code are formulas. A line `<!-- source: module.function -->` gives place to that function as
-it is in the package, without its docstring; it raises for a name that is not there.
+The start page is the README, with its links made relative to docs/. A line `<!-- source: module.function -->` is
+replaced by that function as it is in the package, without its docstring; a name that does not exist is an error.
+Formulas, $$...$$ and $...$ outside code, become MathML, which browsers show without a script.
 """
 
 import ast
@@ -11,36 +12,52 @@ from typing import Any
 
 from latex2mathml.converter import convert  # pyright: ignore[reportMissingImports]
 
-PACKAGE = Path(__file__).parent.parent / "purejaxppo"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "purejaxppo"
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 BLOCK = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"(?<![\\$\w])\$([^$\n]+?)\$(?![\w$])")
 SOURCE = re.compile(r"^<!-- source: ([\w.]+)\.(\w+) -->$", re.MULTILINE)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with its formulas converted, and the sources that it names."""
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Returns the page with its formulas converted and the sources that it names; for the start page, the README."""
+    if page.file.src_uri == "index.md":
+        markdown = readme()
     parts = CODE.split(markdown)
     converted = "".join(part if i % 2 else with_mathml(part) for i, part in enumerate(parts))
     return SOURCE.sub(lambda found: f"```python\n{source(found[1], found[2])}\n```", converted)
 
 
+def readme() -> str:
+    """Returns the README with its links and pictures as a page in docs/ names them."""
+    return re.sub(r'(\]\(|src=")docs/', r"\1", (ROOT / "README.md").read_text())
+
+
 def with_mathml(text: str) -> str:
-    """A text without code, its formulas converted."""
+    """Converts the formulas of a text without code."""
     text = BLOCK.sub(
-        lambda found: f'<div style="margin: 1.2em 0">{convert(found[1].strip(), display="block")}</div>', text
+        lambda found: (
+            f'<div style="margin: 1.2em 0">{convert(found[1].strip(), display="block")}</div>'
+        ),
+        text,
     )
-    # A line that began with <math> would be taken for a paragraph of its own.
+    # Markdown would take a line that begins with <math> for a separate paragraph.
     return INLINE.sub(lambda found: f"<span>{convert(found[1])}</span>", text)
 
 
 def source(module: str, name: str) -> str:
-    """A function of the package, without its docstring."""
+    """Returns a function of the package without its docstring."""
     text = (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
-    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    functions = {
+        node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+    }
     function, lines = functions[name], text.splitlines()
     docstring = function.body[0]
     assert isinstance(docstring, ast.Expr)
     return "\n".join(
-        [*lines[function.lineno - 1 : docstring.lineno - 1], *lines[docstring.end_lineno : function.end_lineno]]
+        [
+            *lines[function.lineno - 1 : docstring.lineno - 1],
+            *lines[docstring.end_lineno : function.end_lineno],
+        ]
     )

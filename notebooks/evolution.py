@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Evolving a loss
 #
-# The loss is a function that is passed, and it may have parameters: here the two clip bounds, the weight of the
-# entropy, and a temperature of the advantages. An evolution strategy (Salimans et al. 2017) moves them towards where
-# short trainings end well. Every member of a generation is a whole training under `vmap`, and the search is one
-# compiled program.
+# A loss is a function that you pass, and it may have parameters of its own: here the two clip bounds, the weight of
+# the entropy, and a temperature for the advantages. An evolution strategy (Salimans et al. 2017) moves them towards
+# values with which short trainings end well. Every member of a generation is a whole training under `vmap`, and the
+# search is one compiled program.
 
 # %%
 import jax
@@ -28,7 +28,7 @@ config = pjp.PPOConfig(
 )
 
 # %% [markdown]
-# `theta = 0` is PPO's clipped objective with its usual numbers; the search is over what multiplies them.
+# `theta = 0` is PPO's clipped objective with its usual numbers. The search is over factors on these numbers.
 
 
 # %%
@@ -60,7 +60,8 @@ def fitness(theta, key):
 
 
 # %% [markdown]
-# One generation: mirrored perturbations, each pair on one key, ranked, and the centre moved along those that won.
+# One generation draws mirrored perturbations, trains both members of each pair with the same key, and moves the centre
+# along the perturbations that won.
 
 
 # %%
@@ -82,7 +83,7 @@ low, high, entropy_weight, temperature = np.array([0.2, 0.2, 0.01, 1.0]) * np.ex
 print(f"clip {low:.3f} below, {high:.3f} above; entropy {entropy_weight:.4f}; temperature {temperature:.2f}")
 
 # %% [markdown]
-# What counts is what the loss does on keys that it has not seen, beside PPO's own on the same keys.
+# The evolved loss has to do well with keys that it has not seen. We compare it with PPO's own loss on the same keys.
 
 # %%
 fresh = pjp.seed_keys(99, FRESH)

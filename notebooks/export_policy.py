@@ -1,8 +1,9 @@
 # %% [markdown]
-# # Taking a policy along
+# # Exporting a policy
 #
-# A trained policy, its normalisation of observations included, as one file of portable bytes (`jax.export`,
-# StableHLO): for any batch size, for CPU, CUDA and TPU, and without this library where it acts.
+# This notebook saves a trained policy, including its normalisation of observations, as one file of portable bytes
+# (`jax.export`, StableHLO). It works for any batch size, on CPU, CUDA and TPU, and does not need this library where it
+# acts.
 
 # %%
 import subprocess
@@ -22,7 +23,7 @@ runner, _ = jax.jit(pjp.make_train(env, config))(jax.random.key(0))
 agent = pjp.make_ppo(env, config)
 
 # %% [markdown]
-# `agent.act` takes one observation; `vmap` makes a batch of it, and a symbolic dimension any batch.
+# `agent.act` acts on one observation here. `vmap` makes that a batch, and a symbolic dimension a batch of any size.
 
 
 # %%
@@ -38,7 +39,7 @@ place.write_bytes(exported.serialize())
 print(exported.platforms, exported.in_avals, place.stat().st_size, "bytes")
 
 # %% [markdown]
-# A process that knows jax and nothing of us:
+# A process that imports jax, and neither this library nor flax, loads the policy and acts:
 
 # %%
 program = """

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # Gradients through updates
 #
-# The whole of PPO is one differentiable function: what the critic's loss will be after K updates has a gradient with
-# respect to the learning rate that made them. It is checked here against finite differences, and then followed.
+# The whole of PPO is one differentiable function: the critic's loss after K updates has a gradient with respect to the
+# learning rate of these updates. This notebook checks that gradient against finite differences, and then follows it.
 #
-# What this gradient is: with all noise held fixed by the key, an action of a Gaussian policy is a differentiable
-# function of the policy, and so is everything that a smooth environment answers; the gradient goes through the
-# rollouts as well. It is the derivative of the whole computation, which is what finite differences measure.
+# What this gradient is: all noise is fixed by the key, so an action of a Gaussian policy is a differentiable function
+# of the policy, and so is everything that a smooth environment returns. The gradient goes through the rollouts as
+# well. It is the derivative of the whole computation, which is what finite differences measure.
 #
-# What it is not: with discrete actions a sample jumps or stays, and what a change of the policy does to the data is
-# missing (meta-gradients as in Xu et al. 2018 leave that out on purpose; Foerster et al. 2018 have the estimator that
-# puts it back). Nor does it go through gymnax's environments, which stop the gradient of state and observation in
-# `step`; hence the one below.
+# What it is not: with discrete actions a sample either jumps or stays, and the gradient misses how a change of the
+# policy changes the data. Meta-gradients as in Xu et al. (2018) leave this out on purpose; Foerster et al. (2018) have
+# an estimator that includes it. The gradient also does not go through gymnax's environments, whose `step` stops the
+# gradient of state and observation; hence the environment below.
 
 # %%
 import jax
@@ -58,8 +58,8 @@ config = pjp.PPOConfig(
 start = jax.jit(pjp.make_ppo(env, config).init)(jax.random.key(0))
 
 # %% [markdown]
-# Numbers of the config may be tracers, so the gradient is `jax.grad`. We take the logarithm of the rate: its scale is
-# what one would like to learn.
+# Numbers of the config may be tracers, so the gradient is a plain `jax.grad`. We use the logarithm of the learning
+# rate, because that is the scale on which one would like to learn it.
 
 
 # %%
@@ -76,8 +76,8 @@ gradient = slope(*here)
 print("final loss", loss(*here), "gradient", gradient)
 
 # %% [markdown]
-# Central differences, with a sweep over the step: too small a step is lost in the rounding of float32, too large a
-# one in the curvature. The best of them has to agree, for both numbers.
+# We compare with central differences over a range of step sizes: a step that is too small is lost in the rounding of
+# float32, and one that is too large in the curvature. The best of them has to agree, for both numbers.
 
 
 # %%
@@ -97,8 +97,9 @@ for argument, name in enumerate(("log learning rate", "lambda")):
     assert min(errors.values()) < 0.02, (name, exact, errors)
 
 # %% [markdown]
-# Following it: plain gradient descent on the logarithm of the rate, through K updates each time. The keys are the
-# same each time, so this is the best rate for these data; whether it is better on others is the second number.
+# Now we follow the gradient: plain gradient descent on the logarithm of the learning rate, through K updates each
+# time. The keys are the same each time, so this finds the best rate for these data. The second number shows whether
+# that rate is better with other keys too.
 
 # %%
 step = jax.jit(jax.value_and_grad(final_loss))

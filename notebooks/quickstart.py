@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Quickstart
 #
-# Sixty-four seeds of CartPole in one compiled program; what they learned, with an interval; and one policy out of
-# them.
+# This notebook trains sixty-four seeds of CartPole in one compiled program, scores them with a confidence interval,
+# and takes one policy out.
 #
-# This file is a notebook in jupytext's percent format, and a Python script as it stands: `jupytext --to ipynb
-# quickstart.py` makes a notebook of it.
+# The file is a notebook in jupytext's percent format, and also a plain Python script. `jupytext --to ipynb
+# quickstart.py` converts it to a notebook.
 
 # %%
 import tempfile
@@ -21,7 +21,7 @@ from purejaxppo.report import plot_curves
 NUM_SEEDS, UPDATES = 64, 78
 
 # %% [markdown]
-# A training is a pure function of a key, and seeds are `vmap`.
+# A training is a pure function of a key, and `vmap` trains many seeds.
 
 # %%
 env = pjp.make_env("CartPole-v1")
@@ -39,8 +39,8 @@ runners, metrics = train(pjp.seed_keys(0, NUM_SEEDS))
 print(metrics.episode_return_mean.shape, "seeds, updates")
 
 # %% [markdown]
-# What they learned: greedy episodes of every seed's final policy, and the interquartile mean with its bootstrap
-# interval.
+# To score the seeds, play greedy episodes with every seed's final policy. The interquartile mean comes with its
+# bootstrap interval.
 
 # %%
 agent = pjp.make_ppo(env, config)
@@ -59,7 +59,7 @@ plot_curves(steps, np.asarray(metrics.episode_return_mean), folder / "curves.png
 print((folder / "curves.png").stat().st_size, "bytes of learning curves")
 
 # %% [markdown]
-# One policy out of the population: index the pytree.
+# To take one policy out of the population, index the pytree.
 
 # %%
 best = int(scores.argmax())
@@ -70,8 +70,8 @@ print("seed", best, "pushes", ("left", "right")[int(action)])
 assert int(action) == 1
 
 # %% [markdown]
-# Or let `train_population` do all of it: over all cores, in chunks that fit the memory, kept on disk as it goes, and
-# the same call again goes on where it was interrupted.
+# `train_population` does all of this on all cores, in chunks that fit in memory, and writes results to disk as it
+# goes. If it is interrupted, the same call again continues where it stopped.
 
 # %%
 population = pjp.train_population(

@@ -40,12 +40,12 @@ from purejaxppo.population.search import (
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
 from purejaxppo.population.train import Progress, open_population, train_population
-from purejaxppo.ppo.agent import PPO, make_ppo, make_train, seed_keys, update_many
-from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.agent import PPO
+from purejaxppo.ppo.config import PPOConfig, RecurrentConfig
 from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
+from purejaxppo.ppo.factory import make_ppo, make_train, seed_keys, update_many
 from purejaxppo.ppo.gae import gae, gae_advantage, reward_to_go
 from purejaxppo.ppo.losses import LossContext, ppo_loss
-from purejaxppo.ppo.recurrent import RecurrentConfig, RecurrentPPO, make_recurrent_ppo
 from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
@@ -90,7 +90,6 @@ __all__ = [
     "Progress",
     "RecurrentConfig",
     "RecurrentNetwork",
-    "RecurrentPPO",
     "RunnerState",
     "SearchResult",
     "SpaceTree",
@@ -120,7 +119,6 @@ __all__ = [
     "make_noise",
     "make_pbt",
     "make_ppo",
-    "make_recurrent_ppo",
     "make_successive_halving",
     "make_train",
     "open_population",

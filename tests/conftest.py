@@ -1,5 +1,6 @@
 """Every core is a device from the start, whichever test comes first; and a program is compiled once in a session."""
 
+import gc
 import os
 import tempfile
 
@@ -11,6 +12,7 @@ from purejaxppo.population.checkpoints import NO_CHECKPOINTS
 from purejaxppo.population.program import Options
 from purejaxppo.population.train import ignore, never
 
+gc.set_threshold(50_000, 20, 100)  # tracing makes many objects: the default looks through them all too often
 pjp.use_all_cores()
 if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
     if "PUREJAXPPO_TESTS_CACHE" not in os.environ:
@@ -19,24 +21,30 @@ if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR ke
     jax.config.update("jax_compilation_cache_dir", os.environ["PUREJAXPPO_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# Their programs compile for seconds and run for milliseconds, and nothing that they hold is of speed, or of bits that
-# another process has to repeat: they do without LLVM's optimizations.
-COMPILED_QUICKLY = {"test_actions", "test_divergence", "test_doctor", "test_envs", "test_hidden_costs", "test_lock"}
-COMPILED_QUICKLY |= {"test_examples", "test_extension"}
-COMPILED_QUICKLY |= {"test_logs", "test_networks", "test_user_code", "test_page", "test_recurrent", "test_schedules"}
-COMPILED_QUICKLY |= {"test_search", "test_space_trees", "test_suites"}
+# Most programs here compile for seconds and run for milliseconds: they, and those of the processes that tests start, do
+# without LLVM's optimizations. These modules train for long, time something, or check the arithmetic that users get.
+COMPILED_FULLY = {"test_bench", "test_distributions", "test_keras", "test_gae", "test_gymnasium"}
+COMPILED_FULLY |= {"test_learning", "test_losses", "test_notebooks", "test_pace", "test_rollout", "test_update"}
+
+
+def compile_quickly(quickly):
+    jax.config.update("jax_disable_most_optimizations", quickly)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quickly))
+
+
+compile_quickly(True)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compile_quickly(request):
-    """Gives the modules that are named above programs of their own, which are compiled in half the time."""
-    if request.module.__name__ not in COMPILED_QUICKLY:
+def compiled_fully(request):
+    """Gives the modules that are named above programs of their own."""
+    if request.path.stem not in COMPILED_FULLY:
         yield
         return
     jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
+    compile_quickly(False)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    compile_quickly(True)
     jax.clear_caches()
 
 

@@ -27,9 +27,9 @@ from purejaxppo.population.processes import HEARTBEAT, barrier, end_with, join, 
 from purejaxppo.population.sharding import check_data_placement
 from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
 from purejaxppo.population.train import Progress, check_start_of, ignore, make_start
-from purejaxppo.ppo.agent import seed_keys
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import record_episodes
+from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.runs.finished import (
     comparison_rows,
     describe_wins,

@@ -19,9 +19,9 @@ from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions, discrete_actions
 from purejaxppo.policies.distributions import Categorical
 from purejaxppo.policies.networks import MLP
-from purejaxppo.ppo.agent import restarted
 from purejaxppo.ppo.checks import check_act, check_config, check_env, check_runner, in_own_state
 from purejaxppo.ppo.config import Config, check_fields, check_total, static
+from purejaxppo.ppo.continuing import restarted
 from purejaxppo.ppo.gae import gae, reward_to_go
 from purejaxppo.ppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
 from purejaxppo.ppo.optimizer import adam_step
@@ -37,8 +37,6 @@ from purejaxppo.utils.validation import check_float32, check_key
 @dataclasses.dataclass(frozen=True)
 class FullBatchConfig(Config):
     """Hyperparameters of the full-batch PPO. The defaults are those of the Keras example."""
-
-    factory: ClassVar[str] = "make_full_batch_ppo"
 
     num_envs: int = static(1)  # B
     num_steps: int = static(4_000)  # T; an update is an "epoch" of the example

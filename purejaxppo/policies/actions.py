@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.envs.base import Environment, MaskedObs
+from purejaxppo.envs.base import Environment
 from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space, SpaceTree, parts_of
 from purejaxppo.policies.distributions import (
     Categorical,
@@ -21,7 +21,7 @@ from purejaxppo.policies.distributions import (
     SquashedGaussian,
     masked_logits,
 )
-from purejaxppo.policies.networks import JointHead, Network, SharedStd, as_logits, own_std
+from purejaxppo.policies.networks import JointHead, SharedStd, as_logits, own_std
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure
 
@@ -211,22 +211,3 @@ def masked_parameters(structure: Structure, parameters: PyTree, action_mask: PyT
     """The parameters, each part's, where an illegal action has the logit -inf; a part without a mask keeps its own."""
     parts = zip(structure.flatten_up_to(parameters), structure.flatten_up_to(action_mask), strict=True)
     return structure.unflatten([own if mask is None else masked_logits(own, mask) for own, mask in parts])
-
-
-def masked(network: Network, actions: Actions) -> Network:
-    """A network of plain observations, for `MaskedObs`: an illegal action has the logit -inf."""
-    structure = jax.tree.structure(actions.parameters)
-    return Network(
-        init=functools.partial(masked_init, network), apply=functools.partial(masked_apply, network, structure)
-    )
-
-
-def masked_init(network: Network, key: jax.Array, obs: MaskedObs) -> PyTree:
-    """The parameters of the network for the plain observation."""
-    return network.init(key, obs.obs)
-
-
-def masked_apply(network: Network, structure: Structure, params: PyTree, obs: MaskedObs) -> tuple[Any, ...]:
-    """The network at the plain observation, with the mask in its distribution's parameters."""
-    parameters, *others = network.apply(params, obs.obs)
-    return masked_parameters(structure, parameters, obs.action_mask), *others

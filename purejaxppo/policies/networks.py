@@ -26,6 +26,18 @@ class Network(NamedTuple):
     init: Callable[[jax.Array, PyTree], PyTree]
     apply: Callable[[PyTree, PyTree], tuple[Any, ...]]
 
+    def start(self) -> PyTree:
+        """Initial memory. Empty, because the network is feed-forward."""
+        return ()
+
+    def params(self, key: jax.Array, obs: PyTree) -> PyTree:
+        """The parameters, for one observation."""
+        return self.init(key, obs)
+
+    def step(self, params: PyTree, memory: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        """The network as one with a memory. -> (memory, distribution parameters, value), and auxiliary outputs"""
+        return memory, *self.apply(params, obs)
+
 
 class NetworkLike(Protocol):
     """The network that `make_ppo` takes: anything with `init` and `apply`, such as a flax.linen module."""

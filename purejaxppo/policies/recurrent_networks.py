@@ -26,6 +26,14 @@ class RecurrentNetwork(NamedTuple):
     # (params, memory [B, ...], obs [T, B, ...], reset [T, B]) -> (parameters [T, B, ...], value [T, B])
     replay: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[Any, ...]] | None = None
 
+    def params(self, key: jax.Array, obs: PyTree) -> PyTree:
+        """The parameters, for one observation at the start of an episode."""
+        return self.init(key, self.start(), obs)
+
+    def step(self, params: PyTree, memory: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        """As `apply`: (memory, distribution parameters, value), and auxiliary outputs"""
+        return self.apply(params, memory, obs)
+
 
 class Encoder(nn.Module):
     """Dense layers between the observation and the cell of a recurrent tower, each with the activation."""

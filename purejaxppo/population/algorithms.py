@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxppo.envs.base import Environment
-from purejaxppo.ppo.agent import make_ppo
-from purejaxppo.ppo.config import Config, PPOConfig
+from purejaxppo.ppo.config import Config, PPOConfig, RecurrentConfig
 from purejaxppo.ppo.evaluate import Agent
-from purejaxppo.ppo.recurrent import RecurrentConfig, make_recurrent_ppo
+from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.utils.errors import PPOError
 
@@ -27,7 +26,7 @@ class Algorithm(NamedTuple):
 
 ALGORITHMS: dict[type[Config], Algorithm] = {
     PPOConfig: Algorithm("ppo", make_ppo),
-    RecurrentConfig: Algorithm("recurrent-ppo", make_recurrent_ppo),
+    RecurrentConfig: Algorithm("recurrent-ppo", make_ppo),
 }
 
 

@@ -1,36 +1,25 @@
 """One run on several devices: each steps its environments and differentiates its part of every minibatch.
 
 For `jax.shard_map` over one axis: of a RunnerState each device has its part of the environments, and all of the rest.
-The numbers are those of `ppo.update` on one device, up to the order of sums. On small networks a collective takes as
-long as the work between two of them, so there are few: one for each dtype after the rollout, and one for each gradient.
+The update is that of `ppo.agent`, with the `Collective` below; its numbers are those of one device, up to the order of
+sums. On small networks a collective takes as long as the work between two of them, so there are few: one for each
+dtype after the rollout, and one for each gradient.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from purejaxppo.envs.base import through
-from purejaxppo.ppo.agent import (
-    PPO,
-    advantage_scale,
-    assess,
-    flattened,
-    learn,
-    learned_state,
-    make_metrics,
-    sample_action,
-)
-from purejaxppo.ppo.checks import merged
+from purejaxppo.ppo.agent import PPO, Collected, Collective, advantage_scale
+from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.normalize import scale_reward
-from purejaxppo.ppo.rollout import make_noise, rollout
-from purejaxppo.ppo.types import Batch, EpisodeStats, Metrics, RunnerState, Steps
-from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient, keep_finite
+from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState, Steps
+from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.sums import precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
@@ -39,47 +28,22 @@ DATA = "data"  # the axis of the devices
 BESIDE = ("next_obs", "reward", "terminated", "truncated", "info")  # of a batch: fields that `ppo_loss` leaves alone
 
 
-@dataclasses.dataclass(frozen=True)
-class SharedPPO(PPO):
-    """The agent where each device has a part of its environments."""
-
-    def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-        """One rollout and the learning from it, on all devices."""
-        return update_together(self, runner)
-
-
-def share(agent: PPO) -> SharedPPO:
+def share(agent: PPO) -> PPO:
     """The same agent, for devices that share its environments."""
-    return SharedPPO(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)})
+    config = agent.config
+    collective = Collective(
+        own_envs=functools.partial(own_part, axis=1),
+        scale_reward=scale_reward_together,
+        gather=functools.partial(gather, config.num_samples // config.num_envs),
+        descend=functools.partial(update_part, config),
+        loss_config=normalizing_nothing,
+    )
+    return dataclasses.replace(agent, collective=collective)
 
 
-def update_together(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
-    """`ppo.update` of a run whose environments [B / D, ...] are on D devices. The metrics are those of them all."""
-    config, state = agent.config, runner.train_state
-    update_key = jax.random.fold_in(runner.key, state.update)
-    noise_key, shuffle_key = jax.random.split(update_key)
-
-    noise = make_noise(agent.env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
-    policy = functools.partial(sample_action, agent, state)
-    env = through(agent.actions.to_env, agent.env)
-    acted, transitions, parameters, episodes = rollout(env, policy, runner, own_part(noise, axis=1))
-
-    plain = normalizing_nothing(agent)
-    acted, steps, told = assess(plain, acted, transitions, parameters, update_key, scale_reward_together)
-    batch, told = flattened(steps), mean_of_all(told) if told else told
-    seen = None if state.obs_moments is None else transitions.obs
-    beside = {name: each_from_all(getattr(batch, name)) for name in BESIDE}
-    batches, episodes, seen = from_all((batch.replace(**dict.fromkeys(BESIDE)), episodes, seen))
-    batches = batches.replace(**beside)
-    batch, episodes = whole_batch(batches, config.num_steps), sum_episodes(episodes)
-    batch = batch.replace(advantage=advantage_scale(config, "batch")(batch.advantage))
-    rate = agent.rate_rule.rate(state)
-    descend = functools.partial(update_part, advantage_scale(config, "minibatch"))
-    learned, terms = learn(plain, rate, state, batch, shuffle_key, descend)
-
-    state = learned_state(agent, acted.train_state, learned, terms, seen)
-    runner = keep_finite(runner, acted.replace(train_state=state))
-    return runner, make_metrics(agent, runner.train_state, episodes, merged(terms, told), batch, rate)
+def normalizing_nothing(config: PPOConfig) -> PPOConfig:
+    """The config of a loss that takes the advantages as they are: a part cannot normalise over the whole."""
+    return config.replace(normalize_advantage=False, normalize_advantage_over="minibatch")
 
 
 def scale_reward_together(runner: RunnerState, steps: Steps, gamma: float) -> tuple[RunnerState, jax.Array]:
@@ -93,8 +57,19 @@ def scale_reward_together(runner: RunnerState, steps: Steps, gamma: float) -> tu
     return scaled.replace(episode=own_part(scaled.episode, axis=0)), own_part(reward, axis=1)
 
 
+def gather(rows: int, part: Collected) -> Collected:
+    """The rollout of all devices, on each of them.
+
+    rows: samples, or sequences, of one environment
+    """
+    numbers = mean_of_all(part.numbers) if part.numbers else part.numbers
+    beside = {name: each_from_all(getattr(part.batch, name)) for name in BESIDE}
+    batches, episodes, obs = from_all((part.batch.replace(**dict.fromkeys(BESIDE)), part.episodes, part.obs))
+    return Collected(whole_batch(batches.replace(**beside), rows), numbers, sum_episodes(episodes), obs)
+
+
 def update_part(
-    scale: Callable[[jax.Array], jax.Array],
+    config: PPOConfig,
     loss: LossFunction,
     optimizer: optax.GradientTransformationExtraArgs,
     rate: jax.Array,
@@ -106,17 +81,11 @@ def update_part(
 
     The advantages are scaled as a whole.
     """
-    minibatch = minibatch.replace(advantage=scale(minibatch.advantage))
+    minibatch = minibatch.replace(advantage=advantage_scale(config, "minibatch")(minibatch.advantage))
     own_key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
     (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0), own_key)
     gradient, terms = mean_of_all((gradient, terms))
     return apply_gradient(optimizer, rate, learned, gradient), terms
-
-
-def normalizing_nothing(agent: PPO) -> PPO:
-    """The agent whose loss takes the advantages as they are, as its config says."""
-    config = agent.config.replace(normalize_advantage=False, normalize_advantage_over="minibatch")
-    return dataclasses.replace(agent, config=config)
 
 
 def own_part(x: PyTree, axis: int) -> PyTree:
@@ -160,10 +129,10 @@ def whole_envs(parts: PyTree, axis: int) -> PyTree:
     return jax.tree.map(join, parts)
 
 
-def whole_batch(parts: Batch, num_steps: int) -> Batch:
-    """The samples of all devices in the order in which one would have them. [D, T b, ...] -> [T D b, ...]"""
-    by_step = jax.tree.map(lambda x: x.reshape(len(x), num_steps, -1, *x.shape[2:]), parts)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole_envs(by_step, axis=1))
+def whole_batch(parts: Batch, rows: int) -> Batch:
+    """The samples of all devices in the order in which one would have them. [D, rows b, ...] -> [rows D b, ...]"""
+    by_row = jax.tree.map(lambda x: x.reshape(len(x), rows, -1, *x.shape[2:]), parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole_envs(by_row, axis=1))
 
 
 def sum_episodes(parts: EpisodeStats) -> EpisodeStats:

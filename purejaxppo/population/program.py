@@ -372,7 +372,7 @@ def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
 
     A batch of matrix products is slower there than one after another, where they are large or wait for each other.
     """
-    alone = width <= len(devices) or type(config) is not PPOConfig
+    alone = width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None
     return in_turn if alone and devices[0].platform == "cpu" else together
 
 

@@ -15,6 +15,7 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
 PLACEMENTS = ("seeds", "data")
+ENV_FIELDS = ("env_state", "obs", "episode", "memory")  # of a RunnerState: those with an axis of environments
 _SEEDS = "seeds"  # the axis of the mesh that members are dealt out over
 
 
@@ -119,12 +120,12 @@ def data_mesh(devices: Sequence[Any]) -> Mesh:
 def check_data_placement(agent: Any, num_devices: int) -> None:
     """Raises PPOError for an agent whose runs do not divide over the devices."""
     if not isinstance(agent, PPO):
-        name = type(agent.config).__name__
-        raise PPOError(f'placement = "data" spreads the minibatches of PPOConfig; for {name} leave it out')
+        raise PPOError(f'placement = "data" shares the minibatches of a PPO; for a {type(agent).__name__} leave it out')
     config = agent.config
+    what = "num_envs * num_steps" if config.cell is None else "the number of sequences"
     for name, size in (
         ("num_envs", config.num_envs),
-        ("the minibatch, num_envs * num_steps / num_minibatches", config.batch_size // config.num_minibatches),
+        (f"the minibatch, {what} / num_minibatches", config.num_samples // config.num_minibatches),
     ):
         if size % num_devices:
             raise PPOError(
@@ -154,5 +155,5 @@ def runner_shardings(mesh: Mesh, runners: RunnerState) -> RunnerState:
     """How the states of S runs lie: environments [S, B, ...] by devices, what is learned on every device."""
     by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, DATA)), NamedSharding(mesh, PartitionSpec())
     shardings = jax.tree.map(lambda _: everywhere, runners)
-    of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ("env_state", "obs", "episode")}
+    of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ENV_FIELDS}
     return shardings.replace(**of_envs)

@@ -72,10 +72,10 @@ from purejaxppo.population.store import (
     make_memory_store,
 )
 from purejaxppo.population.sweep import Point, at_point, check_whole, make_points, make_programs
-from purejaxppo.ppo.agent import make_ppo
 from purejaxppo.ppo.checks import check_env, check_state
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.ppo.gae import Advantage, gae_advantage
 from purejaxppo.ppo.losses import Loss, ppo_loss
 from purejaxppo.ppo.schedules import Schedule

@@ -18,7 +18,7 @@ from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import LOSS_TERMS, Metrics, RunnerState, Steps, TrainState
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree, Terms
-from purejaxppo.utils.validation import check_float32, check_key, is_numeric, shown_shape
+from purejaxppo.utils.validation import check_float32, check_key, is_numeric, shown, shown_shape
 
 # Columns of the metrics and of the tables that they are in.
 RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
@@ -29,13 +29,12 @@ OWN_STATE = "the agent in this train_state, which has to be one of its own (vmap
 def check_parts(
     env: Environment,
     config: PPOConfig,
-    config_class: type[PPOConfig],
     optimizer: optax.GradientTransformation | None,
     schedules: Mapping[str, Schedule] | None,
 ) -> None:
     """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
     check_float32()
-    check_config(config, config_class)
+    check_config(config, PPOConfig)
     check_env(env)
     if schedules is not None and not isinstance(schedules, Mapping):
         raise PPOError(f'schedules = {schedules!r} is not a dict; give one such as {{"clip_eps": lambda update: 1.0}}')
@@ -50,10 +49,10 @@ def check_env(env: Any) -> None:
 
 
 def check_config(config: Any, config_class: type[Config]) -> None:
-    """Raises PPOError unless `config` is of that class, or of one that adds to it, with one number for each number."""
-    if getattr(config, "factory", None) != config_class.factory:
+    """Raises PPOError unless `config` is of that class, with one number in each field for a number."""
+    if not isinstance(config, config_class):
         name = config_class.__name__
-        raise PPOError(f"config = {config!r} is no {name}; give {name}(...), or take the factory of its own class")
+        raise PPOError(f"config must be a {name}, got {shown(config)}; take the factory of its own class")
     own = {field.name for field in dataclasses.fields(config_class)}
     for path, number in jax.tree_util.tree_leaves_with_path(config):
         name = jax.tree_util.keystr(path, simple=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ CHOICES = {
     "ent_coef_schedule": ("constant", "linear", "cosine"),
     "normalize_advantage_over": ("minibatch", "batch"),
 }
+CELLS = ("gru", "lstm")
 
 # Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -66,8 +67,6 @@ class Config:
     Every subclass has the sizes of a run, and from here what follows of them. It checks itself when it is made.
     Unflattening does not: what it is given need not be numbers.
     """
-
-    factory: ClassVar[str]  # of the agents that a config is for, its subclasses' included
 
     num_envs: int = static(1)  # B
     num_steps: int = static(1)  # T, of one rollout
@@ -139,8 +138,6 @@ class PPOConfig(Config):
     static by `static(default)`.
     """
 
-    factory: ClassVar[str] = "make_ppo"
-
     num_envs: int = static(4)  # B, environments stepped in parallel
     num_steps: int = static(128)  # T, steps of each environment in one rollout
     total_timesteps: int = static(500_000)  # environment steps of the whole run, over all environments
@@ -172,12 +169,36 @@ class PPOConfig(Config):
     box_std: str = static("shared")  # of the default network: one for all states, or a function of the "state"
     normalize_obs: bool = static(False)  # by running mean and standard deviation
     normalize_reward: bool = static(False)  # by the running standard deviation of the discounted return
+    cell: str | None = static(None)  # "gru" or "lstm" after the hidden layers: a policy with a memory; None: without
+    cell_size: int = static(64)  # features of a cell
+    sequence_length: int | None = static(None)  # steps that a gradient goes back, divides num_steps; None: num_steps
 
     def __post_init__(self) -> None:
         check_fields(self, PPOConfig)
         check_total(self)
-        check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
+        if self.cell is None:
+            check_divisions("num_envs * num_steps", self.batch_size, "num_minibatches", int(self.num_minibatches))
+        else:
+            check_sequences(self)
         check_effects(self)
+
+    @property
+    def steps_of_a_sequence(self) -> int:
+        """Consecutive steps L that a policy with a memory learns from together."""
+        return int(self.sequence_length or self.num_steps)
+
+    @property
+    def num_samples(self) -> int:
+        """Entries of the batch of one rollout: steps, T * B, or for a policy with a memory sequences, T * B / L."""
+        return self.batch_size // (1 if self.cell is None else self.steps_of_a_sequence)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentConfig(PPOConfig):
+    """A `PPOConfig` with a GRU, and one hidden layer before it. A minibatch is made of whole sequences."""
+
+    hidden_sizes: tuple[int, ...] = static((64,))  # of each tower, before its cell
+    cell: str | None = static("gru")
 
 
 def check_fields(config: Any, config_class: type[Config]) -> None:
@@ -197,6 +218,16 @@ def check_fields(config: Any, config_class: type[Config]) -> None:
             size = whole(value) if name == "total_timesteps" else value  # people write 1e6
             check_size(name, size, most=None if name in _SIZES else MAX_COUNT)
     _check_hidden_sizes(config.hidden_sizes)
+
+
+def check_sequences(config: PPOConfig) -> None:
+    """Raises PPOError unless a rollout divides into sequences, and these into minibatches."""
+    check_choice("cell", config.cell, CELLS)
+    if config.sequence_length is not None:
+        check_size("sequence_length", config.sequence_length)
+        check_divisions("num_steps", config.num_steps, "sequences of sequence_length", config.sequence_length)
+    sequences = "num_envs * num_steps / sequence_length" if config.sequence_length else "num_envs"
+    check_divisions(sequences, config.num_samples, "num_minibatches", config.num_minibatches)
 
 
 def check_names(config_class: type, fields: Iterable[str]) -> None:
@@ -252,6 +283,9 @@ def check_effects(config: PPOConfig) -> None:
         _refuse_idle(config, "lr_schedule", "anneal_lr")
     if config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"):
         _refuse_idle(config, "desired_kl", "lr_schedule")
+    for name in ("cell_size", "sequence_length"):
+        if config.cell is None and is_changed(config, name):
+            _refuse_idle(config, name, "cell")
     for name in ("kl_stop", "kl_estimator"):
         if config.target_kl is None and is_changed(config, name):
             _refuse_idle(config, name, "target_kl")

@@ -21,8 +21,8 @@ from purejaxppo.population.statistics import (
     show_return,
     with_interval,
 )
-from purejaxppo.ppo.agent import seed_keys
 from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
+from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.train import LoadedRun, cut_rows, interval_entries
 from purejaxppo.utils.errors import PPOError

@@ -5,8 +5,7 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from purejaxppo.ppo.config import Config, PPOConfig
-from purejaxppo.ppo.recurrent import RecurrentConfig
+from purejaxppo.ppo.config import Config, PPOConfig, RecurrentConfig
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 

@@ -34,9 +34,9 @@ from purejaxppo.population.statistics import (
 from purejaxppo.population.store import POPULATION, DiskStore, Store, of_rows, part_name
 from purejaxppo.population.sweep import ENV, Point, check_whole, describe_programs, show_point, show_value
 from purejaxppo.population.train import Progress, carried, ignore, never, open_population, train_population
-from purejaxppo.ppo.agent import seed_keys
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, Episode, record_episodes
+from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions, write_metrics

@@ -122,7 +122,7 @@ CARTPOLE, PENDULUM, ASTERIX = map(pjp.make_env, ("CartPole-v1", "Pendulum-v1", "
 AGENT = pjp.make_ppo(CARTPOLE, CONFIG)
 RUNNER = jax.jit(AGENT.init)(jax.random.key(0))
 OTHER = jax.jit(pjp.make_ppo(CARTPOLE, CONFIG.replace(hidden_sizes=(8,), num_envs=8)).init)(jax.random.key(0))
-MEMORY = pjp.make_recurrent_ppo(CARTPOLE, RECURRENT)
+MEMORY = pjp.make_ppo(CARTPOLE, RECURRENT)
 REMEMBERING = jax.jit(MEMORY.init)(jax.random.key(0))
 RAW_KEY, KEYS = jax.random.PRNGKey(0), jax.random.split(jax.random.key(0), 2)
 RUNNERS = stacked(RUNNER)
@@ -320,7 +320,7 @@ PARTS = {
     ),
     "make-train-env": (lambda: pjp.make_train(None, CONFIG), r"env = None is not an Environment; give make_env"),
     "make-recurrent-env": (
-        lambda: pjp.make_recurrent_ppo(Own(), RECURRENT),
+        lambda: pjp.make_ppo(Own(), RECURRENT),
         r"env = .*Own.* is not an Environment; give make_env",
     ),
     "make-full-batch-env": (
@@ -328,12 +328,14 @@ PARTS = {
         r"env = 'a' is not an Environment; give make_env",
     ),
     "make-config": (
-        lambda: pjp.make_ppo(CARTPOLE, RECURRENT),
-        r"is no PPOConfig; give PPOConfig\(\.\.\.\), or take the",
+        lambda: pjp.make_ppo(CARTPOLE, FULL_BATCH),
+        r"config must be a PPOConfig, got FullBatchConfig",
     ),
-    "make-config-dict": (lambda: pjp.make_ppo(CARTPOLE, {}), r"config = \{\} is no PPOConfig; give"),
-    "make-recurrent-config": (lambda: pjp.make_recurrent_ppo(CARTPOLE, CONFIG), r"is no RecurrentConfig; give"),
-    "make-full-batch-config": (lambda: pjp.make_full_batch_ppo(CARTPOLE, CONFIG), r"is no FullBatchConfig; give"),
+    "make-config-dict": (lambda: pjp.make_ppo(CARTPOLE, {}), r"config must be a PPOConfig, got \{\}"),
+    "make-full-batch-config": (
+        lambda: pjp.make_full_batch_ppo(CARTPOLE, CONFIG),
+        r"config must be a FullBatchConfig, got PPOConfig",
+    ),
     "full-batch-image": (
         lambda: pjp.make_full_batch_ppo(ASTERIX, FULL_BATCH),
         r"MinAtar has the observation space Box\(shape=\(10, 10, 4\), low=0\.0, high=1\.0\); .*take make_ppo",
@@ -369,7 +371,7 @@ PARTS = {
         r"params\['w'\] as int32\[2\], which has no gradient; give floats",
     ),
     "recurrent-network": (
-        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, network=pjp.Network(lambda *_: (), forward())),
+        lambda: pjp.make_ppo(CARTPOLE, RECURRENT, network=pjp.Network(lambda *_: (), forward())),
         r"network is a Network, which has no memory; give pjp.RecurrentNetwork",
     ),
     "optimizer-number": (
@@ -405,7 +407,7 @@ PARTS = {
     ),
     "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is not callable; give .*such as pjp.ppo_loss"),
     "loss-recurrent": (
-        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is not callable; give \(params, "
+        lambda: pjp.make_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is not callable; give \(params, "
     ),
     "loss-alone": (lambda: loss(lambda *_: jnp.float32(0)), r"loss has to return \(loss, {name: number}\)"),
     "schedules-list": (lambda: schedules([1.0]), r"schedules = \[1.0\] is not a dict; give one such as"),
@@ -476,7 +478,7 @@ CALLS = {
     "act-texts": (lambda: act(np.array(["a"] * 4)), r"obs must be an array of numbers, got a ndarray"),
     "act-runner": (lambda: AGENT.act(RUNNER, OBS), r"TrainState.*RunnerState; give runner.train_state"),
     "act-memory": (
-        lambda: MEMORY.act(REMEMBERING.train_state, OBS, memory=3), r"memory = 3 is none of this network; give the one"
+        lambda: MEMORY.act(REMEMBERING.train_state, OBS, memory=3), r"memory = 3 does not fit this network; give the one"
     ),
     "update-none": (lambda: AGENT.update(None), r"RunnerState.*NoneType; give what agent.init\(key\) returns"),
     "update-other": (lambda: AGENT.update(OTHER), r"environments are \[8\], and config.num_envs is 4; give what init"),

@@ -482,9 +482,9 @@ def corridor():
 
 
 def look_at_agent(env, network):
-    recurrent = isinstance(network, pjp.RecurrentNetwork)
-    make, config = (pjp.make_recurrent_ppo, pjp.RecurrentConfig) if recurrent else (pjp.make_ppo, pjp.PPOConfig)
-    return {finding.name: finding for finding in pjp.check_agent(make(env, config(**SMALL), network=network))}
+    config = pjp.RecurrentConfig if isinstance(network, pjp.RecurrentNetwork) else pjp.PPOConfig
+    agent = pjp.make_ppo(env, config(**SMALL), network=network)
+    return {finding.name: finding for finding in pjp.check_agent(agent)}
 
 
 @pytest.mark.parametrize(("network", "first"), [(LINEAR, "first minibatch"), (MEMORY, "replay")])
@@ -609,7 +609,7 @@ def test_what_is_not_there_is_refused_with_status_2(own, refused, words, said):
 def test_a_factory_takes_the_environment_or_nothing(corridor):
     for network in (LINEAR, lambda: LINEAR, lambda env: LINEAR, lambda env=None: LINEAR):
         assert make_own_agent(corridor, network).network.apply is first_apply
-    assert isinstance(make_own_agent(corridor, lambda: MEMORY), pjp.RecurrentPPO)
+    assert make_own_agent(corridor, lambda: MEMORY).config.cell
 
 
 # The machine

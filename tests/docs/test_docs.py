@@ -11,11 +11,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 import purejaxppo as pjp
 
 DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = DOCS.parent / "purejaxppo" / "examples"
 NAVIGATION = (DOCS.parent / "mkdocs.yml").read_text()
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 SNIPPETS = {  # some are in the indented tabs of a page
@@ -26,14 +28,20 @@ SNIPPETS = {  # some are in the indented tabs of a page
     for name, page in PAGES.items()
 }
 WHAT_THEY_LEARN = {  # page: (what its snippets leave, at least)
-    "environments.md": [("returns", 8.5)],  # a free fall lands at 4.5, and random thrust at 7.4
-    "embedding.md": [
-        ("a2c_return", 100.0),  # a random policy gets 22
-        ("monte_carlo_return", 200.0),
+    "environments.md": [
+        ("lander_returns", 8.5),  # a free fall lands at 4.5, and random thrust at 7.4
+        ("metrics.episode_return_mean[-1]", 5.0),  # ten steps of 1 at most
+        ("-metrics.episode_return_mean[0]", 0.0),
         ("bonus_return", -180.0),  # without the goal -200
-        ("memory_return", 0.5),  # a guess gets 0
     ],
-    "tutorial.md": [("last_returns", 100.0)],
+    "examples.md": [("a2c_return", 100.0)],  # a random policy gets 22
+    "ideas.md": [
+        ("prediction_errors", 1.1),  # the first by the last
+        ("monte_carlo_return", 200.0),
+        ("own_return", 100.0),  # a random policy gets 22
+    ],
+    "policies.md": [("memory_return", 0.5)],  # a guess gets 0
+    "tutorial.md": [("last_returns", 300.0)],
 }
 
 
@@ -42,19 +50,50 @@ WHAT_THEY_LEARN = {  # page: (what its snippets leave, at least)
 def test_the_snippets_run(name, capsys):
     names = {"__name__": "snippet"}
     for snippet in SNIPPETS[name]:
-        exec(compile(snippet, name, "exec"), names)
+        shorter = snippet.replace("num_seeds=64", "num_seeds=16")  # of the tutorial
+        exec(compile(shorter, name, "exec"), names)
     for left, least in WHAT_THEY_LEARN.get(name, []):
-        assert names[left].mean() > least, left
+        assert eval(left, names).mean() > least, left
 
 
-def test_an_environment_of_ones_own_is_short():
+@pytest.mark.slow
+def test_the_loop_of_the_tutorial_runs_in_a_box():
+    loop = SNIPPETS["tutorial.md"][-1]
+    assert "def ppo_loss(" in loop
+    code = loop.replace('"CartPole-v1"', '"Pendulum-v1"').replace("jax.random.key(1), 100)", "jax.random.key(1), 2)")
+    names = {"__name__": "snippet"}
+    exec(compile(code, "tutorial.md", "exec"), names)
+    assert names["env"].action_space.shape == (1,)
+    assert names["episodes"].count.shape == (2,)
+
+
+def test_an_environment_is_short():
+    assert len(SNIPPETS["environments.md"]) >= 3
     assert all(len(snippet.splitlines()) <= 60 for snippet in SNIPPETS["environments.md"])
 
 
-def test_a_variant_of_ones_own_is_short():
-    assert len(SNIPPETS["embedding.md"]) >= 3
-    for snippet in SNIPPETS["embedding.md"]:
+def test_an_idea_is_short():
+    assert len(SNIPPETS["ideas.md"]) >= 10
+    for snippet in SNIPPETS["ideas.md"]:
         assert len([line for line in snippet.splitlines() if line.strip()]) < 40
+
+
+def test_the_environment_of_several_spaces_is_learned():
+    names = {"__name__": "snippet"}
+    exec(compile(SNIPPETS["environments.md"][1], "environments.md", "exec"), names)
+    first, last = (float(x) for x in names["metrics"].episode_return_mean[jnp.array([0, -1])])
+    assert first < 0 < 5 < last  # ten steps of 1 at most, on average
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"__init__", "keras_display"}))
+def test_the_gallery_shows_an_example_as_it_is(name):
+    sections = {section.split("\n\n`")[2].split("`")[0]: section for section in PAGES["examples.md"].split("\n## ")[1:]}
+    (excerpt,) = re.findall(r"```py\n(.*?)```", sections[name], re.DOTALL)
+    shown = [line.strip() for line in excerpt.splitlines() if line.strip()]
+    lines = iter([line.strip() for line in (EXAMPLES / f"{name}.py").read_text().splitlines()])
+    assert 5 <= len(shown) <= 10
+    missing = [line for line in shown if line not in lines]  # `in` uses up the lines before, so the order counts
+    assert not missing
 
 
 def test_every_page_is_in_the_navigation():
@@ -73,13 +112,25 @@ def test_every_public_name_is_in_the_reference():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return {
         str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.html") if path.name != "404.html"
     }
+
+
+def test_the_start_page_is_the_readme(site):
+    readme = (DOCS.parent / "README.md").read_text()
+    page = html.unescape(re.sub(r"<[^>]+>", "", site["index.html"]))
+    for block in re.findall(r"```\w*\n(.*?)```", readme, re.DOTALL):
+        assert block.strip() in page
+    for heading in re.findall(r"^## (.*)$", readme, re.MULTILINE):
+        assert f"\n{heading}" in page
+    for picture in re.findall(r'<img [^>]*src="(images/[^"]+)"', site["index.html"]):
+        assert (DOCS / picture).exists()
+    assert site["index.html"].count('src="images/') == 2
 
 
 def test_the_site_builds_strictly_and_asks_nothing_of_the_network(site):
@@ -120,7 +171,7 @@ def test_every_field_is_in_a_table_of_the_reference(site, cls):
 def test_parameters_are_a_list_in_the_reference(site):
     page = site["reference/populations.html"]
     for name in ("sweep", "memory_limit", "checkpoint_every", "on_chunk"):
-        assert f"<li><code>{name}</code>" in page
+        assert re.search(rf"<li[^>]*>\s*(<b>)?<code>{name}</code>", page), name
 
 
 def test_the_algorithm_shows_the_code_as_it_is(site):
@@ -132,6 +183,19 @@ def test_the_algorithm_shows_the_code_as_it_is(site):
         source = inspect.getsource(function)
         assert source.splitlines()[-1] in shown, name
         assert source.split('"""')[-1].strip("\n") in shown, name
+
+
+def test_code_fits_a_page_of_1280_pixels(site):
+    for name, snippets in SNIPPETS.items():
+        for line in "".join(snippets).splitlines():
+            assert len(line) <= 100, (name, line)
+    for name, page in site.items():  # docs/site.css leaves room for 120 characters
+        for most, block in [
+            *((120, block) for block in re.findall(r"<pre>.*?</pre>", page, re.DOTALL)),
+            *((80, block) for block in re.findall(r"doc-signature[^>]*>(.*?)</pre>", page, re.DOTALL)),
+        ]:
+            for line in html.unescape(re.sub(r"<[^>]+>", "", block)).splitlines():
+                assert len(line) <= most, (name, line)
 
 
 def test_the_pictures_of_the_readme_are_there_and_small():

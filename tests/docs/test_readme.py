@@ -1,9 +1,8 @@
-"""Every Python snippet of the README and of the pages in docs/ runs as it stands, and its options and files exist."""
+"""The README is short, its snippets run, its options exist, and it links every page of the documentation."""
 
 import re
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 
 from purejaxppo.cli.arguments import make_parser
@@ -12,8 +11,11 @@ from purejaxppo.runs.presets import PRESETS, find_preset
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
-ENVIRONMENTS = re.findall(r"```python\n(.*?)```", PAGES["environments.md"], flags=re.DOTALL)
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+OTHER_PROGRAMS = re.compile(
+    r"`(?:python|pip|jupytext|tensorboard) [^`]*`|^ *(?:python|pip|jupytext|tensorboard|#SBATCH) .*$", re.MULTILINE
+)
+OF_CLEANRL = {"--num-envs", "--num-steps", "--update-epochs", "--seed", "--gae", "--target-kl"}
 
 
 def first_words(snippet):
@@ -29,38 +31,32 @@ def test_the_snippet_runs(snippet, capsys):
     exec(compile(shorter, "README.md", "exec"), {"__name__": "snippet"})
 
 
-def test_there_are_snippets():
-    assert len(SNIPPETS) >= 6
-
-
-def test_the_environment_of_ones_own_is_short_and_is_learned():
-    snippet, _ = ENVIRONMENTS
-    assert len(snippet.splitlines()) <= 60
-    names = {"__name__": "snippet"}
-    exec(compile(snippet, "environments.md", "exec"), names)
-    assert names["returns"].mean() > 8.5  # a free fall lands at 4.5, and random thrust at 7.4
-
-
-def test_the_environment_of_several_spaces_is_learned():
-    names = {"__name__": "snippet"}
-    exec(compile(ENVIRONMENTS[1], "environments.md", "exec"), names)
-    first, last = (float(x) for x in names["metrics"].episode_return_mean[jnp.array([0, -1])])
-    assert first < 0 < 5 < last  # ten steps of 1 at most, on average
+def test_it_is_short_and_has_a_snippet():
+    assert len(README.splitlines()) <= 200
+    assert SNIPPETS
 
 
 def test_every_page_is_linked():
-    for name in PAGES:
-        assert f"(docs/{name})" in README
+    for name in set(PAGES) - {"index.md"}:  # the index is the README
+        assert f"(docs/{name})" in README, name
 
 
-def test_every_option_in_the_readme_exists():
-    parsers = [parser for name in ("fast", "keras") for parser in make_parser(find_preset(name))[1].values()]
-    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    text = re.sub(r"`python benchmarks/[^`]*`|^#SBATCH .*$", "", README, flags=re.MULTILINE)
-    used = set(re.findall(r"(?<![\w-])(--[a-z][a-z.-]+)", text))
-    assert used <= known, used - known
+@pytest.fixture(scope="module")
+def options():
+    parsers = [
+        parser for name in ("fast", "keras", "recurrent") for parser in make_parser(find_preset(name))[1].values()
+    ]
+    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
 
 
-def test_every_preset_is_in_the_readme():
+@pytest.mark.parametrize("name", ["README.md", *sorted(PAGES)])
+def test_every_option_exists(name, options):
+    text = OTHER_PROGRAMS.sub("", README if name == "README.md" else PAGES[name])
+    used = set(re.findall(r"(?<![\w-])(--[a-z][a-z.-]*[a-z])", text))
+    unknown = used - options - (OF_CLEANRL if name == "migration.md" else set())
+    assert not unknown
+
+
+def test_every_preset_is_described():
     for name in PRESETS:
-        assert f"`{name}`" in README
+        assert f"`{name}`" in PAGES["commandline.md"], name

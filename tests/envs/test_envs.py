@@ -199,7 +199,7 @@ def test_every_kind_of_policy_works_under_strict_promotion(cell, changes):
         if cell == "feed-forward":
             agent = pjp.make_ppo(env, pjp.PPOConfig(**sizes, **changes))
         else:
-            agent = pjp.make_recurrent_ppo(env, pjp.RecurrentConfig(cell=cell, **sizes, **changes))
+            agent = pjp.make_ppo(env, pjp.RecurrentConfig(cell=cell, **sizes, **changes))
         runner, _ = jax.eval_shape(lambda key: agent.update(agent.init(key)), KEY)
         jax.eval_shape(lambda state, key: pjp.evaluate(agent, state, key, 3, sampled=True), runner.train_state, KEY)
 

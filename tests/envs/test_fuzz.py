@@ -27,7 +27,7 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 CONFIGS = (pjp.PPOConfig, pjp.RecurrentConfig, pjp.FullBatchConfig)
 MAKE = {
     pjp.PPOConfig: pjp.make_ppo,
-    pjp.RecurrentConfig: pjp.make_recurrent_ppo,
+    pjp.RecurrentConfig: pjp.make_ppo,
     pjp.FullBatchConfig: pjp.make_full_batch_ppo,
 }
 

@@ -11,8 +11,7 @@ import scipy.stats
 
 import purejaxppo as pjp
 from purejaxppo.policies.actions import make_actions
-from purejaxppo.ppo.agent import assess, flattened, sample_action
-from purejaxppo.ppo.rollout import make_noise
+from purejaxppo.ppo.agent import assess, draw_noise, play, to_batch
 from purejaxppo.ppo.shuffle import shuffled_indices
 
 KEY = jax.random.key(0)
@@ -215,11 +214,9 @@ def test_the_first_minibatch_has_ratio_one(changes):
 
     def ratios(key):
         runner, _ = pjp.update_many(agent, agent.init(key), 2)
-        state, shape = runner.train_state, (agent.config.num_steps, agent.config.num_envs)
-        noise = make_noise(agent.env, agent.actions.noise, key, shape)
-        policy = functools.partial(sample_action, agent, state)
-        _, transitions, parameters, _ = pjp.rollout(agent.env, policy, runner, noise)
-        batch = flattened(assess(agent, runner, transitions, parameters, key)[1])
+        state = runner.train_state
+        _, transitions, parameters, _ = play(agent, runner, draw_noise(agent, key))
+        batch = to_batch(agent, assess(agent, runner, transitions, parameters, key)[1], transitions)
         chosen = shuffled_indices(key, 1, agent.config.num_minibatches, agent.config.batch_size)[0, 0]
         minibatch = jax.tree.map(lambda x: x[chosen], batch)
         distribution = agent.actions.distribution(agent.network.apply(state.params, minibatch.obs)[0])

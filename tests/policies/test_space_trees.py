@@ -12,10 +12,7 @@ from workshop import Arm, Workshop
 
 import purejaxppo as pjp
 from purejaxppo.policies.actions import make_actions
-from purejaxppo.ppo.agent import assess, flattened, sample_action
-from purejaxppo.ppo.recurrent import observing_memory, to_sequences, with_memory
-from purejaxppo.ppo.recurrent import sample_action as sample_with_memory
-from purejaxppo.ppo.rollout import make_noise
+from purejaxppo.ppo.agent import assess, draw_noise, play, to_batch
 
 KEY = jax.random.key(0)
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 2, hidden_sizes=(8,), normalize_obs=True)
@@ -128,7 +125,7 @@ def test_observations_by_name_are_those_in_one_vector():
 
 def make_agent(env, name):
     if name == "recurrent":
-        return pjp.make_recurrent_ppo(env, RECURRENT)
+        return pjp.make_ppo(env, RECURRENT)
     return pjp.make_ppo(env, SMALL.replace(box_policy="squashed", box_std="state"))
 
 
@@ -172,27 +169,14 @@ def test_every_action_is_in_its_space_and_legal(trained):
 
 def test_the_first_minibatch_has_ratio_one(trained):
     agent, _, end, _, _ = trained
-    ratios_of = recurrent_ratios if isinstance(agent, pjp.RecurrentPPO) else ratios
-    np.testing.assert_allclose(jax.jit(functools.partial(ratios_of, agent))(end), 1.0, atol=STRICT, rtol=0)
+    np.testing.assert_allclose(jax.jit(functools.partial(ratios, agent))(end), 1.0, atol=STRICT, rtol=0)
 
 
 def ratios(agent, runner):
-    """Of each sample of the next rollout, before anything is learned from it."""
-    noise = make_noise(agent.env, agent.actions.noise, KEY, (agent.config.num_steps, agent.config.num_envs))
-    policy = functools.partial(sample_action, agent, runner.train_state)
-    _, transitions, parameters, _ = pjp.rollout(agent.env, policy, runner, noise)
-    return ratio(agent, runner, flattened(assess(agent, runner, transitions, parameters, KEY)[1]))
-
-
-def recurrent_ratios(agent, runner):
-    """Of each step of each sequence."""
-    env = with_memory(agent.env, agent.network)
-    noise = make_noise(env, agent.actions.noise, KEY, (agent.config.num_steps, agent.config.num_envs))
-    policy = functools.partial(sample_with_memory, agent, runner.train_state)
-    _, transitions, parameters, _ = pjp.rollout(env, policy, observing_memory(runner), noise)
-    transitions = transitions.replace(action=transitions.action.action)
-    _, steps, _ = assess(agent, runner, transitions, parameters, KEY)
-    return ratio(agent, runner, to_sequences(steps, transitions, agent.config.steps_of_a_sequence))
+    """Of each sample, or each step of each sequence, of the next rollout, before anything is learned from it."""
+    _, transitions, parameters, _ = play(agent, runner, draw_noise(agent, KEY))
+    steps = assess(agent, runner, transitions, parameters, KEY)[1]
+    return ratio(agent, runner, to_batch(agent, steps, transitions))
 
 
 def ratio(agent, runner, batch):
@@ -326,7 +310,7 @@ def test_a_network_that_does_not_fit_is_refused_by_the_part(recurrent):
 
         if recurrent:
             network = pjp.RecurrentNetwork(lambda *_: (), remember, start)
-            refused(parts, pjp.make_recurrent_ppo, env, RECURRENT, network=network)
+            refused(parts, pjp.make_ppo, env, RECURRENT, network=network)
         else:
             refused(parts, pjp.make_ppo, env, SMALL, network=pjp.Network(lambda *_: (), apply))
 

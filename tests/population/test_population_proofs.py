@@ -77,7 +77,7 @@ def test_a_seed_is_the_same_among_1024_and_among_64(env, monkeypatch):
 
 @pytest.mark.slow
 def test_seeds_among_1024_and_among_64_end_alike(env):
-    config = CONFIG.replace(total_timesteps=128 * 40, learning_rate=1e-3)
+    config = CONFIG.replace(total_timesteps=128 * 40, learning_rate=1e-3, hidden_sizes=(16,))
     options = {"seed": 3, "evaluation_episodes": 16}
     many = pjp.train_population(env, config, num_seeds=1024, **options).final_returns()
     few = pjp.train_population(env, config, num_seeds=64, **options).final_returns()
@@ -97,7 +97,7 @@ env, base = pjp.make_env("CartPole-v1"), pjp.PPOConfig(num_envs=4, num_steps=32,
 assert jax.local_device_count() == int(sys.argv[1])
 short = pjp.train_population(env, base, num_seeds=18, seed=3)
 params = [np.asarray(x).reshape(18, -1) for x in jax.tree.leaves(short.runners.train_state.params)]
-long = base.replace(total_timesteps=128 * 40, learning_rate=1e-3)
+long = base.replace(total_timesteps=128 * 40, learning_rate=1e-3, hidden_sizes=(16,))
 final = pjp.train_population(env, long, num_seeds=64, seed=3, evaluation_episodes=16).final_returns()
 np.savez(sys.argv[2], params=np.concatenate(params, 1), loss=short.metrics.value_loss, final=final)
 """

@@ -56,8 +56,7 @@ def telling_loss(params, minibatch, context):
 
 
 def train(env, config, **parts):
-    make = pjp.make_recurrent_ppo if isinstance(config, pjp.RecurrentConfig) else pjp.make_ppo
-    agent = make(env, config, **parts)
+    agent = pjp.make_ppo(env, config, **parts)
     return jax.jit(jax.vmap(lambda key: pjp.update_many(agent, agent.init(key), config.num_updates)))(
         pjp.seed_keys(0, 2)
     )
@@ -254,10 +253,9 @@ CURIOUS = {"modules": MODULES, "reward": curious_reward, "loss": curious_loss}
 @pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
 def test_modules_are_trained_beside_the_policy(env, config):
     config = config.replace(learning_rate=0.03, total_timesteps=64 * 12)
-    make = pjp.make_recurrent_ppo if isinstance(config, pjp.RecurrentConfig) else pjp.make_ppo
     key = pjp.seed_keys(0, 1)[0]
-    before = jax.jit(make(env, config, modules=MODULES).init)(key).train_state.params
-    plain = jax.jit(make(env, config).init)(key).train_state.params
+    before = jax.jit(pjp.make_ppo(env, config, modules=MODULES).init)(key).train_state.params
+    plain = jax.jit(pjp.make_ppo(env, config).init)(key).train_state.params
     jax.tree.map(np.testing.assert_array_equal, before["policy"], plain)
     runners, metrics = train(env, config, **CURIOUS)
     after = jax.tree.map(lambda x: x[0], runners.train_state.params)

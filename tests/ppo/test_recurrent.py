@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 
@@ -9,19 +10,10 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.envs.base import through
 from purejaxppo.policies.recurrent_networks import CELLS, gru_step, log_time_scales, lstm_bias, lstm_step
 from purejaxppo.population.store import key_data
-from purejaxppo.ppo.agent import assess
-from purejaxppo.ppo.recurrent import (
-    cut_in_sequences,
-    observing_memory,
-    replay,
-    sample_action,
-    to_sequences,
-    with_memory,
-)
-from purejaxppo.ppo.rollout import make_noise
+from purejaxppo.ppo.agent import assess, draw_noise, play
+from purejaxppo.ppo.memory import cut_in_sequences, replay, to_sequences
 
 SMALL = pjp.RecurrentConfig(
     num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8, hidden_sizes=(8,), cell_size=8, num_minibatches=2
@@ -88,15 +80,10 @@ def collect(agent, runner):
 
 
 def _collect(agent, runner):
-    state, config = runner.train_state, agent.config
-    noise_key, _ = jax.random.split(jax.random.fold_in(runner.key, state.update))
-    env = with_memory(through(agent.actions.to_env, agent.env), agent.network)
-    noise = make_noise(env, agent.actions.noise, noise_key, (config.num_steps, config.num_envs))
-    policy = functools.partial(sample_action, agent, state)
-    runner, transitions, parameters, _ = pjp.rollout(env, policy, observing_memory(runner), noise)
-    transitions = transitions.replace(action=transitions.action.action)
+    noise_key, _ = jax.random.split(jax.random.fold_in(runner.key, runner.train_state.update))
+    runner, transitions, parameters, _ = play(agent, runner, draw_noise(agent, noise_key))
     _, steps, _ = assess(agent, runner, transitions, parameters, runner.key)
-    return transitions, steps, to_sequences(steps, transitions, config.steps_of_a_sequence)
+    return transitions, steps, to_sequences(steps, transitions, agent.config.steps_of_a_sequence)
 
 
 def trained(agent, num_updates, seed=0):
@@ -164,7 +151,7 @@ def test_a_cell_starts_with_orthogonal_gates_and_time_scales_up_to_a_sequence():
 
 @pytest.mark.parametrize(("cell", "share_trunk"), [("gru", False), ("lstm", False), ("gru", True), ("lstm", True)])
 def test_the_replay_is_the_steps_one_after_another(env, cell, share_trunk):
-    agent = pjp.make_recurrent_ppo(env, SMALL.replace(cell=cell, share_trunk=share_trunk))
+    agent = pjp.make_ppo(env, SMALL.replace(cell=cell, share_trunk=share_trunk))
     runner = agent.init(jax.random.key(0))
     obs = jax.random.normal(jax.random.key(1), (16, 4, 4))
     reset = jax.random.bernoulli(jax.random.key(2), 0.2, (16, 4))
@@ -178,7 +165,7 @@ def test_the_replay_is_the_steps_one_after_another(env, cell, share_trunk):
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_nothing_passes_a_reset_in_the_replay(env, cell):
-    agent = pjp.make_recurrent_ppo(env, SMALL.replace(cell=cell))
+    agent = pjp.make_ppo(env, SMALL.replace(cell=cell))
     runner = agent.init(jax.random.key(0))
     obs = jax.random.normal(jax.random.key(1), (10, 4, 4))
     reset = jnp.zeros((10, 4), bool).at[6, 0].set(True)  # environment 0 alone begins anew
@@ -197,8 +184,10 @@ def test_nothing_passes_a_reset_in_the_replay(env, cell):
     np.testing.assert_array_equal(base[6:, 0], first[6:, 0])
 
 
-@pytest.mark.parametrize("sequence_length", [None, 8])
-@pytest.mark.parametrize(("cell", "normalize"), [("gru", False), ("gru", True), ("lstm", True)])
+@pytest.mark.parametrize(
+    ("cell", "normalize", "sequence_length"),
+    [("gru", False, None), ("gru", True, 8), ("lstm", True, None), ("lstm", True, 8)],
+)
 def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_length):
     """Up to rounding: W x of one step and of a whole sequence are products of different shapes."""
     config = SMALL.replace(
@@ -210,13 +199,13 @@ def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_leng
         normalize_obs=normalize,
         normalize_reward=normalize,
     )
-    agent = pjp.make_recurrent_ppo(env, config)
+    agent = pjp.make_ppo(env, config)
     runner = trained(agent, 4)
     transitions, _, batch = collect(agent, runner)
     assert np.sum(transitions.terminated) > 3
     parameters, value = agent.forward(runner.train_state.params, batch.obs)
     ratio = jnp.exp(pjp.Categorical(parameters).log_prob(batch.action) - batch.log_prob)
-    assert value.shape == (config.num_sequences, config.steps_of_a_sequence)
+    assert value.shape == (config.num_samples, config.steps_of_a_sequence)
     np.testing.assert_allclose(ratio, 1.0, atol=2e-6, rtol=0)
     np.testing.assert_allclose(value, batch.value, atol=1e-5)
 
@@ -226,7 +215,7 @@ def test_the_first_minibatch_of_an_update_has_ratio_one(env, share_trunk):
     config = SMALL.replace(
         update_epochs=1, num_minibatches=1, learning_rate=3e-3, anneal_lr=False, share_trunk=share_trunk
     )
-    agent = pjp.make_recurrent_ppo(env, config)
+    agent = pjp.make_ppo(env, config)
     assert set(agent.network.start()) == ({"trunk"} if share_trunk else {"actor", "critic"})
     _, metrics = jax.jit(agent.update)(trained(agent, 3))
     assert 0 <= metrics.approx_kl < 1e-10
@@ -235,8 +224,8 @@ def test_the_first_minibatch_of_an_update_has_ratio_one(env, share_trunk):
 
 def test_chunks_with_their_stored_memories_are_the_whole_sequence(env):
     """A rollout cut in 4, and whole: the same outputs, before anything is learned."""
-    whole = pjp.make_recurrent_ppo(env, SMALL.replace(num_steps=64, total_timesteps=1_000))
-    chunked = pjp.make_recurrent_ppo(env, whole.config.replace(sequence_length=16))
+    whole = pjp.make_ppo(env, SMALL.replace(num_steps=64, total_timesteps=1_000))
+    chunked = pjp.make_ppo(env, whole.config.replace(sequence_length=16))
     runner = trained(whole, 3)
     transitions, steps, batch = collect(whole, runner)
     chunks = to_sequences(steps, transitions, 16)
@@ -262,7 +251,7 @@ def test_a_sequence_is_consecutive_steps_of_one_environment():
 def test_a_time_limit_is_bootstrapped_from_the_memory_that_the_episode_left():
     """The counter values the final observation at 4; with the memory of the next episode it would be 1."""
     config = pjp.RecurrentConfig(num_envs=2, num_steps=8, total_timesteps=16, num_minibatches=1, gae_lambda=0.0)
-    agent = pjp.make_recurrent_ppo(pjp.make_env(Clock()), config, network=COUNTER)
+    agent = pjp.make_ppo(pjp.make_env(Clock()), config, network=COUNTER)
     runner = agent.init(jax.random.key(0))
     transitions, steps, batch = collect(agent, runner)
     np.testing.assert_array_equal(transitions.truncated[:, 0], [0, 0, 1, 0, 0, 1, 0, 0])
@@ -275,7 +264,7 @@ def test_a_time_limit_is_bootstrapped_from_the_memory_that_the_episode_left():
 
 def test_the_memory_goes_on_from_one_update_to_the_next():
     config = pjp.RecurrentConfig(num_envs=2, num_steps=4, total_timesteps=400, num_minibatches=1, learning_rate=0.0)
-    agent = pjp.make_recurrent_ppo(pjp.make_env(Clock()), config, network=COUNTER)
+    agent = pjp.make_ppo(pjp.make_env(Clock()), config, network=COUNTER)
     runner, counts = agent.init(jax.random.key(0)), []
     for _ in range(4):
         counts.append(runner.memory.tolist())
@@ -285,7 +274,7 @@ def test_the_memory_goes_on_from_one_update_to_the_next():
 
 
 def test_acting_carries_the_memory(env):
-    agent = pjp.make_recurrent_ppo(env, SMALL)
+    agent = pjp.make_ppo(env, SMALL)
     runner = trained(agent, 2)
     transitions, _, _ = collect(agent, runner)
     done = np.asarray(transitions.terminated | transitions.truncated)
@@ -307,11 +296,11 @@ def test_acting_carries_the_memory(env):
 
 
 def test_seeds_and_updates_are_one_compilation(env):
-    agent, traces = pjp.make_recurrent_ppo(env, SMALL), []
+    agent, traces = pjp.make_ppo(env, SMALL), []
 
     def train(rate, key):
         traces.append(rate)
-        agent = pjp.make_recurrent_ppo(env, SMALL.replace(learning_rate=rate))
+        agent = pjp.make_ppo(env, SMALL.replace(learning_rate=rate))
         return pjp.update_many(agent, agent.init(key), 4)
 
     run = jax.jit(jax.vmap(train, in_axes=(None, 0)))
@@ -326,7 +315,7 @@ def test_seeds_and_updates_are_one_compilation(env):
 
 
 def test_without_learning_it_is_the_same_run_in_chunks(env):
-    agent = pjp.make_recurrent_ppo(env, SMALL)
+    agent = pjp.make_ppo(env, SMALL)
     step = jax.jit(functools.partial(pjp.update_many, agent), static_argnums=1)
     start = agent.init(jax.random.key(3))
     whole, again = step(start, 4)[0], step(step(start, 2)[0], 2)[0]
@@ -342,7 +331,7 @@ def test_evaluation_and_films_start_with_an_empty_memory_and_keep_it():
 
     network = pjp.RecurrentNetwork(lambda key, memory, obs: jnp.zeros(2), apply, lambda: jnp.zeros(()))
     config = pjp.RecurrentConfig(num_envs=2, num_steps=8, total_timesteps=16, num_minibatches=1)
-    agent = pjp.make_recurrent_ppo(pjp.make_env(Clock()), config, network=network)
+    agent = pjp.make_ppo(pjp.make_env(Clock()), config, network=network)
     state = agent.init(jax.random.key(0)).train_state
     (episode,) = pjp.record_episodes(agent, state, jax.random.key(1), max_steps=10)
     np.testing.assert_array_equal(episode.action, [1, 1, 0])
@@ -358,7 +347,7 @@ def test_evaluation_carries_the_memory():
         return cue, jnp.stack([-cue, cue], axis=-1), cue
 
     network = pjp.RecurrentNetwork(lambda key, memory, obs: jnp.ones(()), apply, lambda: jnp.zeros(()))
-    agent = pjp.make_recurrent_ppo(pjp.make_env(Recall()), SMALL, network=network)
+    agent = pjp.make_ppo(pjp.make_env(Recall()), SMALL, network=network)
     state = agent.init(jax.random.key(0)).train_state
     play = functools.partial(pjp.evaluate, agent, num_episodes=32)
     np.testing.assert_array_equal(play(state, jax.random.key(1))[0], 1.0)
@@ -385,7 +374,7 @@ class MaskedCorridor:
 @pytest.mark.parametrize("own", [False, True])
 def test_masks_and_images_go_with_a_memory(own):
     network = UNMASKED if own else None
-    agent = pjp.make_recurrent_ppo(pjp.make_env(MaskedCorridor()), SMALL.replace(normalize_obs=True), network=network)
+    agent = pjp.make_ppo(pjp.make_env(MaskedCorridor()), SMALL.replace(normalize_obs=True), network=network)
     runner, metrics = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), 2))(jax.random.key(0))
     assert metrics.episode_return_min[-1] == 10
     assert np.isfinite(metrics.policy_loss).all()
@@ -402,7 +391,7 @@ UNMASKED = pjp.RecurrentNetwork(lambda key, memory, obs: jnp.ones(()), mean_appl
 
 @pytest.mark.parametrize("box_policy", ["clipped", "squashed"])
 def test_a_box_goes_with_a_memory(box_policy):
-    agent = pjp.make_recurrent_ppo(pjp.make_env("Pendulum-v1"), SMALL.replace(box_policy=box_policy, cell="lstm"))
+    agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), SMALL.replace(box_policy=box_policy, cell="lstm"))
     _, metrics = jax.jit(lambda key: agent.update(agent.init(key)))(jax.random.key(0))
     assert np.isfinite(metrics.value_loss)
 
@@ -452,18 +441,27 @@ def test_a_config_out_of_range_is_refused_in_one_line(changes, said):
 )
 def test_a_network_that_does_not_fit_is_refused_in_one_line(env, network, said):
     with pytest.raises(pjp.PPOError) as caught:
-        pjp.make_recurrent_ppo(env, SMALL, network=network)
+        pjp.make_ppo(env, SMALL, network=network)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_config_goes_with_its_own_factory(env):
-    with pytest.raises(pjp.PPOError, match="is no PPOConfig"):
-        pjp.make_ppo(env, SMALL)
-    with pytest.raises(pjp.PPOError, match="is no RecurrentConfig"):
-        pjp.make_recurrent_ppo(env, pjp.PPOConfig())
-    with pytest.raises(pjp.PPOError, match="for RecurrentConfig leave it out"):
-        pjp.train_population(env, SMALL, num_seeds=1, placement="data")
+def test_a_cell_in_the_config_makes_a_policy_with_a_memory(env):
+    fields = {field.name: getattr(SMALL, field.name) for field in dataclasses.fields(SMALL)}
+    ours, same = (pjp.make_ppo(env, config).init(jax.random.key(0)) for config in (SMALL, pjp.PPOConfig(**fields)))
+    jax.tree.map(np.testing.assert_array_equal, ours.replace(key=None), same.replace(key=None))
+    assert jax.tree.leaves(ours.memory)
+
+
+@pytest.mark.parametrize("field", ["cell_size", "sequence_length"])
+def test_a_field_of_the_memory_is_refused_without_a_cell(field):
+    with pytest.raises(pjp.PPOError, match=f"{field} = 8 would do nothing beside cell = None"):
+        pjp.PPOConfig(**{field: 8})
+
+
+def test_a_network_with_a_memory_goes_with_a_cell(env):
+    with pytest.raises(pjp.PPOError, match="network has a memory"):
+        pjp.make_ppo(env, pjp.PPOConfig(), network=COUNTER)
 
 
 def test_the_command_line_trains_evaluates_and_films_a_recurrent_run(tmp_path, capsys):
@@ -473,7 +471,7 @@ def test_the_command_line_trains_evaluates_and_films_a_recurrent_run(tmp_path, c
     written = json.loads((tmp_path / "a" / "config.json").read_text())
     assert written["algorithm"] == "recurrent-ppo"
     run = pjp.load_run(tmp_path / "a")
-    assert isinstance(run.agent, pjp.RecurrentPPO)
+    assert isinstance(run.agent, pjp.PPO)
     assert run.config.sequence_length == 8
     assert (tmp_path / "a" / "after.gif").exists()
     for backend in ("gymnax", "gymnasium"):
@@ -482,7 +480,7 @@ def test_the_command_line_trains_evaluates_and_films_a_recurrent_run(tmp_path, c
 
 
 def test_a_sweep_over_cells_takes_a_program_for_each(env):
-    sweep = pjp.train_population(env, SMALL, num_seeds=2, sweep={"cell": ["gru", "lstm"]}, evaluation_episodes=2)
+    sweep = pjp.train_population(env, SMALL, num_seeds=2, sweep={"cell": ["gru", "lstm"]}, evaluation_episodes=0)
     assert {type(population.agent.network.start()["actor"]) for population in sweep} == {tuple, type(jnp.zeros(1))}
 
 

@@ -89,7 +89,7 @@ def test_stacked_train_states_are_refused_by_an_agent_and_too_few_by_a_populatio
 @pytest.mark.parametrize(
     ("make", "config"),
     [
-        (pjp.make_recurrent_ppo, pjp.RecurrentConfig(num_envs=4, num_steps=8, total_timesteps=64, cell_size=4)),
+        (pjp.make_ppo, pjp.RecurrentConfig(num_envs=4, num_steps=8, total_timesteps=64, cell_size=4)),
         (pjp.make_full_batch_ppo, pjp.FullBatchConfig(num_steps=16, total_timesteps=64, hidden_sizes=(4,))),
     ],
 )

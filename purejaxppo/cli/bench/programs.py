@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from purejaxppo.cli.bench.timing import Timed
 from purejaxppo.population.sharding import OverSeeds, in_turn, make_spread, seed_shardings, together
-from purejaxppo.ppo.agent import PPO, assess, flattened, learn, make_context, make_ppo, sample_action, seed_keys
+from purejaxppo.ppo.agent import PPO, assess, draw_noise, learn, make_context, play
+from purejaxppo.ppo.factory import make_ppo, seed_keys
 from purejaxppo.ppo.losses import ppo_loss
+from purejaxppo.ppo.memory import to_samples
 from purejaxppo.ppo.rollout import RolloutNoise, make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, RunnerState, Transition
@@ -140,18 +142,17 @@ def make_gymnax_steps(sizes: Sizes) -> Callable[[jax.Array], tuple[PyTree, jax.A
 
 def policy_rollout(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Transition, jax.Array]:
     """One rollout with the policy, its noise included. -> (runner, transitions [T, B, ...], logits [T, B, n])"""
-    return act_on(agent, runner, draw_noise(agent, runner))
+    return act_on(agent, runner, noise_of(agent, runner))
 
 
-def draw_noise(agent: PPO, runner: RunnerState) -> RolloutNoise:
+def noise_of(agent: PPO, runner: RunnerState) -> RolloutNoise:
     """All that is random in a rollout."""
-    return make_noise(agent.env, agent.actions.noise, runner.key, (agent.config.num_steps, agent.config.num_envs))
+    return draw_noise(agent, runner.key)
 
 
 def act_on(agent: PPO, runner: RunnerState, noise: RolloutNoise) -> tuple[RunnerState, Transition, jax.Array]:
     """The rollout of that noise."""
-    policy = functools.partial(sample_action, agent, runner.train_state)
-    return rollout(agent.env, policy, runner, noise)[:3]
+    return play(agent, runner, noise)[:3]
 
 
 def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
@@ -161,7 +162,7 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
     """
     num_seeds, config = sizes.seeds * len(devices), agent.config
     runners = init_runners(agent, num_seeds, devices)
-    noise = on_devices(functools.partial(draw_noise, agent), devices, runners)
+    noise = on_devices(functools.partial(noise_of, agent), devices, runners)
     act = on_devices(functools.partial(act_on, agent), devices, runners, noise())
     _, transitions, logits = act()
     judge = on_devices(functools.partial(judge_steps, agent), devices, runners, transitions, logits)
@@ -180,7 +181,7 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
 
 def judge_steps(agent: PPO, runner: RunnerState, transitions: Transition, logits: jax.Array) -> Batch:
     """Values, advantages and log-probabilities of a rollout."""
-    return flattened(assess(agent, runner, transitions, logits, runner.key)[1])
+    return to_samples(assess(agent, runner, transitions, logits, runner.key)[1])
 
 
 def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:

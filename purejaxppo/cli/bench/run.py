@@ -21,8 +21,9 @@ from purejaxppo.envs.spaces import Box
 from purejaxppo.population.results import Population
 from purejaxppo.population.statistics import aggregate
 from purejaxppo.population.train import train_population
-from purejaxppo.ppo.agent import PPO, make_ppo
+from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError

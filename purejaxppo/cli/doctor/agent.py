@@ -14,7 +14,6 @@ from purejaxppo.envs.base import Environment, Step
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.evaluate import start_memories
 from purejaxppo.ppo.losses import LossContext
-from purejaxppo.ppo.recurrent import ObsAndMemory, RecurrentPPO
 from purejaxppo.ppo.types import Batch, Metrics, RunnerState
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError, in_one_line
@@ -38,10 +37,10 @@ def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
     """Looks at the first two updates of an agent, in its environment and with its own config. -> a finding each
 
     Whatever the environment, episodes are made to end in a step out of eight, so that what happens at ends is seen.
-    Raises PPOError for what is neither a PPO nor a RecurrentPPO.
+    Raises PPOError unless the agent is a PPO.
     """
-    if not isinstance(agent, PPO | RecurrentPPO):
-        raise PPOError(f"agent is a {type(agent).__name__}; give what make_ppo or make_recurrent_ppo returns")
+    if not isinstance(agent, PPO):
+        raise PPOError(f"agent is a {type(agent).__name__}; give what make_ppo returns")
     findings = [attempted("network", lambda: check_network(agent))]
     if not findings[0].is_well:
         return findings
@@ -51,7 +50,7 @@ def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
             lesson = jax.jit(functools.partial(learn_twice, agent), compiler_options=options)(jax.random.key(seed))
     except Exception as error:  # code of the caller's own, which may raise anything
         return [*findings, fault("update", in_one_line(error))]
-    first = "replay" if isinstance(agent, RecurrentPPO) else "first minibatch"
+    first = "replay" if jax.tree.leaves(agent.start_memory) else "first minibatch"
     checks = {
         "rows": lambda: check_rows(lesson),
         first: lambda: check_ratio(first, lesson),
@@ -60,7 +59,7 @@ def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
     return findings + [attempted(name, check) for name, check in checks.items()]
 
 
-def learn_twice(agent: PPO | RecurrentPPO, key: jax.Array) -> Lesson:
+def learn_twice(agent: PPO, key: jax.Array) -> Lesson:
     """An update as it is, and one whose first pass over all of its rollout is looked at."""
     agent = dataclasses.replace(agent, env=with_ends(agent.env))
     config = agent.config.replace(update_epochs=1, num_minibatches=1, target_kl=None)
@@ -97,19 +96,18 @@ def look(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[jax.Ar
     return 0.0 * jnp.sum(value), terms
 
 
-def outputs(agent: PPO | RecurrentPPO, runner: RunnerState, given: tuple[PyTree, PyTree]) -> PyTree:
+def outputs(agent: PPO, runner: RunnerState, given: tuple[PyTree, PyTree]) -> PyTree:
     """Log-probability of the mode, value, and memory, at observations and memories [..., ...]."""
     obs, memory = given
     distribution, after = agent.policy(runner.train_state, memory, obs)
-    seen = ObsAndMemory(obs, memory) if isinstance(agent, RecurrentPPO) else obs
     return {
         "log_prob": distribution.log_prob(distribution.mode()),
-        "value": agent.value(runner.train_state, seen),
+        "value": agent.value(runner.train_state, obs, memory),
         "memory": after,
     }
 
 
-def check_network(agent: PPO | RecurrentPPO) -> Finding:
+def check_network(agent: PPO) -> Finding:
     """Whether the network is a function of its inputs alone. Runs nothing."""
     runner = jax.eval_shape(agent.init, key := jax.eval_shape(lambda: jax.random.key(0)))
     memory = jax.eval_shape(lambda: start_memories(agent, agent.config.num_envs))

@@ -19,8 +19,8 @@ from purejaxppo.cli.doctor.releases import WRONG_RELEASES
 from purejaxppo.envs import make_env
 from purejaxppo.population.memory import memory_limit_bytes
 from purejaxppo.population.sharding import device_kind
-from purejaxppo.ppo.agent import make_train, seed_keys
 from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.factory import make_train, seed_keys
 from purejaxppo.runs.folder import make_run_folder, versions
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError

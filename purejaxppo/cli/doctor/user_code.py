@@ -10,9 +10,8 @@ from purejaxppo.cli.doctor.findings import Finding, fault
 from purejaxppo.envs import Environment, make_env
 from purejaxppo.envs.user_code import is_factory, make_own_env
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
-from purejaxppo.ppo.agent import make_ppo
-from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.ppo.recurrent import RecurrentConfig, make_recurrent_ppo
+from purejaxppo.ppo.config import PPOConfig, RecurrentConfig
+from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.utils.errors import PPOError, in_one_line
 
 # Small agents: what is looked at does not depend on the size.
@@ -37,7 +36,7 @@ def examine_own(env: Any, network: Any = None) -> list[Finding]:
     built = make_env(given)
     agents: dict[str, Callable[[], Any]] = {
         "policy": lambda: make_ppo(built, PPOConfig(**SIZES)),
-        "recurrent policy": lambda: make_recurrent_ppo(built, RecurrentConfig(**SIZES)),
+        "recurrent policy": lambda: make_ppo(built, RecurrentConfig(**SIZES)),
     }
     if network is not None:
         agents = {"network": lambda: make_own_agent(built, network)}
@@ -61,7 +60,7 @@ def make_own_agent(env: Environment, network: Any) -> Any:
     if is_factory(network, ("init", "apply")):
         made = network(env) if takes_argument(network) else network()
     if isinstance(made, RecurrentNetwork):
-        return make_recurrent_ppo(env, RecurrentConfig(**SIZES), network=cast(Any, made))
+        return make_ppo(env, RecurrentConfig(**SIZES), network=cast(Any, made))
     return make_ppo(env, PPOConfig(**SIZES), network=made)
 
 

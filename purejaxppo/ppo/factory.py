@@ -1,0 +1,273 @@
+"""Makes agents and whole trainings. What a user passes is checked here, once; the core trusts it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxppo.envs.base import Environment, traced
+from purejaxppo.envs.spaces import shapes_of
+from purejaxppo.policies.actions import Actions, make_actions
+from purejaxppo.policies.masking import masked
+from purejaxppo.policies.networks import (
+    ActorCritic,
+    Network,
+    NetworkLike,
+    SharedActorCritic,
+    apply_own,
+    as_network,
+    init_beside,
+    is_image,
+    make_actor_critic,
+    make_cnn_actor_critic,
+)
+from purejaxppo.policies.recurrent_networks import (
+    RecurrentActorCritic,
+    RecurrentNetwork,
+    SharedRecurrentActorCritic,
+    make_recurrent_actor_critic,
+)
+from purejaxppo.ppo.agent import PPO, Minibatches, Reward
+from purejaxppo.ppo.checks import check_optimizer_steps, check_outputs, check_params, check_parts
+from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.continuing import warn_if_over
+from purejaxppo.ppo.gae import Advantage, gae_advantage
+from purejaxppo.ppo.losses import Loss, ppo_loss
+from purejaxppo.ppo.memory import replay
+from purejaxppo.ppo.optimizer import make_optimizer
+from purejaxppo.ppo.schedules import Schedule, make_rate_rule, make_schedules
+from purejaxppo.ppo.types import Metrics, RunnerState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import MAX_COUNT, check_function, check_seed, check_size, shown
+
+DEFAULTS = {"loss": ppo_loss, "reward": None, "advantage": gae_advantage, "minibatches": None}
+CALLED_LIKE = {
+    "loss": "give (params, minibatch, context) -> (loss, {name: number}), such as pjp.ppo_loss",
+    "reward": "give (params, steps, context) -> reward [T, B]",
+    "advantage": "give (steps, context) -> advantage [T, B], such as pjp.gae_advantage",
+    "minibatches": "give (key, batch) -> indices [epochs, minibatches, M]",
+}
+
+
+def make_ppo(
+    env: Environment,
+    config: PPOConfig,
+    *,
+    network: NetworkLike | RecurrentNetwork | None = None,
+    modules: Mapping[str, Any] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss = ppo_loss,
+    reward: Reward | None = None,
+    advantage: Advantage = gae_advantage,
+    minibatches: Minibatches | None = None,
+    schedules: Mapping[str, Schedule] | None = None,
+) -> PPO:
+    """The agent for an environment. With `config.cell` its policy has a memory.
+
+    Args:
+        env: As `make_env` makes it.
+        config: A `PPOConfig`, or your own subclass of it.
+        network: Any pair `init(key, obs) -> params`, `apply(params, obs) -> (parameters, value)`; a flax.linen module
+            is one. The parameters are those of the action space's distribution: logits [..., n] (of a MultiDiscrete
+            side by side), or for a Box of d numbers the pair (mean, log_std), [..., d] each; of a pytree of spaces a
+            pytree of these. `apply` may return a third value, any pytree of auxiliary outputs, which a loss finds in
+            what `context.apply` returns. With `config.cell` a `RecurrentNetwork`. `hidden_sizes`, `activation`,
+            `share_trunk`, `box_std` and `cell_size` shape the default network only.
+        modules: Learned parts beside the policy, such as {"model": (init, apply)}, with `init(key, obs) -> params` for
+            one observation; a flax.linen module is such a pair. The parameters of a module are params[name], and those
+            of the network then params["policy"]; the optimizer trains all of them. In a loss and a reward,
+            `context.modules[name](params, ...)` calls `apply` with its own parameters.
+        optimizer: Any optax transformation, which then has its own learning rate, schedule and clipping:
+            `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must stay at their defaults.
+        loss: (params, minibatch, context) -> (loss, {name: number}), such as `ppo_loss`, which your own can add to.
+            The minibatch is a `Batch`, the context a `LossContext`. policy_loss, value_loss, entropy, approx_kl and
+            clip_fraction fill the fields of `Metrics`; any other name arrives in `Metrics.extra`. The numbers are
+            averaged over the minibatches that were applied. With `config.cell` a minibatch has whole sequences, and
+            distributions and values are [M, L].
+        reward: (params, steps, context) -> reward [T, B], or (reward, {name: number}): replaces `steps.reward` in
+            learning, before `normalize_reward`. The steps are `Steps`. Episode returns stay the environment's.
+        advantage: (steps, context) -> advantage [T, B], or (advantage, target), or (advantage, target, {name:
+            number}), such as `gae_advantage`. The target of the value is advantage + value unless you return one.
+        minibatches: (key, batch) -> indices [epochs, minibatches, M] of the samples, or sequences, in the `Batch`.
+        schedules: For "learning_rate", "clip_eps" and "ent_coef", a function of the update's index, from 0, to the
+            factor on the config's number: an optax schedule, such as
+            `optax.cosine_decay_schedule(1.0, config.num_updates)`.
+
+    Returns:
+        The agent.
+
+    Raises:
+        PPOError: If a config is out of range, or an environment or a part does not fit.
+    """
+    check_parts(env, config, optimizer, schedules)
+    own = {"loss": loss, "reward": reward, "advantage": advantage, "minibatches": minibatches}
+    for name, function in own.items():
+        if function is not None:
+            check_function(name, function, CALLED_LIKE[name])
+    beside = as_modules(modules)
+    actions = make_actions(env, config.box_policy, config.box_std)
+    plain = with_modules(make_network(env, actions, config, network), beside)
+    params = check_network(env, actions, plain)
+    factors = make_schedules(config, schedules)
+    agent = PPO(
+        env=env,
+        actions=actions,
+        config=config,
+        network=plain if env.action_mask is None else masked(plain, actions),
+        optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
+        modules={name: functools.partial(apply_own, module.apply, name) for name, module in beside.items()},
+        schedules=factors,
+        rate_rule=make_rate_rule(config, factors.learning_rate),
+        reports_rate=optimizer is None,
+        **own,
+    )
+    check_optimizer_steps(agent.optimizer, params)
+    if any(getattr(agent, name) is not default for name, default in DEFAULTS.items()):
+        # Traces one update, and runs nothing: a function that does not fit is refused here.
+        traced("update", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
+    return agent
+
+
+def make_train(env: Environment, config: PPOConfig, **parts: Any) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
+    """A whole run as one function: key -> (RunnerState, Metrics [num_updates]). `jit` and `vmap` are the caller's.
+
+    parts: keywords of `make_ppo`
+    """
+    agent = make_ppo(env, config, **parts)
+
+    def train(key: jax.Array) -> tuple[RunnerState, Metrics]:
+        return update_many(agent, agent.init(key), config.num_updates)
+
+    return train
+
+
+def update_many(agent: Any, runner: RunnerState, num_updates: int) -> tuple[RunnerState, Metrics]:
+    """`num_updates` updates of any agent in one scan. -> (runner, metrics [num_updates])
+
+    Warns as `PPO.update` does, of the last of them.
+    """
+    check_size("num_updates", num_updates, most=MAX_COUNT)
+    trained = jax.lax.scan(lambda runner, _: agent.update(runner), runner, length=num_updates)
+    if isinstance(agent, PPO):
+        state = runner.train_state
+        warn_if_over(agent, state.replace(update=state.update + (num_updates - 1)))
+    return trained
+
+
+def seed_keys(seed: int, num_seeds: int) -> jax.Array:
+    """Key i is fold_in(key(seed), i): more seeds leave the earlier ones as they are. -> [num_seeds] typed keys
+
+    Raises PPOError for a seed that is not one from 0 to 2**32 - 1.
+    """
+    check_seed("seed", seed)
+    check_size("num_seeds", num_seeds, most=MAX_COUNT)
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(num_seeds))
+
+
+def as_modules(modules: Mapping[str, Any] | None) -> dict[str, Network]:
+    """The learned parts beside the policy, by name. Raises PPOError for one that has no init and apply."""
+    if not isinstance(modules or {}, Mapping):
+        raise PPOError(f'modules must be a dict such as {{"model": (init, apply)}}, got {shown(modules)}')
+    if "policy" in (modules or {}):
+        raise PPOError("modules['policy'] has the name of the network's parameters; give it another name")
+    return {name: as_network(f"modules[{name!r}]", module) for name, module in (modules or {}).items()}
+
+
+def make_network(env: Environment, actions: Actions, config: PPOConfig, given: Any) -> Network | RecurrentNetwork:
+    """The network of plain observations: the given one, or else the default. Raises PPOError if it does not fit."""
+    if config.cell is None:
+        if isinstance(given, RecurrentNetwork):
+            raise PPOError("network has a memory; give a config with a cell, such as pjp.RecurrentConfig()")
+        return make_default_network(env, actions, config) if given is None else as_network("network", given)
+    if given is not None and not isinstance(given, RecurrentNetwork):
+        kind = type(given).__name__
+        raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
+    network = given or make_default_recurrent_network(env, actions, config)
+    return network if network.replay else network._replace(replay=functools.partial(replay, network))
+
+
+def make_default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
+    """Convolutional towers for an image, MLP towers for everything else."""
+    obs_shape = shapes_of(env.observation_space)
+    towers = SharedActorCritic if config.share_trunk else ActorCritic
+    parts = (config.hidden_sizes, config.activation, actions.head, towers)
+    if is_image(obs_shape):
+        return make_cnn_actor_critic(actions.num_outputs, *parts)
+    return make_actor_critic(actions.num_outputs, obs_shape, *parts)
+
+
+def make_default_recurrent_network(env: Environment, actions: Actions, config: PPOConfig) -> RecurrentNetwork:
+    """The towers of `make_default_network`, each with a cell after its hidden layers."""
+    assert config.cell is not None
+    return make_recurrent_actor_critic(
+        actions.num_outputs,
+        shapes_of(env.observation_space),
+        config.hidden_sizes,
+        config.activation,
+        config.cell,
+        config.cell_size,
+        config.steps_of_a_sequence,
+        actions.head,
+        SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic,
+    )
+
+
+def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Network]) -> Any:
+    """The network whose parameters are params["policy"] beside those of the modules; as it is without modules."""
+    if not modules:
+        return network
+    init = functools.partial(init_beside, network.init, modules)
+    apply = functools.partial(apply_own, network.apply, "policy")
+    if isinstance(network, Network):
+        return Network(init, apply)
+    assert network.replay is not None
+    return network._replace(init=init, apply=apply, replay=functools.partial(apply_own, network.replay, "policy"))
+
+
+def plain_obs(env: Environment) -> PyTree:
+    """The shapes of one observation, without its mask."""
+    obs, _ = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)), env.params)
+    return obs if env.action_mask is None else obs.obs
+
+
+def check_network(env: Environment, actions: Actions, network: Network | RecurrentNetwork) -> PyTree:
+    """Raises PPOError unless the network returns distribution parameters and values in the right shapes.
+
+    -> the shapes of its parameters
+    """
+    obs, start = plain_obs(env), traced("network.start", network.start)
+    params = traced("network.init", network.params, jax.eval_shape(lambda: jax.random.key(0)), obs)
+    check_params(params)
+    for lead in ((), (2,), (2, 3)):
+        batched, memory = with_lead(lead, obs), with_lead(lead, start)
+        if isinstance(network, Network):
+            outputs = traced("network.apply", network.apply, params, batched)
+        else:
+            outputs = traced("network.apply", network.apply, params, memory, batched)
+            if not isinstance(outputs, tuple) or len(outputs) not in (3, 4):  # the fourth: auxiliary outputs
+                raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
+            check_keeps_memory(memory, outputs[0])
+            outputs = outputs[1:]
+        check_outputs("network.apply", actions, batched, lead, outputs)
+    if isinstance(network, RecurrentNetwork):
+        assert network.replay is not None
+        steps, reset = with_lead((5, 2), obs), jax.ShapeDtypeStruct((5, 2), bool)
+        outputs = traced("network.replay", network.replay, params, with_lead((2,), start), steps, reset)
+        check_outputs("network.replay", actions, steps, (5, 2), outputs)
+    return params
+
+
+def check_keeps_memory(given: PyTree, returned: PyTree) -> None:
+    """Raises PPOError unless the memory keeps its structure, shapes and dtypes."""
+    shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", memory) for memory in (given, returned)]
+    if shapes[0] != shapes[1]:
+        raise PPOError(f"network.apply makes the memory {shapes[0]} one of {shapes[1]}; it has to stay as it starts")
+
+
+def with_lead(lead: tuple[int, ...], one: PyTree) -> PyTree:
+    """The shapes with leading axes."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), one)
