@@ -99,7 +99,7 @@ class FullBatchPPO:
     critic_optimizer: optax.GradientTransformation
 
     def __repr__(self) -> str:
-        return f"FullBatchPPO({self.env}, {self.config})"
+        return f"FullBatchPPO({self.env.name}, {type(self.config).__name__}, {self.config.num_updates} updates)"
 
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update. Raises PPOError for a raw or batched key."""
