@@ -48,7 +48,7 @@ def test_examples_import_what_the_package_exports():
 
 
 def test_the_algorithm_holds_no_host_code():
-    for name in ("rollout", "gae", "losses", "update", "agent", "recurrent"):
+    for name in ("rollout", "gae", "losses", "update", "agent", "memory"):
         names = set(imports(ROOT / "ppo" / f"{name}.py"))
         assert not {module.split(".")[0] for module in names} & {"numpy", "time", "os", "rich", "pathlib", "json"}
 

@@ -93,26 +93,16 @@ def settle_obs(structure: Structure, obs: PyTree) -> PyTree:
     return structure.unflatten([jnp.asarray(x, jnp.float32) for x in in_parts("an observation", structure, obs)])
 
 
-def settle_reset(reset: ResetFunction, structure: Structure = ARRAY) -> ResetFunction:
-    """`reset` with float32 observations of a structure, and no weakly typed state."""
-    return functools.partial(settled_reset, reset, structure)
-
-
 def settled_reset(reset: ResetFunction, structure: Structure, key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-    """Calls `reset`, and converts the values that it returns."""
+    """Calls `reset`: its observation becomes float32 in a structure, and no state stays weakly typed."""
     obs, state = several("reset", reset(key, params), ("obs", "state"))
     return settle_obs(structure, obs), jax.tree.map(strong, state)
-
-
-def settle_step(step: StepFunction, structure: Structure = ARRAY) -> StepFunction:
-    """`step` with float32 observations of a structure and rewards, boolean flags, and no weakly typed state."""
-    return functools.partial(settled_step, step, structure)
 
 
 def settled_step(
     step: StepFunction, structure: Structure, key: jax.Array, state: PyTree, action: PyTree, params: PyTree
 ) -> Step:
-    """Calls `step`, and converts the values that it returns."""
+    """Calls `step`: observation, reward and info become float32, flags bool, and no state stays weakly typed."""
     returned = step(key, state, action, params)
     info = {}
     if isinstance(returned, tuple) and len(returned) == len(Step._fields):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +15,8 @@ from purejaxppo.envs.base import (
     Step,
     check_environment,
     numbers_in,
-    settle_reset,
-    settle_step,
+    settled_reset,
+    settled_step,
     show_mask,
 )
 from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, settle_space, structure_of
@@ -250,8 +250,9 @@ def _own_functions(
     action: Structure,
 ) -> tuple[Any, Any]:
     """`reset` and `step`, wrapped once: two environments of one object share their compiled programs."""
-    settled = settle_reset(reset, observation), settle_step(step, observation)
-    return settled if action_mask is None else show_mask(*settled, action_mask, action)
+    reset = functools.partial(settled_reset, reset, observation)
+    step = functools.partial(settled_step, step, observation)
+    return (reset, step) if action_mask is None else show_mask(reset, step, action_mask, action)
 
 
 def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
@@ -322,14 +323,9 @@ def _space(env_name: str, space: Any) -> PyTree:
         return Discrete(int(space.n))
     if isinstance(space, gymnax_spaces.Box):
         shape = tuple(space.shape)
-        return Box(shape, _flat(space.low, shape), _flat(space.high, shape))
+        return Box(shape, space.low, space.high)
     if isinstance(space, gymnax_spaces.Dict):
         return {name: _space(env_name, part) for name, part in space.spaces.items()}
     if isinstance(space, gymnax_spaces.Tuple):
         return tuple(_space(env_name, part) for part in space.spaces)
     raise PPOError(f"{env_name} has the space {space!r}; supported are Discrete, Box, Dict and Tuple")
-
-
-def _flat(bound: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
-    values: Iterable[Any] = np.broadcast_to(np.asarray(bound, np.float32), shape).ravel().tolist()
-    return tuple(float(value) for value in values)

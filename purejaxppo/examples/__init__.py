@@ -1,1 +1,1 @@
-"""Variants of PPO to copy, one file each: run one with `python -m purejaxppo.examples.NAME`."""
+"""Variants of PPO to copy, one file each. Run one with `python -m purejaxppo.examples.NAME`."""

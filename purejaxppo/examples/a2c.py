@@ -1,6 +1,6 @@
-"""A2C: a config and a loss. Each rollout gives one gradient step along the policy gradient.
+"""A2C from a config and a loss: each rollout gives one gradient step along the policy gradient.
 
-python -m purejaxppo.examples.a2c
+To run it: python -m purejaxppo.examples.a2c
 """
 
 import jax
@@ -31,7 +31,7 @@ def a2c_loss(params: dict, minibatch: pjp.Batch, context: pjp.LossContext) -> tu
 
 
 def make_agent(env: pjp.Environment, config: pjp.PPOConfig) -> pjp.PPO:
-    """A2C with RMSProp, as in the paper. The optimizer brings its own learning rate."""
+    """A2C with RMSProp, as in the paper. The optimizer has its own learning rate."""
     return pjp.make_ppo(env, config, loss=a2c_loss, optimizer=optax.rmsprop(1e-3))
 
 

@@ -1,9 +1,9 @@
-"""An auxiliary loss: the network predicts the next observation too, so that its features say more about the world.
+"""An auxiliary loss: the network also predicts the next observation, which shapes its features.
 
-The network's `apply` returns a third value. The loss finds it in what `context.apply` returns, and the numbers that the
-loss returns by name arrive in `Metrics.extra` and in the data frame.
+The network returns the prediction as a third value, and the loss adds its error. Every number that a loss returns by
+name is a column of the metrics, the data frame and the report.
 
-    python -m purejaxppo.examples.auxiliary_loss
+To run it: python -m purejaxppo.examples.auxiliary_loss
 """
 
 import flax.linen as nn

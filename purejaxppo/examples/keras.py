@@ -1,7 +1,7 @@
-"""PPO with two optimizers and full-batch iterations: OpenAI Spinning Up's, as the Keras example has it.
+"""The PPO of the Keras example and OpenAI Spinning Up: two optimizers and full-batch iterations.
 
-Another composition of the same pieces as `ppo`: one optimizer for each tower, the policy's iterations stopped by the
-KL divergence, the value regressed on the discounted reward-to-go.
+Composed of the same pieces as `ppo`: one optimizer for each tower, policy iterations that the KL divergence stops, and
+a value that is regressed on the discounted reward-to-go.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ class FullBatchConfig(Config):
 
 
 class FullBatchMetrics(Metrics, kw_only=True):
-    """Metrics, and what the Keras example prints. The losses are those of the last iteration."""
+    """Metrics with the numbers that the Keras example prints. The losses are those of the last iteration."""
 
     curve: ClassVar[tuple[str, str]] = ("epoch", "epoch_return_mean")
     value_loss_factor: ClassVar[float] = 1.0
@@ -77,7 +77,7 @@ class FullBatchMetrics(Metrics, kw_only=True):
 
 
 class PolicyFit(NamedTuple):
-    """The policy's iterations under way, or their outcome."""
+    """The policy during or after its iterations."""
 
     params: PyTree
     opt_state: PyTree
@@ -99,7 +99,7 @@ class FullBatchPPO:
     critic_optimizer: optax.GradientTransformation
 
     def __repr__(self) -> str:
-        return f"FullBatchPPO({self.env}, {self.config})"
+        return f"FullBatchPPO({self.env.name}, {type(self.config).__name__}, {self.config.num_updates} updates)"
 
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update. Raises PPOError for a raw or batched key."""
@@ -107,7 +107,7 @@ class FullBatchPPO:
         return own_buffers(init(self, key))
 
     def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
-        """The state before the first update of a new run from trained parameters, as of `PPO.continue_from`."""
+        """The state before the first update of a new run from trained parameters, like `PPO.continue_from`."""
         return restarted(self.init(key), train_state, functools.partial(init_optimizers, self))
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
@@ -128,11 +128,11 @@ class FullBatchPPO:
 
     @property
     def start_memory(self) -> PyTree:
-        """None: what it does depends on what it sees."""
+        """Initial memory. Empty, because this policy is feed-forward."""
         return ()
 
     def policy(self, train_state: TrainState, memory: PyTree, obs: jax.Array) -> tuple[Categorical, PyTree]:
-        """The policy at observations, and the memory as it was."""
+        """The policy at observations, and the memory unchanged."""
         return self.distribution(train_state, obs), memory
 
     def distribution(self, train_state: TrainState, obs: jax.Array) -> Categorical:
@@ -149,7 +149,7 @@ class FullBatchPPO:
 
 
 def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchPPO:
-    """The agent for an environment of discrete actions and vector observations: separate Glorot-uniform towers."""
+    """The agent for discrete actions and vector observations: two separate towers, Glorot-uniform."""
     check_float32()
     check_config(config, FullBatchConfig)
     check_env(env)
@@ -270,7 +270,7 @@ def sample_action(agent: FullBatchPPO, state: TrainState, obs: PyTree, noise: Py
 
 
 def close_at_time_limits(transitions: Transition) -> Transition:
-    """A time limit as the example has it: a termination, worth 0."""
+    """The example's time limit: a termination, so that what follows is worth 0."""
     return transitions.replace(
         terminated=transitions.terminated | transitions.truncated, truncated=jnp.zeros_like(transitions.truncated)
     )
@@ -295,12 +295,12 @@ def make_batch(agent: FullBatchPPO, critic: PyTree, transitions: Transition, log
 
 
 def standardized(advantage: jax.Array) -> jax.Array:
-    """(A - mean A) / std A, as the example has it, and 0 for equal advantages. [T, B] -> [T, B]"""
+    """(A - mean A) / std A, and 0 for equal advantages. [T, B] -> [T, B]"""
     return jnp.where(are_equal(advantage), 0.0, (advantage - jnp.mean(advantage)) / jnp.std(advantage))
 
 
 def fit_policy(agent: FullBatchPPO, params: PyTree, opt_state: PyTree, batch: Batch) -> PolicyFit:
-    """Full-batch steps on the clipped objective, until the mean log-ratio exceeds 1.5 target_kl or they are used up.
+    """Full-batch steps on the clipped objective, until the mean log-ratio exceeds 1.5 target_kl or none is left.
 
     The KL after a step comes from the forward pass of the next one, whose step is then not applied: one forward pass
     in seven is saved, and the result is the same. Under vmap a policy that has stopped stays exactly as it is.
@@ -351,7 +351,7 @@ def make_metrics(
     fit: PolicyFit,
     value_loss: jax.Array,
 ) -> FullBatchMetrics:
-    """The report of one update; `state` is that after it."""
+    """The metrics of one update; `state` is the one after it."""
     config, none, count = agent.config, episodes.count == 0, episodes.count.astype(jnp.float32)
     distribution = Categorical(logits=agent.logits(fit.params, batch.obs))
     log_ratio = distribution.log_prob(batch.action) - batch.log_prob

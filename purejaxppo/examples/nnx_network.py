@@ -1,9 +1,9 @@
 """A flax.nnx network, trained by optax.adamw with a warmup.
 
-An nnx module holds its parameters. `nnx.split` takes it apart into a graph, which is constant, and a state, which is a
-pytree of parameters; `nnx.merge` puts them together again.
+An nnx module holds its own parameters. `nnx.split` separates them from the graph, which is constant, and `nnx.merge`
+puts the two together again.
 
-    python -m purejaxppo.examples.nnx_network
+To run it: python -m purejaxppo.examples.nnx_network
 """
 
 import jax

@@ -5,7 +5,7 @@ default sizes it gives the same bits as `pjp.make_ppo`; with odd ones the compil
 The environment, the action distribution and the shuffle come from the library. It leaves out the config's other
 choices, other action spaces, and the freezing of a run that is no longer finite.
 
-    python -m purejaxppo.examples.single_file
+To run it: python -m purejaxppo.examples.single_file
 
 Axes: T steps, B environments, N = T * B samples, M samples of a minibatch. Time comes first.
 """

@@ -1,9 +1,9 @@
-"""Numbers that an environment reports: its share of successes arrives in the metrics and in the data frame.
+"""An environment that reports its success rate to the metrics, the data frame and the report.
 
-`step` may return a sixth value, a dict of numbers. `metrics.extra["episode/NAME"]` is the mean of each number over the
-last steps of the episodes that ended in an update. What `step` reports in other steps is not counted.
+`step` may return a sixth value, a dict of numbers. `metrics.extra["episode/NAME"]` is the mean of each over the last
+steps of the episodes that ended in an update. Values of other steps do not count.
 
-    python -m purejaxppo.examples.success_rate
+To run it: python -m purejaxppo.examples.success_rate
 """
 
 import jax

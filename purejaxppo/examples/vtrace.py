@@ -1,9 +1,9 @@
-"""V-trace (Espeholt et al. 2018) in the place of generalised advantage estimation: an advantage and a target.
+"""V-trace (Espeholt et al. 2018) instead of generalised advantage estimation: your own advantage and target.
 
 V-trace corrects returns for steps that another policy took. PPO learns from its own rollout, where all ratios are 1 and
-V-trace gives n-step returns; `vtrace` is the general function, for rollouts of older parameters or of another policy.
+V-trace gives n-step returns. `vtrace` is the general function, for rollouts of older parameters or of another policy.
 
-    python -m purejaxppo.examples.vtrace
+To run it: python -m purejaxppo.examples.vtrace
 """
 
 import jax
@@ -37,7 +37,7 @@ def vtrace(
 
 
 def vtrace_advantage(steps: pjp.Steps, context: pjp.LossContext) -> tuple[jax.Array, jax.Array]:
-    """V-trace of a rollout, towards the policy of `context.params`."""
+    """V-trace of a rollout for the policy of `context.params`."""
     policy = context.distribution(context.apply(context.params, steps.obs)[0])
     return vtrace(policy.log_prob(steps.action) - steps.log_prob, steps, context.config.gamma)
 

@@ -79,7 +79,20 @@ class Config:
             raise PPOError(f"{len(values)} values are more than the {most} fields of {cls.__name__}; give them by name")
         return super().__new__(cls)
 
+    def __repr__(self) -> str:
+        """The fields that differ from their defaults, as the constructor takes them."""
+        values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changed = [
+            f"{field.name}={value!r}"
+            for field, value in values.items()
+            if is_traced(value) or not np.array_equal(value, field.default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
     def __init_subclass__(cls) -> None:
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Config.__repr__  # or the decorator of a dataclass writes one with every field
+
         def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             return config._values(static=False), config._values(static=True)
 

@@ -481,7 +481,7 @@ CALLS = {
     "act-texts": (lambda: act(np.array(["a"] * 4)), r"obs must be an array of numbers, got a ndarray"),
     "act-runner": (lambda: AGENT.act(RUNNER, OBS), r"TrainState.*RunnerState; give runner.train_state"),
     "act-memory": (
-        lambda: MEMORY.act(REMEMBERING.train_state, OBS, memory=3), r"memory = 3 is none of this network; give the one"
+        lambda: MEMORY.act(REMEMBERING.train_state, OBS, memory=3), r"memory = 3 does not fit this network"
     ),
     "update-none": (lambda: AGENT.update(None), r"RunnerState.*NoneType; give what agent.init\(key\) returns"),
     "update-other": (lambda: AGENT.update(OTHER), r"environments are \[8\], and config.num_envs is 4; give what init"),

@@ -33,11 +33,11 @@ def train(agent, num_updates=None):
 def test_an_example_uses_public_names_and_says_how_it_is_run(name):
     module = importlib.import_module(f"purejaxppo.examples.{name}")
     source = Path(module.__file__).read_text()
-    assert f"python -m purejaxppo.examples.{name}\n" in module.__doc__
+    assert f"To run it: python -m purejaxppo.examples.{name}\n" in module.__doc__
     assert 'if __name__ == "__main__":\n    main()\n' in source
     assert "from purejaxppo" not in source
     assert "import purejaxppo." not in source
-    assert len(source.splitlines()) <= (300 if name == "single_file" else 120)
+    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110}.get(name, 60)
 
 
 def test_importing_the_examples_computes_nothing():

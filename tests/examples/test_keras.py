@@ -321,3 +321,8 @@ def test_16_seeds_learn_as_the_example_did():
     median = np.median(returns, axis=0)
     assert np.argmax(median >= 190) + 1 <= 15
     assert np.median(returns[:, -5:]) >= 190
+
+
+def test_the_agent_prints_in_a_line():
+    agent = pjp.make_full_batch_ppo(pjp.make_env("CartPole-v0"), pjp.FullBatchConfig())
+    assert repr(agent) == "FullBatchPPO(CartPole-v0, FullBatchConfig, 30 updates)"

@@ -433,3 +433,18 @@ def test_every_name_of_others_is_of_something_that_there_is():
     options = {"seeds", "env", "out"}
     assert set(OTHER_NAMES.values()) - options <= {field.name for field in dataclasses.fields(PPOConfig)}
     assert not set(OTHER_NAMES) & {field.name for field in dataclasses.fields(PPOConfig)}
+
+
+def test_a_config_prints_what_differs_from_its_defaults():
+    @dataclasses.dataclass(frozen=True)
+    class OwnConfig(PPOConfig):
+        bonus: float = 1.0
+
+    config = PPOConfig(num_envs=16, hidden_sizes=(8,), learning_rate=1e-3, activation="relu")
+    assert repr(PPOConfig()) == "PPOConfig()"
+    assert eval(repr(config), {"PPOConfig": PPOConfig}) == config
+    assert len(repr(config)) < 120
+    assert repr(OwnConfig(bonus=2.0)) == "OwnConfig(bonus=2.0)"
+    printed = []
+    jax.eval_shape(lambda gamma: printed.append(repr(PPOConfig(gamma=gamma))), 0.9)
+    assert "gamma=" in printed[0]
