@@ -13,14 +13,6 @@ def add_run_argument(parser: Parser) -> None:
 
 def add_run_options(parser: Parser) -> None:
     """Adds --env and --agent, which name the files of the user's own environment and agent, and --cache."""
-    parser.add_argument(
-        "--env",
-        metavar="FILE.py:CLASS",
-        help="your own environment, if the run was trained on it: the same --env as in training",
-    )
-    parser.add_argument(
-        "--agent",
-        metavar="FILE.py:FUNCTION",
-        help="your own agent, if the run trained it: the same --agent as in training",
-    )
+    parser.add_argument("--env", metavar="FILE.py:CLASS", help="your own environment, if it was given in training")
+    parser.add_argument("--agent", metavar="FILE.py:FUNCTION", help="your own agent, if it was given in training")
     add_cache_option(parser)

@@ -68,7 +68,7 @@ def add_config_options(parser: Parser, config: Config, title: str, without: Sequ
             dest=f"config.{field.name}",
             metavar=_METAVARS.get(field.type, "X"),
             type=reader_of(field.name, field.type),
-            help=f"{MEANINGS.get(field.name, 'of your agent')} ({option_text(getattr(config, field.name))})",
+            help=f"{MEANINGS.get(field.name, 'of your config')} ({option_text(getattr(config, field.name))})",
         )
         parser.add_short(action)
 

@@ -33,17 +33,8 @@ _PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "he
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
 _SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
 _TOTAL = "config.total_timesteps"
-_ON_RESUME = (
-    "command",
-    "resume",
-    "agent",
-    _TOTAL,
-    "memory_limit",
-    "cache",
-    *_SHOWN_OPTIONS,
-    *_CHECKPOINT_OPTIONS,
-    *_PROCESS_OPTIONS,
-)
+_GIVEN_AGAIN = ("command", "resume", "agent", _TOTAL, "memory_limit", "cache")
+_ON_RESUME = (*_GIVEN_AGAIN, *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
 
 
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:

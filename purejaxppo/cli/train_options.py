@@ -61,7 +61,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     )
     add("--preset", metavar="NAME", help="settings to start from (default by environment; see purejaxppo presets)")
     add("--env", metavar="NAME", help="see purejaxppo envs; FILE.py:CLASS for your own (default the preset's)")
-    add("--agent", metavar="FILE.py:FUNCTION", help="your own agent: a function (env, config) -> agent")
+    add("--agent", metavar="FILE.py:FUNCTION", help="train your own agent: a function (env, config) -> agent")
     add(
         "--env-param",
         metavar="NAME=NUMBER",
@@ -146,5 +146,5 @@ def _add_log_options(parser: Parser) -> None:
 
 
 def _add_hyperparameters(parser: Parser, preset: Preset) -> None:
-    name = next(name for name, entry in PRESETS.items() if entry is preset)
-    add_config_options(parser, preset.config, f"with the defaults of the preset {name}")
+    name = next((f"the preset {name}" for name, entry in PRESETS.items() if entry is preset), "the file of --agent")
+    add_config_options(parser, preset.config, f"with the defaults of {name}")
