@@ -944,7 +944,7 @@ BROKEN = {
     "seeds-text": (change_config(num_seeds="3"), r"config.json: num_seeds = '3' cannot be; it is not the config"),
     "seeds": (change_config(num_seeds=5), r"another population: its num_seeds is 2, and 5 is wanted; choose another"),
     "sweep-number": (change_config(sweep=3), r"config.json: sweep = 3 cannot be; it is not the config"),
-    "sweep-entry": (change_config(sweep=[3]), r"config.json: sweep = \[3\] is no list of names and values"),
+    "sweep-entry": (change_config(sweep=[3]), r"config.json: sweep = \[3\] is not a list of names and values"),
     "placement": (change_config(placement="moon"), r"config.json: placement = 'moon' is unknown; take one of seeds"),
     "fields": (change_config(config=[1]), r"config.json: config = \[1\] cannot be; it is not the config of a run"),
     "field-unknown": (
