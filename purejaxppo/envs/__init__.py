@@ -1,4 +1,4 @@
-"""Environments: the protocol, `make_env`, and B of them at once."""
+"""Environments: the interface, spaces, `make_env`, and vectorised stepping."""
 
 from purejaxppo.envs.base import Environment, MaskedObs, Step
 from purejaxppo.envs.registry import env_names, make_env, names_own_code, register_env

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from purejaxppo.envs.spaces import (
@@ -20,17 +19,19 @@ from purejaxppo.envs.spaces import (
     in_parts,
     parts_of,
     shape_of,
+    show_space,
     structure_of,
 )
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.validation import is_numeric, shown_shape
 
 
 class MaskedObs(struct.PyTreeNode):
-    """What is observed where some actions may be illegal.
+    """An observation, and which actions are legal.
 
-    action_mask: [n] bool of a Discrete(n), [n_1 + ... + n_k] of a MultiDiscrete, true for a legal action. Of a
-        `SpaceTree` a pytree of these, with None for a Box, and for any other part whose actions are all legal.
+    action_mask: [n] bool for a Discrete(n), [n_1 + ... + n_k] for a MultiDiscrete, true for a legal action. For a
+        `SpaceTree` a pytree of these, with None for a Box and for any other part whose actions are all legal.
     """
 
     obs: PyTree  # [...]
@@ -38,16 +39,17 @@ class MaskedObs(struct.PyTreeNode):
 
 
 class Step(NamedTuple):
-    """What one step of one environment gives, before any auto-reset."""
+    """The result of one step of one environment, before any auto-reset."""
 
     obs: PyTree  # [...] float32 in the structure of the observation space; or MaskedObs
     state: PyTree
     reward: jax.Array  # []
-    terminated: jax.Array  # [] bool: the task has ended, and what follows is worth 0
-    truncated: jax.Array  # [] bool: a time limit has cut the episode, and its value goes on
+    terminated: jax.Array  # [] bool: the task has ended, and the value of what follows is 0
+    truncated: jax.Array  # [] bool: a time limit has cut the episode, and what follows keeps its value
     info: dict[str, Any] = {}  # numbers to report by name, [] each: success, distance, ...
 
 
+TIME_LIMITS = ("max_steps_in_episode", "episode_length")  # parameters of that meaning, in gymnax and Brax
 STEP_VALUES = Step._fields[:-1]  # those that a step has to return
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
@@ -59,8 +61,8 @@ DrawFunction = Callable[[Any, Any, Any], Any]  # (obs, state, params), all on th
 class Environment(struct.PyTreeNode):
     """An environment as PPO sees it. `make_env` builds one.
 
-    `params` are leaves of a pytree: vmap over them, and one program serves every value. It can be pickled where the
-    object that it was made of can.
+    `params` are leaves of a pytree: vmap over them, and one program serves every value. An environment can be pickled
+    if the object that it was made from can.
     """
 
     params: PyTree
@@ -69,8 +71,14 @@ class Environment(struct.PyTreeNode):
     observation_space: Space | SpaceTree = struct.field(pytree_node=False)
     action_space: Space | SpaceTree = struct.field(pytree_node=False)
     name: str = struct.field(pytree_node=False)
-    action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # where there is one: MaskedObs
-    draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # a picture of its own, for films
+    action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # observations are MaskedObs
+    draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # draws one step, for films
+
+    def __repr__(self) -> str:
+        limits = {name: getattr(self.params, name, None) for name in TIME_LIMITS}
+        shown_limits = "".join(f", {name}={limit}" for name, limit in limits.items() if isinstance(limit, int))
+        spaces = f"{show_space(self.observation_space)} -> {show_space(self.action_space)}"
+        return f"Environment({self.name}: {spaces}{shown_limits})"
 
 
 def strong(x: jax.Array) -> jax.Array:
@@ -91,7 +99,7 @@ def settle_reset(reset: ResetFunction, structure: Structure = ARRAY) -> ResetFun
 
 
 def settled_reset(reset: ResetFunction, structure: Structure, key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-    """Calls `reset`, and settles what it returns."""
+    """Calls `reset`, and converts the values that it returns."""
     obs, state = several("reset", reset(key, params), ("obs", "state"))
     return settle_obs(structure, obs), jax.tree.map(strong, state)
 
@@ -104,7 +112,7 @@ def settle_step(step: StepFunction, structure: Structure = ARRAY) -> StepFunctio
 def settled_step(
     step: StepFunction, structure: Structure, key: jax.Array, state: PyTree, action: PyTree, params: PyTree
 ) -> Step:
-    """Calls `step`, and settles what it returns."""
+    """Calls `step`, and converts the values that it returns."""
     returned = step(key, state, action, params)
     info = {}
     if isinstance(returned, tuple) and len(returned) == len(Step._fields):
@@ -121,7 +129,7 @@ def settled_step(
 
 
 def settled_info(info: Any) -> dict[str, jax.Array]:
-    """The numbers that step reports, as float32. Raises PPOError for anything else."""
+    """The numbers that `step` reports, as float32. Raises PPOError for anything else."""
     if not isinstance(info, dict):
         raise PPOError(f"step returns info as a {type(info).__name__}; return a dict of numbers by name")
     for name in info:
@@ -133,9 +141,7 @@ def numbers_in(info: Any) -> dict[str, Any]:
     """The numbers, [] each, among what another suite reports by name."""
     if not isinstance(info, dict):
         return {}
-    kinds = jax.Array | np.ndarray | np.generic | bool | int | float
-    numbers = {name: jnp.asarray(x) for name, x in info.items() if isinstance(x, kinds) and jnp.shape(x) == ()}
-    return {name: x for name, x in numbers.items() if x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.number)}
+    return {name: jnp.asarray(x) for name, x in info.items() if is_numeric(x) and jnp.shape(x) == ()}
 
 
 def check_column(what: str, name: Any) -> None:
@@ -145,7 +151,7 @@ def check_column(what: str, name: Any) -> None:
 
 
 def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """What a function of the caller's returned. Raises PPOError unless it is a tuple of as many values as names."""
+    """The values that a user's function returned. Raises PPOError unless they are a tuple, one for each name."""
     if not isinstance(returned, tuple) or len(returned) != len(names):
         found = f"{len(returned)} values" if isinstance(returned, tuple) else f"a {type(returned).__name__}"
         raise PPOError(f"{what} returns {found}; return ({', '.join(names)})")
@@ -153,24 +159,19 @@ def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]
 
 
 def one(name: str, value: Any, kind: type) -> jax.Array:
-    """A value that step returned, []. Raises PPOError unless it is one of its kind: a float is no flag."""
+    """A value that `step` returned, as []. Raises PPOError unless it is one number, or for a flag one bool."""
     wanted = "bool" if kind is jnp.bool_ else "real number"
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float):
-        raise PPOError(
-            f"step returns {name} as a {type(value).__name__}; return one {wanted}, in ({', '.join(STEP_VALUES)})"
-        )
-    value = jnp.asarray(value)
-    is_real = not jnp.issubdtype(value.dtype, jnp.complexfloating)
-    fits = jnp.issubdtype(value.dtype, kind) or (kind is jnp.number and value.dtype == jnp.bool_)
-    if value.size != 1 or not (fits and is_real):
-        raise PPOError(f"step returns {name} as {value.dtype}{list(value.shape)}; return one {wanted}")
-    return value.reshape(())
+    fits = is_numeric(value) and jnp.size(value) == 1
+    if not fits or (kind is jnp.bool_ and jnp.result_type(value) != jnp.bool_):
+        found = shown_shape(jnp.asarray(value) if is_numeric(value) else value)
+        raise PPOError(f"step returns {name} as {found}; return one {wanted}, in ({', '.join(STEP_VALUES)})")
+    return jnp.asarray(value).reshape(())
 
 
 def show_mask(
     reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, structure: Structure = ARRAY
 ) -> tuple[ResetFunction, StepFunction]:
-    """`reset` and `step` that observe the mask of the state beside the observation, and so wherever it goes.
+    """`reset` and `step` whose observations carry the action mask of the state.
 
     structure: of the action space
     """
@@ -203,12 +204,12 @@ def masked_step(
 
 
 def through(convert: Callable[[PyTree], PyTree], env: Environment) -> Environment:
-    """The environment as a policy acts in it: whose step takes what `convert` makes an action of the space."""
+    """The environment with a step that takes the policy's actions: `convert` maps them into the action space."""
     return env.replace(step=lambda key, state, action, params: env.step(key, state, convert(action), params))
 
 
 def check_environment(env: Environment) -> None:
-    """Raises PPOError where reset and step disagree with each other or with the spaces. Runs nothing."""
+    """Raises PPOError if reset and step disagree with each other or with the spaces. Traces them, runs nothing."""
     for what, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         for place, part in parts_of(space).items():
             check_space(f"{env.name}: {what}{place}", part)
@@ -246,7 +247,7 @@ def check_obs(source: str, space: Space | SpaceTree, obs: PyTree) -> None:
 
 
 def check_mask(env: Environment, action_mask: PyTree) -> None:
-    """Raises PPOError unless there is a mask, and each is one bool for each action of a discrete space."""
+    """Raises PPOError unless there is a mask, and each mask has one bool for each action of its discrete space."""
     masks = in_parts(f"{env.name}: action_mask", structure_of(env.action_space), action_mask)
     if all(mask is None for mask in masks):
         raise PPOError(f"{env.name}: action_mask is None; return one bool for each action, or leave action_mask out")
@@ -256,7 +257,7 @@ def check_mask(env: Environment, action_mask: PyTree) -> None:
 
 
 def check_part_mask(name: str, place: str, space: Space, mask: Any) -> None:
-    """Raises PPOError unless the mask is one bool for each action of a discrete space."""
+    """Raises PPOError unless the mask has one bool for each action of a discrete space."""
     if isinstance(space, Box):
         raise PPOError(
             f"{name}: action_mask{place} masks the actions of a Box; masks are for Discrete and MultiDiscrete spaces, "
@@ -268,7 +269,7 @@ def check_part_mask(name: str, place: str, space: Space, mask: Any) -> None:
 
 
 def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """The shapes that a function of the caller's returns. Whatever it raises becomes one line that says where."""
+    """The shapes that a user's function returns. Any error in it becomes a PPOError that says where."""
     try:
         return jax.eval_shape(function, *args)
     except PPOError:

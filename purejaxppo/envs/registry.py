@@ -1,4 +1,4 @@
-"""`make_env`: environments by name, from gymnax, or of the caller's own."""
+"""`make_env`: environments by name, from gymnax or another suite, or from your own object."""
 
 import dataclasses
 import functools
@@ -8,41 +8,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from purejaxppo.envs.base import Environment, Step, check_environment, numbers_in, settle_reset, settle_step, show_mask
+from purejaxppo.envs.base import (
+    TIME_LIMITS,
+    Environment,
+    Step,
+    check_environment,
+    numbers_in,
+    settle_reset,
+    settle_step,
+    show_mask,
+)
 from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, settle_space, structure_of
 from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.tree import PyTree, Structure
-from purejaxppo.utils.validation import MAX_COUNT, check_float32, standard_promotion
+from purejaxppo.utils.validation import MAX_COUNT, check_float32, is_traced, standard_promotion
 
-# Ours, as gymnax's name and the parameters that differ.
+# Environments of this library: a name of gymnax, and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
 _NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructed
-_TIME_LIMITS = ("max_steps_in_episode", "episode_length")
 _OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
 
 
 @functools.cache
 def _gymnax() -> Any:
-    """gymnax, imported when it is needed: it takes two seconds, and computes on import, which starts JAX."""
+    """Imports gymnax on first use: that takes two seconds, and starts JAX."""
     use_all_cores()
     import gymnax
 
     return gymnax
 
 
-_REGISTERED: dict[str, Environment] = {}  # what this process has been given by name
+_REGISTERED: dict[str, Environment] = {}  # by register_env, in this process
 
 
 def env_names(suite: str | None = None) -> list[str]:
-    """Every name that `make_env` takes: gymnax's, ours and those that `register_env` was given; or those of another
-    suite, "brax" or "jumanji".
+    """Lists the names that `make_env` takes.
 
-    Raises PPOError for an unknown suite, and for one that is not installed.
+    Args:
+        suite: "brax" or "jumanji"; by default the names of gymnax, of this library and of `register_env`
+
+    Raises:
+        PPOError: if the suite is unknown or not installed
     """
     return suite_names(suite) if suite is not None else sorted([*_named_here(), *_REGISTERED])
 
@@ -52,45 +62,52 @@ def _named_here() -> list[str]:
 
 
 def names_own_code(name: str) -> bool:
-    """Whether a name is of code of the caller's own, as `FILE.py:CLASS` and `MODULE:FACTORY` are."""
+    """True for a name of the user's code, such as `FILE.py:CLASS` or `MODULE:FACTORY`."""
     return ":" in name
 
 
 def register_env(name: str, env: Any) -> None:
-    """Makes `make_env(name)` give this environment, in this process: run folders name theirs.
+    """Makes `make_env(name)` return this environment, in this process. A run folder names its environment like that.
 
-    env: what `make_env` takes; an environment registered before under the name gives way. Raises PPOError for a name
-    of an environment of gymnax's or ours, and as `make_env` does.
+    Args:
+        name: replaces an environment that was registered under it before
+        env: anything that `make_env` takes
+
+    Raises:
+        PPOError: if the name is that of a built-in environment or has a slash; and as `make_env` does
     """
     if not isinstance(name, str) or not name.strip():
-        raise PPOError(f"name = {name!r} is no name; give a string")
+        raise PPOError(f"name = {name!r} is not a name; give a string")
     if name in (*_named_here(), *_NEEDS_NETWORK) or ("/" in name and not names_own_code(name)):
         raise PPOError(f"name = {name!r} is that of another environment, or has a slash as a suite's; give another")
     _REGISTERED[name] = make_env(env)
 
 
 def make_env(env: Any, **params: Any) -> Environment:
-    """An Environment from a name, an instance of gymnax, Brax or Jumanji, an Environment, or an object of one's own.
+    """Makes an Environment from a name, an instance of gymnax, Brax or Jumanji, or your own object.
 
-    A name with a slash is of another suite, where that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1.
+    A name with a slash is of another suite, if that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1.
 
-    An object of one's own has `reset(key, params) -> (obs, state)`,
+    Your own object has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
     and the attributes `default_params`, `observation_space` and `action_space` (`Discrete`, `MultiDiscrete` or `Box`,
     or a pytree of these, such as a dict: observations and actions are then pytrees of that structure).
     `step` may return a sixth value, a dict of numbers: the mean of each over the last steps of episodes is
     `Metrics.extra["episode/NAME"]`.
-    Where it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
+    If it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
-    Where it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed.
-
-    Keywords set environment parameters, by the names of the environment's own; tracers are welcome. CartPole's
-    `total_mass` and `polemass_length` follow `masscart`, `masspole` and `length` unless they are given.
-
-    Raises PPOError for an unknown name or parameter (with the nearest ones), for one that is NaN, and
-    for an environment whose functions and spaces disagree.
+    If it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed.
 
     Before JAX has started, this makes each core of the machine a CPU device: see `use_all_cores`.
+
+    Args:
+        env: a name of `env_names`, an instance, or an Environment
+        params: environment parameters by name, which may be traced. CartPole's `total_mass` and `polemass_length`
+            follow `masscart`, `masspole` and `length` unless they are given.
+
+    Raises:
+        PPOError: if a name or a parameter is unknown (with the nearest ones) or a parameter is NaN, and if the
+            environment's functions and spaces disagree
     """
     check_float32()
     if isinstance(env, str):
@@ -114,7 +131,7 @@ def make_env(env: Any, **params: Any) -> Environment:
 @functools.cache
 @standard_promotion
 def _named(name: str) -> Environment:
-    """One instance for each name: equal environments share their compiled programs."""
+    """The environment of a name. One instance for each name, so that equal environments share compiled programs."""
     if names_own_code(name) or name.endswith(".py"):
         raise PPOError(
             f"{name!r} names code of your own, which is imported only where you name it: "
@@ -171,17 +188,17 @@ def _gymnax_step(
 ) -> Step:
     # gymnax's own `step` resets by itself and draws a new start in every step.
     obs, state, reward, terminated, info = env.step_env(key, state, action, params)
-    told = {name: x for name, x in numbers_in(info).items() if name != "discount"}  # which terminated says too
+    told = {name: x for name, x in numbers_in(info).items() if name != "discount"}  # which `terminated` says too
     return Step(one_hot(shown, obs), state, reward, terminated, env.is_truncated(state, params), told)
 
 
 def one_hot_space(space: Space | SpaceTree) -> Space | SpaceTree:
-    """What `one_hot` makes of the observations of a space: of Discrete(n) a Box of n numbers."""
+    """The space of observations after `one_hot`: a Box of n numbers for a Discrete(n)."""
     return Box((space.n,), 0.0, 1.0) if isinstance(space, Discrete) else space
 
 
 def one_hot(space: Space | SpaceTree, obs: PyTree) -> PyTree:
-    """An observation out of n as n numbers, one of them 1: as one number, a network would take it for a quantity."""
+    """An observation out of n as n numbers, one of them 1: a network would take a single number for a quantity."""
     return jax.nn.one_hot(obs, space.n) if isinstance(space, Discrete) else obs
 
 
@@ -191,7 +208,7 @@ def _from_object(env: Any) -> Environment:
         raise PPOError(f"{env.__name__} is a class; give an instance, {env.__name__}()")
     if missing:
         raise PPOError(
-            f"{type(env).__name__} is no environment: it lacks {', '.join(missing)}; "
+            f"{type(env).__name__} is not an environment: it lacks {', '.join(missing)}; "
             "give a name, a gymnax environment, or an object with " + ", ".join(_OWN_PROTOCOL)
         )
     observation_space, action_space = (
@@ -201,12 +218,12 @@ def _from_object(env: Any) -> Environment:
     action_mask = getattr(env, "action_mask", None)
     for name, function in {"reset": env.reset, "step": env.step, "action_mask": action_mask}.items():
         if function is not None and not callable(function):
-            raise PPOError(f"{type(env).__name__}.{name} = {function!r} is no function; see make_env")
+            raise PPOError(f"{type(env).__name__}.{name} = {function!r} is not callable; see make_env")
     for path, leaf in jax.tree_util.tree_leaves_with_path(env.default_params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
             place = jax.tree_util.keystr(path)
             raise PPOError(
-                f"{type(env).__name__}.default_params{place} = {leaf!r} is no number; "
+                f"{type(env).__name__}.default_params{place} = {leaf!r} is not a number; "
                 "give a pytree of numbers, and keep the rest in the object"
             )
     reset, step = _own_functions(
@@ -232,7 +249,7 @@ def _own_functions(
     observation: Structure,
     action: Structure,
 ) -> tuple[Any, Any]:
-    """Settled once for each of them: two environments of one object share their compiled programs."""
+    """`reset` and `step`, wrapped once: two environments of one object share their compiled programs."""
     settled = settle_reset(reset, observation), settle_step(step, observation)
     return settled if action_mask is None else show_mask(*settled, action_mask, action)
 
@@ -267,19 +284,19 @@ def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None
             f"{env_name}: {name} has shape {np.shape(value)}, and {np.shape(default)} is wanted; "
             "for several values, vmap over a function that calls make_env with one"
         )
-    if isinstance(value, Tracer):
+    if is_traced(value):
         return
     if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
-    if name in _TIME_LIMITS and not (1 <= value <= MAX_COUNT and value == int(value)):
+    if name in TIME_LIMITS and not (1 <= value <= MAX_COUNT and value == int(value)):
         raise PPOError(f"{env_name}: {name} = {value!r} is not a whole number from 1 to {MAX_COUNT}")
     if isinstance(value, int) and abs(value) > MAX_COUNT:
         raise PPOError(f"{env_name}: {name} = {value!r} overflows int32; give a float")
 
 
 def _is_real(value: Any, default: Any) -> bool:
-    """Whether a parameter is a number, or several; or a switch, where its default is one."""
-    if isinstance(value, Tracer):
+    """True for one or more numbers, and for a bool if the default is one."""
+    if is_traced(value):
         return True
     try:
         found = np.asarray(value).dtype
@@ -290,7 +307,7 @@ def _is_real(value: Any, default: Any) -> bool:
 
 
 def _plain_number(x: Any) -> Any:
-    """A Python number where it is one: a constant that the compiler can fold."""
+    """A scalar as a Python number: a constant that the compiler can fold."""
     return x.item() if isinstance(x, jax.Array | np.ndarray | np.generic) and np.ndim(x) == 0 else x
 
 
@@ -299,7 +316,7 @@ def _settled_space(env_name: str, space: Any) -> Space | SpaceTree:
 
 
 def _space(env_name: str, space: Any) -> PyTree:
-    """gymnax's space as one of ours, its Dict as a dict of them, and its Tuple as a tuple."""
+    """A space of gymnax as one of this library; a Dict becomes a dict, and a Tuple a tuple."""
     gymnax_spaces = _gymnax().environments.spaces
     if isinstance(space, gymnax_spaces.Discrete):
         return Discrete(int(space.n))

@@ -12,6 +12,8 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure
 from purejaxppo.utils.validation import shown
 
+MOST_BOUNDS = 16  # of a Box that prints all of them
+
 
 class Discrete(NamedTuple):
     """The integers 0 ... n - 1."""
@@ -49,32 +51,34 @@ class Box(_Bounds):
 
 
 def flat_bound(shape: Any, bound: Any) -> Any:
-    """A bound of a Box as a flat tuple of floats. What fits no array of the shape is returned as it is."""
+    """A bound of a Box as a flat tuple of floats. A bound that does not fit the shape is returned unchanged."""
     try:
         values = np.asarray(bound)
         if values.dtype.kind in "biuf" and values.shape in ((), tuple(shape), (math.prod(shape),)):
             return tuple(np.broadcast_to(values, values.shape or shape).ravel().astype(np.float64).tolist())
-    except (TypeError, ValueError):  # no array, or no shape
+    except (TypeError, ValueError):  # not an array, or not a shape
         pass
     return bound
 
 
 def show_bound(bound: Any) -> str:
-    """A bound in Python: a number where all entries share it. An infinite one needs no import."""
+    """A bound as Python code: one number if all entries share it. Infinity is float('inf'), which needs no import."""
     if not (isinstance(bound, tuple) and all(isinstance(x, float) for x in bound)):
         return repr(bound)
     texts = [repr(x) if math.isfinite(x) else f"float('{x}')" for x in bound]
-    return texts[0] if texts and len(set(texts)) == 1 else f"({', '.join(texts)}{',' * (len(texts) == 1)})"
+    if len(set(texts)) == 1:
+        return texts[0]
+    return f"({', '.join(texts if len(texts) <= MOST_BOUNDS else [*texts[:3], '...', texts[-1]])})"
 
 
 Space = Discrete | MultiDiscrete | Box
 
-ARRAY: Structure = jax.tree.structure(0)  # of what is one array, and no pytree of them
+ARRAY: Structure = jax.tree.structure(0)  # of one array, rather than a pytree of arrays
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SpaceTree:
-    """A pytree of spaces, such as a dict of them. `make_env` makes it of what it is given: this one has a hash."""
+    """A pytree of spaces, such as a dict of them, in a form that can be hashed. `make_env` converts to it."""
 
     parts: tuple[Space, ...]  # in the order of the leaves
     structure: Structure
@@ -89,19 +93,29 @@ class SpaceTree:
 
 
 def settle_space(what: str, space: Any) -> Space | SpaceTree:
-    """A space as it is, and a pytree of spaces as one. Raises PPOError for what is neither."""
+    """A space unchanged, or a pytree of spaces as a SpaceTree. Raises PPOError for anything else."""
     if isinstance(space, Space | SpaceTree):
         return space
     parts, structure = jax.tree.flatten(space, is_leaf=lambda x: x is None or isinstance(x, Space))
     if not parts or not all(isinstance(part, Space) for part in parts):
         raise PPOError(
-            f"{what} = {space!r} is no space; give pjp.Discrete, pjp.MultiDiscrete or pjp.Box, or a pytree of these"
+            f"{what} = {space!r} is not a space; give pjp.Discrete, pjp.MultiDiscrete or pjp.Box, or a pytree of these"
         )
     return SpaceTree(tuple(parts), structure)
 
 
+def show_space(space: Space | SpaceTree) -> str:
+    """A space in a few letters, without the bounds of a Box: Box(4,), Discrete(2)."""
+    if isinstance(space, SpaceTree):
+        parts = [f"{place}: {show_space(part)}" for place, part in parts_of(space).items()]
+        return f"SpaceTree({', '.join(parts)})"
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    return f"Box{space.shape}" if isinstance(space, Box) else f"MultiDiscrete{space.sizes}"
+
+
 def structure_of(space: Space | SpaceTree) -> Structure:
-    """That of what lies in the space."""
+    """The pytree structure of the elements of a space."""
     return space.structure if isinstance(space, SpaceTree) else ARRAY
 
 
@@ -113,7 +127,7 @@ def parts_of(space: Space | SpaceTree) -> dict[str, Space]:
 
 
 def in_parts(what: str, structure: Structure, tree: PyTree) -> list[Any]:
-    """What a pytree has for each part of a space. Raises PPOError for one that is built in another way."""
+    """The entries of a pytree, one for each part of a space. Raises PPOError if the structures differ."""
     try:
         return structure.flatten_up_to(tree)
     except ValueError:
@@ -122,26 +136,26 @@ def in_parts(what: str, structure: Structure, tree: PyTree) -> list[Any]:
 
 
 def shape_of(space: Space) -> tuple[int, ...]:
-    """That of an array of the space."""
+    """The shape of an array of the space."""
     if isinstance(space, Box):
         return space.shape
     return (len(space.sizes),) if isinstance(space, MultiDiscrete) else ()
 
 
 def shapes_of(space: Space | SpaceTree) -> PyTree:
-    """The shape of an array of the space, in the structure of the space."""
+    """The shape of each array of the space, in the structure of the space."""
     return structure_of(space).unflatten(map(shape_of, parts_of(space).values()))
 
 
 def example_action(space: Space | SpaceTree) -> PyTree:
-    """Some action of the space, for its structure, shapes and dtypes."""
+    """An action of the right structure, shapes and dtypes."""
     parts = parts_of(space).values()
     zeros = [jnp.zeros(shape_of(part), jnp.float32 if isinstance(part, Box) else jnp.int32) for part in parts]
     return structure_of(space).unflatten(zeros)
 
 
 def check_space(what: str, space: Space) -> None:
-    """Raises PPOError for a space without elements, or a Box whose bounds are not as many as its numbers."""
+    """Raises PPOError for an empty space, or a Box with the wrong number of bounds."""
     if isinstance(space, Discrete) and not is_size(space.n):
         raise PPOError(f"{what} = Discrete(n={space.n!r}) needs a whole number of at least 1, a Python int")
     if isinstance(space, MultiDiscrete) and not (
@@ -169,5 +183,5 @@ def check_space(what: str, space: Space) -> None:
 
 
 def is_size(n: object) -> bool:
-    """Whether n is a whole number of at least 1 that an int32 holds."""
+    """True for a whole number of at least 1 that fits an int32."""
     return isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**31

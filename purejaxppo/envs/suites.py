@@ -14,10 +14,10 @@ SUITES = ("brax", "jumanji")
 
 
 class Adapter(Protocol):
-    """What the module of a suite has."""
+    """The interface of a suite's module in `adapters/`."""
 
     def names(self) -> list[str]:
-        """What `make` takes."""
+        """The names that `make` takes."""
         ...
 
     def make(self, name: str) -> Any:
@@ -25,17 +25,15 @@ class Adapter(Protocol):
         ...
 
     def adapt(self, env: Any) -> Any:
-        """An object with the protocol of `make_env`, one and the same for one environment of the suite.
+        """An object that `make_env` takes; always the same one for one environment of the suite.
 
-        Raises PPOError for one that resets by itself, or that the protocol has no room for.
+        Raises PPOError for an environment that resets by itself, or does not fit the interface.
         """
         ...
 
 
 class Adapted:
-    """A suite's environment in the protocol of `make_env`. One that was made by name is pickled as that name, for many
-    of Brax's own cannot be pickled.
-    """
+    """Base of the adapters. An environment made by name is pickled as that name: many of Brax's cannot be pickled."""
 
     made_as: str | None = None  # the name, such as brax/ant
 
@@ -47,7 +45,7 @@ class Adapted:
 
 
 def is_installed(suite: str) -> bool:
-    """Whether the suite can be imported. Does not import it."""
+    """True if the suite can be imported. Does not import it."""
     return importlib.util.find_spec(suite) is not None
 
 
@@ -62,7 +60,7 @@ def find_adapter(suite: str) -> Adapter:
 
 
 def suite_of(env: object) -> str | None:
-    """The suite that the class of an environment comes from, directly or by inheritance. None for none."""
+    """The suite that an environment's class comes from, directly or by inheritance, or None."""
     packages = [base.__module__.partition(".")[0] for base in type(env).__mro__]
     return next((suite for suite in SUITES if suite in packages), None)
 
@@ -73,7 +71,7 @@ def suite_names(suite: str) -> list[str]:
 
 
 def adapted(name: str) -> Any:
-    """The environment of a name such as brax/ant, with the protocol of `make_env`.
+    """The environment of a name such as brax/ant, as an object that `make_env` takes.
 
     Raises PPOError for an unknown name, and for a suite that is not installed.
     """

@@ -1,4 +1,4 @@
-"""What a text names: `module:name` or `path/to/file.py:name`, imported."""
+"""Imports the user's code by name: `module:name` or `path/to/file.py:name`."""
 
 import ast
 import importlib
@@ -14,9 +14,9 @@ from purejaxppo.utils.suggest import unknown
 
 
 def bring_env(text: str | None) -> None:
-    """Makes `make_env` know an environment of the caller's own by the text that names it; any other text is left.
+    """Registers the user's environment under the text that names it. Ignores any other text.
 
-    Code of the caller's own is imported here alone, from what the command line names: never from a run folder.
+    This is the only place that imports the user's environment, and only from the command line: a run folder never does.
     """
     if text is not None and text.endswith(".py"):
         raise PPOError(needs_name("env", text))
@@ -26,19 +26,19 @@ def bring_env(text: str | None) -> None:
 
 
 def make_own_env(found: Any) -> Any:
-    """An environment, or what its factory returns. Raises PPOError for what the factory raises."""
+    """An environment, or the one that its factory returns. Raises PPOError if the factory raises."""
     if not is_factory(found, ("reset", "step")):
         return found
     try:
         return found()
     except PPOError:
         raise
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise PPOError(f"{found.__name__}() raises {in_one_line(error)}") from error
 
 
 def find_own(what: str, text: str) -> Any:
-    """What `text` names. Modules are looked for in the working folder too. Raises PPOError where there is none."""
+    """The object that `text` names. Searches the working folder for modules too. Raises PPOError if it is missing."""
     place, colon, name = text.rpartition(":")
     if not colon:
         if text.endswith(".py"):
@@ -52,7 +52,7 @@ def find_own(what: str, text: str) -> Any:
 
 
 def needs_name(what: str, path: str) -> str:
-    """The line that refuses a file without a name in it, and lists the names that it defines. Imports nothing."""
+    """The line that refuses a file given without a name, and lists the names that it defines. Imports nothing."""
     try:
         body = ast.parse(Path(path).read_bytes()).body
     except OSError as error:
@@ -68,7 +68,7 @@ def needs_name(what: str, path: str) -> str:
 
 
 def _import(what: str, place: str) -> ModuleType:
-    """A module by its name, or a file. Raises PPOError where it is not there, or raises on import."""
+    """Imports a module by name or file. Raises PPOError if it does not exist, or raises on import."""
     is_file = place.endswith(".py")
     if is_file and not Path(place).is_file():
         raise PPOError(f"{what}: there is no file {place!r}")
@@ -77,10 +77,10 @@ def _import(what: str, place: str) -> ModuleType:
         sys.path.insert(0, folder)
     try:
         return importlib.import_module(Path(place).stem if is_file else place)
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise PPOError(f"{what}: {place!r} cannot be imported: {in_one_line(error)}") from error
 
 
 def is_factory(thing: Any, methods: tuple[str, ...]) -> bool:
-    """Whether something has to be called first: it is callable, and no object with these methods itself."""
+    """True for something to call first: it is callable, and does not have these methods itself."""
     return callable(thing) and (isinstance(thing, type) or not all(hasattr(thing, name) for name in methods))

@@ -88,7 +88,7 @@ class PolicyFit(NamedTuple):
     near: jax.Array  # [] bool, whether the KL is within its bound
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FullBatchPPO:
     """An agent like `PPO`; its params and optimizer state are dicts of "actor" and "critic"."""
 
@@ -99,6 +99,9 @@ class FullBatchPPO:
     critic: nn.Module  # obs -> [..., 1]
     actor_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
+
+    def __repr__(self) -> str:
+        return f"FullBatchPPO({self.env}, {self.config})"
 
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update. Raises PPOError for a raw or batched key."""

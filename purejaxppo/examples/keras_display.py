@@ -1,4 +1,4 @@
-"""What a run of the Keras example shows: its table, its curve beside the published one, its films and presets."""
+"""The display of the Keras example: its table, its curve beside the published one, its films and presets."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an action space asks of an agent: a distribution over it, and the way from its actions to the environment's."""
+"""How a policy acts in an action space: its distribution, and the map from its actions to the environment's."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ UNBOUNDED = 1e30  # from this width on, a Box has no bounds to speak of: some sa
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-    """What a network returns for one space: an array, or a tuple of them, [..., size] each."""
+    """The network's output for one space: an array, or a tuple of them, [..., size] each."""
 
     sizes: dict[str, int]  # by name
 
@@ -38,9 +38,9 @@ class Parameters:
 class Actions(NamedTuple):
     """How a policy acts in a space: chosen once, when the agent is made."""
 
-    parameters: PyTree  # what the network returns for its policy: Parameters, or a pytree of them
+    parameters: PyTree  # the network's output for the policy: Parameters, or a pytree of them
     distribution: Callable[[Any], Distribution]  # of these parameters
-    noise: Callable[[jax.Array, tuple[int, ...]], PyTree]  # (key, [...]) -> what a sample of [...] actions consumes
+    noise: Callable[[jax.Array, tuple[int, ...]], PyTree]  # (key, shape) -> noise for a sample of [*shape] actions
     to_env: Callable[[PyTree], PyTree]  # from the policy's actions [..., d] to the environment's
     num_outputs: int  # of the default network's actor
     head: Callable[[jax.Array], PyTree]  # from them to the parameters
@@ -121,7 +121,7 @@ def squashed_actions(space: Box, std: str) -> Actions:
 
 
 def gaussian_parts(space: Box, std: str) -> dict[str, Any]:
-    """What both Gaussian policies share: d numbers in a row, each with a mean and a standard deviation."""
+    """The parts that both Gaussian policies share: d numbers, each with a mean and a standard deviation."""
     size = math.prod(space.shape)
     num_outputs, head = {"shared": (size, SharedStd()), "state": (2 * size, own_std)}[std]
     return {
@@ -180,7 +180,7 @@ def joint_to_env(structure: Structure, parts: Sequence[Actions], action: PyTree)
 
 
 def unchanged(action: PyTree) -> PyTree:
-    """The environment's action where it is the policy's."""
+    """The environment's action, which is the policy's."""
     return action
 
 

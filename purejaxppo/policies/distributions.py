@@ -19,7 +19,7 @@ WEIGHTS = np.asarray(_POINT_WEIGHTS / math.sqrt(math.pi), np.float32)
 
 
 class Distribution(Protocol):
-    """Of one action, or of a batch of them [...]. What `sample` consumes is drawn by `Actions.noise`."""
+    """A distribution of one action, or of a batch of them [...]. `Actions.noise` draws the noise for `sample`."""
 
     def sample(self, noise: Any) -> Any:
         """An action, a function of the noise."""
@@ -30,11 +30,11 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, action: Any) -> jax.Array:
-        """Of each action, in nats. -> [...]"""
+        """The log-probability of each action, in nats. -> [...]"""
         ...
 
     def entropy(self) -> jax.Array:
-        """In nats. -> [...]"""
+        """The entropy, in nats. -> [...]"""
         ...
 
 
@@ -45,7 +45,7 @@ class Categorical(struct.PyTreeNode):
 
     @staticmethod
     def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """What `sample` consumes for actions of shape `shape`: one uniform number in [0, 1) each."""
+        """Noise for `sample`, one uniform number in [0, 1) for each action. -> [*shape]"""
         return jax.random.uniform(key, shape)
 
     def sample(self, noise: jax.Array) -> jax.Array:
@@ -182,18 +182,18 @@ class SquashedGaussian(struct.PyTreeNode):
 
 
 class Joint(struct.PyTreeNode):
-    """Independent parts. An action is a pytree of theirs."""
+    """Independent distributions. An action is a pytree of their actions."""
 
     parts: tuple[Distribution, ...]  # in the order of the leaves
     structure: Structure = struct.field(pytree_node=False)
 
     def sample(self, noise: Any) -> Any:
-        """Each part's, of its own noise."""
+        """An action of each part, from its own noise."""
         own = self.structure.flatten_up_to(noise)
         return self.structure.unflatten([part.sample(x) for part, x in zip(self.parts, own, strict=True)])
 
     def mode(self) -> Any:
-        """Each part's."""
+        """The mode of each part."""
         return self.structure.unflatten([part.mode() for part in self.parts])
 
     def log_prob(self, action: Any) -> jax.Array:

@@ -19,8 +19,8 @@ NOT_SPLIT = 2**32 - 1  # folded into a key gives none of those that it is split 
 class Network(NamedTuple):
     """A pair of pure functions. `apply` takes any leading axes.
 
-    What it returns first are the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each; of
-    a pytree of spaces a pytree of these. After the value it may return auxiliary outputs, any pytree, for a loss.
+    Its first output is the parameters of the distribution: logits [..., n], or (mean, log_std) [..., d] each; for a
+    pytree of spaces a pytree of these. After the value it may return auxiliary outputs, any pytree, for a loss.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
@@ -28,7 +28,7 @@ class Network(NamedTuple):
 
 
 class NetworkLike(Protocol):
-    """What `make_ppo(network=...)` takes: anything with these two, a flax.linen module included."""
+    """The network that `make_ppo` takes: anything with `init` and `apply`, such as a flax.linen module."""
 
     @property
     def init(self) -> Callable[..., PyTree]:
@@ -48,7 +48,7 @@ def as_network(what: str, given: Any) -> Network:
     if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):
         return Network(*given)
     check_no_nnx(given)
-    raise PPOError(f"{what} = {shown(given)} has no init and apply; give pjp.Network(init, apply)")
+    raise PPOError(f"{what} = {shown(given)} lacks init and apply; give pjp.Network(init, apply)")
 
 
 def init_beside(
@@ -66,7 +66,7 @@ def apply_own(apply: Callable[..., Any], name: str, params: PyTree, *given: Any)
 
 
 def check_no_nnx(network: Any) -> None:
-    """Raises PPOError for a flax.nnx module, or a class of them, with how to make a `Network` of it."""
+    """Raises PPOError for a flax.nnx module or class, and says how to make a `Network` of it."""
     kind = network if isinstance(network, type) else type(network)
     if any(base.__module__.startswith("flax.nnx.") for base in kind.__mro__):
         name = kind.__name__
@@ -90,7 +90,7 @@ def orthogonal(scale: float) -> Callable[..., jax.Array]:
 def orthogonal_matrix(
     scale: float, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
 ) -> jax.Array:
-    """A matrix drawn as `orthogonal` says."""
+    """The matrix that `orthogonal` describes."""
     if len(shape) != 2:
         raise PPOError(f"orthogonal initialises matrices, not shape {shape}")
     tall = (max(shape), min(shape))
@@ -130,7 +130,7 @@ class MLP(nn.Module):
 def hidden_layers(
     x: jax.Array, sizes: tuple[int, ...], activation: str, kernel_init: Callable[..., jax.Array]
 ) -> jax.Array:
-    """Dense layers of the module that calls, each with the activation. [..., features] -> [..., sizes[-1]]"""
+    """Adds the hidden layers to the calling flax module. [..., features] -> [..., sizes[-1]]"""
     for size in sizes:
         x = getattr(nn, activation)(nn.Dense(size, kernel_init=kernel_init)(x))
     return x
@@ -154,7 +154,7 @@ class CNN(nn.Module):
 
 
 def convolved(image: jax.Array, activation: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
-    """The 16 kernels, of the module that calls, and the activation. [..., h, w, c] -> [..., 16 (h - 2) (w - 2)]"""
+    """Adds the convolution to the calling flax module. [..., h, w, c] -> [..., 16 (h - 2) (w - 2)]"""
     x = nn.Dense(16, kernel_init=kernel_init, name="convolution")(patches(image))
     x = getattr(nn, activation)(x)
     return x.reshape(*x.shape[:-3], -1)
@@ -284,7 +284,7 @@ def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:
 
 
 def is_image(obs_shape: PyTree) -> bool:
-    """Whether it is that of one array, with room for a convolution."""
+    """True for the shape of one image, with room for a convolution."""
     is_one = isinstance(obs_shape, tuple) and all(isinstance(size, int) for size in obs_shape)
     return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
 

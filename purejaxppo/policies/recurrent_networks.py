@@ -1,4 +1,4 @@
-"""Actor-critic networks with a memory, which they take before the observation, and return first."""
+"""Actor-critic networks with a memory: an argument before the observation, and the first value returned."""
 
 import functools
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from purejaxppo.utils.tree import PyTree
 class RecurrentNetwork(NamedTuple):
     """Pure functions of a policy that remembers. `apply` takes any leading axes, alike for memory and observation.
 
-    `replay` is `apply` over time, for learning; without it `apply` runs in a scan. What pays is to have there, outside
-    of the scan, what does not depend on the memory. Both may return auxiliary outputs after the value, any pytree, for
-    a loss.
+    `replay` is `apply` over time, for learning; without it `apply` runs in a scan. It is faster if it computes outside
+    of the scan whatever does not depend on the memory. Both may return auxiliary outputs after the value, any pytree,
+    for a loss.
     """
 
     init: Callable[[jax.Array, PyTree, PyTree], PyTree]  # (key, memory, obs) -> params
@@ -28,7 +28,7 @@ class RecurrentNetwork(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """What a recurrent tower makes of an observation before its cell: dense layers, each with the activation."""
+    """Dense layers between the observation and the cell of a recurrent tower, each with the activation."""
 
     hidden_sizes: tuple[int, ...]
     activation: str
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """As `Encoder`, after the convolution of `CNN`."""
+    """An `Encoder` after the convolution of `CNN`."""
 
     hidden_sizes: tuple[int, ...]
     activation: str
@@ -55,12 +55,12 @@ class ImageEncoder(nn.Module):
 
 
 class Cell(NamedTuple):
-    """A recurrent cell. What its gates take from the input, W x + b, is computed before it, of all steps at once."""
+    """A recurrent cell. The input's part of its gates, W x + b, is computed before it, for all steps at once."""
 
     num_gates: int
     start: Callable[[int], PyTree]  # size -> the memory of an episode's start
     init: Callable[[jax.Array, int], PyTree]  # (key, size) -> the parameters of `step`
-    input_bias: Callable[..., jax.Array]  # (key, size, num_steps) -> b, for what has to be remembered so long
+    input_bias: Callable[..., jax.Array]  # (key, size, num_steps) -> b, for memories that last up to num_steps
     step: Callable[[PyTree, PyTree, jax.Array], PyTree]  # (params, memory, W x + b [..., gates size]) -> memory
     output: Callable[[PyTree], jax.Array]  # memory -> [..., size]
 
@@ -134,7 +134,7 @@ def gru_init(key: jax.Array, size: int) -> PyTree:
 
 
 def gru_output(hidden: jax.Array) -> jax.Array:
-    """What a GRU shows of its memory: all of it."""
+    """The output of a GRU: its whole memory."""
     return hidden
 
 
@@ -149,7 +149,7 @@ def lstm_init(key: jax.Array, size: int) -> PyTree:
 
 
 def lstm_output(memory: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """What an LSTM shows of its memory (c, h): h."""
+    """The output of an LSTM, h of its memory (c, h)."""
     return memory[1]
 
 
@@ -164,7 +164,7 @@ class RecurrentTower(nn.Module):
     encoder: Callable[[], nn.Module]
     cell: Cell
     cell_size: int
-    num_steps: int  # that are remembered at first, at most
+    num_steps: int  # the longest time scale of the initial cells
     output_size: int
     output_init: Callable[..., jax.Array]
 
@@ -181,11 +181,11 @@ class RecurrentTower(nn.Module):
         self.output = nn.Dense(self.output_size, kernel_init=self.output_init)
 
     def inputs(self, obs: jax.Array) -> jax.Array:
-        """What the gates take from observations. [..., *obs_shape] -> [..., gates size]"""
+        """The input's part of the gates. [..., *obs_shape] -> [..., gates size]"""
         return self.gates(self.encode(obs))
 
     def read(self, output: jax.Array) -> jax.Array:
-        """What the tower says. [..., size] -> [..., output_size]"""
+        """The output layer. [..., size] -> [..., output_size]"""
         return self.output(output)
 
 
@@ -225,7 +225,7 @@ class RecurrentActorCritic(nn.Module):
         return self.read(jax.lax.scan(remember, memory, (self.inputs(obs), reset))[1])
 
     def inputs(self, obs: jax.Array) -> PyTree:
-        """What the gates of each tower take from observations."""
+        """The input's part of each tower's gates."""
         return {"actor": self.actor.inputs(obs), "critic": self.critic.inputs(obs)}
 
     def recurrent(self) -> PyTree:
@@ -247,7 +247,7 @@ class SharedRecurrentActorCritic(RecurrentActorCritic):
         self.trunk = self.tower(output_size=self.num_outputs + 1, output_init=shared_output)
 
     def inputs(self, obs: jax.Array) -> PyTree:
-        """What its gates take from observations."""
+        """The input's part of its gates."""
         return {"trunk": self.trunk.inputs(obs)}
 
     def recurrent(self) -> PyTree:
@@ -266,7 +266,7 @@ def step_each(cell: Cell, params: PyTree, memory: PyTree, inputs: PyTree) -> PyT
 
 
 def outputs_of(cell: Cell, memory: PyTree) -> PyTree:
-    """What each tower's cell shows of its memory."""
+    """The output of each tower's cell."""
     return {name: cell.output(memory[name]) for name in memory}
 
 
@@ -298,7 +298,7 @@ def make_recurrent_actor_critic(
 
 
 def tower_input(obs_shape: PyTree, obs: PyTree) -> jax.Array:
-    """What the towers take: an image as it is, and any other observation flattened."""
+    """The towers' input: an image unchanged, any other observation flattened."""
     return obs if is_image(obs_shape) else flat(obs, obs_shape)
 
 

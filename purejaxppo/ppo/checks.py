@@ -1,4 +1,4 @@
-"""What is checked when an agent is made, whatever its kind."""
+"""Checks of an agent's parts, of the states and observations that it is given, and of what user functions return."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import LOSS_TERMS, Metrics, RunnerState, Steps, TrainState
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree, Terms
-from purejaxppo.utils.validation import check_float32, check_key
+from purejaxppo.utils.validation import check_float32, check_key, is_numeric, shown_shape
 
 # Columns of the metrics and of the tables that they are in.
 RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
@@ -38,7 +38,7 @@ def check_parts(
     check_config(config, config_class)
     check_env(env)
     if schedules is not None and not isinstance(schedules, Mapping):
-        raise PPOError(f'schedules = {schedules!r} is no dict; give one such as {{"clip_eps": lambda update: 1.0}}')
+        raise PPOError(f'schedules = {schedules!r} is not a dict; give one such as {{"clip_eps": lambda update: 1.0}}')
     if optimizer is not None:
         _check_optimizer(optimizer, config, schedules)
 
@@ -46,7 +46,7 @@ def check_parts(
 def check_env(env: Any) -> None:
     """Raises PPOError unless `env` is an Environment."""
     if not isinstance(env, Environment):
-        raise PPOError(f"env = {env!r} is no Environment; give make_env({env!r})")
+        raise PPOError(f"env = {env!r} is not an Environment; give make_env({env!r})")
 
 
 def check_config(config: Any, config_class: type[Config]) -> None:
@@ -67,7 +67,7 @@ def _check_optimizer(
     optimizer: optax.GradientTransformation, config: PPOConfig, schedules: Mapping[str, Schedule] | None
 ) -> None:
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise PPOError(f"optimizer = {optimizer!r} is no optax transformation; give one such as optax.adam(1e-3)")
+        raise PPOError(f"optimizer = {optimizer!r} is not an optax transformation; give one such as optax.adam(1e-3)")
     if "learning_rate" in (schedules or {}):
         raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
     for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
@@ -79,7 +79,7 @@ def _check_optimizer(
 
 
 def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, params: PyTree) -> None:
-    """Raises PPOError unless the optimizer makes updates like the parameters, and keeps its state as it is."""
+    """Raises PPOError unless the optimizer returns updates shaped like the parameters, and a state shaped as before."""
     state = traced("optimizer.init", optimizer.init, params)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     step = functools.partial(_updates_and_state, optimizer)
@@ -197,20 +197,6 @@ def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
         raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
 
 
-def is_numeric(x: Any) -> bool:
-    """True if x is a real number or an array of them."""
-    if isinstance(x, jax.Array | np.ndarray | np.generic):
-        return jnp.issubdtype(x.dtype, jnp.bool_) or (
-            jnp.issubdtype(x.dtype, jnp.number) and not jnp.issubdtype(x.dtype, jnp.complexfloating)
-        )
-    return isinstance(x, bool | int | float)
-
-
-def shown_shape(x: Any) -> str:
-    """The dtype and shape of an array, or the type of anything else."""
-    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"a {type(x).__name__}"
-
-
 def check_params(params: PyTree) -> None:
     """Raises PPOError for parameters that have no gradient."""
     for path, x in jax.tree_util.tree_leaves_with_path(params):
@@ -224,7 +210,7 @@ def check_params(params: PyTree) -> None:
 def check_state(state: Any, state_class: type, remedy: str) -> None:
     """Raises PPOError unless `state` is a TrainState, or a RunnerState, as the class says."""
     if not isinstance(state, state_class):
-        raise PPOError(f"a {type(state).__name__} is no {state_class.__name__}; give {remedy}")
+        raise PPOError(f"a {state_class.__name__} is wanted, got a {type(state).__name__}; give {remedy}")
 
 
 def check_start(train_state: Any, fresh: TrainState) -> None:
@@ -261,7 +247,7 @@ def check_runner(runner: Any, num_envs: int) -> None:
 
 
 def check_act(env: Environment, train_state: Any, obs: Any, key: Any) -> tuple[int, ...]:
-    """Raises PPOError for what no agent can act on. -> the leading axes of `obs`, () for one observation"""
+    """Raises PPOError if `train_state`, `obs` or `key` is wrong. -> the leading axes of `obs`"""
     check_one_state(train_state)
     lead = check_obs(env, obs)
     if key is not None:
@@ -305,14 +291,16 @@ def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
 
 def _lead_of(what: str, env_name: str, shape: tuple[int, ...], x: Any) -> tuple[int, ...]:
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.number):
-        raise PPOError(f"{what} is a {type(x).__name__} and no array of numbers; give jnp.asarray(obs, jnp.float32)")
+        raise PPOError(
+            f"{what} must be an array of numbers, got a {type(x).__name__}; give jnp.asarray(obs, jnp.float32)"
+        )
     if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
         raise PPOError(f"{what} has shape {x.shape}, and the observations of {env_name} have {shape}")
     return x.shape[: x.ndim - len(shape)]
 
 
 def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: Any) -> Any:
-    """`function(train_state, *args)`, with a line that says so where the train state is that of another agent."""
+    """`function(train_state, *args)`, with a PPOError in one line if the train state is another agent's."""
     try:
         return function(train_state, *args)
     except Exception:
@@ -347,11 +335,11 @@ def _names(wanted: Parameters) -> str:
 
 
 def _shapes(arrays: PyTree) -> list[tuple[int, ...]]:
-    """Those of a tuple of arrays, and none of anything else."""
+    """The shapes of a tuple of arrays; empty for anything else."""
     is_flat = isinstance(arrays, tuple) and all(hasattr(x, "shape") for x in arrays)
     return [x.shape for x in arrays] if is_flat else []
 
 
 def shape_list(shapes: list[tuple[int, ...]]) -> str:
-    """Shapes, for people."""
+    """Shapes as text."""
     return " ".join(map(str, shapes)) or "of another structure"

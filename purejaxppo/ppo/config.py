@@ -7,18 +7,18 @@ from typing import Any, ClassVar, NoReturn, Self
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.validation import (
     MAX_COUNT,
     MAX_STEPS,
-    _is_number,
     check_choice,
     check_divisions,
     check_size,
     check_switch,
+    is_number,
+    is_traced,
     shown,
     whole,
 )
@@ -218,9 +218,9 @@ def check_number(name: str, value: Any, *, optional: bool = False) -> None:
     """Raises PPOError unless `value` is a number, or several, in the range of that field, or a tracer."""
     low, high, open_below = _RANGES[name]
     valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-    if isinstance(value, Tracer) or (value is None and optional):
+    if is_traced(value) or (value is None and optional):
         return
-    if not _is_number(value):
+    if not is_number(value):
         raise PPOError(f"{name} = {shown(value)} is not a number; give one {valid}")
     try:
         numbers = np.asarray(value, np.float64)
@@ -270,7 +270,7 @@ def check_effects(config: PPOConfig) -> None:
 def is_changed(config: PPOConfig, name: str) -> bool:
     """Whether a field is known to be another than its default; that of a tracer is not."""
     value = getattr(config, name)
-    return not isinstance(value, Tracer) and bool(np.any(np.asarray(value) != getattr(PPOConfig, name)))
+    return not is_traced(value) and bool(np.any(np.asarray(value) != getattr(PPOConfig, name)))
 
 
 def _refuse_idle(config: PPOConfig, name: str, beside: str) -> NoReturn:

@@ -21,16 +21,16 @@ from purejaxppo.utils.validation import MAX_COUNT, check_key, check_size, check_
 
 
 class Agent(Protocol):
-    """What everything from here on asks of an agent: `PPO`, `RecurrentPPO`, `FullBatchPPO`, or one of one's own."""
+    """The interface of an agent: `PPO`, `RecurrentPPO`, `FullBatchPPO`, or your own."""
 
     @property
     def env(self) -> Environment:
-        """Where it acts."""
+        """The environment that it acts in."""
         ...
 
     @property
     def actions(self) -> Actions:
-        """How it acts there."""
+        """Its action distribution, and the map to the environment's actions."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Agent(Protocol):
         ...
 
     def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
-        """The state before the first update of a new run from trained parameters; asked of by `init_from` alone."""
+        """The state before the first update of a new run from trained parameters. Only `init_from` needs it."""
         ...
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
@@ -59,11 +59,11 @@ class Agent(Protocol):
 
     @property
     def start_memory(self) -> PyTree:
-        """What the policy remembers at the start of an episode; () without a memory."""
+        """The memory at the start of an episode; () without a memory."""
         ...
 
     def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
-        """The policy at raw observations, and what it remembers after them; any leading axes."""
+        """The policy at raw observations, and its memory after them; any leading axes."""
         ...
 
 
@@ -82,7 +82,7 @@ class Episode(NamedTuple):
 
 
 class Evaluation(struct.PyTreeNode):
-    """Episodes under way, one in each environment; a finished one stays as it is. E episodes."""
+    """E episodes under way, one in each environment. A finished one no longer changes."""
 
     obs: PyTree  # [E, ...]
     env_state: PyTree  # [E, ...]
@@ -105,11 +105,22 @@ def evaluate(
 ) -> tuple[jax.Array, jax.Array]:
     """Undiscounted returns and lengths of independent episodes, under the greedy or the sampled policy.
 
-    The normalisation of observations is frozen. An episode that has not ended after `max_steps` counts as it
-    is then, with a length of `max_steps`. Pure: vmap it over the train states of a population. -> ([E], [E] int32)
+    The normalisation of observations is frozen. Pure: vmap it over the train states of a population.
 
-    Raises PPOError for a train state that is not this agent's, a raw or batched key, and less than one episode or step
-    or more than an int32 counts.
+    Args:
+        agent: the agent that plays
+        train_state: of one run
+        key: a typed key
+        num_episodes: E
+        sampled: draw actions from the policy; by default take its mode
+        max_steps: an episode that has not ended after so many steps counts as it is then
+
+    Returns:
+        Returns [E] and lengths [E] int32.
+
+    Raises:
+        PPOError: if `train_state` is not of this agent or of several runs, `key` is raw or batched, or a count is
+            below 1 or does not fit an int32
     """
     end = play_episodes(agent, train_state, key, num_episodes, sampled=sampled, max_steps=max_steps)
     return end.episode_return, end.episode_length
@@ -124,7 +135,7 @@ def play_episodes(
     sampled: bool = False,
     max_steps: int = MAX_STEPS,
 ) -> Evaluation:
-    """The episodes of `evaluate` after their last step: where one is still `running`, `max_steps` has cut it."""
+    """The episodes of `evaluate` after their last step. One that is still `running` was cut by `max_steps`."""
     check_play(agent, train_state, key, max_steps)
     check_size("num_episodes", num_episodes, most=MAX_COUNT)
     check_switch("sampled", sampled)
@@ -180,24 +191,55 @@ def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps:
 
 
 def start_memories(agent: Agent, num_episodes: int) -> PyTree:
-    """What the policy remembers at the start of E episodes, [E, ...]."""
+    """The memory at the start of E episodes, [E, ...]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), agent.start_memory)
 
 
-def record_episodes(agent: Agent, train_states: TrainState, key: jax.Array, *, max_steps: int = 1_000) -> list[Episode]:
-    """One greedy episode of each train state [N, ...], all from the same start, at most `max_steps` long.
+def record_episodes(
+    agent: Agent, train_state: TrainState, key: jax.Array, num_episodes: int = 1, *, max_steps: int = 1_000
+) -> list[Episode]:
+    """Plays greedy episodes and keeps every step, for films and for a closer look.
 
-    Compiles and runs at once, and brings the episodes to the host: not for jit. Raises PPOError as `evaluate` does.
+    Compiles and runs at once, and brings the episodes to the host: it cannot be used inside jit.
+
+    Args:
+        agent: the agent that plays
+        train_state: of one run, or of several with a leading axis [N]; each run plays from the same starts
+        key: a typed key; further episodes of a run start from keys that are folded in
+        num_episodes: for each run
+        max_steps: an episode that has not ended after so many steps is cut there
+
+    Returns:
+        The episodes of the run, or of the first run, then of the second, and so on.
+
+    Raises:
+        PPOError: as `evaluate` does; and if the arrays of `train_state` do not share one leading axis
     """
-    check_state(train_states, TrainState, "the train states of runners, [N, ...]")
-    if jnp.ndim(train_states.update) != 1:
+    lead = leading_axes(train_state)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype), train_state)
+    check_play(agent, one, key, max_steps)
+    check_size("num_episodes", num_episodes, most=MAX_COUNT)
+    more = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(1, num_episodes))
+    keys = jnp.concatenate([key[None], more])
+
+    def play_run(state: TrainState) -> tuple:
+        return jax.vmap(lambda key: play(agent, state, key, max_steps))(keys)
+
+    on_host = to_host(jax.jit(jax.vmap(play_run) if lead else play_run)(train_state))
+    places = np.ndindex(*lead, num_episodes)
+    return [_cut(*jax.tree.map(lambda x, place=place: x[place], on_host)) for place in places]
+
+
+def leading_axes(train_state: Any) -> tuple[int, ...]:
+    """() for the state of one run, (N,) for several. Raises PPOError for anything else."""
+    check_state(train_state, TrainState, "runner.train_state")
+    lead = np.shape(train_state.update)
+    if len(lead) > 1 or (lead and any(np.shape(x)[:1] != lead for x in jax.tree.leaves(train_state))):
         raise PPOError(
-            "train_states is one alone; give it a leading axis: jax.tree.map(lambda x: x[None], train_state)"
+            f"train_state.update has shape {list(lead)}; give the state of one run, or of several with one leading "
+            "axis in all of its arrays"
         )
-    check_play(agent, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), train_states), key, max_steps)
-    episodes = jax.jit(jax.vmap(lambda state: play(agent, state, key, max_steps)))(train_states)
-    on_host = to_host(episodes)
-    return [_cut(*jax.tree.map(lambda x, i=i: x[i], on_host)) for i in range(train_states.update.size)]
+    return lead
 
 
 def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[PyTree, tuple, jax.Array]:

@@ -38,7 +38,7 @@ def find_curve(population: Population) -> Curve:
 
 
 def x_axis(population: Population) -> tuple[str, np.ndarray]:
-    """What the x-axis of a population's charts counts, and its value at each update [U]."""
+    """The name of the x-axis of a population's charts, and its value at each update [U]."""
     x, _ = population.store.like.metrics.curve
     if x == "timesteps":
         return "environment steps", population.timesteps

@@ -37,7 +37,7 @@ def plot_comparison(
 
     curves: label, timesteps [U] of one seed, and returns [S, U] with NaN where no episode finished, for each setting;
     solved_at: the return of a dashed line; note: a line above the legend.
-    Raises PPOError where there are too many, or the shapes disagree.
+    Raises PPOError if there are too many, or the shapes disagree.
     """
     check_curves(curves)
     made = [(label, make_curve(*values)) for label, *values in curves]
@@ -52,7 +52,7 @@ def plot_beside(
     solved_at: float | None = None,
     note: str | None = None,
 ) -> None:
-    """`plot_comparison`, of what `make_curve` gives."""
+    """`plot_comparison` for curves that `make_curve` has made."""
     from matplotlib.figure import Figure
 
     labels = fit_labels([label for label, _ in curves])
@@ -72,7 +72,7 @@ def plot_beside(
 
 
 def check_curves(curves: "Sequence[Returns]") -> None:
-    """Refuses curves that could not be told apart, or that are none."""
+    """Raises PPOError for no curves, more than colours, or curves whose shapes disagree."""
     if not 1 <= len(curves) <= len(CURVE_COLOURS):
         raise PPOError(f"{len(curves)} curves; give 1 to {len(CURVE_COLOURS)}, more cannot be told apart by colour")
     for label, timesteps, returns in curves:

@@ -56,7 +56,7 @@ def plot_curves(
 
 
 def make_curve(timesteps: np.ndarray, returns: np.ndarray) -> Curve:
-    """What there is to show of [U] and [S, U]. Raises PPOError where the shapes disagree."""
+    """The curve of timesteps [U] and returns [S, U]. Raises PPOError if the shapes disagree."""
     timesteps, returns = np.asarray(timesteps), np.asarray(returns, np.float64)
     if timesteps.ndim != 1 or returns.ndim != 2 or returns.shape[1] != len(timesteps) or not returns.size:
         raise PPOError(f"timesteps {timesteps.shape} and returns {returns.shape} have to be [U] and [S, U], none empty")
@@ -125,7 +125,7 @@ def draw_seeds(axes: "Axes", timesteps: np.ndarray, returns: np.ndarray) -> None
 
 
 def draw_band(axes: "Axes", timesteps: np.ndarray, band: Band, num_seeds: int) -> None:
-    """The IQM as a bold line in its interval, of which a single seed has none."""
+    """The IQM as a bold line in its interval. A single seed has no interval."""
     label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.plot(timesteps, band.iqm, color=BLUE, linewidth=1.3, label=label)
     if num_seeds > 1:
@@ -141,7 +141,7 @@ def draw_solved(axes: "Axes", solved_at: float) -> None:
 
 
 def style_axes(axes: "Axes", last_timestep: int, title: str) -> None:
-    """Labels, ticks and the legend, without more ink than they need."""
+    """Labels, ticks and the legend."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes.set_title(title, fontsize=9, loc="left")

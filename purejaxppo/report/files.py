@@ -1,4 +1,4 @@
-"""The kinds of files that pictures and films are written as."""
+"""File formats of pictures and films."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def check_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> None:
-    """Raises PPOError for a file of another kind."""
+    """Raises PPOError unless the path ends in one of the suffixes. `what` names it in the message."""
     if path.suffix not in suffixes:
-        raise PPOError(f"{str(path)!r} is no name of a {what}; let it end in {' or '.join(suffixes)}")
+        raise PPOError(f"{str(path)!r} is not the name of a {what}; end it in {' or '.join(suffixes)}")
 
 
 def write_figure(figure: "Figure", path: Path) -> None:

@@ -1,16 +1,17 @@
 """Films of episodes as GIF or MP4: the environment, the step, the return, and what the policy does."""
 
+from __future__ import annotations  # Pillow is imported where it is used
+
 import importlib
 import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, parts_of, structure_of
@@ -20,6 +21,9 @@ from purejaxppo.report.drawings import Picture, check_picture
 from purejaxppo.report.files import FILMS, check_suffix
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_whole
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
 
 SIZE = (480, 270)  # pixels: the scene, and the panel on its right
 PANEL = (SCENE[0] + 4, SIZE[0] - 14)  # pixels, left and right
@@ -37,8 +41,8 @@ class Row(NamedTuple):
     is_taken: bool
 
 
-class Frames(Sequence[Image.Image]):
-    """The frames of an episode, each drawn when it is asked for: a long film has not to be held."""
+class Frames(Sequence["Image.Image"]):
+    """The frames of an episode, each drawn on demand, so that a long film need not fit in memory."""
 
     def __init__(self, env: Environment, picture: Picture, episode: Episode, steps: Sequence[int]) -> None:
         self._env, self._picture, self._episode, self._steps = env, picture, episode, steps
@@ -81,13 +85,13 @@ def write_film(frames: Sequence[Image.Image], path: str | os.PathLike[str], fps:
     """
     check_film(path)
     if not frames:
-        raise PPOError("a film needs at least one frame, and there is none")
+        raise PPOError("a film needs at least one frame, got 0")
     write = write_mp4 if Path(path).suffix == ".mp4" else write_gif
     write_whole(Path(path), lambda file: write(frames, file, fps, rest))
 
 
 def check_film(path: str | os.PathLike[str]) -> None:
-    """Raises PPOError for a film that cannot be written: a suffix of another kind, or no encoder."""
+    """Raises PPOError if a film cannot be written: its suffix is wrong, or the encoder is missing."""
     check_suffix(Path(path), FILMS, "film")
     if Path(path).suffix == ".mp4":
         load_encoder()
@@ -104,7 +108,7 @@ def load_encoder() -> Any:
 
 
 def write_gif(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:
-    """Frames of one palette, for ever."""
+    """Writes an endless GIF whose frames share one palette."""
     first, *others = quantize_frames(frames)
     duration = frame_duration(fps)
     durations = [duration] * len(others) + [max(duration, round(1000 * rest))]
@@ -117,10 +121,12 @@ def frame_duration(fps: float) -> int:
 
 
 def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """The frames in one palette, made for a sample of them: a palette of its own for each would flicker.
+    """The frames in one palette, made for a sample of them: separate palettes would flicker.
 
-    White stays white: what is nearest to it in the palette would be a grey ground beside the white of a page.
+    White stays white: the nearest colour of the palette would look grey on a white page.
     """
+    from PIL import Image
+
     sample = frames[:: math.ceil(len(frames) / 8)]
     width, height = sample[0].size
     sheet = Image.new("RGB", (width, height * len(sample)))
@@ -133,13 +139,13 @@ def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 def whiten(colours: np.ndarray) -> np.ndarray:
-    """The palette, in which the nearest to white is white, and so are all that the eye cannot tell from it. [n, 3]"""
+    """The palette with white in place of the colours nearest to it. [n, 3]"""
     away = 3 * 255 - colours.sum(axis=1)
     return np.where((away <= max(NEAR_WHITE, away.min()))[:, None], 255, colours)
 
 
 def write_mp4(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:
-    """H.264 as every browser plays it, one frame encoded after the other."""
+    """Writes H.264 that every browser plays, one frame at a time."""
     av = load_encoder()
     width, height = (2 * (side // 2) for side in frames[0].size)  # its colours have half the resolution
     with av.open(file, "w", format="mp4") as container:
@@ -152,7 +158,7 @@ def write_mp4(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: f
 
 
 def resting(frames: Sequence[Image.Image], num_rests: int) -> Iterator[Image.Image]:
-    """The frames, the last of them shown so many times at least."""
+    """The frames, with the last one repeated."""
     yield from frames
     last = frames[-1]
     for _ in range(num_rests - 1):
@@ -160,8 +166,7 @@ def resting(frames: Sequence[Image.Image], num_rests: int) -> Iterator[Image.Ima
 
 
 def action_rows(space: Space | SpaceTree, names: Sequence[str], episode: Episode, step: int) -> list[Row]:
-    """What the policy does at a step: the probability of each action, or the numbers that it takes. After the last
-    action the rows are empty."""
+    """The policy at a step: the probability or the number of each action. The rows are empty after the last one."""
     parts, is_over = parts_of(space), step >= len(episode.reward)
     actions = [None] * len(parts)
     if not is_over:
@@ -177,7 +182,7 @@ def action_rows(space: Space | SpaceTree, names: Sequence[str], episode: Episode
 def part_rows(
     space: Space, names: Sequence[str], what: str, action: np.ndarray | None, chances: np.ndarray | None
 ) -> list[Row]:
-    """Those of one space; without an action they are empty."""
+    """The rows of one space. They are empty without an action."""
     if isinstance(space, Discrete):
         return [chance_row(name, i, chances, action) for i, name in enumerate(row_names(names, what, space.n))]
     numbers = math.prod(space.shape) if isinstance(space, Box) else len(space.sizes)
@@ -193,7 +198,7 @@ def row_names(names: Sequence[str], what: str, number: int) -> list[str]:
 
 
 def chance_row(name: str, i: int, chances: np.ndarray | None, action: np.ndarray | None) -> Row:
-    """The probability of action i; whether it is taken, where a policy has none."""
+    """The probability of action i, or if it is taken, for a policy without probabilities."""
     is_taken = action is not None and int(action[0]) == i
     if chances is None:
         return Row(name, (0.0, float(is_taken)), "", is_taken)
@@ -212,6 +217,8 @@ def value_row(name: str, value: float | None, low: float, high: float) -> Row:
 
 def compose(scene: Image.Image, step: int, episode_return: float, rows: Sequence[Row]) -> Image.Image:
     """One frame: the scene, as large as it fits, and the panel."""
+    from PIL import Image, ImageDraw, ImageOps
+
     image = Image.new("RGB", SIZE, "white")
     scene = ImageOps.contain(scene.convert("RGB"), SCENE)
     image.paste(scene, ((SCENE[0] - scene.width) // 2, (SCENE[1] - scene.height) // 2))

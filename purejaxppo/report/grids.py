@@ -1,10 +1,11 @@
 """Drawings of environments on a grid: layers of cells, and a legend of their colours."""
 
+from __future__ import annotations  # Pillow is imported where it is used
+
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from purejaxppo.report.canvas import (
     BLUE,
@@ -23,11 +24,14 @@ from purejaxppo.report.canvas import (
 )
 from purejaxppo.utils.tree import PyTree
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 LEGEND = 0.33  # of a grid's height, beside it
 
 
 class Layer(NamedTuple):
-    """What one channel of a grid shows."""
+    """One channel of a grid: its name in the legend, and its colour."""
 
     name: str
     channel: int
@@ -36,7 +40,7 @@ class Layer(NamedTuple):
 
 
 def draw_grid(grid: np.ndarray, layers: Sequence[Layer]) -> Image.Image:
-    """Layers over each other, the last on top, and beside them what each colour means. grid: [H, W, C], 0 is empty"""
+    """Draws layers over each other, the last on top, and a legend beside them. grid: [H, W, C], 0 is empty"""
     rows, columns = grid.shape[:2]
     canvas = make_canvas(-0.02 * rows, columns + (0.04 + LEGEND) * rows, -0.02 * rows, 1.02 * rows)
     draw_box(canvas, 0, columns, 0, rows, "#F4F4F4")
@@ -129,7 +133,7 @@ def draw_four_rooms(obs: Any, state: Any, params: Any) -> Image.Image:
 
 
 def draw_meta_maze(obs: Any, state: Any, params: Any) -> Image.Image:
-    """MetaMaze from its state: what is observed is the walls around the walker alone."""
+    """MetaMaze from its state: the observation shows only the walls around the walker."""
     del obs, params
     return draw_rooms(meta_maze_walls(), state.pos, state.goal)
 

@@ -50,8 +50,8 @@ def plot_sweep(
     points: the value of each name, the same names in every setting; scores: for each setting the returns [S] of its
     runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved; what: what the
     picture calls the scores.
-    A name with one value is no axis. One axis gives the IQM with its 95% interval, two in a full grid give a heat map
-    of the IQM, and all else gives parallel coordinates. Raises PPOError where points and scores do not fit.
+    A name with one value has no axis. One axis gives the IQM with its 95% interval, two in a full grid give a heat map
+    of the IQM, and anything else gives parallel coordinates. Raises PPOError if points and scores do not fit.
     """
     from matplotlib.figure import Figure
 
@@ -73,7 +73,7 @@ def plot_sweep(
 
 
 def check_sweep(points: list[dict[str, Any]], scores: list[np.ndarray]) -> None:
-    """Refuses points and scores that do not belong together."""
+    """Raises PPOError if points and scores do not belong together."""
     if not points or len(points) != len(scores):
         raise PPOError(f"{len(points)} points and {len(scores)} scores; give the scores of each of at least one point")
     for i, (point, runs) in enumerate(zip(points, scores, strict=True)):
@@ -92,7 +92,7 @@ def find_axes(points: list[dict[str, Any]]) -> list[Axis]:
 
 
 def make_axis(name: str, values: list[Any]) -> Axis:
-    """Numbers that are positive and spread over more than LOG_FROM get a log axis; what is no number, categories."""
+    """An axis of numbers, a log one if they spread over more than LOG_FROM; or of categories."""
     distinct = sorted(set(values), key=sort_key)
     if not all(is_number(value) for value in distinct):
         return Axis(name, distinct, "category")
@@ -107,7 +107,7 @@ def sort_key(value: Any) -> tuple[int, Any]:
 
 
 def is_grid(axes: list[Axis], points: list[dict[str, Any]]) -> bool:
-    """Whether the settings, which all differ, are the full product of two axes."""
+    """True if the settings, which all differ, are the full product of two axes."""
     return len(axes) == 2 and len(points) == math.prod(len(axis.values) for axis in axes)
 
 
@@ -149,7 +149,7 @@ def round_ticks(axis: Axis) -> np.ndarray:
 
 
 def apart(fractions: np.ndarray, gap: float) -> list[int]:
-    """Those of the sorted fractions [V] that have room for a label: the first, the last, and some in between."""
+    """Indices of sorted fractions [V] that have room for a label: the first, the last, and some in between."""
     last = len(fractions) - 1
     kept = [0]
     for i in range(1, last):

@@ -16,12 +16,12 @@ CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_lev
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
-    """What programs of this library are compiled with: `jax.jit(..., compiler_options=...)`."""
+    """Compiler options of this library's programs, for `jax.jit(..., compiler_options=...)`."""
     return CPU_OPTIONS if platform == "cpu" else {}
 
 
 def quickly_compiled(platform: str) -> dict[str, Any]:
-    """The same for programs that run once: compiled in half of the time, and some times slower."""
+    """Compiler options for programs that run once: half the time to compile, and several times slower."""
     return {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
 
 
@@ -36,18 +36,23 @@ def cpu_cores() -> int:
 
 
 def share_of_cores(mine: Sequence[int], neighbours: Sequence[Sequence[int]]) -> int:
-    """How many of the cores `mine` fall to this process: a core that k processes may use counts as 1/k. At least 1.
+    """This process's share of the cores `mine`, at least 1. A core that k processes may use counts as 1/k.
 
-    `neighbours` are the cores of each process of this machine, this one's among them.
+    `neighbours` are the cores of each process on this machine, this one included.
     """
     return max(1, int(sum(Fraction(1, sum(core in cores for cores in neighbours)) for core in mine)))
 
 
 def use_all_cores(cores: int | None = None) -> None:
-    """Makes one JAX CPU device of each core: XLA keeps a single core busy on operations as small as PPO's.
+    """Makes each core a JAX CPU device: XLA keeps only one core busy with operations as small as PPO's.
 
-    `cores` is how many, and by default all that this process may use. Without effect once JAX has started, or where
-    `jax_num_cpu_devices` is set already. Raises PPOError for fewer than one.
+    Does nothing once JAX has started, or if `jax_num_cpu_devices` is already set.
+
+    Args:
+        cores: the number of devices; by default all cores that this process may use
+
+    Raises:
+        PPOError: if `cores` is not a whole number of at least 1
     """
     if cores is not None:
         check_size("cores", cores)
@@ -58,9 +63,9 @@ def use_all_cores(cores: int | None = None) -> None:
 
 
 def idle_cores() -> str | None:
-    """Why a population leaves cores of this machine idle, and how to mend it; None where it does not.
+    """Says why a population leaves cores of this machine idle, and what to do; None if it uses them all.
 
-    None too among several processes: they share the cores.
+    None with several processes too: they share the cores.
     """
     devices, cores = jax.local_devices(), cpu_cores()
     if devices[0].platform != "cpu" or len(devices) >= cores or jax.process_count() > 1:

@@ -17,7 +17,7 @@ _LIBRARIES = (
 
 
 class PPOError(ValueError):
-    """Every error that this library raises on its own account: one line, with the value and the remedy."""
+    """Every error that this library raises itself: one line, with the field, its value and the remedy."""
 
     def __init__(self, message: str) -> None:
         # A value may be shown in several lines, as an array is.
@@ -25,26 +25,26 @@ class PPOError(ValueError):
 
 
 class NotWritten(PPOError):
-    """A file could not be written: the disk is full, or its folder is not ours. What was written before is whole."""
+    """A file could not be written: the disk is full, or the folder is not writable. Older files are still whole."""
 
 
 class Interrupted(Exception):
-    """A training stopped because it was asked to; what is written is whole."""
+    """A training was stopped on request. All files on disk are whole."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """The error, for people, with the file and the line; ours is a line already."""
+    """The error in one line for people, with the file and the line of their code. A PPOError is one already."""
     if isinstance(error, PPOError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place_of(error)}"
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost line of the caller's, as " (walk.py, line 26)"; "" where no line of the traceback is."""
+    """The innermost line of the user's code, as " (walk.py, line 26)"; "" if the traceback has none."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_library(frame.filename)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def is_library(file: str) -> bool:
-    """Whether a file is Python's, JAX's, flax's, NumPy's or ours."""
+    """True for a file of Python, JAX, flax, NumPy or this library."""
     return file.startswith(_LIBRARIES) or (file.startswith(_PYTHON) and not file.startswith(_INSTALLED))

@@ -1,4 +1,4 @@
-"""Files and pytrees on disk: each appears whole or not at all, and each leaf of a pytree has a checksum."""
+"""Files and pytrees on disk. Each appears whole or not at all, and each leaf of a pytree has a checksum."""
 
 import contextlib
 import hashlib
@@ -29,9 +29,9 @@ _VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji")
 
 
 def as_path(name: str, value: Any) -> Path:
-    """The path that the argument `name` gives. Raises PPOError where it is none."""
+    """The argument `name` as a Path. Raises PPOError if it is not a path."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in str(value):
-        raise PPOError(f"{name} = {value!r} is no path; give that of a folder")
+        raise PPOError(f"{name} = {value!r} is not a path; give that of a folder")
     return Path(value)
 
 
@@ -57,7 +57,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 @contextlib.contextmanager
 def written_or_said(path: Path) -> Iterator[None]:
-    """Raises NotWritten in the place of an OSError, and of what it makes a writer of zip files raise."""
+    """Raises NotWritten instead of an OSError, and instead of the errors that one causes in a writer of zip files."""
     try:
         yield
     except Exception as error:
@@ -73,42 +73,42 @@ def written_or_said(path: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates a folder and those above it, where they are not there. Raises NotWritten where that cannot be."""
+    """Creates a folder and its parents if they do not exist. Raises NotWritten if that fails."""
     with written_or_said(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def drop_abandoned(path: Path) -> None:
-    """Removes what a process that died has left half written beside `path`, which only one process writes at a time."""
+    """Removes half-written files that a killed process left beside `path`. One process writes there at a time."""
     for entry in path.parent.iterdir():
         if entry.name.startswith(f".{path.name}."):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A number that is not finite is written as null: JSON has none."""
+    """Writes a JSON file. A number that is not finite is written as null."""
     text = json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises PPOError for a file that is not there, no JSON, or holds no names and values."""
+    """Reads a JSON object. Raises PPOError if the file is missing, is not JSON or holds something else."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
         raise PPOError(f"{path} cannot be read: {error.strerror}; is {str(path.parent)!r} a finished run?") from None
     except (ValueError, RecursionError) as error:
-        raise PPOError(f"{path} is no JSON: {error}; write the file anew, or take another folder") from None
+        raise PPOError(f"{path} is not JSON: {error}; write the file anew, or take another folder") from None
     if not isinstance(content, dict):
-        raise PPOError(f"{path} holds a {type(content).__name__}, and no names and values; take another folder")
+        raise PPOError(f"{path} holds a {type(content).__name__} instead of names and values; take another folder")
     return content
 
 
 def save_tree(folder: Path, tree: PyTree, about: Mapping[str, Any] | None = None) -> None:
-    """Writes `tree` to the new folder `folder`: its leaves in one .npz, and a manifest with what each has to be.
+    """Writes a pytree to a new folder: its leaves in one .npz, and a manifest with their shapes and checksums.
 
-    about: what the tree belongs to, in JSON; it goes into the manifest. The folder appears whole or not at all.
-    Raises NotWritten where the disk or the folder does not take it.
+    about: identifies what the tree belongs to, in JSON; it goes into the manifest. The folder appears whole or not at
+    all. Raises NotWritten if the disk or the folder does not accept it.
     """
     leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(to_host(tree))}
     with written_or_said(folder):
@@ -134,11 +134,11 @@ def load_tree(
     about: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> PyTree:
-    """The tree of `folder`, in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
+    """Reads a pytree in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
 
-    defaults: what the dicts in `about` stand for where those of the folder lack a name
+    defaults: values of the names that the folder's dicts in `about` lack
     A leaf that an earlier version did not write (`ADDED`) is 0.
-    Raises PPOError where the folder cannot be read, a checksum does not fit, or a leaf or `about` is another one.
+    Raises PPOError if the folder cannot be read, a checksum does not fit, or a leaf or `about` differs.
     """
     manifest, leaves = _read(folder, None)
     _check_about(folder, manifest, about, defaults or {})
@@ -167,17 +167,17 @@ def load_leaf(
     about: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> np.ndarray:
-    """One leaf of the tree of `folder`, without the others. Raises PPOError as `load_tree` does."""
+    """Reads one leaf of a pytree without the others. Raises PPOError as `load_tree` does."""
     manifest, leaves = _read(folder, name)
     _check_about(folder, manifest, about, defaults or {})
     if name not in leaves or name not in manifest["leaves"]:
-        raise PPOError(f"checkpoint {str(folder)!r} holds no {name}")
+        raise PPOError(f"checkpoint {str(folder)!r} does not hold {name}")
     _check_entry(folder, name, leaves, manifest)
     return leaves[name]
 
 
 def check_tree(folder: Path) -> None:
-    """Raises PPOError where a tree on disk cannot be read, or a checksum does not fit."""
+    """Raises PPOError if a pytree on disk cannot be read, or a checksum does not fit."""
     manifest, leaves = _read(folder, None)
     for name in manifest["leaves"]:
         if name not in leaves:
@@ -186,25 +186,25 @@ def check_tree(folder: Path) -> None:
 
 
 def leaf_names(folder: Path) -> list[str]:
-    """The names of the leaves of a tree on disk. Raises PPOError where its manifest cannot be read."""
+    """The names of the leaves of a pytree on disk. Raises PPOError if its manifest cannot be read."""
     with _readable(folder):
         return list(_read_manifest(folder)["leaves"])
 
 
 def leaf_shape(folder: Path, name: str) -> tuple[int, ...]:
-    """The shape of one leaf of a tree on disk. Raises PPOError where its manifest cannot be read or lacks the leaf."""
+    """The shape of one leaf of a pytree on disk. Raises PPOError if its manifest cannot be read or lacks the leaf."""
     with _readable(folder):
         return tuple(_read_manifest(folder)["leaves"][name]["shape"])
 
 
 def completed(about: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What was written before there were the names that its dicts lack: they count as the defaults."""
+    """`about` of an older folder, with the defaults of names that its dicts lack."""
     filled = {name: {**values, **about[name]} for name, values in defaults.items() if isinstance(about.get(name), dict)}
     return {**about, **filled}
 
 
 def make_manifest(leaves: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What the leaves have to be, what they belong to, what wrote them; and a checksum of all of that."""
+    """The shapes and checksums of the leaves, what they belong to, the versions, and a checksum of all of that."""
     content = {
         "about": dict(about),
         "versions": versions(),
@@ -214,18 +214,18 @@ def make_manifest(leaves: Mapping[str, np.ndarray], about: Mapping[str, Any]) ->
 
 
 def versions() -> dict[str, str]:
-    """What a file was made with."""
+    """The versions of Python and of the packages that a file is written with."""
     extras = {name: version for name in _VERSIONS_OF_EXTRAS if (version := _version_of(name)) != ABSENT}
     return {"python": platform.python_version(), **{name: _version_of(name) for name in _VERSIONS_OF}, **extras}
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """NumPy arrays in the place of arrays, and the data of keys in that of typed keys."""
+    """The pytree with NumPy arrays for its arrays, and the key data for its typed keys."""
     return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether a leaf is of typed keys."""
+    """True for an array of typed keys."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -247,7 +247,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """PPOError in the place of whatever a damaged zip or JSON file makes its reader raise."""
+    """Raises PPOError instead of whatever a damaged zip or JSON file makes its reader raise."""
     try:
         yield
     except Exception as error:
@@ -317,7 +317,7 @@ def _to_disk(path: Path) -> None:
 
 
 def finite(x: Any) -> Any:
-    """What JSON can say of a value: None in the place of each number in it that is not finite."""
+    """A value that JSON can hold: None replaces each number that is not finite."""
     if isinstance(x, dict):
         return {key: finite(value) for key, value in x.items()}
     if isinstance(x, list | tuple):

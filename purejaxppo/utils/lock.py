@@ -1,4 +1,8 @@
-"""One process at a time in a folder: a lock that the kernel takes back with the process, however that ends."""
+"""One process at a time in a folder, by a lock that the kernel releases when the process ends, however it ends.
+
+Handwritten because filelock empties the holder's file before it has the lock (up to 3.20), so a refusal cannot name the
+process; it also leaves the file behind, and where a disk has no locks it takes one that outlives its process.
+"""
 
 import contextlib
 import os
@@ -7,14 +11,14 @@ from pathlib import Path
 
 from purejaxppo.utils.errors import PPOError
 
-LOCK = ".lock"  # in the folder; it holds the number of the process
+LOCK = ".lock"  # in the folder; it holds the process id
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes, and other calls in this one, out of a folder that is there.
+    """Keeps other processes, and other calls in this one, out of an existing folder.
 
-    Raises PPOError where another has it. Goes on without a lock on a system or a disk that has none to give.
+    Goes on without a lock on a system or a disk that has none. Raises PPOError if another process or call has the lock.
     """
     handle = take(folder / LOCK)
     try:
@@ -25,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def take(path: Path) -> int | None:
-    """The open file of a lock that is now ours; None where there are no locks. Raises PPOError as `locked` does."""
+    """Takes the lock and returns its open file, or None where there are no locks. Raises PPOError as `locked` does."""
     try:
         import fcntl
     except ImportError:  # Windows has none
@@ -33,12 +37,12 @@ def take(path: Path) -> int | None:
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:  # what is to be written there says more
+        except OSError:  # writing to the folder will fail with a better message
             return None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            number = os.read(handle, 32).decode(errors="replace").strip()  # none yet, where it has just begun
+            number = os.read(handle, 32).decode(errors="replace").strip()  # empty if it has only just begun
             os.close(handle)
             raise PPOError(
                 f"{str(path.parent)!r} is in use by {f'process {number}' if number else 'another process'}; "
@@ -55,7 +59,7 @@ def take(path: Path) -> int | None:
 
 
 def give_back(handle: int, path: Path) -> None:
-    """Removes the file before another process can have it."""
+    """Removes the file, then releases the lock."""
     with contextlib.suppress(OSError):
         if is_at(handle, path):
             path.unlink()
@@ -63,7 +67,7 @@ def give_back(handle: int, path: Path) -> None:
 
 
 def is_at(handle: int, path: Path) -> bool:
-    """Whether an open file is still the one at `path`."""
+    """True if an open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

@@ -35,7 +35,7 @@ OTHER_NAMES = {
 
 
 def unknown(what: str, name: Any, valid: list[str]) -> str:
-    """The line that refuses `name` and says what it may have been meant to be."""
+    """The line that refuses `name` and suggests the nearest valid ones."""
     import difflib
 
     plain = {text: text.removeprefix("--").removeprefix("config.").replace("-", "_") for text in [str(name), *valid]}

@@ -1,4 +1,4 @@
-"""Checks of values at the boundary: each raises PPOError with the name, the value and the remedy."""
+"""Checks of values at the boundary. Each raises PPOError with the name, the value and the remedy. Tracers pass."""
 
 import functools
 import math
@@ -12,8 +12,8 @@ from jax.core import Tracer
 
 from purejaxppo.utils.errors import PPOError
 
-MAX_SEED = 2**32 - 1  # of jax.random.key: what is beyond gives the key of another seed
-MAX_COUNT = 2**31 - 1  # of what an int32 counts
+MAX_SEED = 2**32 - 1  # of jax.random.key; a larger one gives the key of another seed
+MAX_COUNT = 2**31 - 1  # the largest int32
 MAX_STEPS = 2**53  # of a run: beyond it float64, and so a CSV file and a log, skips whole numbers
 
 
@@ -27,7 +27,7 @@ def check_float32() -> None:
 
 
 def standard_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Code of others, that counts on JAX's standard promotion of dtypes also where the caller has made it strict."""
+    """Decorates other people's code, which relies on standard dtype promotion, for callers who have made it strict."""
 
     @functools.wraps(function)
     def promoted(*args: Any, **kwargs: Any) -> Any:
@@ -40,14 +40,15 @@ def standard_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
 def check_key(key: Any) -> None:
     """Raises PPOError unless `key` is one typed key."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise PPOError(f"key is {_described(key)} and not a typed key; make one with jax.random.key(0)")
+        found = shown_shape(key) if hasattr(key, "dtype") else shown(key)
+        raise PPOError(f"key is {found} and not a typed key; make one with jax.random.key(0)")
     if key.shape != ():
         raise PPOError(f"key has shape {key.shape}; give one key, and vmap over more")
 
 
 def check_seed(name: str, value: Any, *, most: int = MAX_SEED) -> None:
-    """Raises PPOError unless `value` is a whole number from 0 to `most`, or a tracer: others would wrap around."""
-    if isinstance(value, Tracer):
+    """Raises PPOError unless `value` is a whole number from 0 to `most`: others would wrap around."""
+    if is_traced(value):
         return
     if not _is_whole(value):
         raise PPOError(f"{name} = {shown(value)} is not a whole number; give an int from 0 to {most}")
@@ -56,13 +57,26 @@ def check_seed(name: str, value: Any, *, most: int = MAX_SEED) -> None:
 
 
 def check_function(name: str, value: Any, remedy: str) -> None:
-    """Raises PPOError unless `value` can be called."""
+    """Raises PPOError unless `value` is callable."""
     if not callable(value):
-        raise PPOError(f"{name} = {shown(value)} is no function; {remedy}")
+        raise PPOError(f"{name} = {shown(value)} is not callable; {remedy}")
 
 
-def _described(x: Any) -> str:
-    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
+def is_traced(value: Any) -> bool:
+    """True for a tracer, whose value is not known yet. Checks let it pass."""
+    return isinstance(value, Tracer)
+
+
+def is_numeric(x: Any) -> bool:
+    """True for a real number, a bool, or an array of them; traced ones too."""
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        return any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
+    return isinstance(x, bool | int | float)
+
+
+def shown_shape(x: Any) -> str:
+    """The dtype and shape of an array, or the type of anything else."""
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"a {type(x).__name__}"
 
 
 def check_size(name: str, value: Any, *, most: int | None = None) -> None:
@@ -82,7 +96,7 @@ def check_choice(name: str, value: Any, valid: tuple[str, ...]) -> None:
 
 
 def is_index(value: Any, size: int) -> bool:
-    """Whether `value` is a whole number from 0 to size - 1."""
+    """True for a whole number from 0 to size - 1."""
     return _is_whole(value) and 0 <= value < size
 
 
@@ -101,14 +115,14 @@ def check_switch(name: str, value: Any) -> None:
         raise PPOError(f"{name} = {shown(value)} is neither True nor False; give one of them")
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, np.generic | np.ndarray | jax.Array):
-        return jnp.issubdtype(value.dtype, np.integer) or jnp.issubdtype(value.dtype, np.floating)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """True for a real number or an array of them. A bool is not a number."""
+    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) == np.bool_
+    return is_numeric(value) and not is_bool
 
 
 def shown(value: Any) -> str:
-    """A value, for people: in one line that is not long."""
+    """The repr of a value in one short line."""
     if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write it
         return f"an int of {value.bit_length()} bits"
     text = " ".join(repr(value).split())
@@ -116,7 +130,7 @@ def shown(value: Any) -> str:
 
 
 def check_divisions(what: str, size: int, parts: str, number: int) -> None:
-    """Raises PPOError unless `size`, what is called `what`, divides by `number`, what is called `parts`."""
+    """Raises PPOError unless `number` divides `size`. `what` and `parts` name them in the message."""
     if size % number:
         fits = sorted(sorted(_divisors(size), key=lambda d: (abs(d - number), -d))[:3])
         raise PPOError(

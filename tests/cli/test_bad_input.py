@@ -99,6 +99,10 @@ def halving(**changes):
     return pjp.make_successive_halving(CARTPOLE, CONFIG, GAMMAS, **{"num_members": 9} | changes)
 
 
+def record(state=None, key=None, **changes):
+    return pjp.record_episodes(AGENT, state or RUNNER.train_state, jax.random.key(0) if key is None else key, **changes)
+
+
 def evaluate(state=None, key=None, **options):
     key = jax.random.key(0) if key is None else key
     return pjp.evaluate(AGENT, RUNNER.train_state if state is None else state, key, **{"num_episodes": 2} | options)
@@ -131,9 +135,9 @@ ENVIRONMENTS = {
     "env-nearest": (lambda: pjp.make_env("Cartpole-v1"), r"environment 'Cartpole-v1'; did you mean CartPole-v1"),
     "env-far": (lambda: pjp.make_env("zzz"), r"environment 'zzz'; take one of Acrobot-v1, .*Pendulum-v1"),
     "env-empty": (lambda: pjp.make_env(""), r"environment ''; take one of"),
-    "env-none": (lambda: pjp.make_env(None), r"NoneType is no environment: it lacks reset.*give a name"),
-    "env-number": (lambda: pjp.make_env(3), r"int is no environment.*give a name"),
-    "env-list": (lambda: pjp.make_env(["CartPole-v1"]), r"list is no environment.*give a name"),
+    "env-none": (lambda: pjp.make_env(None), r"NoneType is not an environment: it lacks reset.*give a name"),
+    "env-number": (lambda: pjp.make_env(3), r"int is not an environment.*give a name"),
+    "env-list": (lambda: pjp.make_env(["CartPole-v1"]), r"list is not an environment.*give a name"),
     "env-class": (lambda: pjp.make_env(Own), r"Own is a class; give an instance, Own\(\)"),
     "env-download": (lambda: pjp.make_env("MNISTBandit-bsuite"), r"downloads data.*pass the instance"),
     "param-nearest": (lambda: pjp.make_env("CartPole-v1", lenght=1.0), r"CartPole-v1 'lenght'; did you mean length"),
@@ -158,8 +162,8 @@ ENVIRONMENTS = {
         r"max_steps_in_episode = \d+ .*to 21",
     ),
     "switch-text": (lambda: pjp.make_env(ASTERIX, ramping="no"), r"ramping = 'no' is not a number"),
-    "space-number": (lambda: own(action_space=3), r"Own.action_space = 3 is no space; give pjp.Discrete"),
-    "space-class": (lambda: own(action_space=pjp.Box), r"Own.action_space = <class.*is no space; give"),
+    "space-number": (lambda: own(action_space=3), r"Own.action_space = 3 is not a space; give pjp.Discrete"),
+    "space-class": (lambda: own(action_space=pjp.Box), r"Own.action_space = <class.*is not a space; give"),
     "discrete-zero": (lambda: own(action_space=pjp.Discrete(0)), r"Discrete\(n=0\) needs a whole number of at least 1"),
     "discrete-float": (lambda: own(action_space=pjp.Discrete(2.5)), r"action_space = Discrete\(n=2.5\) needs a whole"),
     "discrete-numpy": (lambda: own(action_space=pjp.Discrete(np.int64(2))), r"Discrete\(n=.*2.*needs .*a Python int"),
@@ -184,10 +188,10 @@ ENVIRONMENTS = {
     "box-swapped": (lambda: own(action_space=pjp.Box((1,), (1.0,), (0.0,))), r"bounds 1.0 and 0.0 is empty; give low"),
     "box-nan": (lambda: own(action_space=pjp.Box((1,), (np.nan,), (0.0,))), r"bounds nan and 0.0 is empty; give low"),
     "box-infinite": (lambda: own(action_space=pjp.Box((1,), (np.inf,), (np.inf,))), r"bounds inf and inf is empty"),
-    "reset-number": (lambda: own(reset=3), r"Own.reset = 3 is no function"),
-    "mask-number": (lambda: own(action_mask=3), r"Own.action_mask = 3 is no function"),
-    "params-text": (lambda: own(default_params="a"), r"Own.default_params = 'a' is no number; give a pytree"),
-    "params-object": (lambda: own(default_params={"x": object()}), r"default_params\['x'\] = <object.*is no number"),
+    "reset-number": (lambda: own(reset=3), r"Own.reset = 3 is not callable"),
+    "mask-number": (lambda: own(action_mask=3), r"Own.action_mask = 3 is not callable"),
+    "params-text": (lambda: own(default_params="a"), r"Own.default_params = 'a' is not a number; give a pytree"),
+    "params-object": (lambda: own(default_params={"x": object()}), r"default_params\['x'\] = <object.*is not a number"),
     "reset-alone": (lambda: resetting(np.zeros(2)), r"reset returns a .*; return \(obs, state\)"),
     "reset-three": (lambda: resetting((1, 2, 3)), r"reset returns 3 values; return \(obs, state\)"),
     "reset-shape": (
@@ -315,16 +319,16 @@ CONFIGS = {
 PARTS = {
     "make-env-name": (
         lambda: pjp.make_ppo("CartPole-v1", CONFIG),
-        r"env = 'CartPole-v1' is no Env.*make_env\('CartPole-v1'\)",
+        r"env = 'CartPole-v1' is not an Env.*make_env\('CartPole-v1'\)",
     ),
-    "make-train-env": (lambda: pjp.make_train(None, CONFIG), r"env = None is no Environment; give make_env"),
+    "make-train-env": (lambda: pjp.make_train(None, CONFIG), r"env = None is not an Environment; give make_env"),
     "make-recurrent-env": (
         lambda: pjp.make_recurrent_ppo(Own(), RECURRENT),
-        r"env = .*Own.* is no Environment; give make_env",
+        r"env = .*Own.* is not an Environment; give make_env",
     ),
     "make-full-batch-env": (
         lambda: pjp.make_full_batch_ppo("a", FULL_BATCH),
-        r"env = 'a' is no Environment; give make_env",
+        r"env = 'a' is not an Environment; give make_env",
     ),
     "make-config": (
         lambda: pjp.make_ppo(CARTPOLE, RECURRENT),
@@ -341,7 +345,7 @@ PARTS = {
         lambda: pjp.make_full_batch_ppo(PENDULUM, FULL_BATCH),
         r"Pendulum-v1 has the action space Box",
     ),
-    "network-number": (lambda: pjp.make_ppo(CARTPOLE, CONFIG, network=3), r"network = 3 has no init and apply; give"),
+    "network-number": (lambda: pjp.make_ppo(CARTPOLE, CONFIG, network=3), r"network = 3 lacks init and apply; give"),
     "network-raises": (
         lambda: network(lambda params, obs: 1 / 0),
         r"network.apply cannot be traced: ZeroDivisionError",
@@ -373,7 +377,7 @@ PARTS = {
     ),
     "optimizer-number": (
         lambda: pjp.make_ppo(CARTPOLE, CONFIG, optimizer=1e-3),
-        r"optimizer = 0.001 is no optax .*adam",
+        r"optimizer = 0.001 is not an optax .*adam",
     ),
     "optimizer-init": (lambda: optimizer(lambda params: 1 / 0, None), r"optimizer.init cannot be traced: ZeroDivision"),
     "optimizer-update": (
@@ -390,7 +394,7 @@ PARTS = {
     ),
     "advantage-text": (
         lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage="gae"),
-        r"advantage = 'gae' is no function; give .*such as pjp.gae_advantage",
+        r"advantage = 'gae' is not callable; give .*such as pjp.gae_advantage",
     ),
     "advantage-one-number": (
         lambda: pjp.make_ppo(CARTPOLE, CONFIG, advantage=lambda *_: jnp.float32(0)),
@@ -402,12 +406,12 @@ PARTS = {
         ),
         r"advantage=... does not go with FullBatchConfig, whose agent has its own; leave it out",
     ),
-    "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is no function; give .*such as pjp.ppo_loss"),
+    "loss-text": (lambda: loss("ppo"), r"loss = 'ppo' is not callable; give .*such as pjp.ppo_loss"),
     "loss-recurrent": (
-        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is no function; give \(params, "
+        lambda: pjp.make_recurrent_ppo(CARTPOLE, RECURRENT, loss=3), r"loss = 3 is not callable; give \(params, "
     ),
     "loss-alone": (lambda: loss(lambda *_: jnp.float32(0)), r"loss has to return \(loss, {name: number}\)"),
-    "schedules-list": (lambda: schedules([1.0]), r"schedules = \[1.0\] is no dict; give one such as"),
+    "schedules-list": (lambda: schedules([1.0]), r"schedules = \[1.0\] is not a dict; give one such as"),
     "schedules-name": (lambda: schedules({"clip": abs}), r"number in schedules 'clip'; did you mean clip_eps"),
     "schedules-number-name": (lambda: schedules({3: abs}), r"number in schedules 3; take one of learning_rate"),
     "schedules-number": (
@@ -456,24 +460,28 @@ CALLS = {
     "evaluate-long": (lambda: evaluate(max_steps=2**40), r"max_steps = 1099511627776 is too many; give an int of"),
     "evaluate-sampled": (lambda: evaluate(sampled="no"), r"sampled = 'no' is neither True nor False; give one"),
     "evaluate-steps": (lambda: evaluate(max_steps=0), r"max_steps = 0 is below 1; give an int"),
-    "evaluate-runner": (lambda: evaluate(RUNNER), r"a RunnerState is no TrainState; give runner.train_state"),
+    "evaluate-runner": (lambda: evaluate(RUNNER), r"TrainState.*RunnerState; give runner.train_state"),
     "evaluate-other": (
         lambda: evaluate(OTHER.train_state),
         r"this train_state, which has to be one of its own.*cannot be",
     ),
     "evaluate-several": (lambda: evaluate(RUNNERS.train_state), r"has to be one of its own \(vmap over several\)"),
-    "record-one": (
-        lambda: pjp.record_episodes(AGENT, RUNNER.train_state, RAW_KEY),
-        r"train_states is one alone; give it a leading axis",
+    "record-key": (lambda: record(key=RAW_KEY), r"key is uint32"),
+    "record-none": (lambda: record(num_episodes=0), r"num_episodes = 0"),
+    "record-runner": (lambda: record(RUNNER), r"RunnerState.*give runner.train_state"),
+    "record-other": (lambda: record(OTHER.train_state), r"has to be one of its own"),
+    "record-mixed": (
+        lambda: record(RUNNER.train_state.replace(update=np.zeros(2, np.int32))),
+        r"train_state.update has shape \[2\]",
     ),
     "act-shape": (lambda: act(OBS[:3]), r"obs has shape \(3,\), and the observations of CartPole-v1 have \(4,\)"),
-    "act-list": (lambda: act([0.0] * 4), r"obs is a list and no array of numbers; give jnp.asarray"),
-    "act-texts": (lambda: act(np.array(["a"] * 4)), r"obs is a ndarray and no array of numbers; give jnp.asarray"),
-    "act-runner": (lambda: AGENT.act(RUNNER, OBS), r"a RunnerState is no TrainState; give runner.train_state"),
+    "act-list": (lambda: act([0.0] * 4), r"obs must be an array of numbers, got a list"),
+    "act-texts": (lambda: act(np.array(["a"] * 4)), r"obs must be an array of numbers, got a ndarray"),
+    "act-runner": (lambda: AGENT.act(RUNNER, OBS), r"TrainState.*RunnerState; give runner.train_state"),
     "act-memory": (
         lambda: MEMORY.act(REMEMBERING.train_state, OBS, memory=3), r"memory = 3 is none of this network; give the one"
     ),
-    "update-none": (lambda: AGENT.update(None), r"a NoneType is no RunnerState; give what agent.init\(key\) returns"),
+    "update-none": (lambda: AGENT.update(None), r"RunnerState.*NoneType; give what agent.init\(key\) returns"),
     "update-other": (lambda: AGENT.update(OTHER), r"environments are \[8\], and config.num_envs is 4; give what init"),
     "update-several": (lambda: AGENT.update(RUNNERS), r"environments are \[2, 4\], and .*vmap over more"),
     "update-many": (
@@ -513,7 +521,7 @@ POPULATIONS = {
         r"seed = 4294967295 is out of range; give an int from 0 to 4293967292",
     ),
     "seed-text": (lambda: population(seed="a"), r"seed = 'a' is not a whole number; give an int from 0"),
-    "env": (lambda: population(env="CartPole-v1"), r"env = 'CartPole-v1' is no Environment; give make_env"),
+    "env": (lambda: population(env="CartPole-v1"), r"env = 'CartPole-v1' is not an Environment; give make_env"),
     "config": (lambda: population(config=None), r"config must be a PPOConfig.*got NoneType"),
     "sweep-name": (
         lambda: population(sweep={"learning_rat": [1]}),
@@ -569,16 +577,16 @@ POPULATIONS = {
         lambda: population(out="/proc/nowhere"),
         "/proc/nowhere could not be written: .*choose another folder",
     ),
-    "out-number": (lambda: population(out=3), r"out = 3 is no path; give that of a folder"),
-    "out-null": (lambda: population(out="a\0b"), r"out = 'a\\x00b' is no path; give"),
-    "out-empty": (lambda: population(out=""), r"out = '' is no path; give that of a folder"),
+    "out-number": (lambda: population(out=3), r"out = 3 is not a path; give that of a folder"),
+    "out-null": (lambda: population(out="a\0b"), r"out = 'a\\x00b' is not a path; give"),
+    "out-empty": (lambda: population(out=""), r"out = '' is not a path; give that of a folder"),
     "out-long": (
         lambda: population(out="/tmp/" + "x" * 300),
         "x could not be written: File name too long; .*choose another folder",
     ),
-    "on-chunk": (lambda: population(on_chunk=3), r"on_chunk = 3 is no function; give one, or leave it out"),
-    "should-stop": (lambda: population(should_stop=True), r"should_stop = True is no function; give one"),
-    "on-begin": (lambda: population(on_begin="x"), r"on_begin = 'x' is no function; give one"),
+    "on-chunk": (lambda: population(on_chunk=3), r"on_chunk = 3 is not callable; give one, or leave it out"),
+    "should-stop": (lambda: population(should_stop=True), r"should_stop = True is not callable; give one"),
+    "on-begin": (lambda: population(on_begin="x"), r"on_begin = 'x' is not callable; give one"),
     "open-nothing": (
         lambda: pjp.open_population(CARTPOLE, CONFIG, num_seeds=1, out="/nowhere"),
         r"'/nowhere' holds no population; train it",
@@ -610,13 +618,13 @@ POPULATIONS = {
     "halving-rungs": (lambda: halving(num_rungs=10**6), r"num_rungs = 1000000 is more than num_members = 9 divide"),
     "halving-members": (lambda: halving(num_members=4, num_rungs=2), r"num_members = 4 does not divide .*; give 3, or"),
     "halving-updates": (lambda: halving(num_rungs=3), r"num_rungs = 3 .*num_updates >= 9, and it is 2; give fewer"),
-    "load-none": (lambda: pjp.load_run(None), r"path = None is no path; give that of a folder"),
+    "load-none": (lambda: pjp.load_run(None), r"path = None is not a path; give that of a folder"),
     "load-nothing": (
         lambda: pjp.load_run("/nowhere"),
         r"/nowhere/config.json cannot be read: .*; is '/nowhere' a finished",
     ),
-    "load-checkpoint": (lambda: pjp.load_checkpoint(None), r"path = None is no path; give that of a folder"),
-    "load-sweep": (lambda: pjp.load_sweep(3), r"path = 3 is no path; give that of a folder"),
+    "load-checkpoint": (lambda: pjp.load_checkpoint(None), r"path = None is not a path; give that of a folder"),
+    "load-sweep": (lambda: pjp.load_sweep(3), r"path = 3 is not a path; give that of a folder"),
 }  # fmt: skip
 PYTHON = {
     f"{table}: {name}": case
@@ -924,13 +932,13 @@ def write(name, text):
 PROGRAM = f"{RESULTS}/program-0"
 BROKEN = {
     "no-config": (lambda folder: (folder / "config.json").unlink(), r"config.json cannot be read: .*a finished run"),
-    "config-cut": (cut("config.json", 200), r"config.json is no JSON: .*; write the file anew"),
-    "config-empty": (write("config.json", ""), r"config.json is no JSON: .*; write the file anew"),
+    "config-cut": (cut("config.json", 200), r"config.json is not JSON: .*; write the file anew"),
+    "config-empty": (write("config.json", ""), r"config.json is not JSON: .*; write the file anew"),
     "config-bytes": (
         lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"),
-        r"config.json is no JSON: .*; write the file anew",
+        r"config.json is not JSON: .*; write the file anew",
     ),
-    "config-deep": (write("config.json", "[" * 100_000), r"config.json is no JSON: .*; write the file anew"),
+    "config-deep": (write("config.json", "[" * 100_000), r"config.json is not JSON: .*; write the file anew"),
     "config-list": (write("config.json", "[1]"), r"config.json holds a list, and no names and values; take another"),
     "config-null": (write("config.json", "null"), r"config.json holds a NoneType, and no names and values"),
     "no-env": (leave_out("env"), r"config.json lacks 'env'; it is not the config of a run"),
@@ -964,7 +972,7 @@ BROKEN = {
     "no-population": (
         lambda folder: (folder / RESULTS / "population.json").unlink(), r"holds no population; train it with"
     ),
-    "population-cut": (cut("population.json", 20), r"population.json is no JSON: .*; write the file anew"),
+    "population-cut": (cut("population.json", 20), r"population.json is not JSON: .*; write the file anew"),
     "population-list": (write(f"{RESULTS}/population.json", "[]"), r"population.json holds a list, and no names"),
     "no-results": (lambda folder: shutil.rmtree(folder / RESULTS), r"holds no population; train it with"),
     "no-runners": (lambda folder: shutil.rmtree(folder / PROGRAM / "runners"), r"program-0 lacks member 1; start the"),
@@ -976,12 +984,12 @@ BROKEN = {
     "part-of-more": (
         lambda folder: (folder / PROGRAM / "runners" / "00000000-00000009").mkdir(), r"holds member 8, and there are 2"
     ),
-    "manifest-cut": (cut("manifest.json", 50), r"checkpoint '.*' cannot be read: .*manifest.json is no JSON"),
+    "manifest-cut": (cut("manifest.json", 50), r"checkpoint '.*' cannot be read: .*manifest.json is not JSON"),
     "manifest-list": (
         lambda folder: [path.write_text("[]") for path in folder.rglob("manifest.json")], r"manifest.json holds a list"
     ),
     "leaves-cut": (cut("leaves.npz", 500), r"checkpoint '.*' cannot be read: "),
-    "summary-cut": (cut("summary.json", 1), r"summary.json is no JSON: .*; write the file anew"),
+    "summary-cut": (cut("summary.json", 1), r"summary.json is not JSON: .*; write the file anew"),
     "summary-list": (write("summary.json", "[]"), r"summary.json holds a list, and no names and values"),
     "no-summary": (lambda folder: (folder / "summary.json").unlink(), r"summary.json cannot be read: .*a finished run"),
 }  # fmt: skip

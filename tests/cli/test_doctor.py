@@ -190,7 +190,7 @@ class WritesInPlace(Corridor):
         (OtherState(), "interface", "state.place is int32() from reset and float32() from step"),
         (FourValues(), "interface", "step returns 4 values; return (obs, state, reward"),
         (StaticParams(), "interface", "step cannot be traced: TracerBoolConversionError"),
-        (object(), "interface", "object is no environment: it lacks reset"),
+        (object(), "interface", "object is not an environment: it lacks reset"),
         (Remembers(), "purity", "keeps a traced value, as self.x = ... does; return it in the state"),
         (WritesInPlace(), "purity", "step changes its argument `state`"),
         (OneByOne(), "vmap", "reset or step cannot be vmapped"),

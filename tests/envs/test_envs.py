@@ -20,7 +20,7 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from jax.flatten_util import ravel_pytree
 
 import purejaxppo as pjp
-from purejaxppo.envs.spaces import example_action
+from purejaxppo.envs.spaces import example_action, settle_space
 from purejaxppo.ppo.rollout import empty_episodes, make_noise
 
 KEY = jax.random.key(0)
@@ -664,3 +664,19 @@ def test_a_setting_that_an_optimizer_of_ones_own_would_ignore_is_refused(name, v
     refused([f"{name} = {value}", "optimizer"], pjp.make_ppo, env, config, optimizer=optax.adam(1e-3))
     pjp.make_ppo(env, config)
     pjp.make_ppo(env, pjp.PPOConfig(gamma=0.9), optimizer=optax.adam(1e-3))
+
+
+def test_an_environment_prints_in_a_line():
+    cartpole = "Environment(CartPole-v0: Box(4,) -> Discrete(2), max_steps_in_episode=200)"
+    assert repr(pjp.make_env("CartPole-v0")) == cartpole
+    walk = pjp.make_env(walk_with())
+    parts = {"far": pjp.Box((2,), 0.0, 1.0), "on": pjp.Discrete(2)}
+    changed = walk.replace(
+        observation_space=settle_space("observation_space", parts), action_space=pjp.MultiDiscrete((2, 3))
+    )
+    shown = "SpaceTree(['far']: Box(2,), ['on']: Discrete(2)) -> MultiDiscrete(2, 3)"
+    assert repr(changed) == f"Environment(ChangedWalk: {shown})"
+
+
+def test_a_box_of_many_bounds_prints_some_of_them():
+    assert repr(pjp.Box((784,), 0.0, np.arange(784))) == "Box(shape=(784,), low=0.0, high=(0.0, 1.0, 2.0, ..., 783.0))"

@@ -127,8 +127,7 @@ def test_an_episode_that_ends_with_its_last_step_is_not_cut(alone):
     for max_steps, is_cut in ((7, True), (8, False), (9, False)):
         end = play_episodes(agent, state, jax.random.key(1), 2, max_steps=max_steps)
         assert end.running.tolist() == [is_cut] * 2
-        stacked = jax.tree.map(lambda x: x[None], state)
-        (episode,) = pjp.record_episodes(agent, stacked, jax.random.key(1), max_steps=max_steps)
+        (episode,) = pjp.record_episodes(agent, state, jax.random.key(1), max_steps=max_steps)
         assert episode.is_cut == is_cut
 
 
@@ -148,7 +147,7 @@ def test_the_default_folder_has_no_colon(alone):
             "broken_of_test.py:Hop",
             "cannot be imported: ZeroDivisionError: division by zero (broken_of_test.py, line 2)",
         ),
-        ("hop_of_test.py:Image", "module is no environment: it lacks reset"),
+        ("hop_of_test.py:Image", "module is not an environment: it lacks reset"),
         ("./hop_of_test.py", "'./hop_of_test.py' is a file; name what is in it as ./hop_of_test.py:NAME, such as "),
         ("hop_of_test.py", "hop_of_test.py:Params or hop_of_test.py:Hop or hop_of_test.py:broken"),
         ("nowhere.py", "'nowhere.py' cannot be read"),

@@ -204,7 +204,7 @@ def test_every_space_can_be_acted_in_and_learned_from(space, changes):
 
     returns, _ = pjp.evaluate(agent, state, KEY, num_episodes=64, sampled=True)
     assert np.all(returns > -1000.0)
-    (episode,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[None], state), KEY, max_steps=3)
+    (episode,) = pjp.record_episodes(agent, state, KEY, max_steps=3)
     assert episode.action.shape == (1, *greedy.shape)
     assert episode.probabilities is None
 

@@ -162,7 +162,7 @@ def test_every_action_is_in_its_space_and_legal(trained):
     assert metrics.episode_return_min.min() > -100.0
     returns, _ = pjp.evaluate(agent, end.train_state, KEY, num_episodes=256, sampled=True)
     assert returns.min() > -100.0
-    (episode,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[None], end.train_state), KEY, max_steps=5)
+    (episode,) = pjp.record_episodes(agent, end.train_state, KEY, max_steps=5)
     assert episode.reward.min() > -100.0
     assert episode.action["arm"].reach.shape == (4, 2)
     assert episode.action["switches"].dtype == episode.action["arm"].grip.dtype == np.int32
@@ -279,10 +279,10 @@ BOX = pjp.Box((2,), (-np.inf,) * 2, (np.inf,) * 2)
 @pytest.mark.parametrize(
     ("space", "parts"),
     [
-        ({}, ["Choice.action_space", "{}", "no space"]),
-        ((), ["no space"]),
-        ({"a": pjp.Discrete(2), "b": 3}, ["no space", "3"]),
-        ({"a": pjp.Discrete(2), "b": None}, ["no space", "None"]),
+        ({}, ["Choice.action_space", "{}", "not a space"]),
+        ((), ["not a space"]),
+        ({"a": pjp.Discrete(2), "b": 3}, ["not a space", "3"]),
+        ({"a": pjp.Discrete(2), "b": None}, ["not a space", "None"]),
         ({"a": pjp.Discrete(0)}, ["action_space['a']", "Discrete(n=0)"]),
         ((pjp.Discrete(2), pjp.Box((2,), (0.0,), (1.0,))), ["action_space[1]", "2 bounds"]),
     ],

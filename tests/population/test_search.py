@@ -368,7 +368,7 @@ def test_a_space_that_does_not_fit_is_refused(env, space, message):
 
 
 def test_what_makes_no_agent_is_refused(env):
-    with pytest.raises(pjp.PPOError, match="make_agent = 3 is no function; give make_ppo"):
+    with pytest.raises(pjp.PPOError, match="make_agent = 3 is not callable"):
         make_pbt(env, SMALL, SPACE, num_members=2, interval=3, make_agent=3)
 
 

@@ -273,7 +273,7 @@ def test_modules_are_trained_beside_the_policy(env, config):
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"reward": 3}, "reward = 3 is no function"),
+        ({"reward": 3}, "reward = 3 is not callable"),
         ({"reward": lambda *args: jnp.zeros(3)}, r"reward returns \(3,\); it has to be floats \(16, 4\)"),
         ({"reward": lambda p, s, c: (s.reward, {"mean": s.reward})}, r"reward returns mean as float32\[16, 4\]"),
         ({"reward": lambda p, s, c: (s.reward, {"entropy": 0.0})}, "'entropy', which is another column"),
@@ -281,7 +281,7 @@ def test_modules_are_trained_beside_the_policy(env, config):
         ({"advantage": lambda s, c: (s.reward, jnp.zeros(2))}, r"advantage, target returns \(2,\)"),
         ({"minibatches": lambda key, batch: batch.reward}, r"minibatches returns float32\[64\]"),
         ({"modules": {"policy": nn.Dense(1)}}, "'policy'"),
-        ({"modules": {"model": 3}}, r"modules\['model'\] = 3 has no init and apply"),
+        ({"modules": {"model": 3}}, r"modules\['model'\] = 3 lacks init and apply"),
         ({"modules": [nn.Dense(1)]}, "is no dict"),
         (
             {"reward": lambda p, s, c: (s.reward, {"bonus": 0.0}), "advantage": lambda s, c: _told(s, "bonus")},
@@ -367,7 +367,7 @@ def test_any_object_that_inits_and_updates_is_an_agent(env):
 @pytest.mark.parametrize(
     ("make_agent", "said"),
     [
-        (3, "make_agent = 3 is no function"),
+        (3, "make_agent = 3 is not callable"),
         (lambda env, config: config, "PPOConfig without env, config, actions, init"),
     ],
 )

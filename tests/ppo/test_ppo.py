@@ -531,7 +531,7 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"network": lambda x: x}, "has no init and apply"),
+        ({"network": lambda x: x}, "lacks init and apply"),
         ({"network": Nnx}, r"nnx module Nnx.*pjp\.Network\(init="),
         ({"network": Nnx(nnx.Rngs(0))}, r"nnx module Nnx.*pjp\.Network\(init="),
         ({"network": pjp.Network(linear_init, lambda params, obs: obs @ params["policy"])}, "has to return"),
@@ -539,9 +539,9 @@ def test_a_traced_config_goes_with_an_optimizer_of_ones_own(env):
             {"network": pjp.Network(linear_init, lambda params, obs: params["missing"])},
             "network.apply cannot be traced",
         ),
-        ({"optimizer": optax.adam}, "is no optax transformation"),
-        ({"optimizer": "adam"}, "is no optax transformation"),
-        ({"loss": "mse"}, "is no function"),
+        ({"optimizer": optax.adam}, "is not an optax transformation"),
+        ({"optimizer": "adam"}, "is not an optax transformation"),
+        ({"loss": "mse"}, "is not callable"),
         ({"loss": lambda params, minibatch: minibatch.value}, "loss cannot be traced"),
         ({"loss": lambda params, minibatch, context: jnp.sum(minibatch.value)}, "has to return"),
         ({"loss": lambda *args: (args[1].value, pjp.ppo_loss(*args)[1])}, r"float32\[16\] to minimise"),
@@ -598,14 +598,24 @@ def test_evaluate_adds_up_long_episodes():
 
 def test_record_episodes_is_one_greedy_episode(env):
     agent = pjp.make_ppo(env, SMALL)
-    runner = agent.init(jax.random.key(0))
-    states = jax.tree.map(lambda x: x[None], runner.train_state)
-    (episode,) = pjp.record_episodes(agent, states, jax.random.key(2), max_steps=100)
+    (episode,) = pjp.record_episodes(agent, agent.init(jax.random.key(0)).train_state, jax.random.key(2), max_steps=100)
     length = len(episode.reward)
     assert episode.obs.shape == (length + 1, 4)
     assert episode.probabilities.shape == (length, 2)
     np.testing.assert_array_equal(episode.action, episode.probabilities.argmax(axis=1))
     assert np.abs(episode.obs[:-1, 2]).max() < 12 * np.pi / 180 < np.abs(episode.obs[-1, 2])
+
+
+def test_record_episodes_of_several_states_are_those_of_each_from_the_same_starts(env):
+    agent, key = pjp.make_ppo(env, SMALL), jax.random.key(2)
+    states = jax.vmap(lambda key: agent.init(key).train_state)(pjp.seed_keys(0, 2))
+    episodes = pjp.record_episodes(agent, states, key, 2, max_steps=20)
+    assert len(episodes) == 4
+    np.testing.assert_array_equal(episodes[0].obs[0], episodes[2].obs[0])
+    assert (episodes[0].obs[0] != episodes[1].obs[0]).any()
+    (one,) = pjp.record_episodes(agent, jax.tree.map(lambda x: x[1], states), key, max_steps=20)
+    np.testing.assert_array_equal(one.action, episodes[2].action)
+    np.testing.assert_allclose(one.obs, episodes[2].obs, rtol=1e-4, atol=1e-6)
 
 
 def test_the_reward_scale_does_not_leak_across_episodes(env):

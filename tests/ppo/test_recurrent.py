@@ -343,10 +343,9 @@ def test_evaluation_and_films_start_with_an_empty_memory_and_keep_it():
     network = pjp.RecurrentNetwork(lambda key, memory, obs: jnp.zeros(2), apply, lambda: jnp.zeros(()))
     config = pjp.RecurrentConfig(num_envs=2, num_steps=8, total_timesteps=16, num_minibatches=1)
     agent = pjp.make_recurrent_ppo(pjp.make_env(Clock()), config, network=network)
-    states = jax.tree.map(lambda x: x[None], agent.init(jax.random.key(0)).train_state)
-    (episode,) = pjp.record_episodes(agent, states, jax.random.key(1), max_steps=10)
+    state = agent.init(jax.random.key(0)).train_state
+    (episode,) = pjp.record_episodes(agent, state, jax.random.key(1), max_steps=10)
     np.testing.assert_array_equal(episode.action, [1, 1, 0])
-    state = jax.tree.map(lambda x: x[0], states)
     _, lengths = pjp.evaluate(agent, state, jax.random.key(2), num_episodes=5)
     np.testing.assert_array_equal(lengths, 3)
 

@@ -611,8 +611,8 @@ class Maze:
 def test_an_environment_of_ones_own_is_filmed_by_its_own_drawing(tmp_path):
     env = pjp.make_env(Maze())
     agent = pjp.make_ppo(env, pjp.PPOConfig(num_envs=2, num_steps=4, total_timesteps=8, num_minibatches=2))
-    states = jax.tree.map(lambda x: x[None], agent.init(jax.random.key(0)).train_state)
-    (episode,) = pjp.record_episodes(agent, states, jax.random.key(1), max_steps=9)
+    state = agent.init(jax.random.key(0)).train_state
+    (episode,) = pjp.record_episodes(agent, state, jax.random.key(1), max_steps=9)
     assert episode.state["at"].tolist() == [0.0, 1.0, 2.0, 3.0]
     film.film_episode(agent.env, episode, tmp_path / "maze.gif")
     with Image.open(tmp_path / "maze.gif") as gif:

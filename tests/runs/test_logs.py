@@ -122,7 +122,7 @@ def test_a_population_tells_its_own_metrics_update_by_update():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((3,), "log = 3 is no function"), ((print, "sb4"), "names = 'sb4' is unknown; take one of sb3, cleanrl")],
+    [((3,), "log = 3 is not callable"), ((print, "sb4"), "names = 'sb4' is unknown; take one of sb3, cleanrl")],
 )
 def test_what_is_no_log_is_refused(arguments, said):
     with pytest.raises(pjp.PPOError, match=said):

@@ -323,7 +323,7 @@ def test_load_run_names_what_is_missing(tmp_path):
     with pytest.raises(pjp.PPOError, match=r"config\.json cannot be read"):
         pjp.load_run(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(pjp.PPOError, match="is no JSON"):
+    with pytest.raises(pjp.PPOError, match="is not JSON"):
         pjp.load_run(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(pjp.PPOError, match="lacks 'env'; it is not the config of a run"):

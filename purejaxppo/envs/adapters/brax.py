@@ -1,4 +1,4 @@
-"""Brax as an environment of one's own: without its wrappers, and with the time limit apart from a fall."""
+"""Brax without its wrappers. Its time limit is a truncation, and a fall is a termination."""
 
 import functools
 import importlib
@@ -20,25 +20,25 @@ from purejaxppo.utils.validation import standard_promotion
 _brax_envs: Any = importlib.import_module("brax.envs")
 
 _BACKENDS = ("generalized", "mjx", "positional", "spring")
-_ONE_BACKEND = ("fast", "swimmer")  # Brax's own test, without physics; and one for which Brax takes one
+_ONE_BACKEND = ("fast", "swimmer")  # a test of Brax without physics, and one that takes a single backend
 _WRAPPERS = "brax.envs.wrappers"  # they reset, count or batch by themselves
 
 
 class BraxParams(struct.PyTreeNode):
-    """What can be changed by keyword."""
+    """Parameters that `make_env` sets by keyword."""
 
     episode_length: int = 1_000  # steps until an episode is truncated: the default of Brax's own training
 
 
 class BraxState(NamedTuple):
-    """Brax's state, and what its EpisodeWrapper would count."""
+    """Brax's state, and the steps that its EpisodeWrapper would count."""
 
     brax: PyTree
     time: jax.Array  # [] int32, steps since the reset
 
 
 class BraxEnvironment(Adapted):
-    """One environment of Brax, in the protocol of `make_env`.
+    """One environment of Brax, as an object that `make_env` takes.
 
     Brax's `done` is a termination. The time limit is a truncation, whose observation is the one before the reset.
     """
@@ -53,20 +53,20 @@ class BraxEnvironment(Adapted):
 
     @standard_promotion
     def reset(self, key: jax.Array, params: BraxParams) -> tuple[jax.Array, BraxState]:
-        """-> (obs, state) of a start that no other episode shares"""
+        """-> (obs, state) of an independent start"""
         start = self._env.reset(key)
         return start.obs, BraxState(start, jnp.zeros((), jnp.int32))
 
     @standard_promotion
     def step(self, key: jax.Array, state: BraxState, action: jax.Array, params: BraxParams) -> Step:
-        """One step of Brax's own. It draws nothing: the key is left alone."""
+        """One step of Brax, which needs no randomness."""
         after, time = self._env.step(state.brax, action), state.time + 1
         ended = (after.done > 0, time >= params.episode_length)
         return Step(after.obs, BraxState(after, time), after.reward, *ended, numbers_in(after.metrics))
 
 
 def names() -> list[str]:
-    """Each environment with the backend of its class, and where it has a choice with each: ant, ant/spring."""
+    """Each environment with its default backend, and with each backend if it has a choice: ant, ant/spring."""
     own = list(_brax_envs._envs)
     return own + [f"{name}/{backend}" for name in own if name not in _ONE_BACKEND for backend in _BACKENDS]
 
@@ -94,7 +94,7 @@ def adapt(env: Any) -> BraxEnvironment:
 
 
 def check_unwrapped(env: Any) -> None:
-    """Raises PPOError for what Brax's training wraps an environment in: it would reset, or count, a second time."""
+    """Raises PPOError for the wrappers of Brax's training: they would reset or count a second time."""
     layer = env
     while isinstance(layer, _brax_envs.Wrapper):
         if type(layer).__module__.startswith(_WRAPPERS):

@@ -1,4 +1,4 @@
-"""Jumanji as an environment of one's own: its discount says what an end is, and its action mask goes to the policy."""
+"""Jumanji: its discount tells terminations from truncations, and its action mask goes to the policy."""
 
 import functools
 import importlib
@@ -28,7 +28,7 @@ _LEFT_OUT = {
     "SearchAndRescue-v0": "rewards several agents; pass jumanji.wrappers.MultiToSingleWrapper of the instance",
     "MultiCVRP-v0": "has a mask that is not of its actions' size; pass an instance whose observation has none",
 }
-_MASK = "action_mask"  # what every Jumanji environment calls it in its observation
+_MASK = "action_mask"  # its name in every observation of Jumanji
 
 Observe = Callable[[Any], jax.Array]
 
@@ -37,11 +37,11 @@ class JumanjiState(NamedTuple):
     """Jumanji's state, and the legal actions that came with its observation."""
 
     jumanji: PyTree
-    action_mask: jax.Array | None  # as of `MaskedObs`; None where there is none
+    action_mask: jax.Array | None  # as in `MaskedObs`; None without a mask
 
 
 class Actions(NamedTuple):
-    """The actions of an environment as ours."""
+    """The action space of an environment, and how its actions and masks convert."""
 
     space: Space
     to_jumanji: Callable[[jax.Array], jax.Array]
@@ -49,7 +49,7 @@ class Actions(NamedTuple):
 
 
 class JumanjiEnvironment(Adapted):
-    """One environment of Jumanji, in the protocol of `make_env`.
+    """One environment of Jumanji, as an object that `make_env` takes.
 
     An end of discount 0 is a termination, one of another discount a truncation.
     """
@@ -70,7 +70,7 @@ class JumanjiEnvironment(Adapted):
 
     @standard_promotion
     def step(self, key: jax.Array, state: JumanjiState, action: jax.Array, params: PyTree) -> Step:
-        """One step of Jumanji's own, which draws from the key in its state."""
+        """One step of Jumanji, which draws from the key in its state."""
         new_state, after = self._env.step(state.jumanji, self._actions.to_jumanji(action))
         return Step(
             obs=self._observe(after.observation),
@@ -86,7 +86,7 @@ class JumanjiEnvironment(Adapted):
 
 
 class MaskedJumanjiEnvironment(JumanjiEnvironment):
-    """One whose observation says which actions are legal."""
+    """An environment of Jumanji whose observation has an action mask."""
 
     def action_mask(self, state: JumanjiState, params: PyTree) -> jax.Array | None:
         """-> one bool for each action"""
@@ -94,7 +94,7 @@ class MaskedJumanjiEnvironment(JumanjiEnvironment):
 
 
 def names() -> list[str]:
-    """Jumanji's own registry, without what cannot be made by name."""
+    """The names of Jumanji's registry, without the environments that cannot be made by name."""
     return [name for name in _jumanji.registered_environments() if name not in _LEFT_OUT]
 
 
@@ -110,13 +110,16 @@ def make(name: str) -> Any:
 @functools.lru_cache(maxsize=256)
 @standard_promotion
 def adapt(env: Any, observe: Observe | None = None) -> JumanjiEnvironment:
-    """`make_env(adapt(env, observe))` is an environment whose policy sees what `observe` makes of the observation.
+    """An object for `make_env`, whose policy sees `observe(observation)`.
 
-    observe: Jumanji's observation -> one array. Without it: the only array beside the action mask as it is, and
-        several of them flat, one after the other.
+    Args:
+        env: an environment of Jumanji
+        observe: Jumanji's observation -> one array; by default the only array beside the action mask, or several
+            flattened one after the other
 
-    Raises PPOError for an environment that resets by itself, that rewards several agents, or whose actions are none
-    of Discrete, MultiDiscrete and Box.
+    Raises:
+        PPOError: if the environment resets by itself, rewards several agents, or has actions that are not Discrete,
+            MultiDiscrete or Box
     """
     name = type(env).__name__
     if isinstance(env, _wrappers.VmapWrapper | _wrappers.AutoResetWrapper | _wrappers.VmapAutoResetWrapper):
@@ -135,7 +138,7 @@ def adapt(env: Any, observe: Observe | None = None) -> JumanjiEnvironment:
 
 
 def side_by_side(observation: Any) -> jax.Array:
-    """The only array beside the mask as it is; several flat, one after the other, in the order of their names."""
+    """The only array beside the mask, unchanged; or several, flattened in the order of their names."""
     arrays = [
         jnp.asarray(x, jnp.float32)
         for path, x in jax.tree_util.tree_leaves_with_path(observation)
@@ -145,7 +148,7 @@ def side_by_side(observation: Any) -> jax.Array:
 
 
 def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Actions:
-    """Our space for Jumanji's actions, as the mask cuts it: over an action's parts, or over whole actions.
+    """The action space for Jumanji's actions, with one mask entry for each choice.
 
     A mask over whole actions of several parts, such as Tetris's over rotation and column, makes them one Discrete.
     Raises PPOError for actions that are neither whole numbers from 0 nor real, and for a mask of another shape.
@@ -173,7 +176,7 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
 
 
 def unchanged(x: jax.Array) -> jax.Array:
-    """An action or a mask that Jumanji and we have alike."""
+    """Converts nothing: for actions and masks that Jumanji and this library share."""
     return x
 
 
@@ -200,12 +203,12 @@ def legal_actions(mask: jax.Array) -> jax.Array:
 def mask_readings(
     sizes: tuple[int, ...], action_shape: tuple[int, ...], mask_shape: tuple[int, ...] | None
 ) -> tuple[bool, bool]:
-    """Whether the mask can be one of the parts of an action [k, n], each with n values; and one of whole actions."""
+    """Says if the mask can be one over the parts of an action, [k, n], and if it can be one over whole actions."""
     if mask_shape is None or action_shape == ():
         return mask_shape in (None, sizes), False
     return mask_shape == (len(sizes), max(sizes)) == (len(sizes), min(sizes)), mask_shape == sizes
 
 
 def some_legal(mask: jax.Array) -> jax.Array:
-    """The mask [..., n]. Where it has nothing legal, as of a snake shut in, all is: the environment judges it."""
+    """The mask [..., n]. If nothing is legal, as for a trapped snake, everything is: the environment judges it."""
     return mask | ~mask.any(axis=-1, keepdims=True)
