@@ -39,7 +39,8 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.population import checkpoints, program, store, train
+from purejaxppo.population import checkpoints, chunks, program, store
+from purejaxppo.population.options import Options
 from purejaxppo.runs import train as runs
 from purejaxppo.runs.console import print_rows
 from purejaxppo.utils.files import to_host, write_json
@@ -142,18 +143,18 @@ def announce(pipe: int) -> None:
         (runs, "write_metrics"),
     ):
         saying(module, name)
-    find, keep = train.find_checkpoint, train.keep_or_stop
+    find, keep = chunks.find_checkpoint, chunks.keep_or_stop
 
     def find_and_say(place: Any, rows: Any) -> Any:
         updates, found = find(place, rows)
         say("begun", *rows, updates)
         return updates, found
 
-    def say_and_keep(job: Any, compiled: Any, rows: Any, runners: Any, metrics: Any, *rest: Any) -> Any:
-        say("done", *rows, sum(part.updates.shape[1] for part in metrics))
-        return keep(job, compiled, rows, runners, metrics, *rest)
+    def say_and_keep(job: Any, compiled: Any, progress: Any, *rest: Any) -> Any:
+        say("done", *progress.members, progress.updates)
+        return keep(job, compiled, progress, *rest)
 
-    train.find_checkpoint, train.keep_or_stop = find_and_say, say_and_keep
+    chunks.find_checkpoint, chunks.keep_or_stop = find_and_say, say_and_keep
 
 
 def command(words: list[str], cache: Path) -> Callable[[int], int]:
@@ -328,20 +329,20 @@ def train_spec(spec: runs.RunSpec, out: Path, **options: Any) -> Any:
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
     """Programs that are made once for all populations within: nothing else is changed by it."""
-    made, real = {}, train.compile_to_fit
+    made, real = {}, chunks.compile_to_fit
 
-    def compile_or_remember(job: train.Job, options: program.Options) -> Any:
+    def compile_or_remember(job: program.Job, options: Options) -> Any:
         devices = program.used_devices(options.placement, job.num_members)
         key = (repr(job.program.config), job.num_members, options.placement, len(devices))
         if key not in made:
             made[key] = real(job, options)
         return made[key]
 
-    train.compile_to_fit = compile_or_remember
+    chunks.compile_to_fit = compile_or_remember
     try:
         yield
     finally:
-        train.compile_to_fit = real
+        chunks.compile_to_fit = real
 
 
 @contextlib.contextmanager

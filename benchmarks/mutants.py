@@ -30,7 +30,7 @@ from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation.mutators import mutation_operators  # pyright: ignore[reportMissingImports]
 from rich.console import Console
 
-from purejaxppo.population.train import ignore
+from purejaxppo.population.options import ignore
 from purejaxppo.runs.console import print_rows
 from purejaxppo.utils.files import read_json, write_json
 

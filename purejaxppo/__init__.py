@@ -26,20 +26,17 @@ from purejaxppo.policies.distributions import (
 )
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
+from purejaxppo.population.halving import halving_timesteps, make_successive_halving
 from purejaxppo.population.logs import LogProgress
+from purejaxppo.population.options import PopulationOptions, Progress
+from purejaxppo.population.pbt import make_pbt, pbt_timesteps
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
-from purejaxppo.population.search import (
-    SearchResult,
-    halving_timesteps,
-    make_pbt,
-    make_successive_halving,
-    pbt_timesteps,
-)
+from purejaxppo.population.search import SearchResult
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
-from purejaxppo.population.train import Progress, open_population, train_population
+from purejaxppo.population.train import open_population, train_population
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import PPOConfig, RecurrentConfig
 from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
@@ -87,6 +84,7 @@ __all__ = [
     "PPOConfig",
     "PPOError",
     "Population",
+    "PopulationOptions",
     "Progress",
     "RecurrentConfig",
     "RecurrentNetwork",

@@ -8,9 +8,7 @@ import jax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.population.checkpoints import NO_CHECKPOINTS
-from purejaxppo.population.program import Options
-from purejaxppo.population.train import ignore, never
+from purejaxppo.population.options import Options
 
 gc.set_threshold(50_000, 20, 100)  # tracing makes many objects: the default looks through them all too often
 pjp.use_all_cores()
@@ -56,15 +54,9 @@ def cached_environment():
 
 @pytest.fixture(scope="session")
 def bare_options():
-    """What a population is trained with where nothing of one's own is brought."""
+    """The default options of a population, with the given placement."""
 
-    def make(placement):
-        nothing = {"network": None, "optimizer": None, "schedules": None, "memory_limit": None}
-        told = {"should_stop": never, "on_plan": ignore, "on_chunk": ignore}
-        own = {"loss": pjp.ppo_loss, "advantage": pjp.gae_advantage, "checkpoints": NO_CHECKPOINTS}
-        return Options(placement=placement, evaluation_episodes=0, **nothing, **own, **told)
-
-    return make
+    return lambda placement: Options(placement=placement)
 
 
 @pytest.fixture

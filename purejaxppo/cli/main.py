@@ -23,10 +23,11 @@ from purejaxppo.envs.user_code import bring_env, find_own
 from purejaxppo.population.algorithms import algorithm_of, make_agent
 from purejaxppo.population.logs import Log, LogProgress, named
 from purejaxppo.population.memory import describe_plan
+from purejaxppo.population.options import Progress, ignore
 from purejaxppo.population.processes import HEARTBEAT, barrier, end_with, join, leave, part
 from purejaxppo.population.sharding import check_data_placement
+from purejaxppo.population.start import check_start_of, make_start
 from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
-from purejaxppo.population.train import Progress, check_start_of, ignore, make_start
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import record_episodes
 from purejaxppo.ppo.factory import seed_keys

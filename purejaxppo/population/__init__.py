@@ -1,1 +1,1 @@
-"""Many runs at once: where they run, and what their results amount to."""
+"""Training many runs at once: populations, sweeps and searches, their devices, memory and results."""

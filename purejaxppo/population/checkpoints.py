@@ -1,7 +1,7 @@
-"""States of a chunk of members in the course of its training: a chunk that was interrupted goes on from the newest.
+"""Checkpoints of a chunk of members while it trains: an interrupted chunk goes on from the newest one.
 
-Below the folder of a program lies one folder for each unfinished chunk, and in it one for each checkpoint, named by the
-updates that are done. Each appears whole or not at all, with a checksum for every leaf.
+The folder of a program holds a folder for each unfinished chunk, and this one a folder for each checkpoint, named by
+the number of updates done. Each appears whole or not at all, with a checksum for every leaf.
 """
 
 import dataclasses
@@ -28,25 +28,25 @@ from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_switch
 
 UNFINISHED = "unfinished"
-KEPT = 2  # the newest, and one to fall back on
+KEPT = 2  # checkpoints: the newest, and one to fall back on
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 
 
 class Policy(NamedTuple):
-    """When the state of a chunk in training is written, and how much of it is kept."""
+    """When to write checkpoints of a chunk in training, and how many to keep."""
 
     every: int | None  # updates between two checkpoints
-    seconds: float | None  # or the time
-    kept: int  # of the newest, while the chunk trains
-    best: bool  # also each member at its best, for good
+    seconds: float | None  # or the time between them
+    kept: int  # how many of the newest stay while the chunk trains
+    best: bool  # also keep each member at its best, for good
 
 
 class Best(NamedTuple):
-    """Each of n members at its best: after the checkpoint with the highest training return; or their shapes."""
+    """n members, each after the checkpoint with its highest training return; or their shapes."""
 
     runners: RunnerState  # [n, ...]
-    returns: Any  # [n] of training then, over a tenth of the updates; NaN while no episode has finished in it
-    updates: Any  # [n] int32, done then
+    returns: Any  # [n] training returns there, over a tenth of the updates; NaN if no episode finished in it
+    updates: Any  # [n] int32, updates done there
 
 
 class Checkpoint(NamedTuple):
@@ -61,9 +61,9 @@ NO_CHECKPOINTS = Policy(every=None, seconds=None, kept=KEPT, best=False)
 
 
 def make_policy(every: int | str | None, kept: int, best: bool, *, has_folder: bool, is_shared: bool) -> Policy:
-    """What the caller wants. Raises PPOError for what is none, and for checkpoints that could not be written.
+    """The policy of these options. Raises PPOError for a bad value, and for checkpoints that could not be written.
 
-    every: updates, or a time such as "60s"; is_shared: whether several processes train each run together
+    every: updates, or a time such as "60s"; is_shared: True if several processes train each run together
     """
     check_whole("keep_checkpoints", kept, least=1)
     check_switch("keep_best", best)
@@ -82,23 +82,23 @@ def make_policy(every: int | str | None, kept: int, best: bool, *, has_folder: b
 
 
 def read_seconds(text: str) -> float:
-    """The seconds of "60s", "5m" or "1.5h". Raises PPOError for a text that is no time."""
+    """The seconds of "60s", "5m" or "1.5h". Raises PPOError for any other text."""
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh])", text)
     seconds = float(found[1]) * _SECONDS[found[2]] if found else math.nan
     if not 0 < seconds < math.inf:
         raise PPOError(
-            f'checkpoint_every = {text!r} is no time; give "60s", "5m", "1.5h", or updates as a whole number'
+            f'checkpoint_every = {text!r} is not a time; give "60s", "5m", "1.5h", or updates as a whole number'
         )
     return seconds
 
 
 def checkpoint_folder(program_folder: Path, rows: Rows) -> Path:
-    """Where the checkpoints of a chunk lie."""
+    """The folder of a chunk's checkpoints."""
     return program_folder / UNFINISHED / part_name(rows)
 
 
 def write_checkpoint(store: DiskStore, rows: Rows, updates: int, checkpoint: Checkpoint, kept: int) -> None:
-    """Adds a checkpoint; once it is on the disk, all but the newest `kept` go."""
+    """Adds a checkpoint, then removes all but the newest `kept`."""
     folder = checkpoint_folder(store.folder, rows)
     place = folder / f"{updates:08d}"
     shutil.rmtree(place, ignore_errors=True)  # one that was damaged, and passed over
@@ -108,10 +108,10 @@ def write_checkpoint(store: DiskStore, rows: Rows, updates: int, checkpoint: Che
 
 
 def checkpoints(folder: Path) -> list[int]:
-    """The updates of the checkpoints that are there, in order."""
+    """The number of updates of each checkpoint in a folder, in order."""
     try:
         return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    except (FileNotFoundError, NotADirectoryError):  # none yet, or no more
+    except (FileNotFoundError, NotADirectoryError):  # none yet, or removed meanwhile
         return []
 
 
@@ -122,21 +122,21 @@ def unfinished_rows(program_folder: Path) -> list[Rows]:
 
 
 def has_states(program_folder: Path) -> bool:
-    """Whether any member of a program has got further than the start."""
+    """True if any member of a program has results or a checkpoint."""
     return bool(parts_in(program_folder / "runners") or unfinished_rows(program_folder))
 
 
 def holding_rows(program_folder: Path, rows: Rows) -> Rows | None:
-    """The unfinished chunk that holds all of `rows`, with the most updates; None without one.
+    """The unfinished chunk with the most updates that holds all of `rows`; None without one.
 
-    It is another than `rows` where the memory or the devices are others than before.
+    It differs from `rows` if the memory or the devices have changed.
     """
     holding = [part for part in unfinished_rows(program_folder) if part[0] <= rows[0] and rows[1] <= part[1]]
     return max(holding, key=lambda part: checkpoints(checkpoint_folder(program_folder, part))[-1], default=None)
 
 
 def find_checkpoint(store: DiskStore, rows: Rows) -> tuple[int, Checkpoint | None]:
-    """Where the training of `rows` goes on, and the updates that are done then; 0 and None where they never began.
+    """The updates done by `rows`, and the checkpoint to go on from; 0 and None if they never began.
 
     Raises PPOError as `newest_checkpoint` does.
     """
@@ -148,10 +148,9 @@ def find_checkpoint(store: DiskStore, rows: Rows) -> tuple[int, Checkpoint | Non
 
 
 def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | None]:
-    """The newest of a chunk that is undamaged, and the updates that it holds; 0 and None where there is none at all.
+    """The newest undamaged checkpoint of a chunk, after its number of updates; 0 and None if the chunk has none.
 
-    A damaged one is passed over with a warning. Raises PPOError where all are damaged: a run never starts from zero by
-    itself.
+    Warns of a damaged one. Raises PPOError if all are damaged: a run never starts again from zero by itself.
     """
     folder = checkpoint_folder(store.folder, part)
     damage: list[str] = []
@@ -170,7 +169,7 @@ def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | N
 
 
 def read_checkpoint(store: DiskStore, part: Rows, updates: int) -> Checkpoint:
-    """A checkpoint of a chunk. Raises PPOError where it is damaged, or of another run."""
+    """Reads a checkpoint of a chunk. Raises PPOError if it is damaged, or of another run."""
     place = checkpoint_folder(store.folder, part) / f"{updates:08d}"
     like = checkpoint_shapes(store, part[1] - part[0], updates)
     has_best = any(name.startswith(".best") for name in leaf_names(place))
@@ -178,20 +177,20 @@ def read_checkpoint(store: DiskStore, part: Rows, updates: int) -> Checkpoint:
 
 
 def checkpoint_shapes(store: DiskStore, num_members: int, updates: int) -> Checkpoint:
-    """Those of a checkpoint."""
+    """The shapes of a checkpoint."""
     metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_members, updates), x.dtype), store.like.metrics)
     return Checkpoint(of_rows(store.like.runner, num_members), metrics, best_shapes(store, num_members))
 
 
 def best_shapes(store: DiskStore, num_members: int) -> Best:
-    """Those of the members at their best."""
+    """The shapes of the members at their best."""
     runners = of_rows(store.like.runner, num_members)
     returns, updates = (jax.ShapeDtypeStruct((num_members,), dtype) for dtype in (jnp.float32, jnp.int32))
     return Best(runners, returns, updates)
 
 
 def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_updates: int) -> Best:
-    """Each member as it was at its best so far, and as it is where that is better. On the host.
+    """Replaces those members of `best` that are better now. On the host.
 
     runners: [n, ...], now; metrics: [n, updates so far] of `num_updates`
     """
@@ -206,25 +205,25 @@ def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_update
 
 
 def training_returns(metrics: Metrics, num_updates: int) -> np.ndarray:
-    """How good each member is in training: as `last_returns`, over the same number of updates all along. -> [n]"""
+    """The training return of each member, as `last_returns` over a tenth of `num_updates`. -> [n]"""
     arrays = (np.asarray(metrics.episode_return_mean), np.asarray(metrics.episodes))
     return last_returns(*arrays, num_updates).astype(np.float32)
 
 
 def updates_done(program_folder: Path) -> int:
-    """The most updates that a member on disk has done; 0 where none has begun."""
+    """The most updates that a member on disk has done; 0 if none has begun."""
     done = [updates_of(program_folder, part) for part in parts_in(program_folder / "runners")]
     begun = [checkpoints(checkpoint_folder(program_folder, part))[-1] for part in unfinished_rows(program_folder)]
     return max(done + begun, default=0)
 
 
 def updates_of(program_folder: Path, part: Rows) -> int:
-    """The updates of a part that was finished, perhaps in a shorter run. Raises PPOError where it is damaged."""
+    """The updates of a finished part, perhaps of a shorter run. Raises PPOError if it is damaged."""
     return leaf_shape(program_folder / "metrics" / part_name(part), "['metrics'].episodes")[1]
 
 
 def reopen_parts(store: DiskStore) -> None:
-    """Makes a checkpoint of each part that has fewer updates than the run, so that its members go on from there."""
+    """Turns each part with fewer updates than the run into a checkpoint, so that its members go on from there."""
     num_updates = store.like.metrics.updates.shape[0]
     for part in store.parts():
         done, name = updates_of(store.folder, part), part_name(part)
@@ -238,12 +237,12 @@ def reopen_parts(store: DiskStore) -> None:
             best = load_tree(place, best_shapes(store, part[1] - part[0]), store.about, store.defaults)
         checkpoint = Checkpoint(shorter.runners(part), shorter.metrics(part), best)
         write_checkpoint(store, part, done, checkpoint, KEPT)
-        for folder in ("runners", "metrics", "best"):  # without its runners a part counts as not there
+        for folder in ("runners", "metrics", "best"):  # the runners first: without them the part does not count
             discard(store.folder / folder / name)
 
 
 def discard(folder: Path) -> None:
-    """Removes a folder, if it is there, so that it is never seen in part."""
+    """Removes a folder, if it exists, so that nobody sees it half removed."""
     if folder.exists():
         gone = folder.with_name(f".{folder.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)
@@ -252,9 +251,9 @@ def discard(folder: Path) -> None:
 
 
 def write_best(store: DiskStore, first: int, best: Best) -> None:
-    """Keeps the members from `first` on at their best, for good."""
+    """Writes the members from `first` on at their best, for good."""
     place = store.folder / "best" / part_name((first, first + len(best.returns)))
-    shutil.rmtree(place, ignore_errors=True)  # of a process that died before the results were there
+    shutil.rmtree(place, ignore_errors=True)  # left by a process that died before it wrote the results
     save_tree(place, best, store.about)
 
 
@@ -267,7 +266,7 @@ def drop_finished(store: DiskStore) -> None:
 
 
 def split_rows(rows: Sequence[Rows], parts: Sequence[Rows]) -> list[Rows]:
-    """The rows, cut wherever one of the parts begins or ends."""
+    """Cuts the rows wherever one of the parts begins or ends."""
     edges = sorted({edge for part in parts for edge in part})
     pieces = []
     for first, last in rows:
@@ -277,7 +276,7 @@ def split_rows(rows: Sequence[Rows], parts: Sequence[Rows]) -> list[Rows]:
 
 
 def padded(runners: PyTree, like: PyTree) -> PyTree:
-    """The states of n members, followed by copies of the last one, placed on the devices as `like` [width, ...] is."""
+    """The states of n members, with copies of the last one up to `width`, placed like `like` [width, ...]."""
 
     def pad(x: jax.Array, y: jax.Array) -> jax.Array:
         missing = len(y) - len(x)

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from purejaxppo.ppo.agent import PPO, Collected, Collective, advantage_scale
+from purejaxppo.ppo.agent import PPO
+from purejaxppo.ppo.collective import Collected, Collective
 from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.losses import advantage_over
 from purejaxppo.ppo.normalize import scale_reward
 from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState, Steps
 from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient
@@ -81,7 +83,7 @@ def update_part(
 
     The advantages are scaled as a whole.
     """
-    minibatch = minibatch.replace(advantage=advantage_scale(config, "minibatch")(minibatch.advantage))
+    minibatch = minibatch.replace(advantage=advantage_over("minibatch", config, minibatch.advantage))
     own_key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
     (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0), own_key)
     gradient, terms = mean_of_all((gradient, terms))

@@ -1,4 +1,4 @@
-"""What a logger is told in the course of a training: numbers by name, one call for each update."""
+"""Logging of a training: one call per update, with numbers under the names of Stable-Baselines3 or CleanRL."""
 
 import math
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from purejaxppo.population.program import Progress
+from purejaxppo.population.options import Progress
 from purejaxppo.population.statistics import iqm
 from purejaxppo.population.store import Rows
 from purejaxppo.utils.validation import check_choice, check_function
@@ -44,7 +44,7 @@ CLEANRL = {
     "evaluation": ("eval/episodic_return", 1.0),
 }
 NAMES = {"sb3": SB3, "cleanrl": CLEANRL}
-# Before the name of a number in `Metrics.extra`: of one that a loss returns, and of "episode/NAME".
+# Prefixes of numbers in `Metrics.extra`: of one that a loss returns, and of "episode/NAME".
 EXTRA = {"sb3": ("train/", "rollout/"), "cleanrl": ("losses/", "charts/")}
 POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst", "diverged")  # under population/
 
@@ -52,14 +52,17 @@ POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst"
 class LogProgress:
     """Calls `log` once for each update, with means over the members of the chunk in training.
 
-    To be given to `train_population` as `on_chunk`. A number that is not there in an update (the return where no
-    episode finished) is left out. A population that is trained in several chunks begins anew with each: its members
-    are those from `population/first_seed` on. A number of `Metrics.extra` has its own name
-    under train/, and "episode/NAME" is rollout/NAME; with CleanRL's names under losses/ and charts/.
+    Pass it to `train_population` as `on_chunk`. A number that an update lacks, such as the return if no episode has
+    finished, is left out. If the population is trained in several chunks, the log begins anew with each; its members
+    are those from `population/first_seed` on. A number of `Metrics.extra` keeps its name under train/, and
+    "episode/NAME" becomes rollout/NAME; with CleanRL's names under losses/ and charts/.
 
-    log: numbers by name and the environment steps of each seed so far -> None.
-    names: "sb3" for those of Stable-Baselines3, "cleanrl" for CleanRL's; signs and factors are theirs too.
-    Raises PPOError for other names.
+    Args:
+        log: called with the numbers by name, and the environment steps of each seed so far.
+        names: "sb3" for Stable-Baselines3's names, "cleanrl" for CleanRL's; signs and factors are theirs too.
+
+    Raises:
+        PPOError: for a `log` that cannot be called, or other `names`.
     """
 
     def __init__(self, log: Log, names: str = "sb3") -> None:
@@ -68,14 +71,14 @@ class LogProgress:
         self._log, self._names = log, names
 
     def __call__(self, progress: Progress) -> None:
-        """To be called after some updates of a chunk."""
+        """Logs each of these updates of a chunk."""
         for update in range(progress.metrics.updates.shape[1]):
             numbers = numbers_of(progress, update)
             self._log(named(numbers, self._names), int(numbers["timesteps"]))
 
 
 def numbers_of(progress: Progress, update: int) -> dict[str, float]:
-    """What is known of one update, by our names. update: among those of `progress`."""
+    """The numbers of one update, under our names. update: its index in `progress`."""
     metrics, index = progress.metrics, progress.updates - progress.metrics.updates.shape[1] + update
     columns = [name for name in metrics.columns() if name in SB3 or name in metrics.extra]
     means = {name: mean_known(np.asarray(metrics.column(name))[:, update]) for name in columns}
@@ -94,7 +97,7 @@ def numbers_of(progress: Progress, update: int) -> dict[str, float]:
 
 
 def of_population(returns: np.ndarray, diverged_at: np.ndarray, members: Rows, update: int) -> dict[str, float]:
-    """How the members differ. returns: [n]; diverged_at: [n or more], where padding may follow the members."""
+    """The spread of the members. returns: [n]; diverged_at: [n or more], padding may follow the members."""
     first, last = members
     diverged = diverged_at[: last - first]
     known = returns[np.isfinite(returns)]
@@ -104,14 +107,14 @@ def of_population(returns: np.ndarray, diverged_at: np.ndarray, members: Rows, u
 
 
 def mean_known(values: np.ndarray) -> float:
-    """The mean of those that are no NaN; NaN where all are. [n] -> scalar"""
+    """The mean of the values that are not NaN; NaN if all are. [n] -> scalar"""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all of them NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # if all are NaN
         return float(np.nanmean(values, dtype=np.float64))
 
 
 def named(numbers: dict[str, float], names: str) -> dict[str, float]:
-    """The numbers under the names of a log; those that are not finite are left out."""
+    """The finite numbers, under the names of a log."""
     table = NAMES[names] | {name: (f"population/{name}", 1.0) for name in POPULATION}
     taken = {place for place, _ in table.values()}
     for name in numbers.keys() - table.keys():

@@ -1,4 +1,4 @@
-"""How many members fit at a time, known before the first step is taken."""
+"""The memory plan: how many members fit at a time, known before the first step."""
 
 import math
 import os
@@ -13,28 +13,28 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import is_key
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_UNTOLD = 2**34  # of a device that does not say what it has
-_SPARE = 0.9  # of the free memory is used when no limit is given
+_UNTOLD = 2**34  # bytes of a device that does not report its memory
+_SPARE = 0.9  # share of the free memory to use when no limit is given
 
 
 class MemoryPlan(NamedTuple):
-    """What a program takes, in bytes: on a CPU of this process, elsewhere of each device."""
+    """The memory of a program in bytes: of this process on a CPU, else of each device."""
 
     limit: int
-    held: int  # already, before the first chunk
-    kept: int  # for the results of all members; 0 where they go to disk
-    per_member: int  # of a chunk, by the compiler's own analysis
+    held: int  # in use before the first chunk
+    kept: int  # results of all members; 0 if they go to disk
+    per_member: int  # of a chunk, by the compiler's analysis
     width: int  # members of a chunk
     num_chunks: int
 
     @property
     def peak(self) -> int:
-        """The most that will be held at once."""
+        """The most that is in use at once."""
         return self.held + self.kept + self.per_member * self.width
 
 
 def describe_plan(plan: MemoryPlan) -> str:
-    """For people."""
+    """The plan for people."""
     chunks = f"{plan.num_chunks} chunks of up to {plan.width}" if plan.num_chunks > 1 else "one chunk"
     return (
         f"{chunks}; memory: {show_bytes(plan.per_member)} a member and {show_bytes(plan.held)} held already, "
@@ -43,7 +43,7 @@ def describe_plan(plan: MemoryPlan) -> str:
 
 
 def even_width(num_members: int, most: int, multiple: int) -> int:
-    """The least members of a chunk that take as few chunks as `most` of them do, in a multiple. most >= multiple"""
+    """The smallest multiple of members per chunk that needs as few chunks as `most` does. most >= multiple"""
     most = most // multiple * multiple
     num_chunks = -(-num_members // most)
     per_chunk = -(-num_members // num_chunks)
@@ -53,7 +53,7 @@ def even_width(num_members: int, most: int, multiple: int) -> int:
 def plan_memory(
     *, num_members: int, width: int, multiple: int, per_member: int, kept: int, held: int, limit: int
 ) -> MemoryPlan:
-    """Chunks of `width` members, or as many as fit the limit. Raises PPOError where not even the least one does."""
+    """Chunks of `width` members, or as many as fit the limit. Raises PPOError if not even `multiple` members fit."""
     fits = (limit - held - kept) // per_member // multiple * multiple
     if fits < multiple:
         least = held + kept + per_member * multiple
@@ -67,7 +67,7 @@ def plan_memory(
 
 
 def program_bytes(compiled: Any) -> int:
-    """Arguments, results and temporaries of a compiled program on one device, donated buffers counted once."""
+    """Bytes of arguments, results and temporaries of a program on one device; donated buffers count once."""
     stats = compiled.memory_analysis()
     return (
         stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
@@ -75,19 +75,19 @@ def program_bytes(compiled: Any) -> int:
 
 
 def memory_limit_bytes(given: int | str | None, devices: Sequence[Any]) -> int:
-    """The limit in bytes: as given, else most of what is free besides what is held."""
+    """The limit in bytes: as given, else what is in use plus most of what is free."""
     if given is not None:
         return parse_bytes(given)
     return held_bytes(devices) + int(_SPARE * free_bytes(devices))
 
 
 def held_bytes(devices: Sequence[Any]) -> int:
-    """What is in use now: by this process on a CPU, else on the fullest device."""
+    """Bytes in use now: by this process on a CPU, else on the fullest device."""
     if devices[0].platform != "cpu":
         return max((device.memory_stats() or {}).get("bytes_in_use", 0) for device in devices)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux: the most ever held stands in
+    except OSError:  # not Linux: take the peak instead
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -95,7 +95,7 @@ def held_bytes(devices: Sequence[Any]) -> int:
 
 
 def free_bytes(devices: Sequence[Any]) -> int:
-    """What is left: of this machine or its control group on a CPU, else on the fullest device."""
+    """Bytes that are free: of this machine or its control group on a CPU, else on the fullest device."""
     if devices[0].platform != "cpu":
         stats = [device.memory_stats() or {"bytes_limit": _UNTOLD} for device in devices]
         return min(entry["bytes_limit"] - entry.get("bytes_in_use", 0) for entry in stats)
@@ -103,7 +103,7 @@ def free_bytes(devices: Sequence[Any]) -> int:
 
 
 def machine_free_bytes() -> int:
-    """What the machine could give to a process now."""
+    """Bytes that the machine could give to a process now."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
@@ -112,7 +112,7 @@ def machine_free_bytes() -> int:
 
 
 def group_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What the control group of a container leaves, by its version 2 or 1; empty where there is no limit."""
+    """Bytes that a container's control group, version 2 or 1, leaves free; empty without a limit."""
     pairs = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
     free = []
     for limit, used in pairs:
@@ -124,17 +124,17 @@ def group_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 
 def parse_bytes(text: int | str) -> int:
-    """4GiB, 500MB, 1.5g or a number of bytes. Raises PPOError for anything else."""
+    """The bytes of 4GiB, 500MB, 1.5g or a number. Raises PPOError for anything else."""
     if isinstance(text, int) and not isinstance(text, bool) and text > 0:
         return text
     found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text.lower()) if isinstance(text, str) else None
     if not found or float(found[1]) == 0:
-        raise PPOError(f"memory limit {text!r} is no size; give bytes, or one such as 4GiB or 500MB")
+        raise PPOError(f"memory limit {text!r} is not a size; give bytes, or text such as 4GiB or 500MB")
     return int(float(found[1]) * _UNITS[found[2] or ""])
 
 
 def show_bytes(count: float) -> str:
-    """Three digits and a binary unit; whole numbers of the largest one from 1,000 on."""
+    """Bytes with three digits and a binary unit; from 1,000 GiB on as a whole number."""
     for unit in ("B", "KiB", "MiB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"

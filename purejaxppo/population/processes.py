@@ -1,8 +1,8 @@
 """Several processes that train one population: they join by `jax.distributed`, exchange rows, and end together.
 
 JAX's service notices that a process has died, and aborts the others with a stack trace. So each process also holds a
-connection to process 0 on which nothing is said until it leaves: the kernel closes it with the process, which the other
-side reads at once, and ends with one line. A process that is only busy keeps its connection.
+connection to process 0, which stays silent until the process leaves. If a process dies, the kernel closes the
+connection; the other side reads that at once, and ends with one line. A process that is only busy keeps its connection.
 """
 
 import atexit
@@ -29,15 +29,15 @@ from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_size
 
 _WORD = struct.Struct("!i")
-_LEFT = -1  # instead of the number of a process that is gone
-_STOP, _RESTING = "purejaxppo/stop", "purejaxppo/resting"  # what the processes tell each other
-_LAST_WORDS = 5.0  # seconds that process 0, which holds the store, waits for the others to part
-HEARTBEAT = 100  # seconds until a machine that is lost is noticed
+_LEFT = -1  # sent in place of the number of a dead process
+_STOP, _RESTING = "purejaxppo/stop", "purejaxppo/resting"  # keys in the store that the processes share
+_LAST_WORDS = 5.0  # seconds that process 0, which holds the store, waits for the others to leave
+HEARTBEAT = 100  # seconds until a lost machine is noticed
 _WEEK = 7 * 86_400_000  # milliseconds: processes wait for each other as long as they live
 
 
 class Session(NamedTuple):
-    """What a process holds of the others: process 0 a connection to each, they one to process 0."""
+    """The connections of a process to the others: process 0 has one to each, they have one to process 0."""
 
     process_id: int
     num_processes: int
@@ -45,10 +45,10 @@ class Session(NamedTuple):
     watched: dict[int, socket.socket]  # by process
 
 
-_sessions: list[Session] = []  # one while joined
+_sessions: list[Session] = []  # holds one while joined
 _watches: list[threading.Thread] = []  # of the session
-_parting = threading.Event()  # from then on it is nothing to see others end
-_barriers = itertools.count()  # the service takes each name once
+_parting = threading.Event()  # once set, the end of other processes is expected
+_barriers = itertools.count()  # numbers, as the service takes each name once
 
 
 def join(
@@ -62,20 +62,29 @@ def join(
 ) -> None:
     """Joins the other processes. Each calls it once, before JAX starts, and `leave` at its end.
 
-    `coordinator` is "host:port" of process 0, with a port that is free there. Without the first three arguments JAX
-    detects the cluster: SLURM, GKE, Cloud TPU, MPI. The CPU cores of a machine are divided among its processes.
+    Without the first three arguments JAX detects the cluster: SLURM, GKE, Cloud TPU or MPI. The CPU cores of a machine
+    are divided among its processes.
 
-    From then on a process that ends without `leave` ends the others: at once with one line on stderr that says which
-    is gone and what to do; or after `heartbeat_seconds` by JAX, where the machine or the network was lost.
+    From then on a process that ends without `leave` ends the others: at once, with one line on stderr that names it
+    and says what to do; or through JAX after `heartbeat_seconds`, if the machine or the network was lost.
 
-    Raises PPOError for arguments that are missing or wrong, when JAX has started, and when process 0 does not answer
-    within `timeout_seconds`.
+    Args:
+        coordinator: "host:port" of process 0, with a port that is free there.
+        num_processes: how many processes there are.
+        process_id: the number of this process, from 0.
+        heartbeat_seconds: after how long a lost machine is noticed.
+        timeout_seconds: how long to wait for process 0.
+        remedy: the advice in the line on stderr.
+
+    Raises:
+        PPOError: for arguments that are missing or wrong, if JAX has started already, and if process 0 does not answer
+            in time.
     """
     check_address(coordinator, num_processes, process_id)
     if coordinator is not None and process_id != 0:
         await_answer(coordinator, time.monotonic() + timeout_seconds)
     settings: Any = jax.config
-    settings.update("jax_enable_preemption_service", False)  # it would catch SIGTERM, and not end the process
+    settings.update("jax_enable_preemption_service", False)  # it would catch SIGTERM and keep the process running
     try:
         jax.distributed.initialize(
             coordinator,
@@ -96,19 +105,19 @@ def join(
     atexit.register(abandon)  # before JAX's own, which would wait for the others
     _watches.append(threading.Thread(target=watch, args=(_sessions[0],), daemon=True))
     _watches[0].start()
-    jax.devices()  # every process waits here for all; later another might wait in a barrier
+    jax.devices()  # every process waits for all others here, rather than later in a barrier
 
 
 def barrier(name: str) -> None:
-    """Returns when all processes have called it with this name; at once where none has joined."""
+    """Waits until all processes have called it with this name. Returns at once if this one has not joined others."""
     if _sessions:
         store().wait_at_barrier(f"purejaxppo/{next(_barriers)}/{name}", _WEEK)
 
 
 def gather_rows(tree: PyTree) -> PyTree:
-    """The rows of all processes as NumPy arrays, in the order of the processes; in every process.
+    """Gives every process the rows of all processes, as NumPy arrays, in the order of the processes.
 
-    The arrays of `tree` [rows, ...] differ between processes in their first axis alone.
+    The arrays of `tree` [rows, ...] may differ between processes in their first axis alone.
     """
     if not _sessions:
         return jax.tree.map(np.asarray, tree)
@@ -121,7 +130,7 @@ def gather_rows(tree: PyTree) -> PyTree:
 
 
 def leave() -> None:
-    """Waits for all processes, and parts from them: each may then end when it likes. Nothing where none has joined."""
+    """Waits for all processes, then leaves them; each may end when it likes. Does nothing unless joined."""
     if not _sessions:
         return
     barrier("leave")
@@ -135,19 +144,19 @@ def leave() -> None:
 
 
 def ask_to_stop(number: int) -> None:
-    """Tells all processes that a signal has come to this one."""
+    """Tells all processes that this one has got a signal."""
     if _sessions:
         store().key_value_set(f"{_STOP}/{_sessions[0].process_id}", str(number), allow_overwrite=True)
 
 
 def asked_to_stop() -> int | None:
-    """The number of a signal that has come to one of the processes; None where none has."""
+    """The number of the signal that one of the processes has got, or None."""
     asked = store().key_value_dir_get(_STOP) if _sessions else []
     return int(asked[0][1]) if asked else None
 
 
 def rest(is_resting: bool = True) -> None:
-    """Tells the others that nothing of this process is lost if all end now; or that it works again."""
+    """Tells the others that this process loses nothing if all end now; or, with False, that it works again."""
     if not _sessions:
         return
     key = f"{_RESTING}/{_sessions[0].process_id}"
@@ -158,12 +167,12 @@ def rest(is_resting: bool = True) -> None:
 
 
 def part(status: int) -> None:
-    """Ends this process with `status` when all others rest or part too. Nothing where none has joined."""
+    """Ends this process with `status` once all others rest or part too. Does nothing unless joined."""
     if not _sessions:
         return
     rest()
     _parting.set()
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has parted already
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has ended already
         while len(store().key_value_dir_get(_RESTING)) < _sessions[0].num_processes:
             time.sleep(0.1)
     if _sessions[0].process_id == 0:
@@ -172,14 +181,14 @@ def part(status: int) -> None:
 
 
 def end_with(status: int) -> int:
-    """The status with which this process is to end. Where it has joined others and not left them, it ends now."""
+    """Returns the exit status; but ends the process with it now if it has joined others and not left them."""
     if _sessions:
         abandon(status)
     return status
 
 
 def check_address(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Raises PPOError unless all three are given and fit each other, or none is."""
+    """Raises PPOError unless all three are given and fit each other, or none is given."""
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
@@ -188,14 +197,14 @@ def check_address(coordinator: str | None, num_processes: int | None, process_id
         raise PPOError(f"{' and '.join(missing)} missing; give all of {', '.join(given)}, or none in a cluster")
     host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("", "", "")
     if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise PPOError(f"coordinator = {coordinator!r} is no address; give host:port of process 0")
+        raise PPOError(f"coordinator = {coordinator!r} is not an address; give host:port of process 0")
     check_size("num_processes", num_processes)
     if not isinstance(process_id, int) or not 0 <= process_id < num_processes:
         raise PPOError(f"process_id = {process_id} is not among {num_processes}; give 0 to {num_processes - 1}")
 
 
 def await_answer(address: str, deadline: float) -> None:
-    """Returns when something listens at `address`. Raises PPOError where nothing does until the deadline."""
+    """Waits until something listens at `address`. Raises PPOError at the deadline."""
     host, _, port = address.rpartition(":")
     while True:
         try:
@@ -213,7 +222,7 @@ def store() -> Any:
 
 
 def divided_cores(index: int, count: int) -> int:
-    """The cores that fall to this process among those of its machine."""
+    """The number of CPU cores for this process, among the processes of its machine."""
     here = [socket.gethostname(), *map(str, core_ids())]
     store().key_value_set(f"purejaxppo/cores/{index}", " ".join(here))
     others = [store().blocking_key_value_get(f"purejaxppo/cores/{i}", _WEEK).split(" ") for i in range(count)]
@@ -221,7 +230,7 @@ def divided_cores(index: int, count: int) -> int:
 
 
 def connect_watch(index: int, count: int) -> dict[int, socket.socket]:
-    """The connections that tell of the others."""
+    """Connects this process with process 0, or process 0 with all others. -> connections by process"""
     key = "purejaxppo/watch"
     if index > 0:
         host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
@@ -238,7 +247,7 @@ def connect_watch(index: int, count: int) -> dict[int, socket.socket]:
 
 
 def watch(session: Session) -> None:
-    """Ends this process when one that it is connected to is gone; returns when all have left."""
+    """Ends this process when one that it is connected to dies; returns when all have left."""
     with selectors.DefaultSelector() as selector:
         for process, connection in session.watched.items():
             selector.register(connection, selectors.EVENT_READ, process)
@@ -255,19 +264,19 @@ def watch(session: Session) -> None:
 
 
 def end(session: Session, process: int) -> NoReturn:
-    """Tells the others that `process` is gone, says so, and ends this process."""
+    """Tells the others and stderr that `process` is gone, and ends this process."""
     for connection in session.watched.values():
         with contextlib.suppress(OSError):
             connection.sendall(_WORD.pack(process))
     line = f"purejaxppo: error: process {process} of {session.num_processes} is gone; {session.remedy}\n"
     stderr = os.dup(2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX's service notices it too, and speaks: ours is the last word
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX's service writes about it too: ours is the last line
     os.write(stderr, line.encode())  # the main thread may hold the lock of sys.stderr
     os._exit(1)
 
 
 def abandon(status: int = 1) -> NoReturn:
-    """Ends this process without waiting for the others, which are ended by it."""
+    """Ends this process without waiting for the others, which end because of it."""
     with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
@@ -276,7 +285,7 @@ def abandon(status: int = 1) -> NoReturn:
 
 
 def read_word(connection: socket.socket) -> int:
-    """The next number. Raises OSError where the other side has closed."""
+    """Reads the next number. Raises OSError if the other side has closed."""
     data = connection.recv(_WORD.size, socket.MSG_WAITALL)
     if len(data) < _WORD.size:
         raise ConnectionResetError

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from purejaxppo.envs.base import Environment
-from purejaxppo.policies.networks import NetworkLike
 from purejaxppo.population.algorithms import make_agent
-from purejaxppo.population.checkpoints import Policy, unfinished_rows
+from purejaxppo.population.checkpoints import unfinished_rows
 from purejaxppo.population.data_parallel import share
 from purejaxppo.population.memory import (
     MemoryPlan,
@@ -26,8 +24,8 @@ from purejaxppo.population.memory import (
     program_bytes,
     tree_bytes,
 )
+from purejaxppo.population.options import Options
 from purejaxppo.population.sharding import (
-    PLACEMENTS,
     OverSeeds,
     check_data_placement,
     data_mesh,
@@ -43,125 +41,85 @@ from purejaxppo.population.sweep import Program, with_numbers
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import Agent, play_episodes
-from purejaxppo.ppo.gae import Advantage, gae_advantage
-from purejaxppo.ppo.losses import Loss, ppo_loss
-from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.devices import compiler_options, quickly_compiled
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.validation import check_function
 
-REPORTS = 16  # of a chunk of members, at least: how often the host sees its metrics; each costs the devices a pause
-REPORT_SECONDS = 1.0  # that a call is to take, where so many updates fit into it
-MOST_UPDATES = 2_048  # of one call
-LEAST_ROWS = 16  # of its metrics: of one or two, XLA makes another program, with other roundings
-MOST_METRICS = 2**26  # bytes of the metrics of one call, which go to the host
-EVALUATION_SEED = 1_000_003  # added to the population's: evaluation never plays on the keys of training
-CPU_WIDTH = 32  # members for each CPU device in a chunk: more of them are no faster, and finish later
-ACCELERATOR_WIDTH = 8_192  # for each other device, where the memory allows as many
+REPORTS = 16  # at least so many in a chunk of members; each report pauses the devices
+REPORT_SECONDS = 1.0  # duration of a call, as far as whole updates allow
+MOST_UPDATES = 2_048  # in one call
+LEAST_ROWS = 16  # of the metrics of a call: with one or two, XLA makes another program, which rounds differently
+MOST_METRICS = 2**26  # bytes of metrics that one call gives the host
+EVALUATION_SEED = 1_000_003  # added to the population's seed: evaluation never uses the keys of training
+CPU_WIDTH = 32  # members per CPU device in a chunk: more are not faster, and finish later
+ACCELERATOR_WIDTH = 8_192  # members per GPU or TPU in a chunk, memory permitting
 
 
-Numbers = Mapping[int, Any]  # of one member, or of all: what `Program.numbers` holds
+Numbers = Mapping[int, Any]  # `Program.numbers`, of one member or of all
 AgentOf = Callable[[Numbers], Agent]
-MakeAgent = Callable[..., Agent]  # (env, config) -> agent; keywords are parts that the user passes
-
-
-class Progress(NamedTuple):
-    """What the host sees after some updates of a chunk of members."""
-
-    members: Rows  # the chunk: members first ... last - 1, setting by setting and seed by seed
-    updates: int  # done so far, of each member of the chunk
-    num_updates: int  # of a whole run
-    timesteps: int  # environment steps so far, over all members
-    total_timesteps: int  # of all members
-    seconds: float  # of training so far, compilation left out
-    metrics: Metrics  # of these updates, [n, updates]
-    train_states: TrainState  # [n or more, ...]: padding may follow the members; valid during the call only
-
-
-class Start(NamedTuple):
-    """Trained states that the members start from, or None."""
-
-    train_states: TrainState | None  # [S, ...], as `carried` leaves them
-    digest: str | None  # of them; kept in the population's folder
-
-
-class Options(NamedTuple):
-    """What the caller brings beside settings and seeds. Placement and memory change no result, up to rounding."""
-
-    network: NetworkLike | None
-    optimizer: optax.GradientTransformation | None
-    loss: Loss
-    advantage: Advantage
-    schedules: Mapping[str, Schedule] | None
-    placement: str
-    memory_limit: int | str | None
-    evaluation_episodes: int
-    checkpoints: Policy
-    should_stop: Callable[[], bool]
-    on_plan: Callable[[MemoryPlan], None]
-    on_chunk: Callable[[Progress], None]
-    start: Start = Start(None, None)
-    report_at: tuple[int, ...] = ()  # updates after which the host looks in any case
-    make_agent: MakeAgent | None = None  # None: that of the config
 
 
 class Job(NamedTuple):
-    """What is to be done for the settings of one program."""
+    """The training of the settings that one program serves."""
 
     program: Program
     num_seeds: int
     seed: int
     store: Store
     rows: list[Rows]  # the members that have no results yet
-    start: TrainState | None = None  # [S, ...], trained, that the seeds start from
+    start: TrainState | None = None  # [S, ...], trained states that the seeds start from
 
     @property
     def num_members(self) -> int:
-        """Those of all processes, and with results or without."""
+        """All members, of all processes, trained or not."""
         return len(self.program.settings) * self.num_seeds
 
     @property
     def num_left(self) -> int:
-        """Members to train."""
+        """Members left to train."""
         return sum(last - first for first, last in self.rows)
 
 
 class Compiled(NamedTuple):
     """A program for chunks of one width."""
 
-    init: Any  # (keys [n], numbers), and the train states [n, ...] to start from if any -> runners [n, ...]
+    init: Any  # (keys [n], numbers[, train states [n, ...] to start from]) -> runners [n, ...]
     advance: Any  # (runners, numbers, count) -> (runners, metrics [n, rows])
-    play: Any  # (train states [n, ...], keys [n], numbers) -> (returns [n, E], how many of them were cut [n])
-    gather: Callable[[RunnerState], RunnerState]  # to where this process can read them
-    capacity: int  # updates of one call, at most
+    play: Any  # (train states [n, ...], keys [n], numbers) -> (returns [n, E], episodes cut [n])
+    gather: Callable[[RunnerState], RunnerState]  # moves them to where this process can read them
+    capacity: int  # most updates of one call
 
 
-DEFAULT_PARTS = {"network": None, "optimizer": None, "loss": ppo_loss, "advantage": gae_advantage, "schedules": None}
+class Placed(NamedTuple):
+    """The functions of `Compiled` before they are compiled, and the shardings of their arguments."""
+
+    init: Callable[..., RunnerState]
+    update: Callable[..., tuple[RunnerState, Metrics]]
+    play: Callable[..., Any]
+    gather: Callable[[RunnerState], RunnerState]
+    runners: Any  # of runners [n, ...]
+    members: Any  # of any other arrays [n, ...]
+    everywhere: Any  # of an array that each device has whole
+
+
 AGENT = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # attributes of every agent
 
 
 def make_setting_agent(env: Environment, config: Config, options: Options) -> Agent:
-    """The agent of one setting. Raises PPOError where it does not go with its placement."""
-    parts = {name: getattr(options, name) for name in DEFAULT_PARTS}
-    given = {name: part for name, part in parts.items() if part is not DEFAULT_PARTS[name]}
-    if options.make_agent is not None:
-        check_function("make_agent", options.make_agent, "give (env, config) -> agent, such as pjp.make_ppo")
-    agent = (options.make_agent or make_agent)(env, config, **given)
+    """The agent of one setting. Raises PPOError if it lacks an attribute or does not fit its placement."""
+    agent = (options.make_agent or make_agent)(env, config)
     missing = [name for name in AGENT if not hasattr(agent, name)]
     if missing:
         raise PPOError(
-            f"make_agent returns a {type(agent).__name__} without {', '.join(missing)}; give it as PPO has it"
+            f"make_agent must return an agent like pjp.PPO, got {type(agent).__name__} without {', '.join(missing)}"
         )
-    if options.placement not in PLACEMENTS:
-        raise PPOError(f"placement = {options.placement!r} is unknown; take one of {', '.join(PLACEMENTS)}")
     if options.placement == "data":
         check_data_placement(agent, jax.device_count())
     return agent
 
 
 def member_shapes(program: Program, options: Options) -> MemberResult:
-    """The shapes of what one member leaves."""
+    """The shapes of one member's results."""
     agent = make_setting_agent(program.env, program.config, options)
     runner, row = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
     num_updates = program.config.num_updates
@@ -171,7 +129,7 @@ def member_shapes(program: Program, options: Options) -> MemberResult:
 
 
 def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Array, dict[int, np.ndarray]]:
-    """For `width` members from the first of `rows` on, the last one repeated: keys, keys to play with, numbers."""
+    """Training keys, evaluation keys and numbers of the members of `rows`; the last one is repeated up to `width`."""
     members = np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1)
     setting, index = np.divmod(members, job.num_seeds)
     keys = folded_keys(job.seed, index)
@@ -180,7 +138,7 @@ def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Arra
 
 
 def init_inputs(job: Job, rows: Rows, width: int) -> tuple[Any, ...]:
-    """The arguments of `Compiled.init` for such members."""
+    """The arguments of `Compiled.init` for the same members."""
     keys, _, numbers = member_inputs(job, rows, width)
     if job.start is None:
         return keys, numbers
@@ -189,9 +147,9 @@ def init_inputs(job: Job, rows: Rows, width: int) -> tuple[Any, ...]:
 
 
 def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
-    """The program of a job, as wide as its members, the processor and the memory allow.
+    """The program of a job, for chunks as wide as its members, the processor and the memory allow.
 
-    The compiler says what a chunk takes. Where that is too much, it compiles once more, for chunks that fit.
+    The compiler reports the memory of a chunk. If that is too much, it compiles once more, for chunks that fit.
     """
     devices = used_devices(options.placement, job.num_members)
     multiple = len(devices) if options.placement == "seeds" else 1
@@ -211,15 +169,15 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
             limit=memory_limit_bytes(options.memory_limit, devices),
         )
 
-    planned(tree_bytes(job.store.like.runner.train_state))  # refuses at once what no program could fit
+    planned(tree_bytes(job.store.like.runner.train_state))  # refuses at once if not even the states fit
     compiled = compile_program(job, options, width)
-    sharing = len(devices) if on_cpu else 1  # programs that take the memory of one
+    sharing = len(devices) if on_cpu else 1  # programs that share one memory
     plan = planned(-(-sharing * max(map(program_bytes, compiled[:3])) // width))
     return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
 
 
 def chunk_width(job: Job, most: int, multiple: int) -> int:
-    """The members of a chunk: as before where some have begun, so that they come out as they would have."""
+    """The members of a chunk: as many as before if some have begun, so that their results do not change."""
     before = job.store.widest()
     if not before and isinstance(job.store, DiskStore):
         before = widest(unfinished_rows(job.store.folder))
@@ -227,7 +185,7 @@ def chunk_width(job: Job, most: int, multiple: int) -> int:
 
 
 def used_devices(placement: str, num_members: int) -> list[Any]:
-    """Those of this process, at most one for each member; with "data" all of all processes."""
+    """The devices to train on: of this process, at most one per member; with "data" those of all processes."""
     return jax.devices() if placement == "data" else jax.local_devices()[:num_members]
 
 
@@ -235,15 +193,33 @@ def compile_program(job: Job, options: Options, width: int) -> Compiled:
     """The functions of a job for chunks of `width` members."""
     devices = used_devices(options.placement, job.num_members)
     capacity = call_capacity(job.store.like.metrics, width)
-    compile_placed = {"seeds": compile_over_seeds, "data": compile_over_data}[options.placement]
-    agent_of = functools.partial(member_agent, job.program, options)
-    return compile_placed(job, agent_of, devices, width, capacity, options.evaluation_episodes)
+    _, play_keys, numbers = member_inputs(job, (0, 1), width)
+    starts = init_inputs(job, (0, 1), width)
+    place = {"seeds": place_by_seed, "data": place_by_data}[options.placement]
+    placed = place(job, options, devices, width, capacity)
+    runners = jax.eval_shape(placed.init, *starts)
+    fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
+    init = jax.jit(placed.init, in_shardings=placed.members, out_shardings=placed.runners, compiler_options=quick)
+    advance = jax.jit(
+        placed.update,
+        in_shardings=(placed.runners, placed.members, placed.everywhere),
+        out_shardings=(placed.runners, placed.members),
+        donate_argnums=0,
+        compiler_options=fast,
+    )
+    play = jax.jit(placed.play, in_shardings=placed.members, out_shardings=placed.members, compiler_options=fast)
+    init, advance, play = compile_at_once(
+        init.lower(*starts),
+        advance.lower(runners, numbers, jnp.int32(0)),
+        play.lower(runners.train_state, play_keys, numbers),
+    )
+    return Compiled(init, advance, play, placed.gather, capacity)
 
 
 def call_capacity(metrics: Metrics, width: int) -> int:
     """The most updates of one call for `width` members. metrics: the shapes of one member's, [U]
 
-    From twice as many updates as reports on, the first call of a single one leaves the number of calls as it is.
+    The first call is a single update. With at least 2 * REPORTS updates that does not change the number of calls.
     """
     num_updates = metrics.updates.shape[0]
     share = 1 if num_updates < 2 * REPORTS else -(-(num_updates - 1) // (REPORTS - 1))
@@ -251,40 +227,30 @@ def call_capacity(metrics: Metrics, width: int) -> int:
     return max(1, min(share, MOST_UPDATES, fits))
 
 
-def compile_over_seeds(
-    job: Job, agent_of: AgentOf, devices: Sequence[Any], width: int, capacity: int, num_episodes: int
-) -> Compiled:
-    """Members dealt out over the devices; no program waits for another."""
-    _, play_keys, numbers = member_inputs(job, (0, 1), width)
-    starts = init_inputs(job, (0, 1), width)
+def place_by_seed(job: Job, options: Options, devices: Sequence[Any], width: int, capacity: int) -> Placed:
+    """Deals the members out over the devices; no program waits for another."""
+    agent_of = functools.partial(member_agent, job.program, options)
     by_seed, everywhere = seed_shardings(devices)
-    init_members = make_spread(functools.partial(init_member, agent_of), devices)
-    update_members = make_spread(
-        functools.partial(update_member, agent_of, capacity),
-        devices,
-        num_replicated=1,
-        over_seeds=over_seeds(job.program.config, width, devices),
+    return Placed(
+        init=make_spread(functools.partial(init_member, agent_of), devices),
+        update=make_spread(
+            functools.partial(update_member, agent_of, capacity),
+            devices,
+            num_replicated=1,
+            over_seeds=over_seeds(job.program.config, width, devices),
+        ),
+        play=make_spread(functools.partial(evaluate_member, agent_of, options.evaluation_episodes), devices),
+        gather=lambda runners: runners,
+        runners=by_seed,
+        members=by_seed,
+        everywhere=everywhere,
     )
-    play_members = make_spread(functools.partial(evaluate_member, agent_of, num_episodes), devices)
-    runners = jax.eval_shape(init_members, *starts)
-    fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
-    advance = jax.jit(
-        update_members, in_shardings=(by_seed, by_seed, everywhere), donate_argnums=0, compiler_options=fast
-    )
-    play = jax.jit(play_members, in_shardings=by_seed, compiler_options=fast)
-    init, advance, play = compile_at_once(
-        jax.jit(init_members, in_shardings=by_seed, compiler_options=quick).lower(*starts),
-        advance.lower(runners, numbers, jnp.int32(0)),
-        play.lower(runners.train_state, play_keys, numbers),
-    )
-    return Compiled(init, advance, play, gather=lambda runners: runners, capacity=capacity)
 
 
-def compile_over_data(
-    job: Job, agent_of: AgentOf, devices: Sequence[Any], width: int, capacity: int, num_episodes: int
-) -> Compiled:
-    """Each member on all devices: its environments and minibatches divided among them, what it learns on each."""
+def place_by_data(job: Job, options: Options, devices: Sequence[Any], width: int, capacity: int) -> Placed:
+    """Runs each member on all devices: its environments and minibatches are divided, its parameters are on each."""
     mesh = data_mesh(devices)
+    agent_of = functools.partial(member_agent, job.program, options)
     everywhere = NamedSharding(mesh, PartitionSpec())  # each device has the whole
 
     def shared_agent_of(numbers: Numbers) -> Agent:
@@ -292,60 +258,48 @@ def compile_over_data(
         assert isinstance(agent, PPO)  # check_data_placement has refused the others
         return share(agent)
 
-    _, play_keys, numbers = member_inputs(job, (0, 1), width)
-    starts = init_inputs(job, (0, 1), width)
-    init_members = jax.vmap(functools.partial(init_member, agent_of))
+    init = jax.vmap(functools.partial(init_member, agent_of))
     update_parts = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))
-    play_members = jax.vmap(functools.partial(evaluate_member, agent_of, num_episodes))
-    runners = jax.eval_shape(init_members, *starts)
-    update_members = make_shared(update_parts, mesh, runners, num_replicated=2)
-    placed = runner_shardings(mesh, runners)
-    fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
-    advance = jax.jit(
-        update_members,
-        in_shardings=(placed, everywhere, everywhere),
-        out_shardings=(placed, everywhere),
-        donate_argnums=0,
-        compiler_options=fast,
+    runners = jax.eval_shape(init, *init_inputs(job, (0, 1), width))
+    return Placed(
+        init=init,
+        update=make_shared(update_parts, mesh, runners, num_replicated=2),
+        play=jax.vmap(functools.partial(evaluate_member, agent_of, options.evaluation_episodes)),
+        gather=jax.jit(lambda runners: runners, out_shardings=everywhere),
+        runners=runner_shardings(mesh, runners),
+        members=everywhere,
+        everywhere=everywhere,
     )
-    play = jax.jit(play_members, in_shardings=everywhere, out_shardings=everywhere, compiler_options=fast)
-    init, advance, play = compile_at_once(
-        jax.jit(init_members, in_shardings=everywhere, out_shardings=placed, compiler_options=quick).lower(*starts),
-        advance.lower(runners, numbers, jnp.int32(0)),
-        play.lower(runners.train_state, play_keys, numbers),
-    )
-    gather = jax.jit(lambda runners: runners, out_shardings=everywhere)
-    return Compiled(init, advance, play, gather, capacity)
 
 
 def compile_at_once(*programs: jax.stages.Lowered) -> list[jax.stages.Compiled]:
-    """The programs, compiled side by side: most of the compiler's time it keeps one core busy."""
+    """Compiles the programs in parallel: the compiler mostly uses a single core."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda program: program.compile(), programs))
 
 
 @contextlib.contextmanager
 def finishing_programs() -> Iterator[None]:
-    """Where the body raises, waits for the programs that still run on the devices.
+    """If the body raises, waits for the programs that still run on the devices.
 
-    Ctrl-C ends the wait for a result and not the program that computes it. With several CPU devices, jaxlib calls
+    Ctrl-C ends the wait for a result, but not the program that computes it. With several CPU devices, jaxlib calls
     std::terminate in a process that exits before such a program is done.
     """
     try:
         yield
     except BaseException:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # of a program that fails
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # a program may fail
             jax.block_until_ready(jax.live_arrays())
         raise
 
 
 def member_agent(program: Program, options: Options, numbers: Numbers) -> Agent:
-    """The agent of a member, from the numbers in which it differs."""
+    """The agent of a member, from its own numbers."""
     return make_setting_agent(*with_numbers(program, numbers), options)
 
 
 def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers, start: TrainState | None = None) -> RunnerState:
-    """The state of a member before its first update; with the parameters of `start` if there is one."""
+    """The state of a member before its first update, with the parameters of `start` if given."""
     agent = agent_of(numbers)
     return agent.init(key) if start is None else agent.continue_from(start, key)
 
@@ -353,14 +307,14 @@ def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers, start: Trai
 def update_member(
     agent_of: AgentOf, capacity: int, runner: RunnerState, numbers: Numbers, count: jax.Array
 ) -> tuple[RunnerState, Metrics]:
-    """`count` updates of a member, at most `capacity`. -> (runner, metrics [rows])"""
+    """Takes `count` updates of a member, at most `capacity`. -> (runner, metrics [rows])"""
     return update_up_to(agent_of(numbers), runner, count, capacity)
 
 
 def evaluate_member(
     agent_of: AgentOf, num_episodes: int, train_state: TrainState, key: jax.Array, numbers: Numbers
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns of greedy episodes of a member, [num_episodes], and how many of the episodes were cut, []."""
+    """Plays greedy episodes of a member. -> (returns [num_episodes], number of episodes cut [])"""
     if not num_episodes:
         return jnp.zeros(0), jnp.int32(0)
     end = play_episodes(agent_of(numbers), train_state, key, num_episodes)
@@ -368,21 +322,21 @@ def evaluate_member(
 
 
 def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
-    """How the members of one device run: together, but in turn on a CPU if only one is there, or if each is busy alone.
+    """Runs the members of one device together; on a CPU in turn if it has a single one, or if each keeps it busy.
 
-    A batch of matrix products is slower there than one after another, where they are large or wait for each other.
+    On a CPU, large matrix products, and those that wait for each other, are slower in a batch than one by one.
     """
     alone = width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None
     return in_turn if alone and devices[0].platform == "cpu" else together
 
 
 def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:
-    """`count` updates, at most `capacity`: one program for every count. -> (runner, metrics [rows])
+    """Takes `count` updates, at most `capacity`: one program for every count. -> (runner, metrics [rows])
 
-    There are `capacity` rows or LEAST_ROWS, whichever is more, so that a short run that is extended is the long one to
-    the bit. Those from `count` on are 0.
+    There are max(capacity, LEAST_ROWS) rows, so that a short run that is extended equals the long one bit for bit.
+    Rows from `count` on are 0.
     """
-    update = jax.jit(agent.update)  # so that it is traced once for both
+    update = jax.jit(agent.update)  # traced once for both uses
     blank = jax.eval_shape(update, runner)[1]
     rows = max(capacity, LEAST_ROWS)
     metrics = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), blank)
@@ -396,5 +350,5 @@ def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: 
 
 
 def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
-    """`seed_keys` at some indices. -> [n] typed keys"""
+    """The keys of `seed_keys` at these indices. -> [n] typed keys"""
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(indices, jnp.int32))

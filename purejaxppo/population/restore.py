@@ -1,4 +1,4 @@
-"""States that a population has kept on disk: the newest, each seed's best, or those after some updates."""
+"""Reads the states that a population keeps on disk: the newest, each seed's best, or those of a checkpoint."""
 
 from typing import NamedTuple
 
@@ -24,23 +24,23 @@ from purejaxppo.utils.files import load_tree
 
 
 class KeptStates(NamedTuple):
-    """States of seeds in the course of their training."""
+    """States of seeds during their training."""
 
-    seeds: np.ndarray  # [n], those that have one
-    updates: np.ndarray  # [n], done then
-    returns: np.ndarray  # [n], of the training's last tenth up to then; NaN where no episode finished in it
+    seeds: np.ndarray  # [n], the seeds that have a state
+    updates: np.ndarray  # [n], updates done by each of them
+    returns: np.ndarray  # [n], training returns over the last tenth up to there; NaN if no episode finished in it
     runners: RunnerState  # [n, ...]
 
 
 def kept_states(store: Store, rows: Rows, which: str | int) -> KeptStates:
-    """The "newest" or the "best" of the members of `rows`, or those after `which` updates, as far as there are any.
+    """The "newest" or "best" states of the members of `rows`, or those after `which` updates, of members that have one.
 
-    Raises PPOError where there are none, and for one that is damaged and has none to fall back on.
+    Raises PPOError if no member has one, and for a damaged checkpoint without an older one to fall back on.
     """
     if not isinstance(store, DiskStore):
-        raise PPOError("a population in memory keeps no checkpoints; give train_population out=...")
+        raise PPOError("a population in memory keeps no checkpoints; call train_population with out=...")
     if which not in ("newest", "best") and (not isinstance(which, int) or isinstance(which, bool)):
-        raise PPOError(f'checkpoint {which!r} is none; take "newest", "best", or a number of updates')
+        raise PPOError(f'checkpoint = {which!r} is unknown; give "newest", "best", or a number of updates')
     taken: set[int] = set()
     pieces = []
     for part in [*store.parts(), *reversed(unfinished_rows(store.folder))]:
@@ -59,7 +59,7 @@ def kept_states(store: Store, rows: Rows, which: str | int) -> KeptStates:
 
 
 def states_of_part(store: DiskStore, part: Rows, which: str | int) -> KeptStates | None:
-    """Those of a chunk, its members in the place of seeds; None where it has none."""
+    """The states of a chunk, with its members as seeds; None if it has none."""
     num_updates = store.like.metrics.updates.shape[0]
     if part in store.parts():
         if which == "best":
@@ -77,14 +77,14 @@ def states_of_part(store: DiskStore, part: Rows, which: str | int) -> KeptStates
 
 
 def states_now(store: DiskStore, part: Rows, found: Checkpoint) -> KeptStates:
-    """Those of a checkpoint, or of the end."""
+    """The states of a checkpoint, or of the end."""
     updates = found.metrics.updates.shape[1]
     returns = training_returns(found.metrics, store.like.metrics.updates.shape[0])
     return KeptStates(np.arange(*part), np.full(len(returns), updates), returns, found.runners)
 
 
 def finished_best(store: DiskStore, part: Rows) -> KeptStates | None:
-    """The members of a finished chunk at their best; None where it has not kept them."""
+    """The members of a finished chunk at their best; None if it has not kept them."""
     place = store.folder / "best" / part_name(part)
     if not place.exists():
         return None
@@ -92,15 +92,13 @@ def finished_best(store: DiskStore, part: Rows) -> KeptStates | None:
 
 
 def best_states(part: Rows, best: Best) -> KeptStates:
-    """The same under the names of `KeptStates`."""
+    """Members at their best, as `KeptStates`."""
     return KeptStates(np.arange(*part), np.asarray(best.updates), np.asarray(best.returns), best.runners)
 
 
 def describe_kept(store: DiskStore) -> str:
-    """What there is instead, for people."""
+    """A phrase for people: the checkpoints that exist."""
     updates = {n for part in unfinished_rows(store.folder) for n in checkpoints(checkpoint_folder(store.folder, part))}
     if store.parts():
         updates.add(store.like.metrics.updates.shape[0])
-    return (
-        f"there are those after {', '.join(map(str, sorted(updates)))} updates" if updates else "it holds none at all"
-    )
+    return f"it holds those after {', '.join(map(str, sorted(updates)))} updates" if updates else "it holds none at all"

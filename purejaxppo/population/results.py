@@ -1,4 +1,4 @@
-"""What a population leaves: seeds of one setting, and settings beside each other."""
+"""The results of a training: `Population` holds the seeds of one setting, `Sweep` several settings."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from purejaxppo.population.memory import MemoryPlan
 from purejaxppo.population.restore import KeptStates, kept_states
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
 from purejaxppo.population.store import Rows, Store
-from purejaxppo.population.sweep import Point
+from purejaxppo.population.sweep import Point, show_value
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError
@@ -24,32 +24,37 @@ if TYPE_CHECKING:
 
 
 class Costs(NamedTuple):
-    """What the program of a setting took, for all settings that it served."""
+    """The cost of the program that trained a setting, over all settings that it served."""
 
     compile_seconds: float
     train_seconds: float  # compilation and evaluation left out
     timesteps: int  # of training, over all members
-    plan: MemoryPlan | None  # None where nothing was left to train
+    plan: MemoryPlan | None  # None if nothing was left to train
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Population:
-    """The seeds of one setting, trained. Results that were written to disk are read when they are asked for."""
+    """The trained seeds of one setting. Results on disk are read when they are asked for."""
 
     agent: Agent
-    point: Point  # what differs from the base setting
+    point: Point  # its differences from the base setting, by name
     store: Store
     rows: Rows  # of the store
     costs: Costs
 
+    def __repr__(self) -> str:
+        agent, point = self.agent, ", ".join(f"{name}={show_value(value)}" for name, value in self.point.items())
+        of = f", {point}" if point else ""
+        return f"Population(env={agent.env.name}, seeds={self.num_seeds}, updates={agent.config.num_updates}{of})"
+
     @property
     def num_seeds(self) -> int:
-        """S."""
+        """The number of seeds, S."""
         return self.rows[1] - self.rows[0]
 
     @functools.cached_property
     def metrics(self) -> Metrics:
-        """[S, U], on the host."""
+        """The metrics of every update, [S, U], on the host."""
         return self.store.metrics(self.rows)
 
     @functools.cached_property
@@ -59,23 +64,23 @@ class Population:
 
     @property
     def train_state(self) -> TrainState:
-        """[S, ...]"""
+        """The final train states, [S, ...]."""
         return self.runners.train_state
 
     @property
     def compile_seconds(self) -> float:
-        """Of the program that trained it."""
+        """Compile time of the program that trained it."""
         return self.costs.compile_seconds
 
     @property
     def train_seconds(self) -> float:
-        """Of the program that trained it, compilation left out."""
+        """Run time of the program that trained it, compilation and evaluation left out."""
         return self.costs.train_seconds
 
     def seed(self, i: int) -> RunnerState:
         """The final state of seed i, ready to act and evaluate; `agent.continue_from` trains it on with a new schedule.
 
-        Raises PPOError where there is none.
+        Raises PPOError if i is out of range, or if the seed has no results yet.
         """
         if not is_index(i, self.num_seeds):
             raise PPOError(
@@ -85,15 +90,15 @@ class Population:
         return jax.tree.map(lambda x: x[0], self.store.runners((row, row + 1)))
 
     def checkpoint(self, which: str | int = "newest") -> KeptStates:
-        """The states that were kept: "newest", each seed's "best" (`keep_best`), or those after `which` updates.
+        """The states on disk: the "newest", each seed's "best" (`keep_best`), or those after `which` updates.
 
-        Of a population that is not finished they are those of the seeds that have got so far. Raises PPOError where
-        there are none.
+        In an unfinished population some seeds may not have one: `seeds` lists those that do. Raises PPOError if none
+        has.
         """
         return kept_states(self.store, self.rows, which)
 
     def column(self, name: str) -> np.ndarray:
-        """One field of the metrics, [S, U], without reading the others."""
+        """One field of the metrics, [S, U]; reads no other."""
         return self.store.column(name, self.rows)
 
     @property
@@ -103,11 +108,11 @@ class Population:
 
     @functools.cached_property
     def diverged_at(self) -> np.ndarray:
-        """The index of each seed's update that was not finite, [S] int32; -1 where there was none."""
+        """The index of each seed's first update that was not finite, [S] int32; -1 if all were."""
         return first_standstill(self.column("timesteps"), self.timesteps)
 
     def final_returns(self) -> np.ndarray:
-        """How good each seed became, [S]: the mean of its greedy episodes, or without any of its last in training.
+        """The final return of each seed, [S]: over its greedy episodes; without any, over its last ones in training.
 
         A diverged seed has the return of its last good state.
         """
@@ -118,14 +123,14 @@ class Population:
 
     @property
     def episodes_cut(self) -> np.ndarray | None:
-        """How many of each seed's greedy episodes were cut before their end, by the most steps of `evaluate`, [S].
+        """The number of each seed's greedy episodes that reached the limit of steps before their end, [S].
 
-        None where the results are of an older version, which did not keep it.
+        None if the results are of an older version, which did not keep it.
         """
         return self.store.episodes_cut(self.rows)
 
     def best(self) -> int:
-        """The seed with the highest final return. Raises PPOError where none has one."""
+        """The seed with the highest final return. Raises PPOError if no seed has one."""
         return best_of(self.final_returns(), "seed")
 
     def area(self) -> float:
@@ -152,18 +157,22 @@ class Ranked(NamedTuple):
     setting: int
     point: Point
     iqm: Interval  # of its seeds' final returns
-    num_seeds: int  # that have one
-    num_diverged: int = 0  # of its seeds; they count with their last good state
+    num_seeds: int  # seeds that have a final return
+    num_diverged: int = 0  # diverged seeds, which count with their last good state
     area: float = math.nan  # under its learning curve, per step: the mean training return
     ties: bool = False  # its interval overlaps that of the greatest IQM, as does another's
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
-    """Settings beside each other, each with the same seeds."""
+    """The populations of several settings, each with the same seeds. `sweep[i]` is the population of setting i."""
 
     points: tuple[Point, ...]
     populations: tuple[Population, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join({name: None for point in self.points for name in point})
+        return f"Sweep(env={self[0].agent.env.name}, settings={len(self)}, seeds={self[0].num_seeds}, over=[{names}])"
 
     def __len__(self) -> int:
         return len(self.populations)
@@ -176,25 +185,25 @@ class Sweep:
 
     @property
     def metrics(self) -> Metrics:
-        """[settings, S, U]. Raises PPOError where the settings differ in their updates, or in the steps of one."""
+        """The metrics, [settings, S, U]. Raises PPOError if settings differ in updates, or in steps of an update."""
         check_equal("updates", [population.agent.config.num_updates for population in self])
         check_equal("steps of an update", [population.agent.config.batch_size for population in self])
         return jax.tree.map(lambda *x: np.stack(x), *(population.metrics for population in self))
 
     def final_returns(self) -> np.ndarray:
-        """How good each seed of each setting became, [settings, S]."""
+        """The final return of each seed, [settings, S]."""
         return np.stack([population.final_returns() for population in self])
 
     def best(self) -> int:
-        """The first setting of the table. Raises PPOError where no seed has a final return."""
+        """The first setting of the table. Raises PPOError if no seed has a final return."""
         first = self.table()[0]
         best_of([first.iqm.estimate], "setting")
         return first.setting
 
     def table(self) -> list[Ranked]:
-        """The settings, the best first, each with the IQM of its final returns and its 95% interval.
+        """The settings, best first, each with the IQM of its final returns and its 95% interval.
 
-        Those whose intervals overlap that of the greatest IQM tie with it: `area` orders them, and IQM the others.
+        A setting whose interval overlaps that of the greatest IQM ties with it: `area` orders these, and IQM the rest.
         """
         ranked = rank(self.points, self.final_returns())
         return sort_ranked(
@@ -219,19 +228,19 @@ class Sweep:
 def first_standstill(timesteps: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The first update after which a seed has fewer steps than expected; -1 without one. [S, U], [U] -> [S] int32
 
-    A diverged seed takes no further step that counts: so what diverged is known without the states.
+    The steps of a diverged seed stand still, so the metrics tell which seeds have diverged.
     """
     behind = timesteps < expected
     return np.where(behind.any(axis=1), behind.argmax(axis=1), -1).astype(np.int32)
 
 
 def count_diverged(population: Population) -> int:
-    """How many of its seeds have diverged."""
+    """The number of seeds that have diverged."""
     return int(np.sum(population.diverged_at >= 0))
 
 
 def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
-    """Each setting with the IQM over those of its seeds that have a score. scores: [settings, S]"""
+    """Each setting with the IQM of the scores that are finite. scores: [settings, S]"""
     rows = []
     for i, (point, row) in enumerate(zip(points, scores, strict=True)):
         known = row[np.isfinite(row)]
@@ -241,7 +250,7 @@ def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
 
 
 def sort_ranked(rows: list[Ranked]) -> list[Ranked]:
-    """The best first, as `Sweep.table` says; settings without a score last."""
+    """Sorts the rows as `Sweep.table` does; settings without a score come last."""
     rows = sorted(rows, key=lambda row: (math.isnan(row.iqm.estimate), -row.iqm.estimate))
     top = rows[0].iqm
     tied = [row for row in rows if row.iqm.estimate == top.estimate or row.iqm.high >= top.low]
@@ -263,6 +272,6 @@ def check_equal(what: str, numbers: Sequence[int]) -> None:
     """Raises PPOError unless all settings have the same number. `what` names it in the message."""
     if len(set(numbers)) > 1:
         raise PPOError(
-            f"the settings have {min(numbers)} to {max(numbers)} {what}, which fit no one array; "
-            "read the metrics of each, sweep[i].metrics"
+            f"the settings have {min(numbers)} to {max(numbers)} {what}, which do not fit one array; "
+            "read the metrics of each setting, sweep[i].metrics"
         )

@@ -1,4 +1,4 @@
-"""Where a population runs: its members spread over the devices of a process, or each run spread over all of them."""
+"""Placement on devices: members spread over the devices of a process, or each run spread over all devices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ _SEEDS = "seeds"  # the axis of the mesh that members are dealt out over
 
 
 def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed") -> str:
-    """For people: how many seeds, or runs, are where."""
+    """A line for people: how many seeds, or runs, are on which devices."""
     used = min(num_members, len(devices))
     members = f"{num_members} {what}{'s' if num_members > 1 else ''}"
     if used == 1:
@@ -30,13 +30,13 @@ def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed
 
 
 def describe_sharing(num_runs: int, devices: Sequence[Any]) -> str:
-    """For people: as `describe_devices`, where each run is on all of them."""
+    """A line for people: as `describe_devices`, with each run on all devices."""
     runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
     return f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
 
 
 def device_kind(devices: Sequence[Any]) -> str:
-    """What people call such a device."""
+    """The name of such a device for people."""
     return devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
 
 
@@ -44,7 +44,7 @@ OverSeeds = Callable[..., Any]  # (fn, num_replicated) -> fn of [S, ...] seeds a
 
 
 def together(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
-    """All seeds in step, by vmap: one program of S times the width."""
+    """Runs all seeds in step, by vmap: one program of S times the width."""
 
     def all_at_once(*args: Any) -> Any:
         num_mapped = len(args) - num_replicated
@@ -54,7 +54,7 @@ def together(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
 
 
 def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
-    """One seed after another: for seeds that keep a core busy on their own, and need not wait for each other."""
+    """Runs one seed after another: for seeds that each keep a core busy, and then need not wait for each other."""
 
     def one_by_one(*args: Any) -> Any:
         num_mapped = len(args) - num_replicated
@@ -64,16 +64,17 @@ def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
 
 
 def seed_mesh(devices: Sequence[Any]) -> Mesh:
-    """The devices that members are dealt out over."""
+    """The mesh over which members are dealt out."""
     return Mesh(np.array(devices), (_SEEDS,))
 
 
 def make_spread(
     fn: Callable[..., Any], devices: Sequence[Any], *, num_replicated: int = 0, over_seeds: OverSeeds = together
 ) -> Callable[..., Any]:
-    """`fn` of one seed, for [S, ...] of them: dealt out evenly over the devices, and on each of them `over_seeds`.
+    """Turns `fn` of one seed into a function of [S, ...] seeds, dealt out evenly over the devices.
 
-    The last `num_replicated` arguments are the same for every seed. S has to divide by the number of devices.
+    `over_seeds` runs the seeds of one device. The last `num_replicated` arguments are the same for every seed. The
+    number of devices has to divide S.
     """
     mesh = seed_mesh(devices)
     by_seed, everywhere = PartitionSpec(_SEEDS), PartitionSpec()
@@ -89,21 +90,21 @@ def make_spread(
 
 
 def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` with its constants inside: `shard_map` makes arguments of those that a loop in it has.
+    """Keeps the constants of `fn` inside it: `shard_map` turns those of a loop into arguments.
 
-    jaxlib 0.11 crashes while it compiles an argument of size 0, as is the index in `x.at[:].set(y)`.
+    jaxlib 0.11 crashes while it compiles an argument of size 0, such as the index in `x.at[:].set(y)`.
     """
     return jax.jit(fn)
 
 
 def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
-    """How arrays [S, ...] lie that are dealt out over the devices, and those that each device has."""
+    """The shardings of arrays [S, ...] that are dealt out over the devices, and of those that each device has whole."""
     mesh = seed_mesh(devices)
     return NamedSharding(mesh, PartitionSpec(_SEEDS)), NamedSharding(mesh, PartitionSpec())
 
 
 def pad_seeds(x: PyTree, multiple: int) -> PyTree:
-    """Repeats the last seed until the leading axis divides by `multiple`. [S, ...] -> [S', ...]"""
+    """Repeats the last seed until `multiple` divides the leading axis. [S, ...] -> [S', ...]"""
 
     def pad(leaf: jax.Array) -> jax.Array:
         missing = -leaf.shape[0] % multiple
@@ -113,7 +114,7 @@ def pad_seeds(x: PyTree, multiple: int) -> PyTree:
 
 
 def data_mesh(devices: Sequence[Any]) -> Mesh:
-    """The devices that share the environments of each run."""
+    """The mesh of the devices that share the environments of each run."""
     return Mesh(np.array(devices), (DATA,))
 
 
@@ -137,7 +138,7 @@ def check_data_placement(agent: Any, num_devices: int) -> None:
 def make_shared(
     fn: Callable[..., Any], mesh: Mesh, runners: RunnerState, num_replicated: int
 ) -> Callable[..., tuple[RunnerState, Any]]:
-    """`fn` of (runners, replicated arguments) -> (runners, what all devices agree on), on each device's part of them.
+    """Runs `fn`, (runners, replicated arguments) -> (runners, replicated result), on each device's part of the runners.
 
     runners: their shapes, [S, ...]
     """
@@ -147,12 +148,12 @@ def make_shared(
         mesh=mesh,
         in_specs=(specs, *[PartitionSpec()] * num_replicated),
         out_specs=(specs, PartitionSpec()),
-        check_vma=False,  # it does not know that what comes from `from_all` is the same everywhere
+        check_vma=False,  # it cannot tell that results of `from_all` are the same everywhere
     )
 
 
 def runner_shardings(mesh: Mesh, runners: RunnerState) -> RunnerState:
-    """How the states of S runs lie: environments [S, B, ...] by devices, what is learned on every device."""
+    """The shardings of S runs: environments [S, B, ...] divided over the devices, everything else on each device."""
     by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, DATA)), NamedSharding(mesh, PartitionSpec())
     shardings = jax.tree.map(lambda _: everywhere, runners)
     of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ENV_FIELDS}

@@ -10,9 +10,9 @@ from scipy import stats
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.validation import check_size, shown
 
-BLOCK = 2**17  # runs drawn at a time: the memory of a bootstrap does not grow with its resamples
-MOST_DECIMALS = 9  # of a return that people read
-LAST_SHARE = 0.1  # of the updates: their episodes say how good a member became
+BLOCK = 2**17  # runs drawn at a time, so that memory does not grow with the number of resamples
+MOST_DECIMALS = 9  # of a return in print
+LAST_SHARE = 0.1  # share of the updates whose episodes give the final return
 
 
 class Interval(NamedTuple):
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
 
 class Aggregates(NamedTuple):
-    """What the runs of a population, or of several settings or tasks, come to (Agarwal et al. 2021, section 4.3)."""
+    """Aggregates over the runs of a population, or of several settings or tasks (Agarwal et al. 2021, section 4.3)."""
 
     iqm: Interval
     mean: Interval
@@ -44,7 +44,7 @@ def show_return(value: float) -> str:
 
 
 def with_interval(estimate: float, low: float, high: float, digits: int | None = None) -> str:
-    """12.3  (95% interval 11.0 to 13.1); the interval is left out where there is none."""
+    """12.3  (95% interval 11.0 to 13.1), or 12.3 if the bounds are NaN"""
     digits = decimals_of(estimate, low, high) if digits is None else digits
     interval = "" if math.isnan(low) else f"  (95% interval {interval_text(low, high, digits)})"
     return f"{estimate:.{digits}f}{interval}"
@@ -64,13 +64,13 @@ def carry_forward(returns: np.ndarray) -> np.ndarray:
 
 
 def area_under_curve(returns: np.ndarray) -> float:
-    """The IQM over seeds of each seed's mean return over its training: the area below its curve, per step. [S, U]
+    """The area under the learning curve, per step: the IQM over seeds of the mean return in training. [S, U]
 
-    An update in which no episode ended counts with the return before it, or at the start with the first one. Seeds
-    without an episode do not count; NaN where none has one.
+    An update in which no episode ended takes the return before it, or at the start the first one. Seeds without an
+    episode do not count; NaN if no seed has one.
     """
     returns = carry_forward(returns.astype(np.float64))
-    filled = carry_forward(returns[:, ::-1])  # backwards: what came first fills the start
+    filled = carry_forward(returns[:, ::-1])  # backwards: the first return fills the start
     known = filled.mean(axis=1)[np.isfinite(filled).all(axis=1)]
     return iqm(known) if known.size else math.nan
 
@@ -81,7 +81,7 @@ def iqm(scores: np.ndarray) -> float:
 
 
 def iqm_interval(scores: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
-    """The IQM over seeds with its percentile-bootstrap interval; NaN with a NaN among the scores. [S] -> Interval"""
+    """The IQM over seeds with its percentile-bootstrap interval; NaN if a score is NaN. [S] -> Interval"""
     scores = np.asarray(scores, np.float64)
     if len(scores) < 2 or not np.isfinite(scores).all():
         return Interval(iqm(scores), math.nan, math.nan)
@@ -93,16 +93,25 @@ def aggregate(
 ) -> Aggregates:
     """IQM, mean, median and optimality gap of S runs in each of K strata, with percentile-bootstrap intervals.
 
-    scores: [S], or [S, K] with a column for each setting or task; target: the return above which no more is needed.
-    All four pool the S K values. So the median of several strata is that of all their runs, and not rliable's median
-    over the strata of the mean over the runs, which for one stratum would be the mean.
-    Resampled are the runs, within each stratum on its own. Bounds are NaN with fewer than two runs.
-    Raises PPOError where a score is not finite.
+    All four pool the S K values, so the median is that of all runs. (rliable's is the median over strata of the mean
+    over runs, which for a single stratum is the mean.) The runs of each stratum are resampled separately.
+
+    Args:
+        scores: [S], or [S, K] with a column for each setting or task.
+        target: the return above which no more is needed, for the optimality gap.
+        num_resamples: samples of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The `Aggregates`; their bounds are NaN with fewer than two runs.
+
+    Raises:
+        PPOError: if a score is not finite.
     """
     scores = finite_scores("scores", scores)
     check_size("num_resamples", num_resamples)
     if scores.ndim not in (1, 2):
-        raise PPOError(f"scores {scores.shape} have to be [S] or [S, K]; give one value for each run")
+        raise PPOError(f"scores {scores.shape} must be [S] or [S, K]; give one value for each run")
     num_runs, num_strata = len(scores), scores[0].size
     values = scores.T.ravel()  # stratum by stratum
     order = np.argsort(values, kind="stable")
@@ -123,13 +132,24 @@ def aggregate(
 def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
     """P(X > Y) + P(X = Y) / 2 for a run of X and a run of Y, with its percentile-bootstrap interval.
 
-    x: [S], y: [S'], the scores of two settings, whose runs are resampled each on its own (Agarwal et al. 2021,
-    section 4.3). Bounds are NaN with fewer than two runs of either. Raises PPOError where a score is not finite.
+    The runs of the two settings are resampled separately (Agarwal et al. 2021, section 4.3).
+
+    Args:
+        x: [S], the scores of a setting.
+        y: [S'], the scores of another one.
+        num_resamples: samples of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The probability; its bounds are NaN with fewer than two runs of either.
+
+    Raises:
+        PPOError: if a score is not finite.
     """
     x, y = finite_scores("x", x), finite_scores("y", y)
     check_size("num_resamples", num_resamples)
     if x.ndim != 1 or y.ndim != 1:
-        raise PPOError(f"x {x.shape} and y {y.shape} have to be [S] and [S']; compare one task at a time")
+        raise PPOError(f"x {x.shape} and y {y.shape} must be [S] and [S']; compare one task at a time")
     x, y = np.sort(x), np.sort(y)
     below, up_to = np.searchsorted(y, x, "left"), np.searchsorted(y, x, "right")
     estimate = share_of_wins(np.ones((1, len(x))), np.ones((1, len(y))), below, up_to)[0]
@@ -144,9 +164,9 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
 
 
 def last_returns(returns: np.ndarray, episodes: np.ndarray, num_updates: int | None = None) -> np.ndarray:
-    """The mean return of the episodes that ended in the last updates; NaN without one. [S, U] -> [S]
+    """The mean return of the episodes that ended in the last tenth of the updates; NaN without one. [S, U] -> [S]
 
-    These are a tenth of `num_updates`, by default of U.
+    The tenth is of `num_updates`, by default of U.
     """
     last = max(1, round(LAST_SHARE * (returns.shape[1] if num_updates is None else num_updates)))
     returns, episodes = returns[:, -last:].astype(np.float64), episodes[:, -last:]
@@ -156,11 +176,11 @@ def last_returns(returns: np.ndarray, episodes: np.ndarray, num_updates: int | N
 
 
 def finite_scores(name: str, scores: np.ndarray) -> np.ndarray:
-    """The scores as float64, none of them missing: a NaN would have no rank."""
+    """The scores as float64. Raises PPOError if one is not finite: a NaN cannot be ranked."""
     try:
         scores = np.asarray(scores, np.float64)
     except (TypeError, ValueError):
-        raise PPOError(f"{name} = {shown(scores)} are no array of numbers; give one number for each run") from None
+        raise PPOError(f"{name} = {shown(scores)} is not an array of numbers; give one number for each run") from None
     if not scores.size:
         raise PPOError(f"{name} {scores.shape} are empty; give the score of at least one run")
     diverged = scores.size - int(np.isfinite(scores).sum())
@@ -178,14 +198,14 @@ def optimality_gaps(scores: np.ndarray, target: float | None) -> np.ndarray:
 
 
 def blocks(num_resamples: int, num_values: int) -> Iterator[int]:
-    """How many resamples of num_values each to hold at a time; they add up to num_resamples."""
+    """Splits the resamples into counts that fit the memory; they add up to num_resamples."""
     most = max(1, BLOCK // num_values)
     for start in range(0, num_resamples, most):
         yield min(most, num_resamples - start)
 
 
 def draw_counts(random: np.random.Generator, num_samples: int, num_runs: int) -> np.ndarray:
-    """How often each of S runs is among S draws with replacement, in R samples. -> [R, S] int, rows add up to S"""
+    """Draws S of S runs with replacement, R times. -> [R, S] int, counts of each run; rows add up to S"""
     picks = random.integers(num_runs, size=(num_samples, num_runs))
     picks += num_runs * np.arange(num_samples)[:, None]
     return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)

@@ -1,4 +1,4 @@
-"""Where the results of a population are kept as its chunks finish: in memory, or in parts on disk."""
+"""The store of a population's results, which fills up as its chunks finish: in memory, or in parts on disk."""
 
 import dataclasses
 import os
@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,66 +28,25 @@ from purejaxppo.utils.files import (
 from purejaxppo.utils.tree import PyTree
 
 Rows = tuple[int, int]  # members first ... last - 1
-POPULATION = "population.json"  # what a folder is for
-TOTAL = "config.total_timesteps"  # in there; it may grow
+POPULATION = "population.json"  # describes the population of a folder
+TOTAL = "config.total_timesteps"  # in it; may grow
 PART = r"([0-9]{8,})-([0-9]{8,})"  # the name of a part's folder
 
 
 class MemberResult(NamedTuple):
-    """What one member leaves; what many do, with a leading axis; or the shapes of either."""
+    """The results of one member; of several, with a leading axis; or the shapes of either."""
 
-    runner: RunnerState  # at the end
+    runner: RunnerState  # the final state
     metrics: Metrics  # [U]
     returns: Any  # [E], of greedy episodes at the end
-    episodes_cut: Any  # [] int32, how many of these had not ended after the most steps that they were given
-
-
-class Store(Protocol):
-    """Results by member."""
-
-    @property
-    def like(self) -> MemberResult:
-        """The shapes of what one member leaves."""
-        ...
-
-    def missing(self) -> list[Rows]:
-        """The members that have none yet."""
-        ...
-
-    def widest(self) -> int:
-        """The most members whose results came at once; 0 before the first."""
-        ...
-
-    def write(self, first: int, result: MemberResult) -> None:
-        """Keeps the results [n, ...] of the members from `first` on, on the host and with the data of keys."""
-        ...
-
-    def runners(self, rows: Rows) -> RunnerState:
-        """The final states of some members, [n, ...]."""
-        ...
-
-    def metrics(self, rows: Rows) -> Metrics:
-        """The metrics of some members, [n, U]."""
-        ...
-
-    def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, [n, U], without the others."""
-        ...
-
-    def returns(self, rows: Rows) -> np.ndarray:
-        """Of the greedy episodes, [n, E]."""
-        ...
-
-    def episodes_cut(self, rows: Rows) -> np.ndarray | None:
-        """How many of the greedy episodes were cut, [n]; None where that was not kept."""
-        ...
+    episodes_cut: Any  # [] int32, how many of them reached the limit of steps before their end
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryStore:
-    """All results in the memory of this process."""
+    """Results by member, in the memory of this process."""
 
-    like: MemberResult
+    like: MemberResult  # the shapes of one member's results
     num_members: int
     data: MemberResult  # NumPy arrays with a leading axis of all members
     done: list[Rows]
@@ -97,11 +56,11 @@ class MemoryStore:
         return complement(self.done, self.num_members)
 
     def widest(self) -> int:
-        """The most members whose results came at once; 0 before the first."""
+        """The most members whose results were written at once; 0 before the first."""
         return widest(self.done)
 
     def write(self, first: int, result: MemberResult) -> None:
-        """Keeps the results of the members from `first` on."""
+        """Keeps the results [n, ...] of the members from `first` on. Keys are given as their data."""
         rows = (first, first + len(result.returns))
         jax.tree.map(lambda every, x: np.copyto(every[slice(*rows)], x), self.data, result)
         self.done.append(rows)
@@ -119,46 +78,46 @@ class MemoryStore:
         return self.metrics(rows).column(name)
 
     def returns(self, rows: Rows) -> np.ndarray:
-        """Of the greedy episodes, [n, E]."""
+        """The returns of the greedy episodes, [n, E]."""
         return self.data.returns[slice(*rows)]
 
     def episodes_cut(self, rows: Rows) -> np.ndarray | None:
-        """How many of the greedy episodes were cut, [n]."""
+        """The number of greedy episodes that were cut, [n]."""
         return self.data.episodes_cut[slice(*rows)]
 
 
 @dataclasses.dataclass(frozen=True)
 class DiskStore:
-    """Results in parts below `folder`, one for each chunk; a part is there when its runners are, whole."""
+    """Results by member, in parts below `folder`: one per chunk. Its runners are written last, and make it whole."""
 
-    like: MemberResult
+    like: MemberResult  # the shapes of one member's results
     num_members: int
     folder: Path
-    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what the population is, for the manifests
-    defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # of what those may lack
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the population, for the manifests
+    defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # of names that older ones lack
 
     def missing(self) -> list[Rows]:
-        """The members that have no part yet. Raises PPOError for parts of more members than there are."""
+        """The members that have no part yet. Raises PPOError for a part of a member that does not exist."""
         parts = self.parts()
         if parts and parts[-1][1] > self.num_members:
             raise PPOError(f"{self.folder} holds member {parts[-1][1] - 1}, and there are {self.num_members}")
         return complement(parts, self.num_members)
 
     def widest(self) -> int:
-        """The most members whose results came at once; 0 before the first."""
+        """The most members of a part; 0 before the first."""
         return widest(self.parts())
 
     def parts(self) -> list[Rows]:
-        """The parts that are there, in order."""
+        """The parts on disk, in order."""
         folder = self.folder / "runners"
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         for name in names:
             if not re.fullmatch(PART, name):
-                raise PPOError(f"{str(folder)!r} holds {name!r}, which is no part of a population; remove it")
+                raise PPOError(f"{str(folder)!r} holds {name!r}, which is not a part of a population; remove it")
         return parts_in(folder)
 
     def write(self, first: int, result: MemberResult) -> None:
-        """Adds a part with the results of the members from `first` on."""
+        """Adds a part with the results [n, ...] of the members from `first` on. Keys are given as their data."""
         name = part_name((first, first + len(result.returns)))
         shutil.rmtree(self.folder / "metrics" / name, ignore_errors=True)  # of a process that died between the two
         played = {"metrics": result.metrics, "returns": result.returns, "episodes_cut": result.episodes_cut}
@@ -179,9 +138,9 @@ class DiskStore:
         )
 
     def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, or their timesteps, [n, U], without the others.
+        """One field of the metrics, or their timesteps, [n, U]; reads no other.
 
-        Raises PPOError where they are those of a shorter run, which was to be extended.
+        Raises PPOError if the results are of a shorter run, which was to be extended.
         """
         if name == "timesteps":
             return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
@@ -200,11 +159,11 @@ class DiskStore:
         return column
 
     def returns(self, rows: Rows) -> np.ndarray:
-        """Of the greedy episodes, [n, E]."""
+        """The returns of the greedy episodes, [n, E]."""
         return self._leaf("['returns']", rows)
 
     def episodes_cut(self, rows: Rows) -> np.ndarray | None:
-        """How many of the greedy episodes were cut, [n]; None in a folder that was begun before this was kept."""
+        """The number of greedy episodes that were cut, [n]; None in a folder of an older version."""
         name = "['episodes_cut']"
         if not all(name in leaf_names(self.folder / "metrics" / part) for part, _, _ in self._of(rows)):
             return None
@@ -215,14 +174,14 @@ class DiskStore:
         return jax.tree.map(lambda x: x[cut], part)
 
     def _updates(self, part: str) -> np.ndarray:
-        """The counts of updates of a part; from its timesteps where an earlier version has written these."""
+        """The counts of updates of a part; an older version wrote its timesteps instead."""
         place, old = self.folder / "metrics" / part, "['metrics'].timesteps"
         if os.path.exists(place) and old in leaf_names(place):
             return load_leaf(place, old, self.about, self.defaults) // np.int32(self.like.metrics.batch_size)
         return load_leaf(place, "['metrics'].updates", self.about, self.defaults)
 
     def _extra(self, name: str, rows: Rows) -> np.ndarray:
-        """A number of `Metrics.extra`; NaN in a folder that was begun before the environment reported it."""
+        """A number of `Metrics.extra`; NaN if the folder was begun before the environment reported it."""
         if all(name in leaf_names(self.folder / "metrics" / part) for part, _, _ in self._of(rows)):
             return self._leaf(name, rows)
         return np.full((rows[1] - rows[0], *self.like.metrics.updates.shape), np.nan, np.float32)
@@ -233,7 +192,7 @@ class DiskStore:
         return np.concatenate([leaf[cut] for leaf, cut in parts])
 
     def _of(self, rows: Rows) -> list[tuple[str, int, slice]]:
-        """The parts that hold some members: name, size, and which of its rows. Raises PPOError where one is missing."""
+        """The parts that hold some members: name, size, and rows in it. Raises PPOError if a member is missing."""
         first, last = rows
         holding = [part for part in self.parts() if part[0] < last and part[1] > first]
         lacking = complement([(a - first, b - first) for a, b in holding], last - first)
@@ -244,10 +203,13 @@ class DiskStore:
         ]
 
 
-def claim(folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes what the folder is for. Raises PPOError where it is for something else, with the first difference.
+Store = MemoryStore | DiskStore
 
-    defaults: by name, what a folder's dict stands for where it lacks a name that came later
+
+def claim(folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """Takes a folder for a population. Raises PPOError if it holds another one, and names the first difference.
+
+    defaults: values for names that an older folder lacks, by the name of the dict that they are in
     """
     if not holds(folder, description, defaults):
         make_folder(folder)
@@ -257,9 +219,9 @@ def claim(folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapp
 def holds(
     folder: Path, description: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]], but: str | None = None
 ) -> bool:
-    """Whether the folder is for this population, and not for none yet.
+    """True if the folder is for this population, False if for none yet.
 
-    Raises PPOError where it is for another, with the first difference; `but` names one that does not count.
+    Raises PPOError if it holds another one, and names the first difference; a difference in `but` does not count.
     """
     path = folder / POPULATION
     if not os.path.exists(path):
@@ -275,14 +237,14 @@ def holds(
 
 
 def check_folders(folder: Path) -> None:
-    """Raises PPOError where a file lies in the place of a folder that a program writes to."""
+    """Raises PPOError if a file has the name of a folder that a program writes to."""
     for place in (folder, *(folder / name for name in ("runners", "metrics", "best", "unfinished"))):
         if os.path.lexists(place) and not place.is_dir():
-            raise PPOError(f"{str(place)!r} is no folder, and results belong there; remove it, or take another folder")
+            raise PPOError(f"{str(place)!r} is not a folder, and results belong there; remove it")
 
 
 def flattened(description: dict[str, Any]) -> dict[str, Any]:
-    """The description with "config.NAME" for each hyperparameter."""
+    """The description with its hyperparameters as "config.NAME"."""
     config = description.get("config")
     fields = {f"config.{name}": value for name, value in config.items()} if isinstance(config, dict) else {}
     return {**description, **fields, "config": None} if fields else description
@@ -292,20 +254,20 @@ def make_memory_store(like: MemberResult, num_members: int) -> MemoryStore:
     """An empty store in memory."""
     try:
         data = jax.tree.map(lambda x: np.empty((num_members, *x.shape), x.dtype), jax.eval_shape(key_data, like))
-    except (MemoryError, ValueError):  # more than there is, and more than an address can say
+    except (MemoryError, ValueError):  # more than the memory, or more than an address can say
         raise PPOError(
-            f"the results of {num_members} members are more than the memory holds; write them to disk (out=...)"
+            f"the results of {num_members} members do not fit the memory; write them to disk (out=...)"
         ) from None
     return MemoryStore(like, num_members, data, done=[])
 
 
 def part_name(rows: Rows) -> str:
-    """The folder of a part."""
+    """The name of the folder of a part."""
     return f"{rows[0]:08d}-{rows[1]:08d}"
 
 
 def parts_in(folder: Path) -> list[Rows]:
-    """The rows of the parts that lie in a folder, in order."""
+    """The rows of the parts in a folder, in order."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     found = [re.fullmatch(PART, name) for name in names]
     return sorted((int(match[1]), int(match[2])) for match in found if match)
@@ -322,7 +284,7 @@ def complement(done: list[Rows], num_members: int) -> list[Rows]:
 
 
 def widest(done: list[Rows]) -> int:
-    """The most members of one piece; 0 without any."""
+    """The most members of a piece; 0 without any."""
     return max((last - first for first, last in done), default=0)
 
 
@@ -332,10 +294,10 @@ def of_rows(like: PyTree, num_rows: int) -> PyTree:
 
 
 def key_data(tree: PyTree) -> PyTree:
-    """The data of keys in the place of typed keys."""
+    """Replaces typed keys by their data."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def as_keys(like: PyTree, tree: PyTree) -> PyTree:
-    """Typed keys in the place of their data, where `like` has them."""
+    """Makes typed keys of their data where `like` has keys."""
     return jax.tree.map(lambda want, x: jax.random.wrap_key_data(jnp.asarray(x)) if is_key(want) else x, like, tree)

@@ -1,4 +1,4 @@
-"""Settings to compare: points of hyperparameters and environment parameters, and the programs that they need."""
+"""Settings to compare: points of hyperparameters and environment parameters, and the programs that train them."""
 
 import dataclasses
 import itertools
@@ -21,33 +21,33 @@ ENV = "env."
 
 
 class Uniform(NamedTuple):
-    """Numbers drawn evenly between two bounds."""
+    """A domain of numbers, drawn evenly between two bounds."""
 
     low: float
     high: float
 
 
 class LogUniform(NamedTuple):
-    """Numbers whose logarithm is drawn evenly between those of two bounds."""
+    """A domain of numbers, drawn evenly in their logarithm between two bounds."""
 
     low: float
     high: float
 
 
-Domain = Uniform | LogUniform | Sequence[Any]  # a sequence is drawn from evenly
+Domain = Uniform | LogUniform | Sequence[Any]  # a sequence: its values are drawn evenly
 
 
 class Program(NamedTuple):
-    """Settings that one compilation serves: alike in all but numbers."""
+    """Settings that one compilation serves, because they differ in numbers alone."""
 
-    settings: tuple[int, ...]  # which of the sweep's
+    settings: tuple[int, ...]  # their indices in the sweep
     env: Environment  # of the first of them
     config: Config  # of the first of them
     numbers: dict[int, np.ndarray]  # leaf of (env, config) -> [settings], the values that differ
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """Numbers drawn evenly from [low, high)."""
+    """Numbers drawn evenly from [low, high). Raises PPOError unless low < high."""
     check_bounds("uniform", low, high, least=-math.inf)
     return Uniform(float(low), float(high))
 
@@ -64,14 +64,14 @@ def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
         raise PPOError("sweep has no names; give at least one, or leave it out")
     for name, choices in values.items():
         if not is_list(choices):
-            raise PPOError(f"sweep of {name}: {choices!r} is no list of values; for random draws give draw_points(...)")
+            raise PPOError(f"sweep of {name}: {choices!r} is not a list of values; draw_points(...) draws at random")
         if len(choices) == 0:
             raise PPOError(f"sweep of {name} is empty; give at least one value")
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
 def is_list(values: Any) -> bool:
-    """Whether it holds values one after the other, as a list does, and is no text, number or range."""
+    """True for a list, tuple or array of values; False for a string, a number or a domain."""
     if isinstance(values, str | Uniform | LogUniform):
         return False
     return isinstance(values, Sequence) or (isinstance(values, np.ndarray | jax.Array) and values.ndim > 0)
@@ -80,19 +80,25 @@ def is_list(values: Any) -> bool:
 def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> list[Point]:
     """Independent random points. Each name draws from its own stream: another name leaves its values as they are.
 
-    space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values to choose from evenly.
+    Args:
+        num_points: how many points to draw.
+        space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values to choose from evenly.
+        seed: of the draws.
 
-    Raises PPOError for a number of points, a space or a seed that is none.
+    Returns:
+        The points, for `train_population(..., sweep=points)`.
+
+    Raises:
+        PPOError: for an argument of the wrong type or out of range.
     """
     check_whole("num_points", num_points)
     check_seed("seed", seed)
-    if not isinstance(space, Mapping) or not space:
-        raise PPOError(f'space = {space!r} has no names; give a dict such as {{"gamma": uniform(0.9, 1.0)}}')
+    check_space(space)
     for name, domain in space.items():
-        if not isinstance(name, str):
-            raise PPOError(f"space has the name {name!r}, which is no text; give one such as 'gamma'")
         if not isinstance(domain, Uniform | LogUniform) and not (is_list(domain) and len(domain)):
-            raise PPOError(f"space: {name} = {domain!r} is no domain; give uniform(low, high), log_uniform or a list")
+            raise PPOError(
+                f"space: {name} = {domain!r} is not a domain; give uniform(low, high), log_uniform or a list"
+            )
     columns = {
         name: draw_values(domain, num_points, np.random.default_rng([seed, *name.encode()]))
         for name, domain in space.items()
@@ -100,8 +106,17 @@ def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> 
     return [{name: column[i] for name, column in columns.items()} for i in range(num_points)]
 
 
+def check_space(space: Any) -> None:
+    """Raises PPOError unless `space` is a dict with at least one name."""
+    if not isinstance(space, Mapping) or not space:
+        raise PPOError(f'space = {shown(space)} has no names; give a dict such as {{"gamma": uniform(0.9, 1.0)}}')
+    for name in space:
+        if not isinstance(name, str):
+            raise PPOError(f"space has the name {name!r}, which is not a string; give one such as 'gamma'")
+
+
 def draw_values(domain: Domain, size: int, generator: np.random.Generator) -> list[Any]:
-    """`size` values of one name."""
+    """Draws `size` values of one name."""
     match domain:
         case Uniform(low, high):
             return generator.uniform(low, high, size).tolist()
@@ -112,10 +127,10 @@ def draw_values(domain: Domain, size: int, generator: np.random.Generator) -> li
 
 
 def make_points(env: Environment, config: Config, sweep: Mapping[str, Sequence[Any]] | Sequence[Point]) -> list[Point]:
-    """The points of a sweep: a mapping is a grid, a sequence holds them as they are.
+    """The points of a sweep: those of a grid if it is a mapping, else the points that it lists.
 
-    A name is a field of the config, or a parameter of the environment with or without "env." before it; in the
-    points returned it has it. Raises PPOError for a sweep without points and an unknown name, with the nearest ones.
+    A name is a field of the config, or a parameter of the environment with or without "env." before it; the points
+    returned have the "env.". Raises PPOError for a sweep without points, and for an unknown name.
     """
     if isinstance(sweep, str) or not isinstance(sweep, Iterable):
         raise PPOError(f"sweep = {sweep!r} is neither a dict of lists nor a list of dicts; give one of them")
@@ -124,12 +139,12 @@ def make_points(env: Environment, config: Config, sweep: Mapping[str, Sequence[A
         raise PPOError("sweep has no points; give at least one, or leave it out")
     for point in points:
         if not isinstance(point, Mapping):
-            raise PPOError(f"sweep holds {point!r}, which is no dict of names and values")
+            raise PPOError(f"sweep holds {point!r}, which is not a dict of names and values")
     return [named_fully(env, config, point) for point in points]
 
 
 def named_fully(env: Environment, config: Config, point: Point) -> Point:
-    """The point with "env." before parameters of the environment. Raises PPOError where two names are of one."""
+    """The point with "env." before parameters of the environment. Raises PPOError if two names mean the same one."""
     named = {full_name(env, config, name): plain(value) for name, value in point.items()}
     if len(named) < len(point):
         raise PPOError(f"the names {', '.join(point)} are not all of different parameters; leave one out")
@@ -137,7 +152,7 @@ def named_fully(env: Environment, config: Config, point: Point) -> Point:
 
 
 def full_name(env: Environment, config: Config, name: str) -> str:
-    """`name`, with "env." before a parameter of the environment."""
+    """The name, with "env." before a parameter of the environment. Raises PPOError if it is unknown."""
     fields = [field.name for field in dataclasses.fields(config)]
     parameters = [ENV + parameter for parameter in param_names(env)]
     if name in fields or name in parameters:
@@ -148,7 +163,7 @@ def full_name(env: Environment, config: Config, name: str) -> str:
 
 
 def param_names(env: Environment) -> list[str]:
-    """The environment's parameters."""
+    """The names of the environment's parameters."""
     return [field.name for field in dataclasses.fields(env.params)] if dataclasses.is_dataclass(env.params) else []
 
 
@@ -160,7 +175,7 @@ def at_point(env: Environment, config: Config, point: Point) -> tuple[Environmen
 
 
 def make_programs(env: Environment, config: Config, points: Sequence[Point]) -> list[Program]:
-    """The points, by the program that serves them: equal in structure, and different in numbers."""
+    """Groups the points by the program that serves them. Those of one program differ in numbers alone."""
     settings = [at_point(env, config, point) for point in points]
     alike: dict[Any, list[int]] = {}
     for i, setting in enumerate(settings):
@@ -172,7 +187,7 @@ def make_programs(env: Environment, config: Config, points: Sequence[Point]) -> 
 
 
 def describe_programs(env: Environment, config: Config, points: Sequence[Point], num_seeds: int) -> str:
-    """For people: how many settings there are, and how many compilations they take."""
+    """A line for people: how many settings and seeds there are, and how many compilations they take."""
     programs = make_programs(env, config, points)
     names = sorted({name for point in points for name in point if len({repr(other.get(name)) for other in points}) > 1})
     swept = f" of {', '.join(names)}" if names else ""
@@ -181,9 +196,9 @@ def describe_programs(env: Environment, config: Config, points: Sequence[Point],
 
 
 def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:
-    """The leaves that are not the same in all trees. -> index of the leaf -> its values [trees, ...]
+    """The leaves that differ between the trees. -> {index of the leaf: its values [trees, ...]}
 
-    The others stay constants, which a compiler can fold.
+    The others stay constants, which the compiler can fold.
     """
     columns = zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
     stacked = [np.stack([np.asarray(value) for value in column]) for column in columns]
@@ -196,7 +211,7 @@ def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:
 
 
 def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environment, Config]:
-    """The environment and config of the member whose differing leaves are `numbers`."""
+    """The environment and config of a member, whose own leaves are `numbers`."""
     leaves, structure = jax.tree.flatten((program.env, program.config))
     for i, value in numbers.items():
         leaves[i] = value
@@ -211,7 +226,7 @@ def check_bounds(name: str, low: float, high: float, *, least: float) -> None:
 
 
 def check_whole(name: str, value: Any, *, least: int = 1) -> None:
-    """Raises PPOError unless `value` is a whole number from `least` to what an int32 counts."""
+    """Raises PPOError unless `value` is a whole number from `least` to the greatest int32."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise PPOError(f"{name} = {shown(value)} is not a whole number of at least {least}")
     if value > MAX_COUNT:
@@ -219,24 +234,24 @@ def check_whole(name: str, value: Any, *, least: int = 1) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A Python value, where NumPy or JAX hold a scalar, and a tuple for a list: a point is written to JSON."""
+    """Turns a scalar of NumPy or JAX into a Python number, and a list into a tuple: points are written to JSON."""
     if isinstance(value, list):
         return tuple(value)
     return value.item() if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0 else value
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value has a place on a line. True and False do not."""
+    """True for a finite int or float; a bool does not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def show_point(point: Mapping[str, Any]) -> str:
-    """What a setting differs in: learning_rate 1e-3, num_envs 4"""
+    """The point of a setting for people: learning_rate 1e-3, num_envs 4"""
     return ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items())
 
 
 def show_value(value: Any) -> str:
-    """A value of a setting, short, and as the command line takes it: 3e-4, 64x64, True."""
+    """A value of a setting, short, in the form that the command line accepts: 3e-4, 64x64, True"""
     if isinstance(value, tuple):
         return "x".join(map(str, value)) or "()"
     if not is_number(value):

@@ -7,7 +7,7 @@ single steps, a recurrent one from sequences; devices that share a run work toge
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 
 from purejaxppo.envs.base import Environment, through
 from purejaxppo.envs.vector import reset_batch
-from purejaxppo.policies.actions import Actions, unchanged
+from purejaxppo.policies.actions import Actions
 from purejaxppo.policies.distributions import Distribution
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
@@ -30,10 +30,11 @@ from purejaxppo.ppo.checks import (
     settled_loss,
     settled_reward,
 )
+from purejaxppo.ppo.collective import ONE_DEVICE, Collected, Collective
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.continuing import restarted, warn_if_over
 from purejaxppo.ppo.gae import Advantage
-from purejaxppo.ppo.losses import Loss, LossContext, explained_variance, normalized_advantage
+from purejaxppo.ppo.losses import Loss, LossContext, Minibatches, Reward, advantage_over, explained_variance
 from purejaxppo.ppo.memory import (
     ActionAndMemory,
     ObsAndMemory,
@@ -46,7 +47,7 @@ from purejaxppo.ppo.memory import (
     to_sequences,
     with_memory,
 )
-from purejaxppo.ppo.normalize import init_moments, init_obs_moments, normalize_obs, scale_reward, update_obs_moments
+from purejaxppo.ppo.normalize import init_moments, init_obs_moments, normalize_obs, update_obs_moments
 from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, make_noise, rollout
 from purejaxppo.ppo.schedules import RateRule, Schedules
 from purejaxppo.ppo.shuffle import shuffled_indices
@@ -61,40 +62,12 @@ from purejaxppo.ppo.update import (
     own_buffers,
     update_epoch,
     update_epochs,
-    update_minibatch,
 )
 from purejaxppo.utils.tree import PyTree, Terms
 from purejaxppo.utils.validation import check_key
 
-# (params, steps, context) -> reward [T, B], or (reward, {name: number})
-Reward = Callable[[PyTree, Steps, LossContext], Any]
-# (key, batch) -> indices [epochs, minibatches, M] of its samples
-Minibatches = Callable[[jax.Array, Batch], jax.Array]
-
 CACHED_ROWS = 512  # observations that the critic looks at together
-NO_EPOCH = 2**32 - 1  # folded into the key of the shuffle, which has another key for each epoch
-
-
-class Collected(NamedTuple):
-    """A rollout, ready to learn from."""
-
-    batch: Batch  # N samples, or N sequences
-    numbers: Terms  # to report
-    episodes: EpisodeStats
-    obs: PyTree  # [T, B, ...], raw; None without normalize_obs
-
-
-class Collective(NamedTuple):
-    """How the devices that share a run work together. The defaults are for one device, which has the whole run."""
-
-    own_envs: Callable[[PyTree], PyTree] = unchanged  # noise [T, B, ...] -> of this device's environments
-    scale_reward: Callable[..., tuple[RunnerState, jax.Array]] = scale_reward  # as `normalize.scale_reward`
-    gather: Callable[[Collected], Collected] = unchanged  # this device's part -> the whole, on every device
-    descend: Callable[..., tuple[Learned, Terms]] = update_minibatch  # as `update.update_minibatch`
-    loss_config: Callable[[PPOConfig], PPOConfig] = unchanged  # the config that a loss sees
-
-
-ONE_DEVICE = Collective()
+NOT_SPLIT = 2**32 - 1  # folded into a key: no update has this index, and no epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +188,7 @@ class PPO:
 def init(agent: PPO, key: jax.Array) -> RunnerState:
     """The state before the first update."""
     config = agent.config
-    params_key, reset_key = jax.random.split(jax.random.fold_in(key, 2**32 - 1))  # no update has this index
+    params_key, reset_key = jax.random.split(jax.random.fold_in(key, NOT_SPLIT))
     obs, env_state = reset_batch(agent.env, reset_key, config.num_envs)
     params = agent.network.params(params_key, jax.tree.map(lambda x: x[0], obs))
     return RunnerState(
@@ -244,9 +217,16 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
 
     acted, collected = collect(agent, runner, noise_key, update_key)
     rate = agent.rate_rule.rate(state)
-    learned, terms = learn(agent, rate, state, collected.batch, shuffle_key)
+    (params, opt_state), terms = learn(agent, rate, state, collected.batch, shuffle_key)
 
-    state = learned_state(agent, acted.train_state, learned, terms, collected.obs)
+    state = acted.train_state
+    state = state.replace(
+        params=params,
+        opt_state=opt_state,
+        obs_moments=update_obs_moments(state.obs_moments, collected.obs),
+        update=state.update + 1,
+        learning_rate=agent.rate_rule.adapt(state, terms),
+    )
     runner = keep_finite(runner, acted.replace(train_state=state))
     return runner, make_metrics(agent, runner.train_state, collected, terms, rate)
 
@@ -259,7 +239,7 @@ def collect(agent: PPO, runner: RunnerState, noise_key: jax.Array, key: jax.Arra
     acted, steps, numbers = assess(agent, acted, transitions, parameters, key)
     obs = transitions.obs.obs if config.normalize_obs else None
     collected = collective.gather(Collected(to_batch(agent, steps, transitions), numbers, episodes, obs))
-    scaled = advantage_scale(config, "batch")(collected.batch.advantage)
+    scaled = advantage_over("batch", config, collected.batch.advantage)
     return acted, collected._replace(batch=collected.batch.replace(advantage=scaled))
 
 
@@ -355,12 +335,6 @@ def to_batch(agent: PPO, steps: Batch, transitions: Transition) -> Batch:
     return to_samples(steps)
 
 
-def advantage_scale(config: PPOConfig, over: str) -> Callable[[jax.Array], jax.Array]:
-    """The normalisation of advantages over each "minibatch", or over the whole "batch": [M, ...] -> [M, ...]"""
-    chosen = config.normalize_advantage and config.normalize_advantage_over == over
-    return normalized_advantage if chosen else unchanged
-
-
 def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Learned, Terms]:
     """The epochs of one update. batch: N samples, or N sequences. -> ((params, optimizer state), mean loss terms)"""
     config = agent.config
@@ -372,7 +346,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     else:
         indices = settled_indices(called("minibatches", agent.minibatches, key, batch))
-    order = Order(indices, jax.random.split(jax.random.fold_in(key, NO_EPOCH), indices.shape[:2]))
+    order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
         return update_epochs(epoch, learned, order)
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
@@ -403,18 +377,6 @@ def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:
         clip_eps=config.clip_eps * schedules.clip_eps(state.update),
         vf_coef=config.vf_coef,
         ent_coef=config.ent_coef * schedules.ent_coef(state.update),
-    )
-
-
-def learned_state(agent: PPO, state: TrainState, learned: Learned, terms: Terms, obs: PyTree) -> TrainState:
-    """The state after an update. obs: [T, B, ...], raw, of its rollout; None without normalize_obs"""
-    params, opt_state = learned
-    return state.replace(
-        params=params,
-        opt_state=opt_state,
-        obs_moments=update_obs_moments(state.obs_moments, obs),
-        update=state.update + 1,
-        learning_rate=agent.rate_rule.adapt(state, terms),
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from purejaxppo.policies.distributions import Distribution
 from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.ppo.types import Batch
+from purejaxppo.ppo.types import Batch, Steps
 from purejaxppo.utils.tree import PyTree
 
 
@@ -67,6 +67,12 @@ def normalized_advantage(advantage: jax.Array) -> jax.Array:
     return jnp.where(equal, 0.0, centred / (jnp.sqrt(variance) + 1e-8))
 
 
+def advantage_over(samples: str, config: PPOConfig, advantage: jax.Array) -> jax.Array:
+    """The advantages, normalised if the config asks for it over these samples: "minibatch" or "batch"."""
+    normalizes = config.normalize_advantage and config.normalize_advantage_over == samples
+    return normalized_advantage(advantage) if normalizes else advantage
+
+
 def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     """1 - Var(target - value) / Var(target); NaN when the targets do not vary. -> []"""
     equal = are_equal(target)
@@ -102,6 +108,12 @@ class Loss(Protocol):
         ...
 
 
+# (params, steps, context) -> reward [T, B], or (reward, {name: number})
+Reward = Callable[[PyTree, Steps, LossContext], Any]
+# (key, batch) -> indices [epochs, minibatches, M] of its samples
+Minibatches = Callable[[jax.Array, Batch], jax.Array]
+
+
 def ppo_loss(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[jax.Array, dict[str, jax.Array]]:
     """policy_loss + vf_coef value_loss - ent_coef entropy (Schulman et al. 2017, equation 9, as a minimisation).
 
@@ -119,8 +131,7 @@ def ppo_loss(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[ja
     distribution = context.distribution(parameters)
     log_ratio = distribution.log_prob(minibatch.action) - minibatch.log_prob
     ratio = jnp.exp(log_ratio)
-    normalizes = config.normalize_advantage and config.normalize_advantage_over == "minibatch"
-    advantage = normalized_advantage(minibatch.advantage) if normalizes else minibatch.advantage
+    advantage = advantage_over("minibatch", config, minibatch.advantage)
     terms = {
         "policy_loss": policy_loss(ratio, advantage, context.clip_eps),
         "value_loss": clipped_value_loss(value, minibatch.value, minibatch.target, context.clip_eps)

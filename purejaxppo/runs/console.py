@@ -16,7 +16,7 @@ from rich.text import Text
 
 from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.logs import named, numbers_of
-from purejaxppo.population.program import Progress as TrainProgress
+from purejaxppo.population.options import Progress as TrainProgress
 from purejaxppo.population.statistics import iqm, show_return
 from purejaxppo.population.store import Rows
 from purejaxppo.ppo.types import Metrics

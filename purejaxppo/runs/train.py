@@ -18,10 +18,12 @@ from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
 from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.options import Progress, ignore, never
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Ranked, Sweep
 from purejaxppo.population.sharding import PLACEMENTS, describe_devices, describe_sharing
+from purejaxppo.population.start import carried
 from purejaxppo.population.statistics import (
     Aggregates,
     Interval,
@@ -33,7 +35,7 @@ from purejaxppo.population.statistics import (
 )
 from purejaxppo.population.store import POPULATION, DiskStore, Store, of_rows, part_name
 from purejaxppo.population.sweep import ENV, Point, check_whole, describe_programs, show_point, show_value
-from purejaxppo.population.train import Progress, carried, ignore, never, open_population, train_population
+from purejaxppo.population.train import open_population, train_population
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, Episode, record_episodes
 from purejaxppo.ppo.factory import seed_keys

@@ -149,7 +149,7 @@ def test_placement_is_an_option(tmp_path, capsys):
         (["sweep", "--over", "gamma=log:0:1"], "log_uniform(0.0, 1.0): give numbers with 0 < low < high"),
         (["sweep", "--over", "activation=tanh,rleu"], "activation = 'rleu' is unknown"),
         (["sweep", "--over", "gamma=0.9", "--random", "0"], "--random: 0 is below 1"),
-        (["train", "--memory-limit", "lots"], "--memory-limit: memory limit 'lots' is no size"),
+        (["train", "--memory-limit", "lots"], "--memory-limit: memory limit 'lots' is not a size"),
         (["train", "--placement", "date"], "--placement: 'date' is unknown; take one of seeds, data"),
         (["train", "--resume", "nothing"], "is 'nothing' a finished run?"),
         (["train", "--resume", "nothing", "--seeds", "3"], "--resume goes on with the run as it is; leave out --seeds"),

@@ -170,8 +170,10 @@ def test_every_field_is_in_a_table_of_the_reference(site, cls):
 
 def test_parameters_are_a_list_in_the_reference(site):
     page = site["reference/populations.html"]
-    for name in ("sweep", "memory_limit", "checkpoint_every", "on_chunk"):
+    for name in ("sweep", "make_agent", "num_resamples"):
         assert re.search(rf"<li[^>]*>\s*(<b>)?<code>{name}</code>", page), name
+    for name in pjp.PopulationOptions.__annotations__:
+        assert re.search(rf"<td><code>{name}</code></td>\s*<td></td>\s*<td>\S", page), name
 
 
 def test_the_algorithm_shows_the_code_as_it_is(site):

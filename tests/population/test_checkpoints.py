@@ -14,8 +14,8 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.population import chunks as training
 from purejaxppo.population import program
-from purejaxppo.population import train as training
 from purejaxppo.population.checkpoints import (
     KEPT,
     Policy,
@@ -26,7 +26,7 @@ from purejaxppo.population.checkpoints import (
     training_returns,
     unfinished_rows,
 )
-from purejaxppo.population.train import Pace, next_count, next_stop
+from purejaxppo.population.chunks import Pace, next_count, next_stop
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
 CONFIG = pjp.PPOConfig(
@@ -352,9 +352,9 @@ def test_what_is_kept_is_read_while_the_population_trains(env, whole, tmp_path):
     assert (best.updates[4:] <= 8).all()
     done = jax.tree.map(lambda x: x[:4], to_numpy(newest.runners))
     jax.tree.map(np.testing.assert_array_equal, done, to_numpy(jax.tree.map(lambda x: x[:4], whole.runners)))
-    with pytest.raises(pjp.PPOError, match="holds no checkpoint 7; there are those after 4, 8, 21 updates"):
+    with pytest.raises(pjp.PPOError, match="holds no checkpoint 7; it holds those after 4, 8, 21 updates"):
         half.checkpoint(7)
-    with pytest.raises(pjp.PPOError, match="checkpoint 'bset' is none"):
+    with pytest.raises(pjp.PPOError, match="checkpoint = 'bset' is unknown"):
         half.checkpoint("bset")
     with pytest.raises(pjp.PPOError, match="holds no checkpoint 'best'"):
         whole.checkpoint("best")
@@ -417,7 +417,7 @@ def test_times(text, seconds):
 
 @pytest.mark.parametrize("text", ["60", "s", "0s", "-5m", "5 m", "5d", "1e3s", "nans", ""])
 def test_what_is_no_time(env, tmp_path, text):
-    with pytest.raises(pjp.PPOError, match='is no time; give "60s"'):
+    with pytest.raises(pjp.PPOError, match='is not a time; give "60s"'):
         train(env, tmp_path, checkpoint_every=text)
     assert not list(tmp_path.iterdir())
 

@@ -40,7 +40,7 @@ def test_sizes_are_read(text, count):
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1", "1 apple", "1e9", 0, -5, 1.5, True, "0MB"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(pjp.PPOError, match="is no size; give bytes, or one such as 4GiB"):
+    with pytest.raises(pjp.PPOError, match="is not a size; give bytes, or text such as 4GiB"):
         parse_bytes(text)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.population import chunks as training
 from purejaxppo.population import program
-from purejaxppo.population import train as training
 from purejaxppo.population.program import call_capacity
 from purejaxppo.runs import train as runs
 from purejaxppo.utils.files import to_host

@@ -158,8 +158,8 @@ import os, signal, threading
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import purejaxppo as pjp
-from purejaxppo.population import train
-train.REPORT_SECONDS = 60.0  # so that the second call outlasts the end of the script
+from purejaxppo.population import chunks
+chunks.REPORT_SECONDS = 60.0  # so that the second call outlasts the end of the script
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background would ignore it
 
 def press(progress):

@@ -1,6 +1,7 @@
 """Populations with a loss and schedules of one's own, and configs of one's own."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.jobs import describe_agent
 from purejaxppo.population.sweep import make_points, make_programs
 from purejaxppo.ppo.config import static
 from purejaxppo.utils.errors import PPOError
@@ -52,7 +53,8 @@ def single(env):
 
 @pytest.mark.parametrize("placement", ["seeds", "data"])
 def test_a_swept_population_is_its_single_runs(env, single, placement, tmp_path):
-    arguments = {"num_seeds": 2, "seed": 3, "sweep": {"ent_coef": [0.0, 0.1]}, "out": tmp_path, **PARTS}
+    arguments = {"num_seeds": 2, "seed": 3, "sweep": {"ent_coef": [0.0, 0.1]}, "out": tmp_path}
+    arguments["make_agent"] = functools.partial(pjp.make_ppo, **PARTS)
     sweep = pjp.train_population(env, SMALL, placement=placement, **arguments)
     runners, metrics = single
     for i, population in enumerate(sweep):
@@ -65,38 +67,63 @@ def test_a_swept_population_is_its_single_runs(env, single, placement, tmp_path)
         ):
             np.testing.assert_allclose(one, other[i], rtol=1e-3, atol=2e-4)
     np.testing.assert_allclose(sweep[0].metrics.learning_rate[0], SMALL.learning_rate / np.arange(1, 5), rtol=1e-6)
-    again = pjp.open_population(env, SMALL, **arguments)
+    again = pjp.open_population(env, SMALL, placement=placement, **arguments)
     jax.tree.map(np.testing.assert_array_equal, again[1].seed(1).train_state, sweep[1].seed(1).train_state)
     for changes, said in (
         ({"loss": pjp.ppo_loss}, "its own_loss is True, and False is wanted"),
         ({"schedules": None}, r"its own_schedules is \['ent_coef', 'learning_rate'\], and \[\] is wanted"),
+        ({"reward": lambda params, steps, context: steps.reward}, "its own_reward is None, and True is wanted"),
     ):
         with pytest.raises(PPOError, match=said):
-            pjp.open_population(env, SMALL, **arguments | changes)
+            pjp.open_population(
+                env, SMALL, **arguments | {"make_agent": functools.partial(pjp.make_ppo, **PARTS | changes)}
+            )
 
 
 @pytest.mark.parametrize(
-    ("config", "parts", "said"),
+    ("parts", "said"),
     [
-        (SMALL, {"loss": lambda *args: 0.0}, "loss has to return"),
-        (SMALL, {"schedules": {"gamma": lambda update: 1.0}}, "unknown number in schedules 'gamma'"),
-        (SMALL, {"schedules": HALVED, "optimizer": optax.adam(1e-3)}, "would do nothing beside optimizer"),
-        (SMALL, {"schedules": HALVED, "sweep": {"lr_schedule": ["cosine"]}}, "lr_schedule = 'cosine' would do nothing"),
-        (pjp.FullBatchConfig(), {"loss": huber_loss}, r"loss=\.\.\. does not go with FullBatchConfig"),
-        (pjp.FullBatchConfig(), {"schedules": HALVED}, r"schedules=\.\.\. does not go with FullBatchConfig"),
+        ({"loss": lambda *args: 0.0}, "loss has to return"),
+        ({"schedules": {"gamma": lambda update: 1.0}}, "unknown number in schedules 'gamma'"),
+        ({"schedules": HALVED, "optimizer": optax.adam(1e-3)}, "would do nothing beside optimizer"),
+        ({"schedules": HALVED, "sweep": {"lr_schedule": ["cosine"]}}, "lr_schedule = 'cosine' would do nothing"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused_in_one_line(env, config, parts, said):
+def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):
+    options = {name: parts.pop(name) for name in ("sweep",) if name in parts}
     with pytest.raises(PPOError, match=said) as caught:
-        pjp.train_population(env, config, num_seeds=1, **parts)
+        pjp.train_population(env, SMALL, num_seeds=1, make_agent=functools.partial(pjp.make_ppo, **parts), **options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_recurrent_agent_of_a_population_takes_them_too(env):
-    agent = make_agent(env, pjp.RecurrentConfig(hidden_sizes=(8,), cell_size=8), **PARTS)
-    assert agent.config.cell == "gru"
-    assert agent.loss is huber_loss
-    assert float(agent.schedules.learning_rate(jnp.int32(3))) == 0.25
+@pytest.mark.parametrize("call", [pjp.train_population, pjp.open_population])
+@pytest.mark.parametrize(
+    ("config", "given", "said"),
+    [
+        (SMALL, {"loss": huber_loss}, r"loss=.* make_agent=functools.partial\(pjp.make_ppo, loss=\.\.\.\)"),
+        (SMALL, {"reward": None}, r"reward=.* make_agent=functools.partial\(pjp.make_ppo, reward=\.\.\.\)"),
+        (pjp.RecurrentConfig(), {"schedules": HALVED}, r"partial\(pjp.make_ppo, schedules=\.\.\.\)"),
+        (pjp.FullBatchConfig(), {"loss": huber_loss}, r"loss=\.\.\. does not go with FullBatchConfig"),
+        (SMALL, {"checkpoints_every": 3}, "'checkpoints_every'; did you mean checkpoint_every"),
+        (SMALL, {"report_at": 3}, "report_at = 3"),
+        (SMALL, {"report_at": [0]}, "report_at = 0"),
+    ],
+)
+def test_a_keyword_that_is_no_option_is_refused_with_its_remedy(env, call, config, given, said):
+    with pytest.raises(PPOError, match=said):
+        call(env, config, num_seeds=1, out="nowhere", **given)
+
+
+def test_a_folder_tells_which_parts_are_the_callers_own():
+    own = functools.partial(functools.partial(pjp.make_ppo, loss=huber_loss), advantage=pjp.gae_advantage)
+    assert {name for name, told in describe_agent(own).items() if told} == {"own_loss"}
+    assert {name for name, told in describe_agent(make_other).items() if told} == {"own_agent"}
+    for factory in (None, pjp.make_ppo):
+        assert not any(describe_agent(factory).values())
+
+
+def make_other(env, config):
+    return pjp.make_ppo(env, config)
 
 
 # Configs of one's own

@@ -146,10 +146,10 @@ class TestDataPlacement:
     def test_the_work_is_shared(self, env, bare_options):
         """Each device steps its own environments and differentiates its own part of a minibatch."""
         from purejaxppo.population import program
-        from purejaxppo.population.train import make_jobs
+        from purejaxppo.population.jobs import make_jobs
 
         options = bare_options("data")
-        (job,) = make_jobs(env, self.config, [{}], 1, 0, options, None)
+        (job,) = make_jobs(env, self.config, [{}], 1, 0, options)
         text = program.compile_program(job, options, 1).advance.as_text()
         count = jax.local_device_count()
         assert "all-reduce" in text

@@ -242,7 +242,7 @@ def test_join_comes_before_jax():
     [
         ({"coordinator": "h:1"}, "num_processes and process_id missing; give all of"),
         ({"num_processes": 2, "process_id": 0}, "coordinator missing; give all of"),
-        ({"coordinator": "h", "num_processes": 2, "process_id": 0}, "coordinator = 'h' is no address"),
+        ({"coordinator": "h", "num_processes": 2, "process_id": 0}, "coordinator = 'h' is not an address"),
         ({"coordinator": "h:99999", "num_processes": 2, "process_id": 0}, "coordinator = 'h:99999'"),
         ({"coordinator": "h:1", "num_processes": 0, "process_id": 0}, "num_processes = 0 is below 1"),
         ({"coordinator": "h:1", "num_processes": 2, "process_id": 2}, "process_id = 2 is not among 2; give 0 to 1"),

@@ -9,8 +9,11 @@ import optax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.population import search
-from purejaxppo.population.search import Member, halving_timesteps, make_pbt, make_successive_halving, pbt_timesteps
+from purejaxppo.population import halving, pbt, search
+from purejaxppo.population.halving import halving_timesteps, make_successive_halving
+from purejaxppo.population.pbt import make_pbt, pbt_timesteps
+from purejaxppo.population.search import Member
+from purejaxppo.population.search_space import draw
 from purejaxppo.population.sweep import log_uniform, uniform
 
 SMALL = pjp.PPOConfig(
@@ -54,9 +57,9 @@ def recorded(env):
         jax.effects_barrier()
         return result, dict(updates)
 
-    halving = run(make_successive_halving, num_members=9, eta=3, num_rungs=2, make_agent=make_recording)
-    pbt = run(make_pbt, num_members=5, interval=2, quantile=0.4, make_agent=make_recording)
-    return {"halving": halving, "pbt": pbt}
+    halved = run(make_successive_halving, num_members=9, eta=3, num_rungs=2, make_agent=make_recording)
+    trained = run(make_pbt, num_members=5, interval=2, quantile=0.4, make_agent=make_recording)
+    return {"halving": halved, "pbt": trained}
 
 
 def keys_of(result):
@@ -128,7 +131,7 @@ def test_the_best_go_on_from_where_they_were(env, recorded):
     after_two, after_six = train(start, 2), train(start, 6)
     in_parts = train(after_two, 4)
     assert_equal(in_parts.runner, after_six.runner)
-    alone = search.put(after_two, survivors, search.take(in_parts, survivors))
+    alone = halving.put(after_two, survivors, halving.take(in_parts, survivors))
     for a, b in zip(jax.tree.leaves(result.runners), jax.tree.leaves(alone.runner), strict=True):
         if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_allclose(a, b, atol=1e-4)
@@ -144,14 +147,14 @@ def test_one_update_serves_all_rungs(env):
 
 
 def test_one_member_is_a_run(env):
-    halving = jax.jit(make_successive_halving(env, SMALL, SPACE, num_members=1, num_rungs=1))(jax.random.key(1))
-    pbt = jax.jit(make_pbt(env, SMALL, SPACE, num_members=1, interval=3))(jax.random.key(1))
-    assert halving.timesteps.tolist() == pbt.timesteps.tolist() == [SMALL.actual_timesteps]
-    assert (int(halving.best), int(pbt.best)) == (0, 0)
-    assert pbt.history.parents.tolist() == [[0], [0]]
-    np.testing.assert_array_equal(halving.hyper["gamma"], pbt.hyper["gamma"])
+    halved = jax.jit(make_successive_halving(env, SMALL, SPACE, num_members=1, num_rungs=1))(jax.random.key(1))
+    trained = jax.jit(make_pbt(env, SMALL, SPACE, num_members=1, interval=3))(jax.random.key(1))
+    assert halved.timesteps.tolist() == trained.timesteps.tolist() == [SMALL.actual_timesteps]
+    assert (int(halved.best), int(trained.best)) == (0, 0)
+    assert trained.history.parents.tolist() == [[0], [0]]
+    np.testing.assert_array_equal(halved.hyper["gamma"], trained.hyper["gamma"])
     for a, b in zip(
-        jax.tree.leaves(halving.runners.train_state), jax.tree.leaves(pbt.runners.train_state), strict=True
+        jax.tree.leaves(halved.runners.train_state), jax.tree.leaves(trained.runners.train_state), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
@@ -182,12 +185,12 @@ def test_the_history_of_a_population_is_a_lineage(recorded):
 
 def test_draws_cover_their_domain():
     space = {"a": uniform(-1.0, 3.0), "b": log_uniform(1e-5, 1e-1)}
-    hyper = search.draw(space, jax.random.key(0), 4000)
+    hyper = draw(space, jax.random.key(0), 4000)
     assert float(hyper["a"].mean()) == pytest.approx(1.0, abs=0.1)
     assert float(jnp.log10(hyper["b"]).mean()) == pytest.approx(-3.0, abs=0.1)
     for name, (low, high) in space.items():
         assert np.float32(low) <= hyper[name].min() < hyper[name].max() <= np.float32(high)
-    alone = search.draw({"b": space["b"]}, jax.random.key(0), 4000)
+    alone = draw({"b": space["b"]}, jax.random.key(0), 4000)
     np.testing.assert_array_equal(alone["b"], hyper["b"])
     assert abs(np.corrcoef(hyper["a"], hyper["b"])[0, 1]) < 0.1
 
@@ -202,11 +205,11 @@ def test_the_rank_is_by_score_with_ties_and_nan():
 
 def test_members_are_dealt_out_best_first():
     order = jnp.array([6, 5, 4, 3, 2, 1, 0])
-    assert search.deal(order, 2, 1).tolist() == [[[6], [4], [2], [0]], [[5], [3], [1], [7]]]
-    assert search.deal(order, 2, 2).tolist() == [[[6, 5], [2, 1]], [[4, 3], [0, 7]]]
+    assert halving.deal(order, 2, 1).tolist() == [[[6], [4], [2], [0]], [[5], [3], [1], [7]]]
+    assert halving.deal(order, 2, 2).tolist() == [[[6, 5], [2, 1]], [[4, 3], [0, 7]]]
     values = jnp.arange(7.0)
-    seats = search.deal(order, 2, 2)
-    np.testing.assert_array_equal(search.put(values, seats, 10 * search.take(values, seats)), 10 * values)
+    seats = halving.deal(order, 2, 2)
+    np.testing.assert_array_equal(halving.put(values, seats, 10 * halving.take(values, seats)), 10 * values)
 
 
 def test_scores_of_members_without_an_episode_or_that_have_diverged():
@@ -219,13 +222,13 @@ def test_scores_of_members_without_an_episode_or_that_have_diverged():
 
 def test_the_worst_go_on_from_the_best():
     scores = jnp.array([1.0, 9.0, jnp.nan, 5.0, 8.0, 4.0])
-    drawn = np.array([search.exploit(key, scores, 2) for key in jax.random.split(jax.random.key(0), 64)])
+    drawn = np.array([pbt.exploit(key, scores, 2) for key in jax.random.split(jax.random.key(0), 64)])
     np.testing.assert_array_equal(drawn[:, [1, 3, 4, 5]], np.tile([1, 3, 4, 5], (64, 1)))
     assert set(drawn[:, 0]) == set(drawn[:, 2]) == {1, 4}
-    assert search.exploit(jax.random.key(0), jnp.full(4, 2.0), 2).tolist()[:2] == [0, 1]
-    assert set(search.exploit(jax.random.key(0), jnp.full(4, 2.0), 2).tolist()[2:]) <= {0, 1}
-    assert search.exploit(jax.random.key(0), jnp.full(4, jnp.nan), 2).tolist() == [0, 1, 2, 3]
-    assert search.exploit(jax.random.key(0), jnp.array([2.0]), 1).tolist() == [0]
+    assert pbt.exploit(jax.random.key(0), jnp.full(4, 2.0), 2).tolist()[:2] == [0, 1]
+    assert set(pbt.exploit(jax.random.key(0), jnp.full(4, 2.0), 2).tolist()[2:]) <= {0, 1}
+    assert pbt.exploit(jax.random.key(0), jnp.full(4, jnp.nan), 2).tolist() == [0, 1, 2, 3]
+    assert pbt.exploit(jax.random.key(0), jnp.array([2.0]), 1).tolist() == [0]
 
 
 def test_a_copy_is_all_but_the_key_and_the_environments(env):
@@ -234,7 +237,7 @@ def test_a_copy_is_all_but_the_key_and_the_environments(env):
     state = runners.train_state
     own = jax.tree.map(lambda x: x + jnp.arange(3).reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype), state)
     members = Member(runner=runners.replace(train_state=own), hyper={"a": jnp.arange(3.0)}, score=jnp.arange(3.0))
-    after = search.adopt(members, jnp.array([0, 2, 2]))
+    after = pbt.adopt(members, jnp.array([0, 2, 2]))
     assert_equal(take(after.runner.train_state, 1), take(own, 2))
     assert_equal(take(after.runner.train_state, 0), take(own, 0))
     assert after.hyper["a"].tolist() == after.score.tolist() == [0.0, 2.0, 2.0]
@@ -272,7 +275,7 @@ def test_a_new_rate_is_that_of_the_next_update_and_any_other_is_copied(env, make
             lambda path, x: 2 * x if "learning_rate" in jax.tree_util.keystr(path) else x, state
         )
         members = members.replace(runner=members.runner.replace(train_state=double), score=jnp.arange(4.0))
-        return members, *search.evolve(agent_of, space, 1, 0.0, key, members)
+        return members, *pbt.evolve(agent_of, space, 1, 0.0, key, members)
 
     before, after, parents = evolved(jax.random.key(0))
     assert parents.tolist() == [3, 1, 2, 3]
@@ -307,23 +310,23 @@ def test_a_number_that_no_update_reads_is_refused(env):
 def test_a_perturbation_stays_in_its_domain():
     space = {"a": uniform(0.9, 1.0), "b": log_uniform(1e-4, 1.0)}
     hyper = {"a": jnp.full(500, 0.94), "b": jnp.full(500, 0.01)}
-    near = search.explore(space, jax.random.key(0), hyper, 0.0)
+    near = pbt.explore(space, jax.random.key(0), hyper, 0.0)
     np.testing.assert_allclose(np.unique(near["a"]), [0.932, 0.95], rtol=1e-5)
     np.testing.assert_allclose(np.unique(near["b"]), [0.008, 0.0125], rtol=1e-5)
     assert len({(float(a), float(b)) for a, b in zip(near["a"], near["b"], strict=True)}) == 4
-    edge = search.explore(space, jax.random.key(0), {"a": jnp.full(500, 1.0), "b": jnp.full(500, 1e-4)}, 0.0)
+    edge = pbt.explore(space, jax.random.key(0), {"a": jnp.full(500, 1.0), "b": jnp.full(500, 1e-4)}, 0.0)
     np.testing.assert_allclose(np.unique(edge["a"]), [0.98, 1.0], rtol=1e-5)
     np.testing.assert_allclose(np.unique(edge["b"]), [1e-4, 1.25e-4], rtol=1e-5)
-    fresh = search.explore(space, jax.random.key(0), hyper, 1.0)
+    fresh = pbt.explore(space, jax.random.key(0), hyper, 1.0)
     assert len(np.unique(fresh["b"])) > 450
-    some = search.explore(space, jax.random.key(0), hyper, 0.3)
+    some = pbt.explore(space, jax.random.key(0), hyper, 0.3)
     kept = np.isin(np.asarray(some["b"]), np.asarray(near["b"])).mean()
     assert kept == pytest.approx(0.7, abs=0.08)
 
 
 def test_the_rungs_add_up():
     config = SMALL.replace(total_timesteps=SMALL.batch_size * 20)
-    rungs = search.plan_rungs(config, num_members=27, eta=3, num_rungs=3)
+    rungs = halving.plan_rungs(config, num_members=27, eta=3, num_rungs=3)
     assert rungs == ((27, 9, 3), (2, 4, 14))
     assert halving_timesteps(config, num_members=27, eta=3, num_rungs=3) == (27 * 2 + 9 * 4 + 3 * 14) * 32
     assert halving_timesteps(config, num_members=7, num_rungs=1) == pbt_timesteps(config, num_members=7)
@@ -357,7 +360,7 @@ def test_numbers_that_do_not_fit_are_refused(env, make, options, message):
         ({"num_envs": uniform(1, 8)}, "num_envs is a part of the program.*sweep"),
         ({"anneal_lr": uniform(0, 1)}, "anneal_lr is a part of the program"),
         ({"learning_rat": uniform(0, 1)}, "learning_rat.*learning_rate"),
-        ({"gamma": [0.9, 0.99]}, r"gamma = \[0.9, 0.99\] is no domain"),
+        ({"gamma": [0.9, 0.99]}, r"gamma = \[0.9, 0.99\] is not a domain"),
         ({"gamma": uniform(0.9, 1.5)}, "gamma = 1.5"),
         ({"env.masspole": uniform(0.1, 0.2), "env.lenght": uniform(0.1, 0.2)}, "env.length"),
     ],

@@ -249,7 +249,7 @@ def test_probability_from_one_run_has_no_bounds(num_x, num_y):
 
 
 def test_probability_of_what_is_no_score_is_refused():
-    with pytest.raises(PPOError, match=r"x \(2, 3\) and y \(2,\) have to be"):
+    with pytest.raises(PPOError, match=r"x \(2, 3\) and y \(2,\) must be"):
         probability_of_improvement(np.zeros((2, 3)), np.zeros(2))
     with pytest.raises(PPOError, match=r"^1 of 2 y are NaN"):
         probability_of_improvement(np.zeros(3), np.array([1.0, NAN]))

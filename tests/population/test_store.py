@@ -1,5 +1,6 @@
 """Results that stay: chunks on disk, populations that were interrupted, and those that do not fit together."""
 
+import functools
 import json
 import shutil
 
@@ -9,11 +10,11 @@ import pytest
 from flax import struct
 
 import purejaxppo as pjp
-from purejaxppo.population import program
-from purejaxppo.population import train as population_train
+from purejaxppo.population import chunks, program
+from purejaxppo.population.chunks import over_processes
+from purejaxppo.population.jobs import own_rows
 from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
-from purejaxppo.population.train import over_processes, own_rows
 from purejaxppo.utils.files import save_tree
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
@@ -182,13 +183,14 @@ def test_a_damaged_chunk_is_refused(env, kept, tmp_path):
         ({"config": SMALL.replace(gamma=0.9)}, "its config.gamma is 0.99, and 0.9 is wanted"),
         ({"seed": 1}, "its seed is 0, and 1 is wanted"),
         ({"sweep": {"gamma": [0.9]}}, "its settings is"),
-        ({"optimizer": "adam"}, "its own_optimizer is False, and True is wanted"),
+        ({"make_agent": "adam"}, "its own_optimizer is False, and True is wanted"),
     ],
 )
 def test_another_population_does_not_go_on_in_the_folder(env, kept, changes, said):
     import optax
 
-    changes = {name: optax.adam(1e-3) if value == "adam" else value for name, value in changes.items()}
+    if "make_agent" in changes:
+        changes = {"make_agent": functools.partial(pjp.make_ppo, optimizer=optax.adam(1e-3))}
     with pytest.raises(pjp.PPOError, match="holds another population: " + said):
         train(env, kept[0], **changes)
 
@@ -233,5 +235,5 @@ def test_results_of_a_chunk_are_gone_from_the_device(env):
 def test_the_steps_of_all_processes_add_up_exactly(monkeypatch):
     mine, theirs = Costs(2.0, 3.0, 5_000_000_001, None), [1.0, 4.0, *divmod(7_000_000_003, 2**24)]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(population_train, "gather_rows", lambda rows: np.vstack([rows, np.float32([theirs])]))
+    monkeypatch.setattr(chunks, "gather_rows", lambda rows: np.vstack([rows, np.float32([theirs])]))
     assert over_processes(mine) == Costs(2.0, 4.0, 12_000_000_004, None)

@@ -188,6 +188,15 @@ def test_the_dataframe_has_a_row_for_each_setting_seed_and_update(swept):
     assert row["value_loss"] == sweep[2].metrics.value_loss[1, 2]
 
 
+def test_populations_and_sweeps_print_in_a_line(env):
+    agent, points = pjp.make_ppo(env, SMALL), ({"learning_rate": 3e-4, "env.length": 0.5}, {"learning_rate": 0.5})
+    populations = tuple(pjp.Population(agent, point, store=None, rows=(4, 8), costs=None) for point in points)
+    assert str(populations[0]) == "Population(env=CartPole-v1, seeds=4, updates=4, learning_rate=3e-4, env.length=0.5)"
+    assert repr(pjp.Population(agent, {}, None, (0, 1), None)) == "Population(env=CartPole-v1, seeds=1, updates=4)"
+    sweep = pjp.Sweep(points, populations)
+    assert repr(sweep) == "Sweep(env=CartPole-v1, settings=2, seeds=4, over=[learning_rate, env.length])"
+
+
 def test_static_fields_are_swept_by_a_program_each(env):
     sweep = pjp.train_population(
         env, SMALL, num_seeds=2, sweep=[{"num_envs": 4}, {"num_envs": 8}, {"hidden_sizes": (4, 4), "gamma": 0.5}]
@@ -195,7 +204,7 @@ def test_static_fields_are_swept_by_a_program_each(env):
     assert [population.metrics.entropy.shape for population in sweep] == [(2, 4), (2, 2), (2, 4)]
     assert sweep[1].runners.obs.shape == (2, 8, 4)
     assert sweep[2].agent.config.gamma == 0.5
-    with pytest.raises(pjp.PPOError, match=r"2 to 4 updates, which fit no one array; read the metrics of each"):
+    with pytest.raises(pjp.PPOError, match=r"2 to 4 updates, which do not fit one array; read the metrics of each"):
         sweep.metrics  # noqa: B018
 
 
@@ -214,14 +223,14 @@ def test_the_full_batch_variant_is_swept_too():
         ({"learning_rat": [1]}, "unknown name in a sweep 'learning_rat'; did you mean learning_rate"),
         ({"env.lenght": [1]}, "unknown name in a sweep 'env.lenght'; did you mean env.length"),
         ({"learning_rate": []}, "sweep of learning_rate is empty"),
-        ({"learning_rate": 3e-4}, "0.0003 is no list of values"),
-        ({"learning_rate": pjp.uniform(0.0, 1.0)}, "for random draws give draw_points"),
-        ({"activation": "tanh"}, "'tanh' is no list of values"),
+        ({"learning_rate": 3e-4}, "0.0003 is not a list of values"),
+        ({"learning_rate": pjp.uniform(0.0, 1.0)}, "draw_points(...) draws at random"),
+        ({"activation": "tanh"}, "'tanh' is not a list of values"),
         ({"gamma": [0.9, 1.5]}, "gamma = 1.5 is out of range"),
         ({"num_minibatches": [4, 3]}, "does not divide into num_minibatches = 3; try"),
         ({"env.length": [float("nan")]}, "length is NaN"),
         ([], "sweep has no points"),
-        ([3e-4], "sweep holds 0.0003, which is no dict"),
+        ([3e-4], "sweep holds 0.0003, which is not a dict"),
     ],
 )
 def test_a_wrong_sweep_is_refused(env, sweep, said):

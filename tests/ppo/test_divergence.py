@@ -15,8 +15,8 @@ import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.jobs import make_jobs
 from purejaxppo.population.results import first_standstill
-from purejaxppo.population.train import make_jobs
 from purejaxppo.ppo.update import all_finite, keep_finite
 from purejaxppo.runs.train import FinishedRun, RunSpec, describe_divergence, spec_to_json, table, write_run
 from purejaxppo.utils.devices import quickly_compiled
@@ -246,7 +246,7 @@ def test_devices_that_share_a_run_decide_as_one(bare_options):
     config, env = SMALL.replace(normalize_obs=True, normalize_reward=True), pjp.make_env(Drift(), share=0.2, begin=20.0)
     options = bare_options("data")
     points = [{"env.poison": 0.0}, {"env.poison": NAN}, {"env.poison": OBS}]
-    (job,) = make_jobs(env, config, points, 1, 0, options, None)
+    (job,) = make_jobs(env, config, points, 1, 0, options)
     compiled = program.compile_program(job, options, 3)
     keys, _, numbers = program.member_inputs(job._replace(seed=3), (0, 3), 3)
     before = compiled.init(keys, numbers)

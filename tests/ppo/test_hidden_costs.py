@@ -12,8 +12,8 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.jobs import make_jobs
 from purejaxppo.population.program import member_inputs
-from purejaxppo.population.train import make_jobs
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.files import to_host
@@ -170,7 +170,7 @@ def test_a_transfer_is_caught():
 
 def test_nothing_is_transferred_within_a_chunk_of_a_population(bare_options):
     options = bare_options("seeds")
-    (job,) = make_jobs(ENV, CONFIGS["ppo"], [{"gamma": 0.9}, {"gamma": 0.99}], 2, 0, options, None)
+    (job,) = make_jobs(ENV, CONFIGS["ppo"], [{"gamma": 0.9}, {"gamma": 0.99}], 2, 0, options)
     population = program.compile_program(job, options, 4)
     keys, _, numbers = member_inputs(job, (0, 4), 4)
     runners = population.init(keys, numbers)

@@ -19,7 +19,7 @@ from scipy import stats
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.population.logs import CLEANRL, NAMES, SB3
-from purejaxppo.population.program import Progress
+from purejaxppo.population.options import Progress
 from purejaxppo.runs import console as runs_console
 from purejaxppo.examples.keras_display import describe_epoch
 from purejaxppo.runs.console import (

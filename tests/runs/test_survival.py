@@ -21,7 +21,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.population import train as training
+from purejaxppo.population import chunks as training
 from purejaxppo.report import write_report
 from purejaxppo.runs.logs import LogFile
 from purejaxppo.utils import files as storage
@@ -239,10 +239,10 @@ def test_a_file_in_the_place_of_results_is_refused_before_anything_is_compiled(r
     (out / "checkpoints").mkdir(parents=True)
     shutil.copy(run[0] / "config.json", out)
     (out / "checkpoints" / "program-0").write_text("")
-    monkeypatch.setattr(training, "train_job", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("purejaxppo.population.train.train_job", lambda *_: pytest.fail("trained"))
     assert cli.main(["train", "--quiet", "--resume", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "program-0' is no folder, and results belong there; remove it" in line
+    assert "program-0' is not a folder, and results belong there; remove it" in line
 
 
 def stopped(words, out, report):

@@ -1,0 +1,209 @@
+"""Successive halving as one compiled program: all members start, and only the best train on to the end."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.envs.base import Environment
+from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.options import MakeAgent
+from purejaxppo.population.search import (
+    AgentOf,
+    History,
+    Member,
+    SearchResult,
+    check_read,
+    draw_members,
+    make_agent_of,
+    rank,
+    train_member,
+)
+from purejaxppo.population.search_space import Hyper, Space, settle_space
+from purejaxppo.population.sharding import in_turn, make_spread
+from purejaxppo.population.sweep import check_whole
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.types import RunnerState
+from purejaxppo.utils.errors import PPOError
+
+
+class Rungs(NamedTuple):
+    """The plan of a successive halving, rung by rung."""
+
+    members: tuple[int, ...]  # how many train in each rung
+    updates: tuple[int, ...]  # of each of them in the rung; they add up to config.num_updates
+
+
+def make_successive_halving(
+    env: Environment,
+    config: Config,
+    space: Space,
+    *,
+    num_members: int,
+    eta: int = 3,
+    num_rungs: int = 3,
+    make_agent: MakeAgent = make_agent,
+) -> Callable[[jax.Array], SearchResult]:
+    """Successive halving as one function, key -> SearchResult; `jit` is the caller's.
+
+    Jamieson and Talwalkar (2016), in the geometry of Li et al. (2018), section 3: all members train for
+    1 / eta**(num_rungs - 1) of the updates, the best 1 / eta of them go on until eta times as many, and so on; those
+    of the last rung train for the whole config.num_updates. A survivor goes on with its state as it is, and its
+    learning rate anneals over config.num_updates from the start. With num_rungs = 1 this is random search.
+
+    The program holds the update once, for as many members as the last rung gives each device; a rung runs it until all
+    members that are alive have trained. On an accelerator, let several members reach the last rung.
+
+    Args:
+        env: the environment.
+        config: the hyperparameters that the space does not name.
+        space: name -> `uniform(low, high)` or `log_uniform(low, high)`, for numbers of the config and
+            "env.<parameter>".
+        num_members: N, divisible by eta**(num_rungs - 1).
+        eta: 1 / eta of the members go on from each rung to the next.
+        num_rungs: how many rungs there are.
+        make_agent: (env, config) -> agent; by default the agent of the config's class. Bring parts of your own with
+            `functools.partial(pjp.make_ppo, loss=..., network=...)`.
+
+    Raises:
+        PPOError: if the space or the numbers of members, rungs and updates do not fit, or if the agent does not read a
+            number of the space.
+    """
+    agent_of = make_agent_of(env, config, make_agent)
+    space = settle_space(env, config, space)
+    rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
+    check_read(
+        space,
+        functools.partial(first_update, agent_of),
+        "neither `init` nor `update` of the agent reads it; take it out of the space",
+    )
+    run = functools.partial(run_rung, functools.partial(train_alive, agent_of, block_size(rungs.members[-1])))
+
+    def search(key: jax.Array) -> SearchResult:
+        members = draw_members(agent_of, space, key, num_members)
+        plan = (jnp.array(rungs.members), jnp.array(rungs.updates))
+        (members, order), history = jax.lax.scan(run, (members, jnp.arange(num_members)), plan)
+        updates = members.runner.train_state.update
+        return SearchResult(
+            members.runner, members.hyper, members.score, order[0], updates, history, batch_size=config.batch_size
+        )
+
+    return search
+
+
+def halving_timesteps(config: Config, *, num_members: int, eta: int = 3, num_rungs: int = 3) -> int:
+    """Environment steps of `make_successive_halving` with these arguments, over all members."""
+    rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
+    return sum(n * updates for n, updates in zip(*rungs, strict=True)) * config.batch_size
+
+
+def plan_rungs(config: Config, *, num_members: int, eta: int, num_rungs: int) -> Rungs:
+    """The members and updates of each rung. Raises PPOError if a rung would have none of them."""
+    check_whole("num_members", num_members)
+    check_whole("eta", eta, least=2)
+    check_whole("num_rungs", num_rungs)
+    if num_rungs > num_members.bit_length():  # as eta is at least 2; its power might be too large to compute
+        raise PPOError(
+            f"num_rungs = {num_rungs} is more than num_members = {num_members} divide into; give fewer rungs"
+        )
+    steepness = eta ** (num_rungs - 1)
+    if num_members % steepness:
+        raise PPOError(
+            f"num_members = {num_members} does not divide by eta ** (num_rungs - 1) = {steepness}; "
+            f"give {max(1, num_members // steepness) * steepness}, or fewer rungs"
+        )
+    if config.num_updates < steepness:
+        raise PPOError(
+            f"num_rungs = {num_rungs} with eta = {eta} needs config.num_updates >= {steepness}, and it is "
+            f"{config.num_updates}; give fewer rungs, or total_timesteps >= {steepness * config.batch_size}"
+        )
+    reached = [config.num_updates * eta**rung // steepness for rung in range(num_rungs)]
+    return Rungs(
+        members=tuple(num_members // eta**rung for rung in range(num_rungs)),
+        updates=tuple(np.diff(reached, prepend=0).tolist()),
+    )
+
+
+def run_rung(
+    train: Callable[..., Member], carry: tuple[Member, jax.Array], rung: tuple[jax.Array, jax.Array]
+) -> tuple[tuple[Member, jax.Array], History]:
+    """Trains and ranks the members that are alive. carry: (members, their order); rung: a row of Rungs."""
+    members, order = carry
+    num_alive, num_updates = rung
+    members = train(members, order, num_alive, num_updates)
+    order = rank(members.score, order, num_alive)
+    return (members, order), note_rung(members, order, num_alive)
+
+
+def train_alive(
+    agent_of: AgentOf,
+    block: int,
+    members: Member,
+    order: jax.Array,
+    num_alive: jax.Array,
+    num_updates: jax.Array,
+) -> Member:
+    """Trains the first `num_alive` of the order on all devices, in blocks; the others cost nothing."""
+    devices = jax.local_devices()[: order.size]
+    spread = make_spread(functools.partial(train_blocks, agent_of), devices, num_replicated=1, over_seeds=in_turn)
+    seats = deal(order, len(devices), block)
+    num_blocks = -((jnp.arange(len(devices)) - num_alive // block) // len(devices))  # of each device; rounded up
+    return put(members, seats, spread(take(members, seats), num_blocks, num_updates))
+
+
+def train_blocks(agent_of: AgentOf, members: Member, num_blocks: jax.Array, num_updates: jax.Array) -> Member:
+    """Trains the first `num_blocks` blocks of one device, one after the other; members of a block train together.
+
+    members: [blocks, members of a block, ...]
+    """
+    train = jax.vmap(functools.partial(train_member, agent_of), in_axes=(0, None))
+
+    def train_block(i: jax.Array, members: Member) -> Member:
+        return put(members, i, train(take(members, i), num_updates))
+
+    return jax.lax.fori_loop(0, num_blocks, train_block, members)
+
+
+def take(members: Member, seats: jax.Array) -> Member:
+    """The members at `seats`; beyond the last one, the last. -> Member [*seats.shape, ...]"""
+    return jax.tree.map(lambda x: x.at[seats].get(mode="clip"), members)
+
+
+def put(members: Member, seats: jax.Array, new: Member) -> Member:
+    """`members` with those at `seats` replaced; seats beyond the last are left out. new: [*seats.shape, ...]"""
+    return jax.tree.map(lambda x, y: x.at[seats].set(y, mode="drop"), members, new)
+
+
+def block_size(num_members: int) -> int:
+    """Members to train together: the largest divisor of `num_members` that is at most a device's share of them."""
+    share = -(-num_members // jax.local_device_count())
+    return max(size for size in range(1, share + 1) if num_members % size == 0)
+
+
+def deal(order: jax.Array, num_devices: int, block: int) -> jax.Array:
+    """Deals blocks of `block` consecutive members of the order out to the devices in turn.
+
+    [N] -> [D, blocks of a device, block]; N marks a seat without a member.
+    """
+    missing = -order.size % (num_devices * block)
+    padded = jnp.pad(order, (0, missing), constant_values=order.size)
+    return jnp.swapaxes(padded.reshape(-1, num_devices, block), 0, 1)
+
+
+def note_rung(members: Member, order: jax.Array, num_alive: jax.Array) -> History:
+    """The row of the history for a rung in which the first `num_alive` of the order trained."""
+    alive = jnp.argsort(order) < num_alive
+    return History(
+        hyper=members.hyper,
+        scores=jnp.where(alive, members.score, jnp.nan),
+        parents=jnp.where(alive, jnp.arange(order.size), -1),
+    )
+
+
+def first_update(agent_of: AgentOf, hyper: Hyper, key: jax.Array) -> RunnerState:
+    """A member after its first update."""
+    agent = agent_of(hyper)
+    return agent.update(agent.init(key))[0]

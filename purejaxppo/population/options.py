@@ -1,0 +1,150 @@
+"""The options of a population: as a caller gives them, and checked."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import jax
+
+from purejaxppo.population.algorithms import algorithm_of
+from purejaxppo.population.checkpoints import NO_CHECKPOINTS, Policy, make_policy
+from purejaxppo.population.memory import MemoryPlan, parse_bytes
+from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.start import Start, make_start
+from purejaxppo.population.store import Rows
+from purejaxppo.population.sweep import check_whole
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.factory import make_ppo
+from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import as_path
+from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.validation import check_choice, check_function, check_switch, shown
+
+MakeAgent = Callable[..., Agent]  # (env, config) -> agent
+
+
+class Progress(NamedTuple):
+    """The state of the training after some updates of a chunk of members, for `on_chunk`."""
+
+    members: Rows  # the chunk: members first ... last - 1, setting by setting and seed by seed
+    updates: int  # done so far, of each member of the chunk
+    num_updates: int  # of a whole run
+    timesteps: int  # environment steps so far, over all members
+    total_timesteps: int  # of all members
+    seconds: float  # of training so far, compilation left out
+    metrics: Metrics  # of these updates, [n, updates]
+    train_states: TrainState  # [n or more, ...]: padding may follow the members; valid during the call only
+
+
+class PopulationOptions(TypedDict, total=False):
+    """The optional keywords of `train_population`, which all have a default.
+
+    Members that do not fit the memory together are trained in chunks, one after the other.
+
+    With placement="data" your own loss has to be a mean over the samples of a minibatch; their advantages are
+    normalised already, and `context.config.normalize_advantage` is False.
+
+    With `out` the results are not held in memory. Members whose results are there are not trained again, so a
+    population that was interrupted goes on. Only one call at a time trains in a folder; a second one is refused. A
+    chunk with a checkpoint goes on from the newest, and ends bit for bit as it would have. Without an `on_begin`, a
+    folder that was begun with checkpoints and has none is a warning.
+
+    A run that is extended follows the schedules of the longer run from there on. With constant schedules it ends bit
+    for bit as if it had had that length from the start.
+
+    `on_chunk` is called after the first update of each chunk of members, then about every second, or after each update
+    if one takes longer; in a short run about 16 times, if it has as many updates.
+    """
+
+    placement: str  # "seeds" (default) spreads members over the devices; "data" spreads each run over all devices
+    memory_limit: int | str | None  # bytes, or text such as "4GiB"; by default most of what is free
+    evaluation_episodes: int  # greedy episodes of each member at the end, for `final_returns`; by default 0
+    out: str | Path | None  # folder for the results; by default they stay in memory
+    checkpoint_every: int | str | None  # updates, or a time such as "60s" or "5m"; needs `out`; by default never
+    keep_checkpoints: int  # the newest ones that stay until the results of their chunk are written; by default 2
+    keep_best: bool  # also keep each seed at its highest training return, for `checkpoint("best")`; by default False
+    extend: bool  # go on with a population in `out` that has another `total_timesteps`; by default False
+    init_from: TrainState | None  # [S, ...], seed i starts from the parameters of state i, as by `PPO.continue_from`
+    report_at: Sequence[int]  # updates after which `on_chunk` is called in any case
+    should_stop: Callable[[], bool]  # asked after each `on_chunk`; True saves the state to `out`, raises Interrupted
+    on_begin: Callable[[str], None]  # gets one line per program: where its members in `out` go on
+    on_plan: Callable[[MemoryPlan], None]  # gets the memory plan of each program before it runs
+    on_chunk: Callable[[Progress], None]  # gets the progress, on the host between calls of the program
+
+
+def ignore(_: Any) -> None:
+    """Default callback: does nothing."""
+
+
+def never() -> bool:
+    """Default stop condition: never stop early."""
+    return False
+
+
+class Options(NamedTuple):
+    """The options of a population, checked. Placement and memory limit change the results by rounding alone."""
+
+    make_agent: MakeAgent | None = None  # None: the agent of the config's class
+    placement: str = "seeds"
+    memory_limit: int | str | None = None
+    evaluation_episodes: int = 0
+    out: Path | None = None
+    checkpoints: Policy = NO_CHECKPOINTS
+    extend: bool = False
+    start: Start = Start()
+    report_at: Sequence[int] = ()
+    should_stop: Callable[[], bool] = never
+    on_begin: Callable[[str], None] = ignore
+    on_plan: Callable[[MemoryPlan], None] = ignore
+    on_chunk: Callable[[Progress], None] = ignore
+
+
+def settle_options(config: Config, num_seeds: int, make_agent: MakeAgent | None, given: PopulationOptions) -> Options:
+    """Checks the options. Raises PPOError for an unknown name, a bad value, and values that exclude each other."""
+    check_names(config, given)
+    out = given.get("out")
+    as_given: dict[str, Any] = {name: value for name, value in given.items() if name in Options._fields}
+    options = Options(make_agent=make_agent, **as_given)
+    for name in ("should_stop", "on_begin", "on_plan", "on_chunk"):
+        check_function(name, getattr(options, name), "give one, or leave it out")
+    if make_agent is not None:
+        check_function("make_agent", make_agent, "give (env, config) -> agent, such as pjp.make_ppo")
+    check_choice("placement", options.placement, PLACEMENTS)
+    if options.memory_limit is not None:
+        parse_bytes(options.memory_limit)
+    check_whole("evaluation_episodes", options.evaluation_episodes, least=0)
+    check_switch("extend", options.extend)
+    if not isinstance(options.report_at, Sequence):
+        raise PPOError(f"report_at = {shown(options.report_at)} is not a list; give one of updates, such as [8, 20]")
+    for update in options.report_at:
+        check_whole("report_at", update)
+    return options._replace(
+        out=None if out is None else as_path("out", out),
+        checkpoints=make_policy(
+            given.get("checkpoint_every"),
+            given.get("keep_checkpoints", NO_CHECKPOINTS.kept),
+            given.get("keep_best", False),
+            has_folder=out is not None,
+            is_shared=options.placement == "data" and jax.process_count() > 1,
+        ),
+        start=make_start(given.get("init_from"), num_seeds),
+    )
+
+
+def check_names(config: Config, given: Mapping[str, Any]) -> None:
+    """Raises PPOError for a keyword that is not an option, and says where a part of the agent belongs."""
+    for name in given.keys() - PopulationOptions.__annotations__.keys():
+        if name not in inspect.signature(make_ppo).parameters:
+            raise PPOError(unknown("option", name, list(PopulationOptions.__annotations__)))
+        factory = algorithm_of(config).make_agent
+        if name not in inspect.signature(factory).parameters:
+            raise PPOError(
+                f"{name}=... does not go with {type(config).__name__}, whose agent has its own; leave it out"
+            )
+        raise PPOError(
+            f"{name}=... is a part of the agent; "
+            f"give make_agent=functools.partial(pjp.{factory.__name__}, {name}=...) in its place"
+        )

@@ -1,0 +1,35 @@
+"""The work of several devices on one run. On one device every function of a `Collective` leaves its input as it is."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from purejaxppo.policies.actions import unchanged
+from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.normalize import scale_reward
+from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState
+from purejaxppo.ppo.update import Learned, update_minibatch
+from purejaxppo.utils.tree import PyTree, Terms
+
+
+class Collected(NamedTuple):
+    """A rollout, ready to learn from."""
+
+    batch: Batch  # N samples, or N sequences
+    numbers: Terms  # to report
+    episodes: EpisodeStats
+    obs: PyTree  # [T, B, ...], raw; None without normalize_obs
+
+
+class Collective(NamedTuple):
+    """How the devices that share a run work together. The defaults are for one device, which has the whole run."""
+
+    own_envs: Callable[[PyTree], PyTree] = unchanged  # noise [T, B, ...] -> of this device's environments
+    scale_reward: Callable[..., tuple[RunnerState, jax.Array]] = scale_reward  # as `normalize.scale_reward`
+    gather: Callable[[Collected], Collected] = unchanged  # this device's part -> the whole, on every device
+    descend: Callable[..., tuple[Learned, Terms]] = update_minibatch  # as `update.update_minibatch`
+    loss_config: Callable[[PPOConfig], PPOConfig] = unchanged  # the config that a loss sees
+
+
+ONE_DEVICE = Collective()
