@@ -19,7 +19,11 @@ SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minib
 SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward", "share_trunk")
 FROM_0 = ("learning_rate", "gamma", "gae_lambda", "vf_coef", "ent_coef")
 ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl", "desired_kl")
-NEEDS = {"desired_kl": {"lr_schedule": "adaptive"}, "cell_size": {"cell": "gru"}, "sequence_length": {"cell": "gru"}}  # without which a field would do nothing
+NEEDS = {
+    "desired_kl": {"lr_schedule": "adaptive"},
+    "cell_size": {"cell": "gru"},
+    "sequence_length": {"cell": "gru"},
+}  # without which a field would do nothing
 ACTIVATIONS = CHOICES["activation"]
 NUMBERS = FROM_0 + ABOVE_0
 MEMORY = ("cell", "cell_size", "sequence_length")
