@@ -749,7 +749,7 @@ COMMANDS = [
     ("train --checkpoint-every 0", "--checkpoint-every: 0 is below 1; give a whole number"),
     ("train --memory-limit bananas", "memory limit 'bananas' is not a size; give bytes"),
     ("train --placement sead", "--placement: 'sead' is unknown; take one of seeds, data"),
-    ("train --preset keras --placement data", 'placement = "data" spreads .*leave it out'),
+    ("train --preset keras --placement data", 'placement = "data" .*FullBatchPPO leave it out'),
     ("train --cluster", "several processes need one run folder.*; give --out"),
     ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is not an address"),
     ("train --out c --coordinator a:1 --num-processes 2", "process_id missing; give all of"),

@@ -249,7 +249,8 @@ def test_numbers_are_leaves_and_the_rest_is_static():
         "normalize_advantage": False, "normalize_obs": True, "normalize_reward": True,
         "kl_stop": "minibatch", "kl_estimator": "log_ratio", "lr_schedule": "cosine", "clip_eps_schedule": "cosine",
         "ent_coef_schedule": "linear", "normalize_advantage_over": "batch",
-        "box_policy": "squashed", "box_std": "state", "share_trunk": True, "cell": "lstm", "cell_size": 8, "sequence_length": 8,
+        "box_policy": "squashed", "box_std": "state", "share_trunk": True, "cell": "lstm", "cell_size": 8,
+        "sequence_length": 8,
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():
