@@ -13,6 +13,7 @@ from purejaxppo.utils.errors import PPOError
 
 VARIABLE = "PUREJAXPPO_CACHE"
 OFF = "off"
+QUIET = (0, 10)  # older releases of jax print an error for each program that they read from a cache on a CPU
 SETTINGS = {
     "jax_compilation_cache_max_size": 2 * 2**30,  # bytes; the programs that were used longest ago make room
     "jax_persistent_cache_min_compile_time_secs": 0.2,  # what compiles faster is not kept
@@ -33,14 +34,15 @@ def use_cache(option: Path | None) -> None:
     """Sets up the cache for this process.
 
     The value of --cache counts first, then JAX's own setting (JAX_COMPILATION_CACHE_DIR), then PUREJAXPPO_CACHE, then
-    the user's cache folder. Without a folder to write to there is no cache. JAX compiles what it cannot read, such as
-    an entry that a killed process has left half written, so its warnings are not shown. Raises PPOError if --cache
-    names a folder that cannot be written to.
+    the user's cache folder, unless jax is older than QUIET. Without a folder to write to there is no cache. JAX
+    compiles what it cannot read, such as an entry that a killed process has left half written, so its warnings are not
+    shown. Raises PPOError if --cache names a folder that cannot be written to.
     """
     settings: Any = jax.config  # its attributes are made at run time
     if option is None and settings.jax_compilation_cache_dir:
         return
     chosen = os.environ.get(VARIABLE) if option is None else str(option)
+    chosen = chosen or (OFF if jax.__version_info__ < QUIET else None)
     folder = None if chosen == OFF else Path(chosen).absolute() if chosen else default_folder()
     if folder is not None and not is_made(folder):
         if option is not None:

@@ -29,6 +29,7 @@ def home(tmp_path, monkeypatch):
     before = {name: getattr(jax.config, name) for name in NAMES}
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
+    monkeypatch.setattr(compile_cache, "QUIET", (0,))
     monkeypatch.setitem(compile_cache.SETTINGS, "jax_persistent_cache_min_compile_time_secs", 0.0)
     for name in ("PUREJAXPPO_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -97,6 +98,15 @@ def test_a_user_without_a_home_has_no_cache(home, monkeypatch):
     assert chosen() is None
 
 
+def test_a_release_that_prints_errors_has_a_cache_only_where_it_is_asked_for(home, monkeypatch):
+    monkeypatch.setattr(compile_cache, "QUIET", (99,))
+    use_cache(None)
+    assert chosen() is None
+    monkeypatch.setenv("PUREJAXPPO_CACHE", str(home / "a"))
+    use_cache(None)
+    assert chosen() == str(home / "a")
+
+
 def test_the_option_counts_before_jaxs_own_setting_and_that_before_the_variable(home, monkeypatch):
     monkeypatch.setenv("PUREJAXPPO_CACHE", str(home / "variable"))
     use_cache(None)
@@ -138,6 +148,7 @@ def test_every_command_that_compiles_has_the_option():
     assert RUN.keys() - needed.keys() == {"doctor", "bench", "envs", "presets", "completion"}
 
 
+@pytest.mark.skipif(jax.__version_info__ < compile_cache.QUIET, reason="no cache by default")
 def test_a_second_training_compiles_nothing_new(tmp_path):
     names = ("PUREJAXPPO_CACHE", "JAX_COMPILATION_CACHE_DIR")
     environment = {name: value for name, value in os.environ.items() if name not in names}
