@@ -38,7 +38,7 @@ from purejaxppo.population.statistics import aggregate, probability_of_improveme
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
 from purejaxppo.population.train import open_population, train_population
 from purejaxppo.ppo.agent import PPO
-from purejaxppo.ppo.config import PPOConfig, RecurrentConfig
+from purejaxppo.ppo.config import Config, PPOConfig, RecurrentConfig, static
 from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.ppo.factory import make_ppo, make_train, seed_keys, update_many
 from purejaxppo.ppo.gae import gae, gae_advantage, reward_to_go
@@ -61,6 +61,7 @@ __all__ = [
     "Batch",
     "Box",
     "Categorical",
+    "Config",
     "DiagGaussian",
     "Discrete",
     "Distribution",
@@ -132,6 +133,7 @@ __all__ = [
     "rollout",
     "seed_keys",
     "shuffled_indices",
+    "static",
     "train_population",
     "train_run",
     "uniform",

@@ -30,10 +30,11 @@ DATA = "data"  # the axis of the devices
 BESIDE = ("next_obs", "reward", "terminated", "truncated", "info")  # of a batch: fields that `ppo_loss` leaves alone
 
 
-def share(agent: PPO) -> PPO:
+def share(agent: PPO, num_devices: int) -> PPO:
     """The agent for devices that share its environments."""
     config = agent.config
     collective = Collective(
+        num_devices=num_devices,
         own_envs=functools.partial(own_part, axis=1),
         scale_reward=scale_reward_together,
         gather=functools.partial(gather, config.num_samples // config.num_envs),

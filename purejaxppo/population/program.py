@@ -256,7 +256,7 @@ def place_by_data(job: Job, options: Options, devices: Sequence[Any], width: int
     def shared_agent_of(numbers: Numbers) -> Agent:
         agent = agent_of(numbers)
         assert isinstance(agent, PPO)  # check_data_placement has refused the others
-        return share(agent)
+        return share(agent, len(devices))
 
     init = jax.vmap(functools.partial(init_member, agent_of))
     update_parts = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))

@@ -118,7 +118,7 @@ class PPO:
 
         Warns, if it is not traced, when a schedule that has ended leaves a learning rate of 0.
         """
-        check_runner(runner, self.config.num_envs)
+        check_runner(runner, self.config.num_envs // self.collective.num_devices)
         warn_if_over(self, runner.train_state)
         return update(self, runner)
 

@@ -25,6 +25,7 @@ class Collected(NamedTuple):
 class Collective(NamedTuple):
     """How the devices that share a run work together. The defaults are for one device, which has the whole run."""
 
+    num_devices: int = 1
     own_envs: Callable[[PyTree], PyTree] = unchanged  # noise [T, B, ...] -> of this device's environments
     scale_reward: Callable[..., tuple[RunnerState, jax.Array]] = scale_reward  # as `normalize.scale_reward`
     gather: Callable[[Collected], Collected] = unchanged  # this device's part -> the whole, on every device
