@@ -933,8 +933,8 @@ BROKEN = {
         r"config.json is not JSON: .*; write the file anew",
     ),
     "config-deep": (write("config.json", "[" * 100_000), r"config.json is not JSON: .*; write the file anew"),
-    "config-list": (write("config.json", "[1]"), r"config.json holds a list, and no names and values; take another"),
-    "config-null": (write("config.json", "null"), r"config.json holds a NoneType, and no names and values"),
+    "config-list": (write("config.json", "[1]"), r"config.json holds a list instead of names and values; take another"),
+    "config-null": (write("config.json", "null"), r"config.json holds a NoneType instead of names and values"),
     "no-env": (leave_out("env"), r"config.json lacks 'env'; it is no run's config"),
     "no-seeds": (leave_out("num_seeds"), r"config.json lacks 'num_seeds'; it is no run's config"),
     "env": (change_config(env="Cartpole-v1"), r"config.json: unknown environment 'Cartpole-v1'; did you mean CartPole"),
@@ -967,7 +967,7 @@ BROKEN = {
         lambda folder: (folder / RESULTS / "population.json").unlink(), r"holds no population; train it with"
     ),
     "population-cut": (cut("population.json", 20), r"population.json is not JSON: .*; write the file anew"),
-    "population-list": (write(f"{RESULTS}/population.json", "[]"), r"population.json holds a list, and no names"),
+    "population-list": (write(f"{RESULTS}/population.json", "[]"), r"population.json holds a list"),
     "no-results": (lambda folder: shutil.rmtree(folder / RESULTS), r"holds no population; train it with"),
     "no-runners": (lambda folder: shutil.rmtree(folder / PROGRAM / "runners"), r"program-0 lacks member 1; start the"),
     "no-metrics": (lambda folder: shutil.rmtree(folder / PROGRAM / "metrics"), r"cannot be read: .*No such file"),
@@ -984,7 +984,7 @@ BROKEN = {
     ),
     "leaves-cut": (cut("leaves.npz", 500), r"checkpoint '.*' cannot be read: "),
     "summary-cut": (cut("summary.json", 1), r"summary.json is not JSON: .*; write the file anew"),
-    "summary-list": (write("summary.json", "[]"), r"summary.json holds a list, and no names and values"),
+    "summary-list": (write("summary.json", "[]"), r"summary.json holds a list instead of names and values"),
     "no-summary": (lambda folder: (folder / "summary.json").unlink(), r"summary.json cannot be read: .*a finished run"),
 }  # fmt: skip
 
