@@ -39,10 +39,15 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.population import checkpoints, chunks, program, store
 from purejaxppo.population.options import Options
+from purejaxppo.runs import results
 from purejaxppo.runs import train as runs
 from purejaxppo.runs.console import print_rows
+from purejaxppo.runs.load import open_run
+from purejaxppo.runs.spec import RunSpec
 from purejaxppo.utils.files import to_host, write_json
 
 EVERY = 4  # updates between two checkpoints
@@ -140,7 +145,8 @@ def announce(pipe: int) -> None:
         (checkpoints, "save_tree"),
         (store, "save_tree"),
         (runs, "write_json"),
-        (runs, "write_metrics"),
+        (results, "write_json"),
+        (results, "write_metrics"),
     ):
         saying(module, name)
     find, keep = chunks.find_checkpoint, chunks.keep_or_stop
@@ -287,7 +293,7 @@ def compare(pipe: int, one: Path, other: Path) -> int:
 
 def read_results(folder: Path) -> Any:
     """All that a run or a sweep has found, on the host."""
-    _, found = runs._open(folder)
+    _, found = open_run(folder)
     return [all_of(population) for population in (found if isinstance(found, pjp.Sweep) else [found])]
 
 
@@ -303,12 +309,12 @@ def same_results(one: Any, other: Any) -> bool:
     return all(x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs)
 
 
-def spec_of(kind: str) -> runs.RunSpec:
+def spec_of(kind: str) -> RunSpec:
     """The run of a kind, as its command makes it."""
-    return cli.make_spec(cli.read_options([*KINDS[kind], *KEEPING]))
+    return make_spec(read_options([*KINDS[kind], *KEEPING]))
 
 
-def train_spec(spec: runs.RunSpec, out: Path, **options: Any) -> Any:
+def train_spec(spec: RunSpec, out: Path, **options: Any) -> Any:
     """The population or sweep of a run, without the files around it."""
     return pjp.train_population(
         pjp.make_env(spec.env, **spec.env_params),
@@ -386,7 +392,7 @@ def survive_stops(folder: Path, num_stops: int, seed: int) -> Stops:
     return stops
 
 
-def stop_and_go_on(spec: runs.RunSpec, out: Path, report: int, **options: Any) -> Any:
+def stop_and_go_on(spec: RunSpec, out: Path, report: int, **options: Any) -> Any:
     """Stops a run when it is asked for that time, and goes on with it."""
     reports = iter(range(1, 1_000_000))
     try:
@@ -396,7 +402,7 @@ def stop_and_go_on(spec: runs.RunSpec, out: Path, report: int, **options: Any) -
     raise AssertionError(f"{out} did not stop")
 
 
-def goes_on_elsewhere(spec: runs.RunSpec, out: Path, report: int, whole: Any) -> bool:
+def goes_on_elsewhere(spec: RunSpec, out: Path, report: int, whole: Any) -> bool:
     """Whether a run that was stopped goes on, on one device, from the same states and nearly to the same ones."""
     reports, seen = iter(range(1, 1_000_000)), []
     try:
@@ -419,7 +425,7 @@ def all_metrics(found: Any) -> list[np.ndarray]:
     return [population.column("value_loss") for population in (found if isinstance(found, pjp.Sweep) else [found])]
 
 
-def half_trained(spec: runs.RunSpec, out: Path) -> Path:
+def half_trained(spec: RunSpec, out: Path) -> Path:
     """A run that was stopped in its second chunk, with two checkpoints; their folder."""
     reports = iter(range(1, 1_000_000))
     with contextlib.suppress(pjp.Interrupted):

@@ -29,8 +29,8 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.population.sharding import describe_devices
+from purejaxppo.population.statistics import interval_text
 from purejaxppo.runs.console import print_rows
-from purejaxppo.runs.finished import interval_text
 from purejaxppo.runs.presets import PRESETS, SOLVED_AT, find_preset
 from purejaxppo.utils.files import read_json, write_json
 

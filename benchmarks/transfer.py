@@ -17,12 +17,11 @@ from rich.console import Console
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.population.statistics import iqm_interval
+from purejaxppo.population.statistics import iqm_interval, with_interval
 from purejaxppo.runs.console import print_rows
-from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run, with_interval
-from purejaxppo.runs.folder import versions
+from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run
 from purejaxppo.runs.presets import SOLVED_AT
-from purejaxppo.utils.files import write_json
+from purejaxppo.utils.files import versions, write_json
 
 EVALUATION_SEED = 1  # of the episodes, as in `purejaxppo eval`
 

@@ -19,7 +19,7 @@ class Fields(Extension):
 
     def on_package(self, *, pkg: Module, **_: Any) -> None:
         """Adds lists to the docstrings of the package, and a table to each class with fields."""
-        help_of = ast.literal_eval(str(pkg["cli.arguments._CONFIG_HELP"].value))
+        help_of = ast.literal_eval(str(pkg["cli.hyperparameters.MEANINGS"].value))
         for module in modules(pkg):
             for thing in [module, *members(module)]:
                 if thing.docstring:

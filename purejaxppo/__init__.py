@@ -46,7 +46,9 @@ from purejaxppo.ppo.losses import LossContext, ppo_loss
 from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
-from purejaxppo.runs.train import LoadedRun, load_checkpoint, load_run, load_sweep
+from purejaxppo.report.pictures import write_report
+from purejaxppo.report.train_run import RunOptions, train_run
+from purejaxppo.runs.load import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import Interrupted, PPOError
 
@@ -88,6 +90,7 @@ __all__ = [
     "Progress",
     "RecurrentConfig",
     "RecurrentNetwork",
+    "RunOptions",
     "RunnerState",
     "SearchResult",
     "SpaceTree",
@@ -130,7 +133,9 @@ __all__ = [
     "seed_keys",
     "shuffled_indices",
     "train_population",
+    "train_run",
     "uniform",
     "update_many",
     "use_all_cores",
+    "write_report",
 ]

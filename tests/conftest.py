@@ -1,4 +1,7 @@
-"""Every core is a device from the start, whichever test comes first; and a program is compiled once in a session."""
+"""Every core is a device from the start, whichever test comes first; and a program is compiled once in a session.
+
+The cache of the session is JAX's own setting, which the command line leaves as it is.
+"""
 
 import gc
 import os
@@ -12,6 +15,7 @@ from purejaxppo.population.options import Options
 
 gc.set_threshold(50_000, 20, 100)  # tracing makes many objects: the default looks through them all too often
 pjp.use_all_cores()
+os.environ["PUREJAXPPO_CACHE"] = "off"  # no process of a test writes to the home of its user
 if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
     if "PUREJAXPPO_TESTS_CACHE" not in os.environ:
         _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")

@@ -53,15 +53,21 @@ def test_the_algorithm_holds_no_host_code():
         assert not {module.split(".")[0] for module in names} & {"numpy", "time", "os", "rich", "pathlib", "json"}
 
 
-def test_importing_starts_no_backend_and_loads_nothing_heavy():
+def test_importing_and_reading_options_start_no_backend_and_load_nothing_heavy():
+    """flax brings the plain `rich`; a live view needs more of it."""
     code = """
-import sys, purejaxppo
-from jax.extend import backend
+import contextlib, io, sys, purejaxppo
+from purejaxppo.cli.main import main
+heavy = {"gymnax", "matplotlib", "pandas", "scipy.stats", "seaborn", "torch", "PIL", "jinja2", "rich.live"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+for words in (["--help"], ["train", "--help"], ["sweep", "--sedes", "3"], ["completion", "fish"], ["presets"]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.suppress(SystemExit):
+            main(words)
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import jax
 jax.config.update("jax_num_cpu_devices", 3)
 assert jax.local_device_count() == 3
-heavy = {"gymnax", "matplotlib", "pandas", "seaborn", "torch", "PIL"} & set(sys.modules)
-assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -31,7 +31,7 @@ BESIDE = ("next_obs", "reward", "terminated", "truncated", "info")  # of a batch
 
 
 def share(agent: PPO) -> PPO:
-    """The same agent, for devices that share its environments."""
+    """The agent for devices that share its environments."""
     config = agent.config
     collective = Collective(
         own_envs=functools.partial(own_part, axis=1),
@@ -95,7 +95,7 @@ def own_part(x: PyTree, axis: int) -> PyTree:
 
     def cut(leaf: jax.Array) -> jax.Array:
         num_devices = jax.lax.axis_size(DATA)
-        if leaf.shape[axis] % num_devices:  # of minibatches of the caller's own: the others have been checked
+        if leaf.shape[axis] % num_devices:  # only minibatches=... can give such; the others have been checked
             raise PPOError(f"minibatches of {leaf.shape[axis]} samples do not divide over {num_devices} devices")
         size = leaf.shape[axis] // num_devices
         return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(DATA) * size, size, axis)
@@ -104,7 +104,7 @@ def own_part(x: PyTree, axis: int) -> PyTree:
 
 
 def from_all(x: PyTree) -> PyTree:
-    """What each device has, on all of them: one collective for each dtype. [...] -> [D, ...]"""
+    """Gathers every device's arrays on all of them, with one collective for each dtype. [...] -> [D, ...]"""
     leaves, structure = jax.tree.flatten(x)
     gathered = list(leaves)
     for dtype in sorted({str(leaf.dtype) for leaf in leaves}):

@@ -46,4 +46,6 @@ def check_start_of(agent: Agent, start: Start) -> None:
     """Raises PPOError unless the agent can start from the states, if there are any. Runs nothing."""
     if start.train_states is not None:
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), start.train_states)
+        if not hasattr(agent, "continue_from"):
+            raise PPOError(f"{type(agent).__name__} has no continue_from, which init_from needs; leave out init_from")
         jax.eval_shape(agent.continue_from, one, jax.random.key(0))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.validation import check_size, shown
@@ -77,6 +76,8 @@ def area_under_curve(returns: np.ndarray) -> float:
 
 def iqm(scores: np.ndarray) -> float:
     """Interquartile mean: the mean of the middle half. [S] -> scalar"""
+    from scipy import stats  # which takes half a second to import
+
     return float(stats.trim_mean(scores, 0.25))
 
 

@@ -32,7 +32,7 @@ def check_parts(
     optimizer: optax.GradientTransformation | None,
     schedules: Mapping[str, Schedule] | None,
 ) -> None:
-    """Raises PPOError for an environment, config or optimizer that is none, or does not go with the others."""
+    """Raises PPOError if an environment, config or optimizer has the wrong type, or does not go with the others."""
     check_float32()
     check_config(config, PPOConfig)
     check_env(env)

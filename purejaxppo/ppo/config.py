@@ -36,7 +36,7 @@ CHOICES = {
 }
 CELLS = ("gru", "lstm")
 
-# Inclusive lower bound, inclusive upper bound, and whether the lower bound itself is out.
+# Inclusive lower bound, inclusive upper bound, and True if the lower bound itself is out.
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "learning_rate": (0.0, math.inf, False),
     "policy_learning_rate": (0.0, math.inf, False),
@@ -65,7 +65,7 @@ class Config:
     """A frozen dataclass that is a pytree: static fields are structure, the others leaves.
 
     Every subclass has the sizes of a run, and from here what follows of them. It checks itself when it is made.
-    Unflattening does not: what it is given need not be numbers.
+    Unflattening does not, because leaves need not be numbers there.
     """
 
     num_envs: int = static(1)  # B
@@ -147,8 +147,8 @@ class PPOConfig(Config):
     The numbers (`float`) are leaves of a pytree: pass a config through `jit`, `vmap` or `grad`, and one
     program serves every value. The other fields are static: each combination is its own program.
 
-    A frozen dataclass of your own may inherit from it and add fields, for parts of your own: numbers, and what is
-    static by `static(default)`.
+    A frozen dataclass of your own may inherit from it and add fields for your own parts: numbers, and static
+    fields by `static(default)`.
     """
 
     num_envs: int = static(4)  # B, environments stepped in parallel
@@ -244,7 +244,7 @@ def check_sequences(config: PPOConfig) -> None:
 
 
 def check_names(config_class: type, fields: Iterable[str]) -> None:
-    """Raises PPOError for a name that is no field of the class, with the nearest ones."""
+    """Raises PPOError for a name that is not a field of the class, with the nearest ones."""
     names = [field.name for field in dataclasses.fields(config_class)]
     for name in fields:
         if name not in names:
@@ -277,7 +277,7 @@ def check_number(name: str, value: Any, *, optional: bool = False) -> None:
         raise PPOError(f"{name} = {shown(value)} is out of range; give a number {valid}")
     if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
         raise PPOError(f"{name} = {shown(value)} is not finite; give a number {valid}")
-    if np.any((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny)):  # what is less than normal counts as 0 in XLA
+    if np.any((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny)):  # XLA takes subnormal numbers as 0
         raise PPOError(f"{name} = {shown(value)} is 0 in float32; give a number {valid} that it can hold")
     if name != "max_grad_norm" and np.any(numbers > _FLOAT32.max):
         raise PPOError(f"{name} = {shown(value)} is infinite in float32; give a number {valid} that it can hold")
@@ -315,7 +315,7 @@ def check_effects(config: PPOConfig) -> None:
 
 
 def is_changed(config: PPOConfig, name: str) -> bool:
-    """Whether a field is known to be another than its default; that of a tracer is not."""
+    """True if a field is known to differ from its default; False for a tracer."""
     value = getattr(config, name)
     return not is_traced(value) and bool(np.any(np.asarray(value) != getattr(PPOConfig, name)))
 

@@ -21,7 +21,7 @@ from purejaxppo.utils.validation import MAX_COUNT, check_key, check_size, check_
 
 
 class Agent(Protocol):
-    """The interface of an agent: `PPO`, `RecurrentPPO`, `FullBatchPPO`, or your own."""
+    """The interface of an agent: `PPO`, `FullBatchPPO`, or your own."""
 
     @property
     def env(self) -> Environment:

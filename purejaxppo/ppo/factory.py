@@ -30,12 +30,12 @@ from purejaxppo.policies.recurrent_networks import (
     SharedRecurrentActorCritic,
     make_recurrent_actor_critic,
 )
-from purejaxppo.ppo.agent import PPO, Minibatches, Reward
+from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.checks import check_optimizer_steps, check_outputs, check_params, check_parts
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.continuing import warn_if_over
 from purejaxppo.ppo.gae import Advantage, gae_advantage
-from purejaxppo.ppo.losses import Loss, ppo_loss
+from purejaxppo.ppo.losses import Loss, Minibatches, Reward, ppo_loss
 from purejaxppo.ppo.memory import replay
 from purejaxppo.ppo.optimizer import make_optimizer
 from purejaxppo.ppo.schedules import Schedule, make_rate_rule, make_schedules

@@ -1,4 +1,4 @@
-"""Running means and variances, and what is normalised by them."""
+"""Running means and variances, and normalisation by them."""
 
 from typing import Any
 

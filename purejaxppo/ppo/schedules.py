@@ -32,9 +32,9 @@ class Schedules(NamedTuple):
 class RateRule(NamedTuple):
     """Where the learning rate of an update comes from. What it carries is `TrainState.learning_rate`."""
 
-    init: Callable[[], PyTree]  # -> what it carries into the first update
+    init: Callable[[], PyTree]  # -> its state before the first update
     rate: Callable[[TrainState], jax.Array]  # state before an update -> its learning rate []
-    adapt: Callable[[TrainState, Terms], PyTree]  # that state, and the update's terms -> what it carries on
+    adapt: Callable[[TrainState, Terms], PyTree]  # that state, and the update's terms -> its next state
 
 
 def constant(update: jax.Array, num_updates: int) -> float:
@@ -57,9 +57,9 @@ SHAPES = {"constant": constant, "linear": linear, "cosine": cosine}
 
 
 def make_schedules(config: PPOConfig, own: Mapping[str, Schedule] | None) -> Schedules:
-    """Those that the config names, and in place of them the caller's own.
+    """The schedules that the config names, replaced by the user's where given.
 
-    Raises PPOError for one of an unknown number, one that is no function of an index to a factor, and one where the
+    Raises PPOError for one of an unknown number, one that is not a function from an index to a factor, and one where the
     config names another.
     """
     named = {
@@ -79,7 +79,7 @@ def scheduled_rate(learning_rate: float | jax.Array, schedule: Schedule) -> Rate
 
 
 def nothing_carried(*_: Any) -> None:
-    """What a rule carries whose rate is a function of the update's index."""
+    """The state of a rule whose rate is a function of the update's index: None."""
 
 
 def rate_of_update(learning_rate: float | jax.Array, schedule: Schedule, state: TrainState) -> jax.Array:
@@ -129,7 +129,7 @@ def _own_factor(schedule: Schedule, update: jax.Array) -> jax.Array:
 
 
 def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
-    """A schedule of the caller's own, whose code may count on the standard promotion of dtypes."""
+    """A schedule of the user, whose code may rely on the standard promotion of dtypes."""
     if name not in Schedules._fields:
         raise PPOError(unknown("number in schedules", name, list(Schedules._fields)))
     for field in {"learning_rate": ("anneal_lr", "lr_schedule")}.get(name, (f"{name}_schedule",)):
@@ -140,7 +140,7 @@ def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
             )
     if not callable(schedule):
         raise PPOError(
-            f"schedules[{name!r}] = {schedule!r} is no function of the update's index; give an optax schedule"
+            f"schedules[{name!r}] = {schedule!r} is not a function of the update's index; give an optax schedule"
         )
     factor = functools.partial(_own_factor, schedule)
     shape = traced(f"schedules[{name!r}]", factor, jax.ShapeDtypeStruct((), jnp.int32)).shape

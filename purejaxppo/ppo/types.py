@@ -13,7 +13,7 @@ from purejaxppo.utils.tree import PyTree, Terms
 
 
 class Moments(struct.PyTreeNode):
-    """Running count, mean and sum of squared deviations, in the shape of what is measured."""
+    """Running count, mean and sum of squared deviations, in the shape of the measured numbers."""
 
     count: jax.Array  # []
     mean: jax.Array  # [...], rounded
@@ -34,7 +34,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class EpisodeState(struct.PyTreeNode):
-    """What the unfinished episodes have gathered."""
+    """Running sums of the unfinished episodes."""
 
     episode_return: jax.Array  # [B]
     episode_length: jax.Array  # [B] int32
@@ -72,7 +72,7 @@ class Steps(struct.PyTreeNode):
     action: PyTree  # [T, B, ...], the policy's: before it is clipped or squashed
     parameters: PyTree  # [T, B, ...], of the distribution that the action was drawn from
     log_prob: jax.Array  # [T, B], of the action under it
-    reward: jax.Array  # [T, B], the environment's; for an advantage what is learned from, after normalize_reward
+    reward: jax.Array  # [T, B], the environment's; in an advantage the reward to learn from, after normalize_reward
     value: jax.Array  # [T, B], of the critic that acted, at obs
     next_obs: PyTree  # [T, B, ...], as the network sees it, before any auto-reset
     next_value: jax.Array  # [T, B], of the critic at next_obs
@@ -147,7 +147,7 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     approx_kl: jax.Array  # [], nats; from the policy that acted, never negative
     clip_fraction: jax.Array  # [], in [0, 1]; of the samples, those whose ratio is clipped
     explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
-    learning_rate: jax.Array  # [], NaN when the optimizer is the caller's own
+    learning_rate: jax.Array  # [], NaN with optimizer=...
     updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
     extra: Terms = struct.field(default_factory=dict)  # [] each, by name: your own numbers, and the environment's

@@ -1,4 +1,4 @@
-"""Epochs of shuffled minibatches: what turns a batch into new parameters."""
+"""Epochs of shuffled minibatches, which turn a batch into new parameters."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ Step = Callable[[Learned, Batch, jax.Array], tuple[Learned, Terms]]  # a gradien
 
 
 class Order(NamedTuple):
-    """The minibatches of an update: their samples, and what is random in their losses."""
+    """The minibatches of an update: their samples, and the keys of their losses."""
 
     indices: jax.Array  # [epochs, minibatches, M] int32
     key: jax.Array  # [epochs, minibatches]
@@ -39,7 +39,7 @@ def update_minibatch(
 def apply_gradient(
     optimizer: optax.GradientTransformationExtraArgs, rate: jax.Array, learned: Learned, gradient: PyTree
 ) -> Learned:
-    """What the optimizer makes of a gradient, applied."""
+    """Applies the optimizer's update for a gradient."""
     params, opt_state = learned
     updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
     return optax.apply_updates(params, updates), opt_state
@@ -104,9 +104,9 @@ def minibatches_within_kl(
 
 
 def kl_is_within(terms: Terms, target_kl: float | jax.Array, estimator: str) -> jax.Array:
-    """Whether the KL of `terms`, by the estimator of the config, is not above the target. -> [] bool
+    """True unless the KL of `terms`, by the estimator of the config, is above the target. -> [] bool
 
-    NaN is not: its step is applied, so that `keep_finite` sees it, and no run goes on learning nothing.
+    For NaN it is True: its step is applied, so that `keep_finite` sees it, and no run goes on learning nothing.
     """
     kl = terms["approx_kl"] if estimator == "approx_kl" else -terms["mean_log_ratio"]
     return ~(kl > target_kl)
@@ -133,7 +133,7 @@ def keep_finite(before: RunnerState, after: RunnerState) -> RunnerState:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Whether no float of the tree is NaN or infinite. -> [] bool"""
+    """True if no float of the tree is NaN or infinite. -> [] bool"""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats], bool))
 

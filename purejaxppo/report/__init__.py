@@ -5,7 +5,7 @@ from purejaxppo.report.comparison import plot_beside, plot_comparison
 from purejaxppo.report.curves import plot_curve, plot_curves
 from purejaxppo.report.drawings import PICTURES, Drawing, Picture, check_picture, find_picture
 from purejaxppo.report.film import check_film, film_episode, write_film
-from purejaxppo.report.page import write_report, write_run_page, write_sweep_page
+from purejaxppo.report.page import rewrite_page, write_run_page, write_sweep_page
 from purejaxppo.report.sweep import plot_sweep
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "plot_curve",
     "plot_curves",
     "plot_sweep",
+    "rewrite_page",
     "write_film",
-    "write_report",
     "write_run_page",
     "write_sweep_page",
 ]

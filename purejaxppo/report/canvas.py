@@ -1,11 +1,15 @@
 """Vector drawing in the units of a world, with smooth edges: what the pictures of the environments are made of."""
 
+from __future__ import annotations  # Pillow is imported where it is used
+
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -29,6 +33,8 @@ class Canvas(NamedTuple):
 
 def make_canvas(left: float, right: float, bottom: float, top: float, size: tuple[int, int] = SCENE) -> Canvas:
     """An empty canvas on which the given part of the world is as large as it fits, in the middle. size: pixels"""
+    from PIL import Image, ImageDraw
+
     width, height = (SUPERSAMPLE * side for side in size)
     image = Image.new("RGB", (width, height), "white")
     scale = min(width / (right - left), height / (top - bottom))
@@ -89,4 +95,6 @@ def draw_text(canvas: Canvas, point: Point, text: str, colour: str, pixels: floa
 @functools.cache
 def font(pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font."""
+    from PIL import ImageFont
+
     return ImageFont.load_default(pixels)

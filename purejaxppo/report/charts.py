@@ -12,7 +12,7 @@ from purejaxppo.population.statistics import carry_forward
 from purejaxppo.population.sweep import show_point
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.report.curves import Curve, make_curve, thin
-from purejaxppo.runs.train import metric_names
+from purejaxppo.runs.results import metric_names
 
 SEED_LINES = 64  # more could not be told apart, and would make the page large
 COMPARED = 6  # settings of a sweep in its charts

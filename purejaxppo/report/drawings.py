@@ -1,12 +1,13 @@
 """Pictures of one step of the environments, drawn from its observation, its state and the parameters."""
 
+from __future__ import annotations  # Pillow is imported where it is used
+
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from purejaxppo.envs import Environment, make_env
 from purejaxppo.report.canvas import (
@@ -42,10 +43,13 @@ from purejaxppo.report.grids import (
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 CART = (0.5, 0.3)  # m, width and height
 ROD = 0.09  # m, the width of a pole or a link
 
-Drawing = Callable[[Any, Any, Any], Image.Image]  # (obs, state, params) of one environment, on the host; of any size
+Drawing = Callable[[Any, Any, Any], "Image.Image"]  # (obs, state, params) of one environment, on the host; of any size
 
 
 class Picture(NamedTuple):

@@ -1,16 +1,17 @@
 """Films of episodes as GIF or MP4: the environment, the step, the return, and what the policy does."""
 
+from __future__ import annotations  # Pillow is imported where it is used
+
 import importlib
 import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, parts_of, structure_of
@@ -20,6 +21,9 @@ from purejaxppo.report.drawings import Picture, check_picture
 from purejaxppo.report.files import FILMS, check_suffix
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_whole
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
 
 SIZE = (480, 270)  # pixels: the scene, and the panel on its right
 PANEL = (SCENE[0] + 4, SIZE[0] - 14)  # pixels, left and right
@@ -37,7 +41,7 @@ class Row(NamedTuple):
     is_taken: bool
 
 
-class Frames(Sequence[Image.Image]):
+class Frames(Sequence["Image.Image"]):
     """The frames of an episode, each drawn on demand, so that a long film need not fit in memory."""
 
     def __init__(self, env: Environment, picture: Picture, episode: Episode, steps: Sequence[int]) -> None:
@@ -121,6 +125,8 @@ def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
 
     White stays white: the nearest colour of the palette would look grey on a white page.
     """
+    from PIL import Image
+
     sample = frames[:: math.ceil(len(frames) / 8)]
     width, height = sample[0].size
     sheet = Image.new("RGB", (width, height * len(sample)))
@@ -211,6 +217,8 @@ def value_row(name: str, value: float | None, low: float, high: float) -> Row:
 
 def compose(scene: Image.Image, step: int, episode_return: float, rows: Sequence[Row]) -> Image.Image:
     """One frame: the scene, as large as it fits, and the panel."""
+    from PIL import Image, ImageDraw, ImageOps
+
     image = Image.new("RGB", SIZE, "white")
     scene = ImageOps.contain(scene.convert("RGB"), SCENE)
     image.paste(scene, ((SCENE[0] - scene.width) // 2, (SCENE[1] - scene.height) // 2))

@@ -1,10 +1,11 @@
 """Drawings of environments on a grid: layers of cells, and a legend of their colours."""
 
+from __future__ import annotations  # Pillow is imported where it is used
+
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from purejaxppo.report.canvas import (
     BLUE,
@@ -22,6 +23,9 @@ from purejaxppo.report.canvas import (
     make_canvas,
 )
 from purejaxppo.utils.tree import PyTree
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LEGEND = 0.33  # of a grid's height, beside it
 

@@ -26,20 +26,13 @@ from purejaxppo.report.charts import (
     view_rows,
 )
 from purejaxppo.report.curves import Curve
+from purejaxppo.runs.load import load_run, load_sweep
 from purejaxppo.runs.presets import PRESETS
+from purejaxppo.runs.results import FinishedRun, FinishedSweep
+from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
-from purejaxppo.runs.train import (
-    FinishedRun,
-    FinishedSweep,
-    RunSpec,
-    load_run,
-    load_spec,
-    load_sweep,
-    sweep_rows,
-    sweep_table,
-    table,
-)
-from purejaxppo.utils.files import read_json, write_whole
+from purejaxppo.runs.tables import return_name, sweep_rows, sweep_table, table
+from purejaxppo.utils.files import finite, read_json, write_whole
 
 PAGE = "report.html"
 SETTINGS = 64  # of a sweep in its table
@@ -63,7 +56,7 @@ class Film(NamedTuple):
     megabytes: str
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
+def rewrite_page(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a finished run or sweep anew, by default into its folder. Returns its path.
 
     Raises PPOError for a folder that holds neither.
@@ -82,6 +75,7 @@ def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path 
     """Writes the page of a run whose training returns are `curve`, as in its picture. Returns its path."""
     spec, population = finished.spec, finished.population
     return write_page(
+        finished,
         folder,
         out,
         title=spec.env,
@@ -100,6 +94,7 @@ def write_sweep_page(
     """Writes the page of a sweep. curves: of its best settings, as in their picture. Returns its path."""
     spec, sweep = finished.spec, finished.sweep
     return write_page(
+        finished,
         folder,
         out,
         title=f"{spec.env}, a sweep",
@@ -113,12 +108,19 @@ def write_sweep_page(
     )
 
 
-def write_page(folder: Path, out: Path | None, *, views: list[View], **parts: Any) -> Path:
-    """Renders page.html with the parts and with what the folder holds. Whole or not at all. Returns its path."""
+def write_page(
+    finished: FinishedRun | FinishedSweep, folder: Path, out: Path | None, *, views: list[View], **parts: Any
+) -> Path:
+    """Renders page.html with the parts and with the files of the folder. Whole or not at all. Returns its path.
+
+    A population that was trained in memory has no config.json, and its page does not say how to repeat it.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    config, summary = read_json(folder / "config.json"), read_json(folder / SUMMARY)
+    is_run = (folder / "config.json").exists()
+    config = read_json(folder / "config.json") if is_run else spec_to_json(finished.spec)
+    summary = read_json(folder / SUMMARY) if is_run else finite(finished.summary)
     env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
     here, path = Path(__file__), out or folder / PAGE
     loader = FileSystemLoader(here.parent)
@@ -134,7 +136,7 @@ def write_page(folder: Path, out: Path | None, *, views: list[View], **parts: An
         picture=data_uri(folder / "sweep.png"),
         setup=setup_texts(config["config"] | env_params, config["sweep"] or []),
         made_with=made_with(config, summary),
-        config=json.dumps(config, indent=2),
+        config=json.dumps(config, indent=2) if is_run else "",
         summary=flat(summary),
         **parts,
     )
@@ -200,7 +202,7 @@ def seed_table(population: Population, summary: Mapping[str, Any]) -> Members:
     final, own = population.final_returns(), own_metrics(population)
     diverged = summary.get("diverged_at") or [None] * len(final)
     order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES].tolist()
-    columns = {"final greedy return": final} | {f"last {name}": last_values(population, name) for name in own}
+    columns = {return_name(summary): final} | {f"last {name}": last_values(population, name) for name in own}
     rows = [[str(i), *(number_text(float(x[i])) for x in columns.values())] for i in order]
     lost = sum(update is not None for update in diverged)
     notes, head = [], ["seed", *columns]
@@ -236,12 +238,13 @@ def command(spec: RunSpec) -> list[str]:
     """The words that start a run anew: its preset and all that differs from it."""
     known = spec.preset in PRESETS
     words = ["purejaxppo", "train", *(["--preset", spec.preset] if known else []), "--env", spec.env]
+    words += [] if spec.agent is None else ["--agent", spec.agent]
     for name, value in spec.env_params.items():
         words += ["--env-param", f"{name}={value!r}"]
     words += ["--seeds", str(spec.num_seeds), "--seed", str(spec.seed)]
     if spec.placement != "seeds":
         words += ["--placement", spec.placement]
-    base = PRESETS[spec.preset].config if known else None
+    base = PRESETS[spec.preset].config if known and spec.agent is None else None  # an agent may bring its own
     for field in dataclasses.fields(spec.config):
         value = getattr(spec.config, field.name)
         if value is not None and (base is None or getattr(base, field.name, None) != value):
@@ -263,7 +266,9 @@ def made_with(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str
 def describe(spec: RunSpec) -> str:
     """One line about the environment, the preset and the length of a run."""
     changed = "".join(f", {name} = {value:g}" for name, value in spec.env_params.items())
-    return f"{spec.env}{changed}; preset {spec.preset}, {spec.config.actual_timesteps:,} environment steps a seed"
+    preset = f"preset {spec.preset}, " if spec.preset else ""
+    agent = "" if spec.agent is None else f"agent {spec.agent}, "
+    return f"{spec.env}{changed}; {agent}{preset}{spec.config.actual_timesteps:,} environment steps a seed"
 
 
 def seeds_note(num_seeds: int) -> str:

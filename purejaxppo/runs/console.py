@@ -1,4 +1,4 @@
-"""What is seen of a run: a live view on a terminal, plain lines elsewhere or JSON lines, and the table at the end."""
+"""The progress of a run: a live view in a terminal, plain lines elsewhere, or JSON lines; and the table at the end."""
 
 import json
 from collections.abc import Callable
@@ -14,22 +14,21 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.logs import named, numbers_of
 from purejaxppo.population.options import Progress as TrainProgress
 from purejaxppo.population.statistics import iqm, show_return
 from purejaxppo.population.store import Rows
 from purejaxppo.ppo.types import Metrics
-from purejaxppo.runs.train import RunSpec
+from purejaxppo.runs.spec import RunSpec
 from purejaxppo.utils.files import finite
 
-_UPDATE_SEEDS = 256  # more may not train at once, and an update has then no line of its own
+_UPDATE_SEEDS = 256  # with more, not all may train at once, and updates do not have one line each
 _BARS = "▁▂▃▄▅▆▇█"
-_LINES = 10  # printed in the course of a run where there is no terminal
+_LINES = 10  # printed during a run without a terminal
 
 
 class ProgressView(AbstractContextManager):
-    """Shows each chunk of a run: percent, environment steps, speed, time left; on a terminal the seeds too."""
+    """Shows percent, environment steps, speed and time left of each chunk; in a terminal also the seeds."""
 
     def __init__(self, console: Console, *, num_members: int, is_sweep: bool = False) -> None:
         self._console = console
@@ -66,7 +65,7 @@ class ProgressView(AbstractContextManager):
             self._live.stop()
 
     def __call__(self, progress: TrainProgress) -> None:
-        """To be called after each chunk."""
+        """Shows a report of the training."""
         share = progress.timesteps / progress.total_timesteps
         returns = np.asarray(progress.metrics.episode_return_mean)
         self._mean_return = latest_mean_return(returns, self._mean_return)
@@ -85,24 +84,24 @@ class ProgressView(AbstractContextManager):
             print_line(self._console, f"{share:>4.0%}  {line}")
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
-        """What will run, before it does."""
+        """Shows what is about to run."""
         self.say(plan)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the bar."""
         print_line(self._console, text)
 
     def planned(self, text: str) -> None:
-        """How a compiled program is about to run: in its first update there is no speed to show yet."""
+        """Says how the compiled program is about to run. There is no speed to show until its first report."""
         self._stage, self._told_at = "training", monotonic()
         self.say(text)
 
     def resume(self, text: str) -> None:
-        """Where it goes on."""
+        """Says where the run goes on."""
         self.say(text)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """Prints nothing: the updates have been printed."""
+        """Does nothing: the progress has been printed."""
 
     def _note(self, members: Rows, returns: np.ndarray) -> None:
         if members != self._members:
@@ -114,14 +113,14 @@ class ProgressView(AbstractContextManager):
             self._course.append(iqm(known))
 
     def _show(self) -> RenderableType:
-        """What is there now: the view asks for it several times a second."""
+        """The current view, drawn several times a second."""
         description = describe_now(self._speed, monotonic() - self._told_at, self._stage)
         self._bar.update(self._task, description=description)
         return Group(self._bar, Text(self._below, overflow="ellipsis", no_wrap=True))
 
 
 class JsonView(AbstractContextManager):
-    """Prints one JSON object a line: the run, its newest update after each call, and the summary."""
+    """Prints JSON, one object per line: the run, its newest update at each report, and the summary."""
 
     def __init__(self, names: str) -> None:
         self._names = names
@@ -130,33 +129,33 @@ class JsonView(AbstractContextManager):
         pass
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
-        """What will run, before it does: as config.json has it."""
+        """Prints the content of config.json."""
         self.tell("begin", config)
 
     def say(self, text: str) -> None:
-        """Words for people."""
+        """Prints a text for people."""
         self.tell("note", {"text": text})
 
     def planned(self, text: str) -> None:
-        """How a compiled program is about to run."""
+        """Says how the compiled program is about to run."""
         self.say(text)
 
     def resume(self, text: str) -> None:
-        """Where it goes on."""
+        """Says where the run goes on."""
         self.say(text)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """What summary.json has, and where it lies."""
+        """Prints the content of summary.json and the run folder."""
         self.tell("summary", summary | {"folder": str(folder)})
 
     def __call__(self, progress: TrainProgress) -> None:
-        """To be called after each chunk."""
+        """Shows a report of the training."""
         newest = numbers_of(progress, progress.metrics.updates.shape[1] - 1)
         done = {"share": progress.timesteps / progress.total_timesteps, "updates": progress.updates}
         self.tell("progress", done | named(newest, self._names))
 
     def tell(self, event: str, content: dict[str, Any]) -> None:
-        """One line, at once."""
+        """Prints one line at once."""
         print(json.dumps({"event": event, **finite(content)}, allow_nan=False), flush=True)
 
 
@@ -171,24 +170,24 @@ class UpdateView(AbstractContextManager):
         pass
 
     def begin(self, plan: str, config: dict[str, Any]) -> None:
-        """What will run, before it does."""
+        """Shows what is about to run."""
         print_line(self._console, plan)
 
     def say(self, text: str) -> None:
-        """Prints nothing: only updates have lines."""
+        """Does nothing: only updates have lines."""
 
     def planned(self, text: str) -> None:
-        """Prints nothing: only updates have lines."""
+        """Does nothing: only updates have lines."""
 
     def resume(self, text: str) -> None:
-        """Where it goes on."""
+        """Says where the run goes on."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """Prints nothing: the updates have been printed."""
+        """Does nothing: the progress has been printed."""
 
     def __call__(self, progress: TrainProgress) -> None:
-        """To be called after each chunk."""
+        """Shows a report of the training."""
         num_updates = progress.metrics.updates.shape[1]
         for i in range(num_updates):
             print_line(
@@ -197,15 +196,15 @@ class UpdateView(AbstractContextManager):
 
 
 def make_view(console: Console, spec: RunSpec) -> ProgressView | UpdateView:
-    """The algorithm's own lines if it has some and all seeds train at once, else a bar."""
-    describe_update = algorithm_of(spec.config).describe_update
+    """The view of a run: the algorithm's own lines if it has some and all seeds train at once, otherwise a bar."""
+    describe_update = spec.algorithm.describe_update
     if describe_update is not None and spec.sweep is None and spec.num_seeds <= _UPDATE_SEEDS:
         return UpdateView(console, describe_update)
     return ProgressView(console, num_members=spec.num_members, is_sweep=spec.sweep is not None)
 
 
 def latest_mean_return(returns: np.ndarray, before: float) -> float:
-    """The mean over seeds in the newest update in which episodes finished; `before` if there was none. [S, U]"""
+    """The mean over seeds in the newest update with finished episodes; `before` if there is none. [S, U]"""
     for column in returns.T[::-1]:
         if not np.all(np.isnan(column)):
             return float(np.nanmean(column))
@@ -213,20 +212,20 @@ def latest_mean_return(returns: np.ndarray, before: float) -> float:
 
 
 def count_diverged(progress: TrainProgress) -> int:
-    """The members of the chunk in training that have diverged; padding may follow them."""
+    """The number of members of the current chunk that have diverged, without padding."""
     first, last = progress.members
     return int(np.sum(np.asarray(progress.train_states.diverged_at)[: last - first] >= 0))
 
 
 def name_members(members: Rows, is_sweep: bool) -> str:
-    """What people call the members of a chunk."""
+    """Names the members of a chunk: "seeds 0 to 31", or of a sweep "runs 0 to 31"."""
     first, last = members
     what = "run" if is_sweep else "seed"
     return f"{what} {first}" if last - first == 1 else f"{what}s {first} to {last - 1}"
 
 
 def describe_progress(progress: TrainProgress, of: str, mean_return: float, num_diverged: int) -> str:
-    """One line of numbers. of: whose return it is, "" for that of all"""
+    """One line of numbers. of: " of seeds 0 to 31", or "" for all members"""
     speed = progress.timesteps / progress.seconds
     left = clock(seconds_left(progress))
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
@@ -240,14 +239,14 @@ def describe_speed(progress: TrainProgress) -> str:
 
 
 def seconds_left(progress: TrainProgress) -> float:
-    """As long as what is left takes at the speed so far."""
+    """The time that the rest takes at the speed so far."""
     return progress.seconds * (progress.total_timesteps / progress.timesteps - 1)
 
 
 def describe_now(speed: tuple[str, float] | None, seconds: float, stage: str) -> str:
-    """What stands beside the bar, some seconds after the start or the newest report.
+    """The text beside the bar, some seconds after the start or the newest report.
 
-    speed: with the time left then, None before the first report; stage: what is done until that comes
+    speed: a text with the seconds that were left then, None before the first report; stage: shown until then
     """
     if speed is None:
         return f"{stage}  {clock(seconds)}"
@@ -256,7 +255,7 @@ def describe_now(speed: tuple[str, float] | None, seconds: float, stage: str) ->
 
 
 def describe_members(latest: np.ndarray, course: list[float], members: Rows, num_diverged: int, is_sweep: bool) -> str:
-    """Two lines of the members in training: where they are, and the best and the worst. latest: [n], NaN if unknown"""
+    """Two lines about the members in training: their IQM so far, the best and the worst. latest: [n], NaN if unknown"""
     first, last = members
     what = "run" if is_sweep else "seed"
     diverged = f"  {num_diverged} diverged" if num_diverged else ""
@@ -273,9 +272,9 @@ def describe_members(latest: np.ndarray, course: list[float], members: Rows, num
 
 
 def spark(values: list[float], width: int = 24) -> str:
-    """A line of bars, each as high as one of the newest `width` values within the range of all.
+    """A line of bars for the newest `width` values, scaled to the range of all values.
 
-    Values that are all the same are drawn in the middle: at the floor they would look like the worst.
+    Equal values are drawn in the middle, because at the bottom they would look like the worst.
     """
     low, high = min(values), max(values)
     shares = [0.5 if high == low else (x - low) / (high - low) for x in values[-width:]]
@@ -291,12 +290,12 @@ def clock(seconds: float) -> str:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Text as it is: a terminal breaks it between words, and elsewhere a line stays a line."""
+    """Prints plain text. A terminal wraps it between words; elsewhere a line stays one line."""
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(console: Console, rows: dict[str, str]) -> None:
-    """Two columns, without a frame; a terminal shows what is too wide in the next line."""
+    """Prints two columns without a frame. A terminal wraps cells that are too wide."""
     if not console.is_terminal:
         width = max(map(len, rows))
         print_line(console, "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
@@ -310,7 +309,7 @@ def print_table(console: Console, rows: dict[str, str]) -> None:
 
 
 def print_rows(console: Console, rows: list[list[str]]) -> None:
-    """A table whose first row is its head, without a frame; a terminal shows what is too wide in the next line."""
+    """Prints a table without a frame, whose first row is its head. A terminal wraps cells that are too wide."""
     if not console.is_terminal:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for first, *others in rows:

@@ -1,4 +1,4 @@
-"""What one does with finished runs: evaluate them anew, here or in Gymnasium, and compare them."""
+"""Evaluating finished runs again, here or in Gymnasium, and comparing them."""
 
 import functools
 import importlib
@@ -24,23 +24,25 @@ from purejaxppo.population.statistics import (
 from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.runs.train import LoadedRun, cut_rows, interval_entries
+from purejaxppo.runs.load import LoadedRun
+from purejaxppo.runs.results import interval_entries
+from purejaxppo.runs.tables import cut_rows
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
-BLOCK = 256  # seeds that play at a time
-NOTE_LETTERS = 18  # of the name of a run
+BLOCK = 256  # seeds that play at the same time
+NOTE_LETTERS = 18  # of the name of a run in a note
 
 
 class Played(NamedTuple):
-    """Episodes of the seeds of a run."""
+    """The episodes that the seeds of a run have played."""
 
     returns: np.ndarray  # [S, E]
     is_cut: np.ndarray  # [S, E] bool, had not ended after MAX_STEPS
 
 
 def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> Played:
-    """New episodes of the first seeds, in the environment that they were trained in."""
+    """Plays new episodes with the first seeds, in the environment that they were trained in."""
 
     def play(state: TrainState, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         end = play_episodes(run.agent, state, key, num_episodes, sampled=sampled)
@@ -57,9 +59,9 @@ def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int
 
 
 def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int, sampled: bool) -> Played:
-    """The same in Gymnasium's environment of that name, which shares no code with what trained them.
+    """Plays new episodes in Gymnasium's environment of that name, which shares no code with the one in training.
 
-    Raises PPOError where Gymnasium is not installed, or has no such environment with such parameters.
+    Raises PPOError if Gymnasium is not installed, or does not have the environment with these parameters.
     """
     if run.spec.env_params:
         raise PPOError(
@@ -99,7 +101,7 @@ def make_gymnasium(name: str, num_envs: int) -> Any:
 def play_in_gymnasium(
     envs: Any, act: Callable[..., tuple[PyTree, PyTree]], *, seed: int, memory: PyTree = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first episode of each environment, of at most MAX_STEPS. -> (return [E], whether it was cut there [E])
+    """Plays one episode in each environment, of at most MAX_STEPS. -> (return [E], True if it was cut there [E])
 
     act: (obs, key, memory) -> (actions, memory), [E, ...] each; memory: at the start of the episodes
     """
@@ -125,7 +127,7 @@ def act_for_each(
 
 
 def summarise_evaluation(solved_at: float | None, played: Played) -> dict[str, Any]:
-    """What `purejaxppo eval` writes."""
+    """The content of the file that `purejaxppo eval --json` writes."""
     mean = played.returns.mean(axis=1)
     aggregates = aggregate(mean, target=solved_at)._asdict()
     return {
@@ -140,7 +142,7 @@ def summarise_evaluation(solved_at: float | None, played: Played) -> dict[str, A
 
 
 def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
-    """The rows of an evaluation for people."""
+    """The table of an evaluation."""
     mean = np.asarray(summary["return_per_seed"])
     kind = "sampled" if summary["sampled"] else "greedy"
     rows = {
@@ -159,20 +161,20 @@ def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """The folders without the path that they share."""
+    """Short names for run folders: their paths below the folder that they share."""
     paths = [os.path.abspath(folder) for folder in folders]
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [os.path.relpath(path, shared) for path in paths]
 
 
 def shorten(text: str, most: int) -> str:
-    """A text of more letters than `most` without its middle: names of runs differ at their ends."""
+    """A text with at most `most` letters. Its middle is left out, because names of runs differ at their ends."""
     kept = most - 1
     return text if len(text) <= most else f"{text[: kept // 2]}…{text[len(text) - kept + kept // 2 :]}"
 
 
 def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
-    """P(b > a) = 0.94 [0.81, 1.00]: how likely a run of the second beats one of the first, by final greedy return."""
+    """P(b > a) = 0.94 [0.81, 1.00]: the probability that a seed of the second run beats one of the first."""
     (first, before), (second, after) = returns.items()
     found = probability_of_improvement(after, before)
     a, b = shorten(first, NOTE_LETTERS), shorten(second, NOTE_LETTERS)
@@ -182,7 +184,7 @@ def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
 
 
 def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """A table of runs by their final greedy returns [S], each compared with the first. The head first."""
+    """A table, with a head, of runs by their final greedy returns [S], each compared with the first."""
     first = next(iter(returns.values()))
     head = ["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]
     rows = [

@@ -1,4 +1,4 @@
-"""The files of a run's folder. Each appears whole or not at all: written beside its place, then renamed into it."""
+"""The names and files of a run folder, and what it tells of the machine that wrote it."""
 
 import platform
 import subprocess
@@ -16,13 +16,19 @@ from purejaxppo.utils.files import versions as versions
 from purejaxppo.utils.files import write_whole
 from purejaxppo.utils.lock import LOCK
 
+# Names in a run's folder, beside config.json and summary.json.
+RESULTS = "checkpoints"  # the chunks of members, in training and finished
+START = "start"  # the parameters that the seeds start from, if they are those of another run
+KEPT = "kept"  # the states that are filmed beside the first and the last
+METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
+PICTURES = ("report.html", "curves.png", "sweep.png", "after.gif")  # which show how a run has ended
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
 CSV_BLOCK = 10_000  # rows written at a time
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def make_run_folder(path: Path) -> None:
-    """Creates an empty folder. Raises PPOError where there is one with files, or where none can be written."""
+    """Creates an empty folder. Raises PPOError if it holds files already, or cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         occupied = any(entry.name != LOCK for entry in path.iterdir())
@@ -35,9 +41,9 @@ def make_run_folder(path: Path) -> None:
 
 
 def make_free_folder(path: Path) -> Path:
-    """Creates the folder `path`, or the first of path-2, path-3, ... that is not there yet. Returns the one created.
+    """Creates the folder `path`, or the first free one of path-2, path-3, ... Returns the one created.
 
-    Two processes never get the same folder. Raises PPOError where none can be made.
+    Two processes never get the same folder. Raises PPOError if it cannot be made.
     """
     folder, number = path, 1
     try:
@@ -59,9 +65,9 @@ def unwritable(path: Path, error: OSError) -> PPOError:
 
 
 def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np.ndarray]) -> None:
-    """metrics.npz with an array [S, U] for each field, and metrics.csv with a row for each seed and update.
+    """Writes metrics.npz with an array [S, U] for each field, and metrics.csv with a row for each seed and update.
 
-    column: name -> [S, U]. It is asked for one at a time: all of them together may not fit the memory.
+    column: name -> [S, U], called for one name at a time, because all of them may not fit the memory
     """
     write_whole(folder / "metrics.npz", lambda file: _write_npz(file, names, column))
     num_seeds, num_updates = column("timesteps").shape
@@ -70,7 +76,7 @@ def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np
 
 
 def git_revision() -> str | None:
-    """The revision of the working folder, with "-dirty" if it has changes; None outside a repository."""
+    """The git revision of the working folder, with "-dirty" if it has changes; None outside a repository."""
     try:
         command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -79,20 +85,20 @@ def git_revision() -> str | None:
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process has held; on a GPU or TPU, what its device has. None where unknown."""
+    """The peak memory of this process; on a GPU or TPU, of its first device. None if unknown."""
     stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats is not None:
         return stats.get("peak_bytes_in_use")
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # Windows does not have it
         return None
     scale = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def _write_npz(file: BinaryIO, names: Sequence[str], column: Callable[[str], np.ndarray]) -> None:
-    """As `np.savez`, one array after the other."""
+    """Writes like `np.savez`, but holds only one array at a time."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in names:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -122,7 +128,7 @@ def _nan_quantiles(value: np.ndarray) -> np.ndarray:
 
 
 def _write_csv(file: BinaryIO, table: Mapping[str, np.ndarray]) -> None:
-    """Columns under their names; numbers with nine digits, so that float32 survives."""
+    """Writes columns under their names, with the nine digits that a float32 needs."""
     file.write((",".join(table) + "\n").encode())
     formats = ["%d" if np.issubdtype(column.dtype, np.integer) else "%.9g" for column in table.values()]
     length = len(next(iter(table.values())))

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go while it runs: JSON lines in the run folder, TensorBoard, Weights & Biases."""
+"""The logs of a training: JSON lines in the run folder, TensorBoard, and Weights & Biases."""
 
 import contextlib
 import importlib.util
@@ -20,9 +20,9 @@ PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # the extras, and 
 
 
 class LogFile(AbstractContextManager):
-    """progress.jsonl: one line an update, whole as soon as it is there. What a run repeats is not there twice.
+    """progress.jsonl, with one line for each update. A run that repeats updates replaces their lines.
 
-    Raises NotWritten where the disk or the folder does not take it.
+    Raises NotWritten if the disk is full or the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,7 @@ class LogFile(AbstractContextManager):
 
     def __exit__(self, *_: Any) -> None:
         if self._file is not None:
-            with written_or_said(self._path):  # it writes what it could not write before
+            with written_or_said(self._path):  # closing writes what is still in the buffer
                 self._file.close()
 
     def __call__(self, metrics: dict[str, float], step: int) -> None:
@@ -46,7 +46,7 @@ class LogFile(AbstractContextManager):
 
 
 class TensorBoard(AbstractContextManager):
-    """Event files in the folder "tensorboard" of the run; in one of its own for each chunk of seeds after the first."""
+    """Event files in the folder "tensorboard" of the run; each chunk of seeds after the first has its own subfolder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
@@ -57,7 +57,7 @@ class TensorBoard(AbstractContextManager):
             writer.close()
 
     def __call__(self, metrics: dict[str, float], step: int) -> None:
-        """Adds a point to each curve. Those that a run repeats replace what was there."""
+        """Adds a point to each curve. Updates that a run repeats replace the earlier points."""
         writer = self._writer(int(metrics.get(FIRST_SEED, 0)), step)
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
@@ -72,9 +72,9 @@ class TensorBoard(AbstractContextManager):
 
 
 class WandB(AbstractContextManager):
-    """A run of Weights & Biases, whose steps are environment steps; one that goes on goes on in the same run.
+    """A run of Weights & Biases, whose steps are environment steps. A resumed training continues the same run.
 
-    Raises PPOError where wandb begins none, and leaves nothing of it in the folder then.
+    Raises PPOError if wandb does not start a run, and then leaves nothing of it in the folder.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], project: str) -> None:
@@ -112,7 +112,7 @@ class WandB(AbstractContextManager):
 def open_logs(
     folder: Path, config: dict[str, Any], *, has_tensorboard: bool, wandb_project: str | None
 ) -> Iterator[Log]:
-    """progress.jsonl, and what else is asked for. config: of the run, in JSON"""
+    """Opens progress.jsonl and the other logs that are asked for. config: the content of config.json"""
     with contextlib.ExitStack() as opened:
         logs: list[Log] = [opened.enter_context(LogFile(folder))]
         if has_tensorboard:
@@ -123,13 +123,13 @@ def open_logs(
 
 
 def check_installed(extra: str) -> None:
-    """Raises PPOError where a logger's package is not there."""
+    """Raises PPOError if the package of a log is not installed."""
     if importlib.util.find_spec(PACKAGES[extra]) is None:
         raise PPOError(f'--{extra} needs {PACKAGES[extra]}, which is not installed; pip install "purejaxppo[{extra}]"')
 
 
 def check_wandb_login() -> None:
-    """Raises PPOError where Weights & Biases knows of no key, and there is no terminal to ask for one."""
+    """Raises PPOError if Weights & Biases has no key, and no terminal to ask for one."""
     import wandb  # pyright: ignore[reportMissingImports]
 
     try:
@@ -140,13 +140,13 @@ def check_wandb_login() -> None:
 
 
 def refused_by_wandb(error: Exception) -> PPOError:
-    """What wandb says, in one line."""
+    """An error of wandb as a line that says what to do."""
     reason = " ".join(str(error).split()).rstrip(".")
     return PPOError(f"--wandb: {reason}; run wandb login, or set WANDB_MODE=offline")
 
 
 def tell_all(logs: Sequence[Log]) -> Log:
-    """One log in the place of several."""
+    """A log that passes everything on to several logs."""
 
     def log(metrics: dict[str, float], step: int) -> None:
         for each in logs:
@@ -156,14 +156,14 @@ def tell_all(logs: Sequence[Log]) -> Log:
 
 
 def lines_before(path: Path, first_seed: float | None, step: int) -> list[str]:
-    """The whole lines of a log, without those of the seeds from `first_seed` on that tell of `step` or later."""
+    """The complete lines of a log, without those that this chunk of seeds is about to write again."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     told = [(line, told_by(line)) for line in lines if line.endswith("\n")]
     return [line for line, content in told if content and not (content[0] == first_seed and content[1] >= step)]
 
 
 def steps_told(folder: Path) -> int:
-    """The most environment steps of a seed that the log of a run tells of; 0 without one."""
+    """The largest number of environment steps in the log of a run; 0 without a log."""
     path = folder / PROGRESS
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     steps = [content[1] for content in map(told_by, lines) if content]
@@ -171,7 +171,7 @@ def steps_told(folder: Path) -> int:
 
 
 def told_by(line: str) -> tuple[float | None, int] | None:
-    """The first seed and the step that a line tells of; None where it is no line of ours."""
+    """The first seed and the step of a line; None if `LogFile` has not written it."""
     try:
         content = json.loads(line)
         return content.get(FIRST_SEED), content["step"]

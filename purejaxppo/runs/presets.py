@@ -1,4 +1,4 @@
-"""Named settings: an environment, hyperparameters and a number of seeds, each with what it is for."""
+"""Named settings: an environment, hyperparameters, and a number of seeds."""
 
 import dataclasses
 import fnmatch
@@ -9,7 +9,7 @@ from purejaxppo.ppo.config import Config, PPOConfig, RecurrentConfig
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 
-# Mean greedy return from which an environment counts as solved: Gymnasium's reward thresholds.
+# The mean greedy return at which an environment counts as solved: Gymnasium's reward thresholds.
 SOLVED_AT = {
     "CartPole-v0": 195.0,
     "CartPole-v1": 475.0,
@@ -19,15 +19,15 @@ SOLVED_AT = {
     "FrozenLake-misc": 0.7,
 }
 
-# What every step pays in some of them, but for the one that reaches the goal.
+# The reward of every step but the one that reaches the goal.
 _STEP_REWARD = {"CartPole-v0": 1.0, "CartPole-v1": 1.0, "Acrobot-v1": -1.0, "MountainCar-v0": -1.0}
 
 
 def solved_at(env: str, env_params: Mapping[str, Any]) -> float | None:
-    """The return from which an environment with these parameters counts as solved; None where nothing is said of it.
+    """The return at which an environment with these parameters counts as solved; None if that is not known.
 
-    Where each step pays the same, a short time limit puts that return out of reach, or gives it to every policy: then
-    it is None as well.
+    It is also None if each step pays the same and the time limit puts that return out of reach, or gives it to every
+    policy.
     """
     threshold, limit = SOLVED_AT.get(env), env_params.get("max_steps_in_episode")
     if threshold is None or limit is None or env not in _STEP_REWARD:
@@ -39,13 +39,13 @@ def solved_at(env: str, env_params: Mapping[str, Any]) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What `purejaxppo train --preset NAME` starts from."""
+    """The settings that `purejaxppo train --preset NAME` starts from."""
 
     summary: str
     env: str
     config: Config
     num_seeds: int
-    family: str | None = None  # pattern of the environments that take it by default
+    family: str | None = None  # pattern of the environments that it is the default for
 
 
 # Close to the best of `python benchmarks/solve.py search`; the safest of eight such settings: on 512 other seeds, as
@@ -69,7 +69,7 @@ _RECURRENT = RecurrentConfig(
     clip_value=False,
 )
 
-# Four epochs of eight minibatches on 2,048 steps, with observations normalised: what the next three share.
+# Four epochs of eight minibatches on 2,048 steps, with observations normalised; the next three share them.
 _NORMALISED = PPOConfig(
     num_envs=16,
     num_steps=128,
@@ -147,14 +147,14 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name. Raises PPOError for an unknown one, with the nearest."""
+    """The preset of this name. Raises PPOError for an unknown name, and gives the nearest."""
     if name not in PRESETS:
         raise PPOError(unknown("preset", name, list(PRESETS)))
     return PRESETS[name]
 
 
 def default_preset(env: str | None) -> str:
-    """The name of the preset of an environment's family; `fast` for none, `cleanrl` for one that has none."""
+    """The default preset of an environment: that of its family, or `cleanrl`; without an environment `fast`."""
     if env is None:
         return "fast"
     fitting = (name for name, preset in PRESETS.items() if preset.family and fnmatch.fnmatchcase(env, preset.family))

@@ -14,20 +14,20 @@ NOT_IN_A_FILE = ("config", "write-config", "resume")
 
 
 def read_words(path: Path) -> tuple[list[str], list[str]]:
-    """The options that a file stands for, as words of the command line, and those that it says are false.
+    """The options of a file as words of the command line, and the names of the switches that it sets to false.
 
-    Raises PPOError for a file that cannot be read, is no TOML, or has a table or a value that no option takes.
+    Raises PPOError for a file that cannot be read or is not TOML, and for a table or a value that no option takes.
     """
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise PPOError(f"{path} cannot be read: {error.strerror}; give --config the path of a TOML file") from None
     except (ValueError, RecursionError) as error:
-        raise PPOError(f"{path} is no TOML: {' '.join(str(error).split())}; mend it there") from None
+        raise PPOError(f"{path} is not valid TOML: {' '.join(str(error).split())}; correct it there") from None
     tables = {dashed(name): table for name, table in content.items() if isinstance(table, dict)}
     for name in tables:
         if name not in TABLES:
-            raise PPOError(f"{path}: [{shown(name)}] is no table of a run; take one of {', '.join(TABLES)}")
+            raise PPOError(f"{path}: [{shown(name)}] is not a table of a run; take one of {', '.join(TABLES)}")
     plain = once(path, {name: value for name, value in content.items() if not isinstance(value, dict)})
     for name in plain:
         if name in NOT_IN_A_FILE:
@@ -41,7 +41,7 @@ def read_words(path: Path) -> tuple[list[str], list[str]]:
 
 
 def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by name, where a dotted name has made tables within the table: env.length."""
+    """The values by dotted name, such as env.length, which TOML reads as a table in a table."""
     flat = {}
     for name, value in table.items():
         parts = {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
@@ -50,7 +50,7 @@ def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def once(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values under names with dashes. Raises PPOError for a name that is there with a dash and an underscore."""
+    """The values under names with dashes. Raises PPOError if a name is given with a dash and with an underscore."""
     names = [dashed(name) for name in values]
     for name in names:
         if names.count(name) > 1:
@@ -59,7 +59,7 @@ def once(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_of(path: Path, name: str, value: Any) -> str:
-    """A value as the command line has it: true, 0.5, cosine, or 64,64; of a list of lists 64x64,128."""
+    """A value as text for the command line: true, 0.5, cosine, or 64,64; a list of lists is 64x64,128."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float | str):
@@ -73,12 +73,12 @@ def text_of(path: Path, name: str, value: Any) -> str:
 
 
 def dashed(name: str) -> str:
-    """A name as the options have it."""
+    """The name of an option: with dashes."""
     return name.replace("_", "-")
 
 
 def toml_value(value: Any) -> Any:
-    """A hyperparameter, or the values of one, as TOML has it; `read_words` reads it back."""
+    """A hyperparameter, or its values in a sweep, in the form that `read_words` reads."""
     if isinstance(value, LogUniform):
         return f"log:{value.low}:{value.high}"
     if isinstance(value, Uniform):

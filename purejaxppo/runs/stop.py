@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: noted for the training to see, in place of ending it where it is."""
+"""Ctrl-C, SIGTERM and SIGHUP: the training sees them and stops at its next report."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from purejaxppo.population.processes import ask_to_stop, asked_to_stop
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Those that a training heeds; SIGHUP comes where a connection is lost, and nohup has it ignored."""
+    """The signals that stop a training. SIGHUP is sent when a connection is lost, unless nohup has it ignored."""
     known = [signal.SIGINT, signal.SIGTERM]
     hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
@@ -19,7 +19,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 class StopSignal(AbstractContextManager):
-    """Notes the first Ctrl-C, SIGTERM or SIGHUP for the training to see; the second one ends it where it is."""
+    """Notes the first Ctrl-C, SIGTERM or SIGHUP, which the training asks for; the second one interrupts it at once."""
 
     def __init__(self) -> None:
         self.number = signal.SIGINT
@@ -37,7 +37,7 @@ class StopSignal(AbstractContextManager):
             signal.signal(each, handler)
 
     def is_set_anywhere(self) -> bool:
-        """Whether one has come to this process or to one that it has joined."""
+        """True if a signal has come to this process, or to one that it has joined."""
         if self._noted:
             ask_to_stop(self.number)
             return True
@@ -46,7 +46,7 @@ class StopSignal(AbstractContextManager):
         return number is not None
 
     def from_now_on_at_once(self) -> None:
-        """Ends where it is, at the first signal too. Raises KeyboardInterrupt where one has come already."""
+        """Makes the first signal interrupt at once too. Raises KeyboardInterrupt if one has come already."""
         if self._noted:
             raise KeyboardInterrupt
         self._noted = True
@@ -61,7 +61,7 @@ class StopSignal(AbstractContextManager):
         print("purejaxppo: stopping at the next report; once more to stop at once", file=sys.stderr, flush=True)
 
     def _leave_terminals(self) -> None:
-        """What is printed goes nowhere: to print to a terminal that is gone would end the training."""
+        """Discards all output, because printing to a terminal that is gone would end the training."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in self._terminals:
             os.dup2(nowhere, descriptor)

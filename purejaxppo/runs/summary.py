@@ -1,4 +1,4 @@
-"""summary.json read back: a file that somebody has cut, edited or written with another version is refused by name."""
+"""Reading summary.json: a file that was cut or edited is refused, with the entry that does not fit."""
 
 import hashlib
 import math
@@ -34,13 +34,13 @@ _RUN: dict[str, Any] = {
     "solved_at": _NUMBER,
     "seeds_solved": int | None,
 }
-# What summaries of older versions lack.
+# Entries that summaries of older versions lack.
 _LATER: dict[str, Any] = {"evaluation_episodes_cut": int | None, "tied_settings": list}
 _SWEEP: dict[str, Any] = {**_COSTS, "best_setting": int, "best_point": dict}
 
 
 def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict[str, Any]:
-    """The summary of a run, or with `num_settings` of a sweep. Raises PPOError for one that was never written so."""
+    """The summary of a run, or with `num_settings` of a sweep. Raises PPOError for one that has been changed."""
     path = folder / SUMMARY
     content = read_json(path)
     remedy = f"purejaxppo train --resume {folder} writes it anew"
@@ -67,8 +67,13 @@ def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict
     return content
 
 
+def is_finished(folder: Path) -> bool:
+    """True if the run of a folder has been written whole: its summary comes last."""
+    return (folder / SUMMARY).exists()
+
+
 def with_nans(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary as it was before JSON, which has no NaN."""
+    """A summary with NaN for the returns that JSON holds as null."""
     return {
         name: math.nan if value is None and name.startswith("final_return_") else value
         for name, value in summary.items()
@@ -76,22 +81,22 @@ def with_nans(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_of(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of a kind; true and false are no numbers."""
+    """True if a value of JSON has this type; true and false are not numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def is_row(row: Any, length: int, kind: Any) -> bool:
-    """Whether a value of JSON is a list of that many values of a kind."""
+    """True if a value of JSON is a list of this length, with values of this type."""
     return isinstance(row, list) and len(row) == length and all(is_of(x, kind) for x in row)
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
-    """The SHA-256 of each of these files, None of one that cannot be read."""
+    """The SHA-256 of each file, None if it cannot be read."""
     return {name: digest(folder / name) for name in names}
 
 
 def digest(path: Path) -> str | None:
-    """The SHA-256 of a file, None of one that cannot be read."""
+    """The SHA-256 of a file, None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,11 +15,14 @@ import optax
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.cli import evaluate as evaluate_command
 from purejaxppo.cli import main as cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
 from purejaxppo.population.store import key_data
-from purejaxppo.runs.train import EVALUATION_EPISODES, RESULTS, RunSpec, spec_to_json, summarise
+from purejaxppo.runs.folder import RESULTS
+from purejaxppo.runs.results import EVALUATION_EPISODES, summarise
+from purejaxppo.runs.spec import RunSpec, spec_to_json
 from purejaxppo.utils.files import write_json
 
 BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
@@ -415,7 +418,7 @@ PARTS = {
     "schedules-number-name": (lambda: schedules({3: abs}), r"number in schedules 3; take one of learning_rate"),
     "schedules-number": (
         lambda: schedules({"clip_eps": 0.5}),
-        r"schedules\['clip_eps'\] = 0.5 is no function.*give an optax",
+        r"schedules\['clip_eps'\] = 0.5 is not a function.*give an optax",
     ),
     "schedules-shape": (
         lambda: schedules({"clip_eps": lambda i: jnp.zeros(2)}),
@@ -703,6 +706,10 @@ COMMANDS = [
     ("train --seeds 99999999999", "--seeds: 99999999999 is above 2147483647; give a whole number"),
     ("train --seeds", "--seeds: expected one argument"),
     ("train --config.gama 1", r"unknown option '--config\.gama'; did you mean --config\.gamma"),
+    ("train --learning-rat 1", "unknown option '--learning-rat'; did you mean --learning-rate"),
+    ("sweep --lr 1", r"unknown option '--lr'; did you mean --learning-rate\?"),
+    ("train --gamma x", r"gamma: 'x' is not a number; give one such as"),
+    ("train --cell lstm", r"the preset has no --cell; take --preset recurrent, which has it"),
     ("train --config.gamma x", r"--config\.gamma: 'x' is not a number; give one such as"),
     ("train --config.gamma nan", r"gamma = nan is out of range; give a number"),
     ("train --config.learning-rate 1e999", "learning_rate = inf is not finite; give a number"),
@@ -732,7 +739,7 @@ COMMANDS = [
     ("train --out file", "run folder 'file' cannot be written: .*; choose another"),
     ("train --out file/below", "run folder 'file/below' cannot be written: .*; choose another"),
     ("train --out /proc/nowhere", "run folder '/proc/nowhere' cannot be written: .*; choose another"),
-    ("train --out=", "--out: '' is no path; give that of a folder"),
+    ("train --out=", "--out: '' is not a path; give that of a folder"),
     ("train --resume nothing", "nothing/config.json cannot be read: .*is 'nothing' a finished run"),
     ("train --resume full", "full/config.json cannot be read: .*is 'full' a finished run"),
     ("train --resume file", "file/config.json cannot be read: .*is 'file' a finished run"),
@@ -747,7 +754,7 @@ COMMANDS = [
     ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is not an address"),
     ("train --out c --coordinator a:1 --num-processes 2", "process_id missing; give all of"),
     ("train --heartbeat 5", "--heartbeat 5 would do nothing in one process alone; leave it out"),
-    ("train --wandb=", "--wandb: '' is no name; give one"),
+    ("train --wandb=", "--wandb: '' is not a name; give one"),
     ("train --keep-best", "keep_best = True chooses among checkpoints, and there are none; give checkpoint_every"),
     ("train --quite", "unknown option '--quite'; did you mean --quiet"),
     ("sweep", "a sweep needs --over NAME=VALUES, such as"),
@@ -756,8 +763,9 @@ COMMANDS = [
     ("sweep --over gama=0.9", "unknown name in a sweep 'gama'; did you mean gamma"),
     ("sweep --over gamma=0.9,,0.99", "gamma = '' is not a number; give one"),
     ("sweep --over gamma=0.9 --over gamma=0.8", "--over names gamma twice; give it once"),
+    ("sweep --over gamma=0.9 --over config.gamma=0.8", "--over names gamma twice; give it once"),
     ("sweep --over length=1 --over env.length=2", "length, env.length are not all of different.*; leave one out"),
-    ("sweep --over gamma=log:1", "'log:1' is no range; give log:LOW:HIGH"),
+    ("sweep --over gamma=log:1", "'log:1' is not a range; give log:LOW:HIGH"),
     ("sweep --over gamma=log:a:b", "'a' is not a number; give one such as"),
     ("sweep --over gamma=uniform:0.9:0.1", r"uniform\(0.9, 0.1\): give numbers with low < high"),
     ("sweep --over gamma=uniform:0.1:0.9", "--over gamma is a range.*say how many .* --random N"),
@@ -772,7 +780,7 @@ COMMANDS = [
     ("eval run --seed 99999999999", "--seed: 99999999999 is above 4294967295; give a whole number"),
     ("eval run --backend gym", "'gym' is unknown; take one of gymnax, gymnasium"),
     ("eval run --json x.txt", "'x.txt' does not end in .json"),
-    ("eval run --json no/x.json", "'no' is no folder that one can write to; take another"),
+    ("eval run --json no/x.json", "'no' is not a folder that you can write to; take another"),
     ("eval run --json folder.json", "'folder.json' is a folder; give the name of a file"),
     ("eval run --episode 3", "unknown option '--episode'; did you mean --episodes"),
     ("eval run extra", "'extra' is one word too many; leave it out"),
@@ -840,13 +848,13 @@ def test_words_that_no_shell_would_pass_are_refused_in_one_line(words, refused):
 
 
 def test_too_little_memory_is_one_line_with_a_remedy(refused, monkeypatch, places):
-    monkeypatch.setattr(cli, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
+    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
     line = refused(["eval", "run"])
     assert re.search("error: the memory is too small: RESOURCE_EXHAUSTED.*; take fewer seeds", line), line
 
 
 def test_another_error_of_jax_is_not_hidden(monkeypatch, places, tmp_path):
-    monkeypatch.setattr(cli, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
+    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
     with pytest.raises(RuntimeError, match="nonsense"):
         cli.main(["eval", str(tmp_path / "run")])
 
@@ -935,20 +943,20 @@ BROKEN = {
     "config-deep": (write("config.json", "[" * 100_000), r"config.json is not JSON: .*; write the file anew"),
     "config-list": (write("config.json", "[1]"), r"config.json holds a list instead of names and values; take another"),
     "config-null": (write("config.json", "null"), r"config.json holds a NoneType instead of names and values"),
-    "no-env": (leave_out("env"), r"config.json lacks 'env'; it is no run's config"),
-    "no-seeds": (leave_out("num_seeds"), r"config.json lacks 'num_seeds'; it is no run's config"),
+    "no-env": (leave_out("env"), r"config.json lacks 'env'; it is not the config of a run"),
+    "no-seeds": (leave_out("num_seeds"), r"config.json lacks 'num_seeds'; it is not the config of a run"),
     "env": (change_config(env="Cartpole-v1"), r"config.json: unknown environment 'Cartpole-v1'; did you mean CartPole"),
-    "env-number": (change_config(env=3), r"config.json: env = 3 cannot be; it is no run's config"),
+    "env-number": (change_config(env=3), r"config.json: env = 3 cannot be; it is not the config of a run"),
     "env-params": (change_config(env_params=[1]), r"config.json: env_params = \[1\] cannot be"),
     "env-param": (change_config(env_params={"lenght": 1}), r"config.json: .*'lenght'; did you mean length"),
     "algorithm": (change_config(algorithm="pppo"), r"config.json: algorithm = 'pppo' is unknown; take one of ppo"),
     "algorithm-list": (change_config(algorithm=[]), r"config.json: algorithm = \[\] cannot be"),
-    "seeds-text": (change_config(num_seeds="3"), r"config.json: num_seeds = '3' cannot be; it is no run's"),
+    "seeds-text": (change_config(num_seeds="3"), r"config.json: num_seeds = '3' cannot be; it is not the config"),
     "seeds": (change_config(num_seeds=5), r"another population: its num_seeds is 2, and 5 is wanted; choose another"),
-    "sweep-number": (change_config(sweep=3), r"config.json: sweep = 3 cannot be; it is no run's"),
-    "sweep-entry": (change_config(sweep=[3]), r"config.json: sweep = \[3\] is no list of names and values"),
+    "sweep-number": (change_config(sweep=3), r"config.json: sweep = 3 cannot be; it is not the config"),
+    "sweep-entry": (change_config(sweep=[3]), r"config.json: sweep = \[3\] is not a list of names and values"),
     "placement": (change_config(placement="moon"), r"config.json: placement = 'moon' is unknown; take one of seeds"),
-    "fields": (change_config(config=[1]), r"config.json: config = \[1\] cannot be; it is no run's config"),
+    "fields": (change_config(config=[1]), r"config.json: config = \[1\] cannot be; it is not the config of a run"),
     "field-unknown": (
         change_config(**{"config.gama": 1}),
         r"config.json: unknown PPOConfig field 'gama'; did you mean",
@@ -967,7 +975,7 @@ BROKEN = {
         lambda folder: (folder / RESULTS / "population.json").unlink(), r"holds no population; train it with"
     ),
     "population-cut": (cut("population.json", 20), r"population.json is not JSON: .*; write the file anew"),
-    "population-list": (write(f"{RESULTS}/population.json", "[]"), r"population.json holds a list"),
+    "population-list": (write(f"{RESULTS}/population.json", "[]"), r"population.json holds a list instead of names"),
     "no-results": (lambda folder: shutil.rmtree(folder / RESULTS), r"holds no population; train it with"),
     "no-runners": (lambda folder: shutil.rmtree(folder / PROGRAM / "runners"), r"program-0 lacks member 1; start the"),
     "no-metrics": (lambda folder: shutil.rmtree(folder / PROGRAM / "metrics"), r"cannot be read: .*No such file"),

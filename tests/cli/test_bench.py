@@ -265,7 +265,7 @@ def test_the_quick_benchmark_from_end_to_end(tmp_path):
         (["bench", "--seeds", "two"], "--seeds: 'two' is not a whole number"),
         (["bench", "--repeats", "0"], "--repeats: 0 is below 1"),
         (["bench", "--timesteps", "100"], "--timesteps 100 is below one rollout of 512; give at least that"),
-        (["bench", "--out", "nowhere/bench.json"], "'nowhere' is no folder that one can write to"),
+        (["bench", "--out", "nowhere/bench.json"], "'nowhere' is not a folder that you can write to"),
         (["bench", "--config.num-minibatches", "3"], "num_minibatches = 3"),
         (["bench", "--quik"], "unknown option '--quik'; did you mean --quick"),
         (["bench", "--config.total-timesteps", "1000"], "unknown option '--config.total-timesteps'"),

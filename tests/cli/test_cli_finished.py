@@ -16,6 +16,7 @@ from PIL import Image
 import purejaxppo as pjp
 from purejaxppo import report
 from purejaxppo.cli import main as cli
+from purejaxppo.cli import render
 from purejaxppo.report import drawings
 from purejaxppo.runs.finished import act_for_each, comparison_rows, describe_wins, labels_of, play_in_gymnasium, shorten
 
@@ -147,7 +148,7 @@ def test_names_lose_their_middle():
 
 
 def test_render_refuses_what_it_cannot_do_before_it_plays(folder, refused, monkeypatch):
-    monkeypatch.setattr(cli, "record_episodes", lambda *_, **__: pytest.fail("played"))
+    monkeypatch.setattr(render, "record_episodes", lambda *_, **__: pytest.fail("played"))
     monkeypatch.setitem(sys.modules, "av", None)
     assert "purejaxppo[video]" in refused(["render", str(folder / "a"), "--out", "film.mp4"])
     monkeypatch.setattr(drawings, "PICTURES", {})

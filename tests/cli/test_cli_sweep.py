@@ -145,7 +145,7 @@ def test_placement_is_an_option(tmp_path, capsys):
         (["sweep", "--over", "gama=0.9"], "unknown name in a sweep 'gama'; did you mean gamma"),
         (["sweep", "--over", "gamma=0.9,2"], "gamma = 2 is out of range"),
         (["sweep", "--over", "gamma=uniform:0.9:1"], "say how many settings to draw with --random N"),
-        (["sweep", "--over", "gamma=normal:0:1"], "'normal:0:1' is no range; give log:LOW:HIGH or uniform:LOW:HIGH"),
+        (["sweep", "--over", "gamma=normal:0:1"], "'normal:0:1' is not a range; give log:LOW:HIGH or uniform:LOW:HIGH"),
         (["sweep", "--over", "gamma=log:0:1"], "log_uniform(0.0, 1.0): give numbers with 0 < low < high"),
         (["sweep", "--over", "activation=tanh,rleu"], "activation = 'rleu' is unknown"),
         (["sweep", "--over", "gamma=0.9", "--random", "0"], "--random: 0 is below 1"),

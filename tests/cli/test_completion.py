@@ -37,7 +37,10 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def test_bash_completes_commands_options_presets_and_environments(script):
     assert completions(script, "purejaxppo", "tr") == ["train"]
     assert {"--seed", "--seeds"} == set(completions(script, "purejaxppo", "train", "--see"))
-    assert "--config.learning-rate" in completions(script, "purejaxppo", "sweep", "--config.le")
+    assert completions(script, "purejaxppo", "sweep", "--config.le") == ["--config.learning-rate"]
+    assert completions(script, "purejaxppo", "sweep", "--le") == ["--learning-rate"]
+    options = completions(script, "purejaxppo", "train", "--")
+    assert [name for name in options if "learning-rate" in name] == ["--learning-rate"]
     assert completions(script, "purejaxppo", "train", "--preset", "mountain") == [
         *("mountaincar", "mountaincar-continuous")
     ]
@@ -69,9 +72,9 @@ def test_help_fits_a_screen(words, capsys):
     assert len(usage) <= 3
     examples = [line.split() for line in lines[lines.index("examples:") + 1 :]]
     assert 1 <= len(examples) <= 4
-    if words not in ([], ["train"], ["sweep"]):
-        assert lines[len(usage) + 1].endswith(".")
+    assert lines[len(usage) + 1].endswith(".")
     known = {word for line in lines for word in line.split()[:1]} | {"--seeds", "--preset", "--env"}
+    known |= {word.replace("--config.", "--") for word in known}
     for example in examples:
         assert "purejaxppo" in " ".join(example)
         assert {word for word in example if word.startswith("--")} <= known | {"--episodes", "--help"}
@@ -83,7 +86,7 @@ def test_help_has_the_defaults_of_the_preset(capsys):
             cli.main(["train", "--preset", preset, "--help"])
         text = capsys.readouterr().out
         assert f"defaults of the preset {preset}:" in text
-        assert f"of Adam, in the first update ({rate})" in text
+        assert f"learning rate of Adam in the first update ({rate})" in text
 
 
 def test_presets_are_listed(capsys):

@@ -16,7 +16,8 @@ import purejaxppo as pjp
 from purejaxppo.cli import doctor
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.doctor import machine, probes
-from purejaxppo.cli.doctor.environment import check_images, check_types
+from purejaxppo.cli.doctor.env_observations import check_images
+from purejaxppo.cli.doctor.env_program import check_types
 from purejaxppo.cli.doctor.releases import WRONG_RELEASES
 from purejaxppo.cli.doctor.trial import play
 from purejaxppo.cli.doctor.user_code import make_own_agent
@@ -191,7 +192,7 @@ class WritesInPlace(Corridor):
         (StaticParams(), "interface", "step cannot be traced: TracerBoolConversionError"),
         (object(), "interface", "object is not an environment: it lacks reset"),
         (Remembers(), "purity", "keeps a traced value, as self.x = ... does; return it in the state"),
-        (WritesInPlace(), "purity", "step changes the state that it is given; return a new one"),
+        (WritesInPlace(), "purity", "step changes its argument `state`"),
         (OneByOne(), "vmap", "reset or step cannot be vmapped"),
     ],
 )
@@ -222,7 +223,7 @@ def step_with_numbers(key, state, action, params):
     ("changes", "said"),
     [
         ({"reset": weak_reset}, "state.time is weakly typed int32[] from reset and int32[] from step"),
-        ({"step": step_with_numbers}, "terminated is int32 and not bool"),
+        ({"step": step_with_numbers}, "terminated is int32, not bool"),
     ],
 )
 def test_types_that_nobody_settled_are_found(changes, said):
@@ -243,7 +244,7 @@ def test_what_make_env_settles_is_a_note():
     finding = check_types(Weak(), pjp.make_env(Weak()))
     assert finding.is_well
     assert finding.is_note
-    assert "settled by make_env, and not in loops of your own: state.time is weakly typed" in finding.text
+    assert "make_env converts this; your own loops have to do it themselves: state.time is weakly typed" in finding.text
 
 
 # Faults that show in random steps
@@ -323,10 +324,14 @@ def no_choice_left(self, state, params):
         ),
         (changed(step=step_of(half_blind)), "observations", "find the division or the log"),
         (changed(step=step_of(log_of_zero)), "rewards", "find the division or the log"),
-        (changed(step=step_of(python_noise)), "key", "step is another program each time it is traced"),
-        (changed(step=step_of(inner_noise)), "key", "step is another program each time it is traced"),
-        (changed(step=step_of(host_noise)), "bits", "the same program with the same key gives other bits"),
-        (changed(step=step_of(sum_of_lanes)), "lanes", "a lane of vmap is not what reset or step gives alone: .reward"),
+        (changed(step=step_of(python_noise)), "key", "step traces to a different program each time"),
+        (changed(step=step_of(inner_noise)), "key", "step traces to a different program each time"),
+        (changed(step=step_of(host_noise)), "bits", "the same program with the same key gives different bits"),
+        (
+            changed(step=step_of(sum_of_lanes)),
+            "lanes",
+            "under vmap, reset or step gives something else than alone: .reward",
+        ),
         (changed(step=step_of(other_when_traced)), "jit", "without jit, reset or step gives something else: .reward"),
         (changed(step=step_of(resets_by_itself)), "final observation", "of 100% of"),
         (changed(step=step_of(endless)), "episodes", "none of 8 ended in 256 random steps"),
@@ -407,12 +412,12 @@ def test_what_is_allowed_and_worth_a_look_is_a_note():
     first = look_at(changed(step=deaf, reset=one_start))
     second = look_at(changed(step=step_of(clock_terminates), reset=key_twice))
     for findings, name, said in (
-        (first, "flags", "Both count as a termination"),
-        (first, "starts", "256 keys give one start"),
-        (first, "actions", "would another action have changed anything"),
-        (second, "episodes", "a time limit is to be truncated, not terminated"),
-        (second, "rewards", "0 in all of"),
-        (second, "bits", "used more than once"),
+        (first, "flags", "Both count as terminated"),
+        (first, "starts", "256 keys give the same start"),
+        (first, "actions", "another action would have changed nothing"),
+        (second, "episodes", "if that is a time limit, truncate instead"),
+        (second, "rewards", "0 in all 512"),
+        (second, "bits", "uses a key twice"),
     ):
         assert not faults(findings)
         assert findings[name].is_note
@@ -422,7 +427,7 @@ def test_what_is_allowed_and_worth_a_look_is_a_note():
 def test_sizes_are_refused():
     with pytest.raises(pjp.PPOError, match="num_steps = 0 is below 1"):
         pjp.check_env(Corridor(), num_steps=0)
-    with pytest.raises(pjp.PPOError, match="agent is a str; give what make_ppo"):
+    with pytest.raises(pjp.PPOError, match=r"agent must come from make_ppo.*got str"):
         pjp.check_agent("agent")
 
 
@@ -501,10 +506,10 @@ def test_nothing_is_found_wrong_with_a_healthy_agent(corridor, network, first):
         (
             LINEAR._replace(init=idle_init, apply=centred_apply),
             ["rows", "first minibatch"],
-            "average over no leading axis",
+            "do not average over leading axes",
         ),
-        (LINEAR._replace(apply=dropout_apply), ["network"], "apply is another program each time it is traced"),
-        (LINEAR._replace(init=python_init), ["network"], "init is another program each time it is traced"),
+        (LINEAR._replace(apply=dropout_apply), ["network"], "apply traces to a different program each time"),
+        (LINEAR._replace(init=python_init), ["network"], "init traces to a different program each time"),
         (LINEAR._replace(init=nan_init), ["first minibatch", "update"], "log ratio"),
         (MEMORY._replace(replay=forgetful_replay), ["replay"], "apply along time, from start where an episode begins"),
     ],

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli import run_spec
+from purejaxppo.cli import train as train_command
 from purejaxppo.cli.bench import run as bench_run
 from purejaxppo.ppo.config import _RANGES, CHOICES
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import RunSpec, load_spec, spec_to_json
+from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.utils.files import load_tree, save_tree, write_json
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -166,8 +168,8 @@ def reach(*_, **__):
 @given(arguments=command_lines)
 def test_a_command_line_of_anything_runs_or_is_refused_in_one_line(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "train_run", reach)
-    monkeypatch.setattr(cli, "make_run_folder", lambda folder: None)
+    monkeypatch.setattr(train_command, "train_watched", reach)
+    monkeypatch.setattr(run_spec, "make_run_folder", lambda folder: None)
     monkeypatch.setattr(bench_run, "run_bench", reach)
     for name in ("doctor", "envs", "presets", "completion"):
         monkeypatch.setitem(cli.RUN, name, reach)

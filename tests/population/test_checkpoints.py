@@ -27,6 +27,7 @@ from purejaxppo.population.checkpoints import (
     unfinished_rows,
 )
 from purejaxppo.population.chunks import Pace, next_count, next_stop
+from purejaxppo.runs import train as runs_train
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
 CONFIG = pjp.PPOConfig(
@@ -460,7 +461,7 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint(tmp_path, number):
         assert process.returncode == -signal.SIGKILL
     begun = []
     with pytest.MonkeyPatch.context() as patch:
-        real = cli.train_run
+        real = runs_train.train_in_folder
 
         def stop_soon(spec, folder, view, **options):
             def note(progress):
@@ -469,6 +470,6 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint(tmp_path, number):
 
             return real(spec, folder, note, **options)
 
-        patch.setattr(cli, "train_run", stop_soon)
+        patch.setattr(runs_train, "train_in_folder", stop_soon)
         assert cli.main(["train", "--quiet", "--resume", str(folder), "--checkpoint-every", "40"]) == 130
     assert begun == [kept[-1] + 1]  # the first report of a chunk comes after its first update

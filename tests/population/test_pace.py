@@ -11,6 +11,7 @@ from purejaxppo.population import chunks as training
 from purejaxppo.population import program
 from purejaxppo.population.program import call_capacity
 from purejaxppo.runs import train as runs
+from purejaxppo.runs.spec import RunSpec
 from purejaxppo.utils.files import to_host
 
 METRICS = [field.name for field in dataclasses.fields(pjp.Metrics)]
@@ -88,9 +89,9 @@ def test_the_host_looks_after_the_updates_that_it_is_told_of(train):
 def test_the_films_of_the_keras_example_are_of_the_updates_that_it_names(monkeypatch, tmp_path):
     told = {}
     monkeypatch.setattr(runs, "train_population", lambda *_, **options: told.update(options) or 1 / 0)
-    spec = runs.RunSpec("CartPole-v1", {}, pjp.FullBatchConfig(), num_seeds=1, seed=0, preset="keras")
+    spec = RunSpec("CartPole-v1", {}, pjp.FullBatchConfig(), num_seeds=1, seed=0, preset="keras")
     with pytest.raises(ZeroDivisionError):
-        runs.train_run(spec, tmp_path, lambda progress: None)
+        runs.train_in_folder(spec, tmp_path, lambda progress: None)
     assert told["report_at"] == (8, 20)
 
 

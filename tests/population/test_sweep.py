@@ -11,10 +11,10 @@ from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.population import program as programs
-from purejaxppo.population.results import Ranked, last_returns, rank, sort_ranked
-from purejaxppo.population.statistics import Interval
+from purejaxppo.population.results import Ranked, rank, sort_ranked
+from purejaxppo.population.statistics import Interval, last_returns
 from purejaxppo.population.sweep import at_point, describe_programs, make_points, make_programs, with_numbers
-from purejaxppo.runs.train import best_rows
+from purejaxppo.runs.tables import best_rows
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 4, hidden_sizes=(8,))
 

@@ -19,9 +19,10 @@ SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minib
 SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward", "share_trunk")
 FROM_0 = ("learning_rate", "gamma", "gae_lambda", "vf_coef", "ent_coef")
 ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl", "desired_kl")
-NEEDS = {"desired_kl": {"lr_schedule": "adaptive"}}  # without which a field would do nothing
+NEEDS = {"desired_kl": {"lr_schedule": "adaptive"}, "cell_size": {"cell": "gru"}, "sequence_length": {"cell": "gru"}}  # without which a field would do nothing
 ACTIVATIONS = CHOICES["activation"]
 NUMBERS = FROM_0 + ABOVE_0
+MEMORY = ("cell", "cell_size", "sequence_length")
 WRONG_TYPES = ("3", "", 1j, (), {}, [], b"1", {1: 2, "a": 3}, (0.5, "x"))
 HUGE = 10**400  # no float holds it
 
@@ -50,6 +51,9 @@ BAD = [
         )
     ],
     *[(n, x) for n in CHOICES if n != "activation" for x in ("tanh", "", None, 1, True, math.nan, ["epoch"])],
+    *[("cell", x) for x in ("GRU", "", 1, True, ("gru",), math.nan)],
+    *[("cell_size", x) for x in (0, -1, 1.5, "8", None, True)],
+    *[("sequence_length", x) for x in (0, -1, 1.5, "8", True)],
     *[("hidden_sizes", x) for x in (None, 64, "64", [64, 64], {64}, math.nan, True, range(2))],
     *[("hidden_sizes", (64, x)) for x in (0, -1, 1.5, math.nan, "64", None, True, (64,))],
 ]
@@ -62,6 +66,9 @@ GOOD = [
     *[("activation", x) for x in ACTIVATIONS],
     *[("hidden_sizes", x) for x in ((), (1,), (64, 64, 64), (np.int64(8),))],
     *[("num_envs", x) for x in (1, 8, np.int32(8))],
+    *[("cell", x) for x in ("gru", "lstm", None)],
+    ("cell_size", 8),
+    *[("sequence_length", x) for x in (None, 1, 64, np.int32(8))],
 ]
 
 
@@ -81,7 +88,7 @@ def refusal(**fields):
 
 @pytest.mark.parametrize(("name", "value"), BAD, ids=map(name_of, BAD))
 def test_a_bad_value_is_refused_by_name_and_value(name, value):
-    message = refusal(**{name: value})
+    message = refusal(**{name: value}, **(NEEDS.get(name, {}) if name in MEMORY else {}))
     wrong = value[1] if name == "hidden_sizes" and isinstance(value, tuple) else value
     assert f"{name} = {wrong!r}" in message or value in (HUGE, -HUGE)
     assert name in message
@@ -102,12 +109,13 @@ def test_the_defaults_are_those_of_the_cartpole_scripts():
         "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
         "activation": "tanh", "hidden_sizes": (64, 64), "share_trunk": False,
         "box_policy": "clipped", "box_std": "shared", "normalize_obs": False, "normalize_reward": False,
+        "cell": None, "cell_size": 64, "sequence_length": None,
     }  # fmt: skip
 
 
 def test_the_tables_above_name_every_field():
     fields = {field.name for field in dataclasses.fields(PPOConfig)}
-    assert fields == {*SIZES, *SWITCHES, *NUMBERS, *CHOICES, "hidden_sizes"}
+    assert fields == {*SIZES, *SWITCHES, *NUMBERS, *CHOICES, *MEMORY, "hidden_sizes"}
 
 
 def test_an_unknown_activation_is_answered_with_the_known_ones():
@@ -223,7 +231,7 @@ def test_replace_changes_what_is_named_and_validates():
 
 
 def test_numbers_are_leaves_and_the_rest_is_static():
-    config = PPOConfig(target_kl=0.02)
+    config = PPOConfig(target_kl=0.02, cell="gru")
     leaves = {name: float(i) for i, name in enumerate(NUMBERS, 1)}
     assert len(jax.tree.leaves(config)) == len(NUMBERS)
     assert len(jax.tree.leaves(PPOConfig())) == len(NUMBERS) - 1  # None is no leaf
@@ -237,7 +245,7 @@ def test_numbers_are_leaves_and_the_rest_is_static():
         "normalize_advantage": False, "normalize_obs": True, "normalize_reward": True,
         "kl_stop": "minibatch", "kl_estimator": "log_ratio", "lr_schedule": "cosine", "clip_eps_schedule": "cosine",
         "ent_coef_schedule": "linear", "normalize_advantage_over": "batch",
-        "box_policy": "squashed", "box_std": "state", "share_trunk": True,
+        "box_policy": "squashed", "box_std": "state", "share_trunk": True, "cell": "lstm", "cell_size": 8, "sequence_length": 8,
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():

@@ -18,7 +18,10 @@ from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
 from purejaxppo.population.results import first_standstill
 from purejaxppo.ppo.update import all_finite, keep_finite
-from purejaxppo.runs.train import FinishedRun, RunSpec, describe_divergence, spec_to_json, table, write_run
+from purejaxppo.report.pictures import write_pictures
+from purejaxppo.runs.results import FinishedRun, write_run
+from purejaxppo.runs.spec import RunSpec, spec_to_json
+from purejaxppo.runs.tables import describe_divergence, table
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.files import to_host, write_json
 
@@ -212,7 +215,7 @@ def test_a_run_with_diverged_seeds_is_written_whole_and_says_so(swept, tmp_path)
     spec = RunSpec("Drift", {}, ONE_ENV, 6, 0, "cleanrl")
     write_json(tmp_path / "config.json", spec_to_json(spec))
     finished = write_run(spec, population, tmp_path)
-    cli.write_pictures(finished, tmp_path)
+    write_pictures(finished, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.json", "metrics.csv", "metrics.npz", "summary.json", "curves.png", "report.html")
     }

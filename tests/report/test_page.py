@@ -17,12 +17,14 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import chosen_preset, make_parser
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.examples import success_rate
 from purejaxppo.population.statistics import with_interval
 from purejaxppo.population.sweep import show_point
-from purejaxppo.report import charts, page, write_report
+from purejaxppo.report import charts, page, rewrite_page
 from purejaxppo.report.curves import make_curve
-from purejaxppo.runs.train import FinishedSweep, RunSpec, load_spec
+from purejaxppo.runs.results import FinishedSweep
+from purejaxppo.runs.spec import RunSpec, load_spec
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 VOID = {"meta", "img", "input", "br", "link"}
@@ -243,7 +245,7 @@ def test_bad_input_is_refused_with_one_line(refused, arguments, named):
 
 def spec_of(words):
     parser, _ = make_parser(chosen_preset(words))
-    return cli.make_spec(parser.parse_args(words))
+    return make_spec(parser.parse_args(words))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +291,7 @@ def evil(folder, tmp_path):
         json.dumps(summary | {"devices": EVIL, EVIL: EVIL, "diverged": 1, "diverged_at": [None, 7, None]})
     )
     (place / "after.gif").rename(place / f"{EVIL.replace('/', '')}.gif")
-    return write_report(place)
+    return rewrite_page(place)
 
 
 def test_texts_stay_texts(evil):
@@ -322,7 +324,7 @@ def test_large_films_are_left_out(folder, tmp_path, monkeypatch):
     films = page.films(folder / "run")
     assert [film.name for film in films] == ["before.gif", "after.gif"]
     assert not any(film.uri for film in films)
-    texts = read(write_report(folder / "run", tmp_path / "small.html")).texts
+    texts = read(rewrite_page(folder / "run", tmp_path / "small.html")).texts
     assert sum("too large" in text for text in texts) == 2
 
 

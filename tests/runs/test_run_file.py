@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.runs.presets import PRESETS
 
 compilations = []
@@ -28,7 +29,7 @@ def write(path, text):
 
 
 def spec_of(words):
-    return cli.make_spec(read_options(words))
+    return make_spec(read_options(words))
 
 
 def written(words, path):
@@ -108,15 +109,15 @@ REFUSED = {
     "preset = true": "run.toml: argument --preset: expected one argument",
     "foo = false": "run.toml: unknown option '--foo'",
     "kepe-best = false": "run.toml: unknown option '--kepe-best'; did you mean --keep-best",
-    "seeds = false": "run.toml: argument --seeds: false is no value of it; give another, or leave it out",
-    "wandb = false": "run.toml: argument --wandb: false is no value of it",
+    "seeds = false": "run.toml: argument --seeds: false is not a value of it; give another, or leave it out",
+    "wandb = false": "run.toml: argument --wandb: false is not a value of it",
     "seeds = []": "run.toml: 'seeds' = [] cannot be; give a number, a text",
     "seeds = 1979-05-27": "run.toml: 'seeds' = datetime.date(1979, 5, 27) cannot be",
-    "seeds =": "run.toml is no TOML: Invalid value",
-    "seeds = 1\nseeds = 2": "run.toml is no TOML: Cannot overwrite a value",
+    "seeds =": "run.toml is not valid TOML: Invalid value",
+    "seeds = 1\nseeds = 2": "run.toml is not valid TOML: Cannot overwrite a value",
     "keep-best = true\nkeep_best = true": "run.toml names 'keep-best' twice, with - and with _",
     "resume = 'runs/a'": "run.toml: resume belongs on the command line; leave it out",
-    "[confg]\ngamma = 0.9": "run.toml: ['confg'] is no table of a run; take one of config, env-param, over",
+    "[confg]\ngamma = 0.9": "run.toml: ['confg'] is not a table of a run; take one of config, env-param, over",
     "[config]\ngama = 0.9": "run.toml: unknown option '--config.gama'; did you mean --config.gamma",
     "[config]\ncell = 'gru'": "run.toml: the preset has no --config.cell; take --preset recurrent, which has it",
     "[config]\ngamma = 'x'": "run.toml: argument --config.gamma: 'x' is not a number",
@@ -124,7 +125,7 @@ REFUSED = {
     "preset = 'fats'": "unknown preset 'fats'; did you mean fast",
     "[env-param]\nlenght = 1": "unknown parameter of CartPole-v1 'lenght'; did you mean length",
     "[over]\ngamma = [0.9]": "run.toml: unknown option '--over'",
-    "seeds = 1 # \udcff": "run.toml is no TOML",
+    "seeds = 1 # \udcff": "run.toml is not valid TOML",
 }
 
 

@@ -16,12 +16,14 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli import run_spec
 from purejaxppo.cli.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.train import EVALUATION_EPISODES, RunSpec, spec_from_json, spec_to_json
+from purejaxppo.runs.results import EVALUATION_EPISODES
+from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json
 from purejaxppo.utils import files as storage
 from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json, write_whole
 
@@ -173,8 +175,8 @@ def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "time", SimpleNamespace(strftime=lambda _: "now"))
-    folders = [cli.started(read_options(["train", *TINY]))[1] for _ in range(3)]
+    monkeypatch.setattr(run_spec, "time", SimpleNamespace(strftime=lambda _: "now"))
+    folders = [run_spec.started(read_options(["train", *TINY]))[1] for _ in range(3)]
     assert [str(folder) for folder in folders] == [f"runs/CartPole-v1-now{end}" for end in ("", "-2", "-3")]
     assert all(folder.is_dir() for folder in folders)
     Path("file").touch()
@@ -324,5 +326,5 @@ def test_load_run_names_what_is_missing(tmp_path):
     with pytest.raises(pjp.PPOError, match="is not JSON"):
         pjp.load_run(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(pjp.PPOError, match="lacks 'env'; it is no run's config"):
+    with pytest.raises(pjp.PPOError, match="lacks 'env'; it is not the config of a run"):
         pjp.load_run(tmp_path)

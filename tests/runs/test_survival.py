@@ -22,7 +22,11 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.population import chunks as training
-from purejaxppo.report import write_report
+from purejaxppo.cli import run_spec
+from purejaxppo.cli import train as train_command
+from purejaxppo.report import rewrite_page
+from purejaxppo.report import train_run as report_train_run
+from purejaxppo.runs import train as runs_train
 from purejaxppo.runs.logs import LogFile
 from purejaxppo.utils import files as storage
 from purejaxppo.utils.errors import NotWritten
@@ -103,19 +107,19 @@ def heeds_hangups():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, monkeypatch, capsys, number):
     folder, words = run
-    real = cli.write_pictures
+    real = report_train_run.write_pictures
 
     def stop(finished, place):
         os.kill(os.getpid(), number)
         real(finished, place)
 
-    monkeypatch.setattr(cli, "write_pictures", stop)
+    monkeypatch.setattr(report_train_run, "write_pictures", stop)
     out = tmp_path / "b"
     assert cli.main([*words, "--out", str(out)]) == 128 + number
     assert capsys.readouterr().err.splitlines()[-1] == f"purejaxppo: interrupted; go on with --resume {out}"
     assert (out / "summary.json").exists()
     assert not (out / "curves.png").exists()
-    monkeypatch.setattr(cli, "write_pictures", real)
+    monkeypatch.setattr(report_train_run, "write_pictures", real)
     before = (out / "summary.json").read_bytes()
     assert cli.main(["train", "--resume", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {path.name for path in folder.iterdir()}
@@ -125,7 +129,7 @@ def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, m
 def test_a_hangup_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with cli.StopSignal() as stop:
+        with train_command.StopSignal() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop.is_set_anywhere()
     finally:
@@ -167,14 +171,14 @@ def test_a_run_whose_terminal_is_gone_keeps_its_state(tmp_path):
 
 def test_a_signal_at_the_end_of_the_training_is_not_lost(run, tmp_path, monkeypatch):
     _, words = run
-    real = cli.train_run
+    real = runs_train.train_in_folder
 
     def stop_at_the_end(*arguments, **options):
         finished = real(*arguments, **options)
         os.kill(os.getpid(), signal.SIGTERM)
         return finished
 
-    monkeypatch.setattr(cli, "train_run", stop_at_the_end)
+    monkeypatch.setattr(runs_train, "train_in_folder", stop_at_the_end)
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 128 + signal.SIGTERM
     assert not (tmp_path / "b" / "curves.png").exists()
 
@@ -247,10 +251,10 @@ def test_a_file_in_the_place_of_results_is_refused_before_anything_is_compiled(r
 
 def stopped(words, out, report):
     """A run of two chunks that was stopped when it was asked for that time, some 13 times in each."""
-    real = cli.StopSignal.is_set_anywhere
+    real = train_command.StopSignal.is_set_anywhere
     asked = iter(range(1, 10_000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli.StopSignal, "is_set_anywhere", lambda self: next(asked) == report or real(self))
+        patch.setattr(train_command.StopSignal, "is_set_anywhere", lambda self: next(asked) == report or real(self))
         assert cli.main([*words, "--out", str(out)]) == 128 + signal.SIGINT
 
 
@@ -275,22 +279,22 @@ def test_a_run_whose_checkpoints_are_lost_does_not_start_from_zero(run, tmp_path
     assert re.search(r"had done \d+ of 48 updates, and no checkpoint is left in .*; put it back, or remove", line)
     (out / "progress.jsonl").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "train_run", lambda *_, on_begin, **__: on_begin("asked") or sys.exit(9))
+        patch.setattr(runs_train, "train_in_folder", lambda *_, on_begin, **__: on_begin("asked") or sys.exit(9))
         with pytest.raises(SystemExit):
             cli.main(["train", "--resume", str(out)])
     assert "asked" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_may_not_have_been_due_is_a_warning(run, tmp_path):
-    spec = cli.load_spec(run[0])
+    spec = run_spec.load_spec(run[0])
     step = spec.config.batch_size * 9
     (tmp_path / "progress.jsonl").write_text(json.dumps({"step": step}) + "\n")
     for every in ("60s", 9):
         with pytest.warns(
             UserWarning, match="had done 9 of 48 updates, and no checkpoint .*: it begins from the start"
         ):
-            cli.check_not_lost(dataclasses.replace(spec, checkpoint_every=every), tmp_path)
-    cli.check_not_lost(dataclasses.replace(spec, checkpoint_every=None), tmp_path)
+            run_spec.check_not_lost(dataclasses.replace(spec, checkpoint_every=every), tmp_path)
+    run_spec.check_not_lost(dataclasses.replace(spec, checkpoint_every=None), tmp_path)
 
 
 def without_field(path):
@@ -342,7 +346,7 @@ def copy(run, tmp_path):
 def test_a_summary_that_cannot_be_is_refused(copy, name):
     change, said = SUMMARIES[name]
     change(copy)
-    for read in (pjp.load_run, write_report):
+    for read in (pjp.load_run, rewrite_page):
         with pytest.raises(
             pjp.PPOError, match=rf"summary\.json.*{said}.*; purejaxppo train --resume .* writes it anew"
         ):
@@ -362,7 +366,7 @@ MENDED = {
 
 @pytest.mark.parametrize("name", MENDED)
 def test_a_finished_run_is_made_whole_from_its_results(run, copy, capsys, monkeypatch, name):
-    monkeypatch.setattr(cli, "show_finished", lambda *_: None)
+    monkeypatch.setattr(train_command, "show_finished", lambda *_: None)
     MENDED[name](copy)
     assert cli.main(["train", "--resume", str(copy)]) == 0
     assert f"is finished; nothing is left to train; written anew from its results: {name}" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.runs.train import load_spec
+from purejaxppo.runs.spec import load_spec
 from purejaxppo.utils.files import to_host
 
 SMALL = pjp.PPOConfig(

@@ -10,6 +10,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli import train as train_command
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.utils.lock import LOCK, locked
 
@@ -52,14 +53,14 @@ def test_two_processes_do_not_train_in_one_folder(holder, tmp_path, refused):
 def test_a_run_that_trains_is_not_gone_on_with(tmp_path, refused, monkeypatch):
     """Nor is what it writes at its end touched."""
     out, said = tmp_path / "a", []
-    real = cli.train_run
+    real = train_command.train_watched
 
     def train_and_resume(*arguments, **options):
         before = real(*arguments, **options)
         said.append(refused(["train", "--quiet", "--resume", str(out)]))
         return before
 
-    monkeypatch.setattr(cli, "train_run", train_and_resume)
+    monkeypatch.setattr(train_command, "train_watched", train_and_resume)
     assert cli.main(["train", "--quiet", "--out", str(out), *TINY]) == 0
     assert f"is in use by process {os.getpid()};" in said[0]
     assert not (out / LOCK).exists()

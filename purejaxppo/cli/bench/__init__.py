@@ -1,1 +1,1 @@
-"""How fast this machine trains, and how far that is from what it can do: `run`."""
+"""`purejaxppo bench`: how fast this machine trains, and how close that is to its limits."""

@@ -1,4 +1,4 @@
-"""Seconds to compile a training, each in a process of its own: with an empty persistent cache, and with a full one."""
+"""Seconds to compile a training with an empty persistent cache and with a full one, each in a new process."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from purejaxppo.population.train import train_population
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.utils.errors import PPOError
 
-# Everything that is compiled is kept. On an accelerator the parent holds most of the memory already.
+# Every compiled program is kept. On an accelerator the parent already holds most of the memory.
 _CHILD = {
     "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -26,7 +26,7 @@ _CHILD = {
 def measure_compiling(
     env: str, config: PPOConfig, num_seeds: int, repeats: int, say: Callable[[str], None]
 ) -> dict[str, Spread]:
-    """Cold and warm, in pairs: seconds to trace and compile what `train_population` runs."""
+    """Seconds to trace and compile a `train_population`, in pairs of a cold and a warm cache."""
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for repetition in range(repeats):
         with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
@@ -37,7 +37,7 @@ def measure_compiling(
 
 
 def compile_elsewhere(env: str, config: PPOConfig, num_seeds: int, cache: str) -> float:
-    """Seconds to compile in a new process. Raises PPOError with what it said last if it fails."""
+    """Seconds to compile in a new process. Raises PPOError with its last line of output if it fails."""
     task = {"env": env, "num_seeds": num_seeds, "config": dataclasses.asdict(config)}
     done = subprocess.run(
         [sys.executable, "-m", "purejaxppo.cli.bench.compiling"],
@@ -53,7 +53,7 @@ def compile_elsewhere(env: str, config: PPOConfig, num_seeds: int, cache: str) -
 
 
 def main() -> None:
-    """Reads a task from the standard input, trains for one update, and prints the seconds it took to compile."""
+    """Reads a task from standard input, trains for one update, and prints the seconds of compilation."""
     task = json.load(sys.stdin)
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in task["config"].items()}
     config = PPOConfig().replace(**fields)

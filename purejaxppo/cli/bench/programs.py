@@ -1,6 +1,6 @@
-"""The programs that are timed beside whole trainings: the machine's limits, stepping and acting, phases of an update.
+"""The programs that are timed in addition to whole trainings: machine limits, stepping, and the phases of an update.
 
-All run on every device at once, each device with its own rows.
+All of them run on every device at once, each device with its own rows.
 """
 
 import functools
@@ -25,7 +25,7 @@ from purejaxppo.utils.tree import PyTree
 
 
 class Sizes(NamedTuple):
-    """How much each device is given at a time."""
+    """The sizes of the programs, per device."""
 
     matrix: int  # n of the products n x n x n
     products: int  # one after the other in a call
@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_for(platform: str, quick: bool) -> Sizes:
-    """What keeps a device of the platform busy. A chain of tanh waits for itself on a core, and not among threads."""
+    """Sizes that keep a device busy. On a CPU core a chain of tanh has to wait for itself; GPU threads hide that."""
     if quick:
         return Sizes(matrix=256, products=1, tanh=4096, tanh_chain=1, tanh_rounds=64, envs=64, steps=16, seeds=2)
     if platform == "cpu":
@@ -49,7 +49,7 @@ def sizes_for(platform: str, quick: bool) -> Sizes:
 def on_devices(
     fn: Callable[..., Any], devices: Sequence[Any], *arguments: PyTree, over_seeds: OverSeeds = together
 ) -> Callable[[], Any]:
-    """`fn` of one row, for the rows [S, ...] of the arguments, dealt out over the devices and waiting there."""
+    """Compiles `fn` of one row for rows [S, ...] of the arguments, which are spread over the devices beforehand."""
     spread = make_spread(fn, devices, over_seeds=over_seeds)
     compiled = jax.jit(spread, compiler_options=compiler_options(devices[0].platform))
     placed = jax.device_put(arguments, seed_shardings(devices)[0])
@@ -57,7 +57,7 @@ def on_devices(
 
 
 def limit_programs(sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
-    """Large matrix products and cached tanh: amounts are FLOP and tanh over all devices."""
+    """Large matrix products and tanh in cache. Amounts: FLOP and tanh, over all devices."""
 
     def multiply(a: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, sizes.products, lambda _, x: a @ x, a)
@@ -81,7 +81,7 @@ def limit_programs(sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
 
 
 def stepping_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
-    """Environment steps with random actions, ours and gymnax's, and with the policy. Amounts: env-steps."""
+    """Steps with random actions, in our environment and in gymnax's, and with the policy. Amounts: env-steps."""
     per_device = sizes.envs * sizes.steps
     shape = {"num_envs": sizes.envs, "num_steps": sizes.steps, "num_minibatches": 1, "total_timesteps": per_device}
     wide = make_ppo(agent.env, agent.config.replace(**shape))
@@ -103,7 +103,7 @@ def stepping_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[
 
 
 def init_runners(agent: PPO, num_seeds: int, devices: Sequence[Any]) -> RunnerState:
-    """The first states of that many seeds, [S, ...]."""
+    """The initial states of the seeds, [S, ...]."""
     return on_devices(agent.init, devices, seed_keys(0, num_seeds))()
 
 
@@ -146,19 +146,19 @@ def policy_rollout(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Transi
 
 
 def noise_of(agent: PPO, runner: RunnerState) -> RolloutNoise:
-    """All that is random in a rollout."""
+    """The noise of a rollout."""
     return draw_noise(agent, runner.key)
 
 
 def act_on(agent: PPO, runner: RunnerState, noise: RolloutNoise) -> tuple[RunnerState, Transition, jax.Array]:
-    """The rollout of that noise."""
+    """The rollout with this noise."""
     return play(agent, runner, noise)[:3]
 
 
 def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
-    """One update of populations as wide as those that are trained, whole and in parts. Amounts: env-steps.
+    """One update of a population, whole and in parts. Amounts: env-steps.
 
-    The parts are compiled one by one, so that they need not add up to the whole.
+    The parts are compiled separately, so they need not add up to the whole.
     """
     num_seeds, config = sizes.seeds * len(devices), agent.config
     runners = init_runners(agent, num_seeds, devices)
@@ -190,7 +190,7 @@ def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
 
 
 def descend_plainly(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
-    """The passes there and back of all epochs, without shuffling and Adam; each is applied, so none is left out."""
+    """Forward and backward passes of all epochs, without shuffling and Adam. All gradients are used, so computed."""
     config = agent.config
     minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[1:]), batch)
     context = make_context(agent, runner.train_state, runner.key)

@@ -1,4 +1,4 @@
-"""The report of a benchmark, for people: one table."""
+"""The report of a benchmark as a table."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _PHASE = "us per env-step"
 
 
 def show_table(report: dict[str, Any]) -> str:
-    """Lines of columns: names and units to the left, numbers to the right."""
+    """The table: names and units are left-aligned, numbers right-aligned."""
     rows = [_HEAD, *limit_rows(report), *stepping_rows(report), *training_rows(report)]
     rows += [*phase_rows(report), *compile_rows(report), *memory_rows(report)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
@@ -28,7 +28,7 @@ def show_table(report: dict[str, Any]) -> str:
 
 
 def title(report: dict[str, Any]) -> str:
-    """Where and what."""
+    """The machine, the versions and the sizes."""
     machine, config, plan = report["machine"], report["config"], report["plan"]
     return (
         f"{machine['num_devices']} x {machine['device']} ({machine['platform']}, {machine['cores']} cores), "
@@ -39,7 +39,7 @@ def title(report: dict[str, Any]) -> str:
 
 
 def limit_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """What the machine can do, and what training could."""
+    """The limits of the machine, and the limit of training that follows."""
     limits, work = report["limits"], report["work_per_env_step"]
     needs = f"at {work['flop'] / 1e3:,.0f} kFLOP and {work['tanh']:,} tanh per env-step"
     return [
@@ -69,7 +69,7 @@ def training_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def show_outcome(entry: dict[str, Any]) -> str:
-    """Of a training: what of the machine it used, and what it learned."""
+    """The share of the machine that a training used, and what it learned."""
     share, rate, iqm = (entry[key] for key in ("share_of_limit", "flop_per_second", "final_return_iqm"))
     learned = "no episode at the end"
     if iqm is not None:
@@ -97,7 +97,7 @@ def compile_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def memory_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The most that was held, and planned."""
+    """Peak memory, measured and planned."""
     peak = report["peak_memory_bytes"]
     planned = max(entry["planned_bytes"] for entry in report["training"])
     shown = "unknown" if peak is None else show_bytes(peak)

@@ -1,4 +1,4 @@
-"""The whole benchmark: limits, stepping, phases and whole trainings in turn, then compiling; one report for JSON."""
+"""The whole benchmark: limits, stepping, phases and trainings in turn, then compilation. Its report is plain JSON."""
 
 import contextlib
 import dataclasses
@@ -24,30 +24,31 @@ from purejaxppo.population.train import train_population
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.factory import make_ppo
-from purejaxppo.runs.folder import git_revision, peak_memory_bytes, versions
+from purejaxppo.runs.folder import git_revision, peak_memory_bytes
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import versions
 
-ENV = "CartPole-v1"  # whose observations and actions the work is counted for, and which gymnax steps beside ours
-COMPILING_REPEATS = 3  # fewer than of the rest: each takes two new processes
-LEAST_UPDATES = 4  # of a training, unless the caller says
+ENV = "CartPole-v1"  # the work per step is counted for it, and gymnax has it too
+COMPILING_REPEATS = 3  # fewer than of the rest, as each starts two processes
+LEAST_UPDATES = 4  # of a training, by default
 
 
 class Plan(NamedTuple):
-    """What is measured, and for how long."""
+    """The sizes and repetitions to measure."""
 
-    seeds: tuple[int, ...]  # of each population
+    seeds: tuple[int, ...]  # number of seeds of each population
     timesteps: int  # of each seed
     repeats: int
-    least_seconds: float  # of one repetition of what is no whole training
+    least_seconds: float  # of one repetition, except for whole trainings
     quick: bool
 
 
 class Trained(NamedTuple):
-    """What a timed training left."""
+    """The results of a timed training."""
 
     env_steps_per_second: float
-    final_returns: list[float]  # of the seeds that have one
+    final_returns: list[float]  # of the seeds that finished an episode
     planned_bytes: int
 
 
@@ -60,7 +61,7 @@ def make_plan(
     repeats: int | None = None,
     quick: bool = False,
 ) -> Plan:
-    """What the caller asks for, and else what suits the platform. An accelerator is not full before thousands.
+    """The plan that the caller asks for, with defaults that suit the platform: an accelerator needs thousands of seeds.
 
     Raises PPOError for fewer timesteps than one rollout has.
     """
@@ -80,7 +81,7 @@ def make_plan(
 
 
 def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measures everything on the devices of this process. `say` is told what is being measured."""
+    """Measures everything on the devices of this process. `say` is called with the name of each measurement."""
     config = config.replace(total_timesteps=plan.timesteps)
     trained: dict[int, list[Trained]] = {num_seeds: [] for num_seeds in plan.seeds}
     with compiled_once():
@@ -111,12 +112,12 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
 
 
 def compiled_sizes(plan: Plan) -> list[int]:
-    """The populations whose compilation is timed: the smallest and the largest."""
+    """Sizes of the populations whose compilation is timed: the smallest and the largest."""
     return [min(plan.seeds)] if plan.quick else sorted({min(plan.seeds), max(plan.seeds)})
 
 
 def program_probes(agent: PPO, plan: Plan, devices: Sequence[Any]) -> dict[str, Probe]:
-    """What is measured beside whole trainings, compiled and ready."""
+    """Compiles the programs that are measured in addition to whole trainings."""
     sizes = sizes_for(devices[0].platform, plan.quick)
     programs = limit_programs(sizes, devices)
     programs |= stepping_programs(agent, sizes, devices) | phase_programs(agent, sizes, devices)
@@ -124,19 +125,19 @@ def program_probes(agent: PPO, plan: Plan, devices: Sequence[Any]) -> dict[str, 
 
 
 def train_name(num_seeds: int) -> str:
-    """Of the measurement of a population."""
+    """The name of the measurement of a population."""
     return f"train.{num_seeds}"
 
 
 def train_once(env: Environment, config: PPOConfig, num_seeds: int, trained: list[Trained], repetition: int) -> float:
-    """Env-steps per second of a whole training, as its users call it; each repetition has seeds of its own."""
+    """Env-steps per second of a whole `train_population`. Each repetition has its own seeds."""
     population = train_population(env, config, num_seeds=num_seeds, seed=repetition)
     trained.append(what_it_left(population))
     return trained[-1].env_steps_per_second
 
 
 def what_it_left(population: Population) -> Trained:
-    """Speed without compilation, and how good the seeds became."""
+    """The speed without compilation, and the final returns."""
     costs, returns = population.costs, population.final_returns()
     assert costs.plan is not None  # something was left to train
     return Trained(
@@ -145,7 +146,7 @@ def what_it_left(population: Population) -> Trained:
 
 
 def assemble(spreads: dict[str, Spread], trained: dict[int, list[Trained]], work: Work) -> dict[str, Any]:
-    """What was measured, by kind, with what follows from it. Ratios are taken repetition by repetition."""
+    """The measurements by kind, and their ratios, which are taken repetition by repetition."""
     limit = in_pairs(functools.partial(step_limit, work), spreads["sgemm"], spreads["tanh"])
     phases = {name.removeprefix("phase."): spread for name, spread in spreads.items() if name.startswith("phase.")}
     stepping = {name: spreads[name] for name in ("env_only", "gymnax_step", "gymnax_step_spread", "rollout")}
@@ -168,9 +169,9 @@ def assemble(spreads: dict[str, Spread], trained: dict[int, list[Trained]], work
 
 
 def with_rest(phases: dict[str, Spread]) -> dict[str, Spread]:
-    """Microseconds per env-step from env-steps per second, and what the parts of the update leave of the whole.
+    """Converts to microseconds per env-step, and adds the rest: the whole update minus its parts.
 
-    The parts write results that stay in the cache, or nowhere, within the whole: the rest can be below 0.
+    Alone, the parts write results to memory that stay in the cache within the whole, so the rest can be below 0.
     """
     times = {name: in_pairs(lambda rate: 1e6 / rate, spread) for name, spread in phases.items()}
     parts = [time for name, time in times.items() if name != "update" and "." not in name]
@@ -180,7 +181,7 @@ def with_rest(phases: dict[str, Spread]) -> dict[str, Spread]:
 def describe_training(
     num_seeds: int, runs: Sequence[Trained], speed: Spread, limit: Spread, work: Work
 ) -> dict[str, Any]:
-    """A population: its speed, beside what the machine allows, and the outcome of the very runs that were timed."""
+    """A population: its speed, its share of the limit, and the returns of the runs that were timed."""
     returns = np.array([x for run in runs for x in run.final_returns])
     iqm = aggregate(returns).iqm._asdict() if returns.size else None
     return {
@@ -195,7 +196,7 @@ def describe_training(
 
 
 def describe_machine(devices: Sequence[Any]) -> dict[str, Any]:
-    """Where it ran, and with what."""
+    """The machine, its devices and the versions."""
     settings: Any = jax.config  # its attributes are made at run time
     return {
         "platform": devices[0].platform,
@@ -210,9 +211,9 @@ def describe_machine(devices: Sequence[Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-    """Lets later repetitions read the programs of earlier ones, from a cache that is gone afterwards.
+    """Keeps compiled programs for later repetitions in a temporary cache, unless there is a cache already.
 
-    Leaves a cache of the caller's own alone. Without effect once JAX has compiled something without a cache.
+    Without effect once JAX has compiled something without a cache.
     """
     settings: Any = jax.config  # its attributes are made at run time
     if settings.jax_compilation_cache_dir:

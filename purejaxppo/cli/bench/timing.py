@@ -1,4 +1,4 @@
-"""Rates by the clock: repetitions of everything in turn, their median and their spread."""
+"""Measures rates: repetitions of all programs in turn, with their median and spread."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ Probe = Callable[[int], float]  # number of the repetition -> what it measured
 
 
 class Timed(NamedTuple):
-    """A compiled call, and how much it does."""
+    """A compiled call and the amount of its work."""
 
     call: Callable[[], Any]
     amount: float  # FLOP, tanh or environment steps
@@ -32,12 +32,12 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def in_pairs(combine: Callable[..., float], *spreads: Spread) -> Spread:
-    """The spread of what is computed repetition by repetition, as a ratio of two that were measured in turn."""
+    """The spread of a function of measurements, such as a ratio, computed repetition by repetition."""
     return spread_of([combine(*values) for values in zip(*(spread.values for spread in spreads), strict=True)])
 
 
 def seconds_of(call: Callable[[], Any], count: int) -> float:
-    """Of `count` calls, each of which has ended before the next."""
+    """Seconds of `count` calls, one after the other."""
     started = time.perf_counter()
     for _ in range(count):
         jax.block_until_ready(call())
@@ -45,7 +45,7 @@ def seconds_of(call: Callable[[], Any], count: int) -> float:
 
 
 def calls_within(call: Callable[[], Any], least_seconds: float) -> int:
-    """A count of calls that takes at least so long. The first call of all is left out: it compiles."""
+    """A number of calls that takes at least so long, after a first call that compiles."""
     seconds_of(call, 1)
     count = 1
     while seconds_of(call, count) < least_seconds:
@@ -54,13 +54,13 @@ def calls_within(call: Callable[[], Any], least_seconds: float) -> int:
 
 
 def make_probe(timed: Timed, least_seconds: float) -> Probe:
-    """Measures amount per second over at least so long."""
+    """Makes a probe of the amount per second, measured over at least so long."""
     count = calls_within(timed.call, least_seconds)
     return lambda _: count * timed.amount / seconds_of(timed.call, count)
 
 
 def measure_in_turn(probes: Mapping[str, Probe], repeats: int, say: Callable[[str], None]) -> dict[str, Spread]:
-    """Each probe once in every repetition, so that a slow minute of the machine falls on all of them."""
+    """Runs each probe once per repetition, so that a slow minute of the machine affects all of them."""
     values: dict[str, list[float]] = {name: [] for name in probes}
     for repetition in range(repeats):
         for name, probe in probes.items():

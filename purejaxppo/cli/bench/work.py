@@ -1,4 +1,4 @@
-"""What training has to compute for one environment step, and the speed that a machine's limits allow."""
+"""The work of training per environment step, and the speed that the limits of a machine allow."""
 
 import itertools
 from typing import NamedTuple
@@ -7,18 +7,18 @@ from purejaxppo.ppo.config import PPOConfig
 
 
 class Work(NamedTuple):
-    """Of one environment step of training."""
+    """Work per environment step of training."""
 
     flop: float  # in matrix products; a multiplication and an addition are two
     tanh: float
 
 
 def work_per_step(config: PPOConfig, obs_size: int, num_actions: int) -> Work:
-    """The least work of the algorithm with two plain towers: one forward pass, then one there and back in each epoch.
+    """The least work of PPO with two plain towers: a forward pass in the rollout, then forward and backward per epoch.
 
-    A product [n, k] x [k, m] is 2 n k m FLOP. The way back takes as much for the weights as the way there, and as
-    much again for the inputs of all layers but the first. Not counted: the optimizer, the environment, the second
-    look of the critic at the observations that follow, since all but the last of them are looked at already.
+    A product [n, k] x [k, m] is 2 n k m FLOP. The backward pass costs as much as the forward pass for the weights, and
+    as much again for the inputs of all layers but the first. Not counted: the optimizer, the environment, and the
+    critic's values of the next observations, since all but the last of these are known already.
     """
     towers = [(obs_size, *config.hidden_sizes, num_outputs) for num_outputs in (num_actions, 1)]
     kernels = [[n * m for n, m in itertools.pairwise(sizes)] for sizes in towers]

@@ -1,4 +1,4 @@
-"""`purejaxppo doctor`: this machine, an environment of one's own, and the agent that learns in it."""
+"""`purejaxppo doctor`: checks of this machine, of an environment, and of the agent that learns in it."""
 
 from purejaxppo.cli.doctor.agent import check_agent
 from purejaxppo.cli.doctor.environment import check_env

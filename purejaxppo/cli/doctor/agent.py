@@ -1,4 +1,4 @@
-"""`check_agent`: whether an agent learns from what its policy has done, and its network is a pure function."""
+"""`check_agent`: checks that an agent learns from what its policy did, and that its network is a pure function."""
 
 import dataclasses
 import functools
@@ -34,13 +34,22 @@ class Lesson(NamedTuple):
 
 
 def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
-    """Looks at the first two updates of an agent, in its environment and with its own config. -> a finding each
+    """Checks the first two updates of an agent in its environment, with its own config.
 
-    Whatever the environment, episodes are made to end in a step out of eight, so that what happens at ends is seen.
-    Raises PPOError unless the agent is a PPO.
+    One step in eight ends the episode, whatever the environment, so that the checks cover the ends of episodes.
+
+    Args:
+        agent: What `make_ppo` returns.
+        seed: Seed of the updates.
+
+    Returns:
+        A finding for each check, as from `check_env`.
+
+    Raises:
+        PPOError: If `agent` is not a PPO.
     """
     if not isinstance(agent, PPO):
-        raise PPOError(f"agent is a {type(agent).__name__}; give what make_ppo returns")
+        raise PPOError(f"agent must come from make_ppo, got {type(agent).__name__}")
     findings = [attempted("network", lambda: check_network(agent))]
     if not findings[0].is_well:
         return findings
@@ -108,35 +117,39 @@ def outputs(agent: PPO, runner: RunnerState, given: tuple[PyTree, PyTree]) -> Py
 
 
 def check_network(agent: PPO) -> Finding:
-    """Whether the network is a function of its inputs alone. Runs nothing."""
+    """Checks that the network is a function of its inputs alone. Runs nothing."""
     runner = jax.eval_shape(agent.init, key := jax.eval_shape(lambda: jax.random.key(0)))
     memory = jax.eval_shape(lambda: start_memories(agent, agent.config.num_envs))
     if not traces_alike(agent.init, key):
-        return fault("network", "init is another program each time it is traced; take what is random from key")
+        return fault("network", "init traces to a different program each time; draw from key only")
     if not traces_alike(lambda runner, given: outputs(agent, runner, given), runner, (runner.obs, memory)):
-        return fault("network", "apply is another program each time it is traced: it draws or counts in Python")
+        return fault("network", "apply traces to a different program each time: it draws or counts in Python")
     size = sum(x.size for x in jax.tree.leaves(runner.train_state.params))
-    return well("network", f"{size:,} parameters; init and apply are the same program each time")
+    return well("network", f"{size:,} parameters; init and apply always trace to the same program")
 
 
 def check_rows(lesson: Lesson) -> Finding:
-    """Whether what the network says of one observation does not depend on the others beside it."""
+    """Checks that the outputs for one observation do not depend on the others in the batch."""
     difference = first_difference(lesson.alone, lesson.batched)
     if difference:
-        return fault("rows", f"the network sees other rows of a batch: {difference}; average over no leading axis")
-    return well("rows", "each observation of a batch is seen alone")
+        return fault(
+            "rows",
+            f"the outputs of a row depend on other rows of its batch: {difference}; do not average over leading axes",
+        )
+    return well("rows", "the outputs of each observation depend on it alone")
 
 
 def check_ratio(name: str, lesson: Lesson) -> Finding:
-    """Whether the policy that learns starts as the one that acted: ratio 1, and the same values."""
+    """Checks that learning starts from the policy that acted: ratio 1, and the same values."""
     log_ratio, change = float(lesson.looked.policy_loss), float(lesson.looked.value_loss)
     ended = int(lesson.looked.episodes)
     if not (log_ratio <= ROUNDING and change <= ROUNDING * max(1.0, value_scale(lesson))):
         remedy = (
-            "replay has to be apply along time, from start where an episode begins" if name == "replay" else "see rows"
+            "replay must be apply along time, from start where an episode begins" if name == "replay" else "see rows"
         )
         return fault(
-            name, f"what learns is not what acted: log ratio {log_ratio:.2g}, values {change:.2g} off; {remedy}"
+            name,
+            f"the policy that learns did not act: log ratio {log_ratio:.2g}, values {change:.2g} off; {remedy}",
         )
     return well(name, f"log ratio 0 within {log_ratio:.0e} nats, values within {change:.0e}, {ended:,} episodes ended")
 
@@ -147,16 +160,17 @@ def value_scale(lesson: Lesson) -> float:
 
 
 def check_update(lesson: Lesson) -> Finding:
-    """Whether everything stays finite, and every parameter learns."""
+    """Checks that everything stays finite and that every parameter changes."""
     before, after = lesson.before.train_state, lesson.after.train_state
     for what, state in (("init", before.params), ("the first update", (after.params, after.opt_state))):
         for path, x in jax.tree_util.tree_leaves_with_path(state):
             if not np.all(np.isfinite(np.asarray(x))):
                 return fault(
-                    "update", f"{jax.tree_util.keystr(path)} is not finite after {what}; look at network and rewards"
+                    "update",
+                    f"{jax.tree_util.keystr(path)} is not finite after {what}; check the network and the rewards",
                 )
     pairs = zip(jax.tree_util.tree_leaves_with_path(before.params), jax.tree.leaves(after.params), strict=True)
     still = [jax.tree_util.keystr(path) for (path, x), y in pairs if np.array_equal(np.asarray(x), np.asarray(y))]
     if still:
-        return note("update", f"has left {', '.join(still[:4])} as it was; does nothing depend on it?")
-    return well("update", "finite, and every parameter has moved")
+        return note("update", f"the first update did not change {', '.join(still[:4])}; does the loss depend on it?")
+    return well("update", "finite, and every parameter changed")

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding for each check."""
+"""The result of a check: a finding."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from purejaxppo.utils.errors import in_one_line
 
 
 class Finding(NamedTuple):
-    """What one check has found."""
+    """The result of one check."""
 
     name: str
     is_well: bool
@@ -28,7 +28,7 @@ def well(name: str, text: str) -> Finding:
 
 
 def note(name: str, text: str) -> Finding:
-    """Nothing wrong, and something that one should know."""
+    """Nothing wrong, but something worth knowing."""
     return Finding(name, True, text, is_note=True)
 
 
@@ -38,7 +38,7 @@ def fault(name: str, text: str) -> Finding:
 
 
 def attempted(name: str, check: Callable[[], Finding]) -> Finding:
-    """What the check finds; whatever it raises is a finding too."""
+    """Runs a check. An exception becomes a finding too."""
     try:
         return check()
     except Exception as error:  # code of the caller's own, which may raise anything

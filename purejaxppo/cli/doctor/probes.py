@@ -18,7 +18,7 @@ def row_sum_error() -> float:
 
 
 def layer_error() -> float:
-    """The same of sum(x @ kernel) over each row: the product that this library's networks are made of."""
+    """Largest relative error of sum(x @ kernel) over each row, the product that the networks here are made of."""
     rng = np.random.default_rng(0)
     x, kernel = (rng.uniform(1.0, 2.0, shape).astype(np.float32) for shape in ((ROWS, 8), (8, 8)))
     found = jax.jit(lambda x, kernel: jnp.sum(x @ kernel, axis=1))(x, kernel)
@@ -37,7 +37,7 @@ def scan_growth() -> float:
 
 
 def seconds_per_step(length: int, repeats: int = 5) -> float:
-    """The least of some repeats: what else the machine does adds time, and takes none away."""
+    """The least of some repeats: other work of the machine can only add time."""
 
     def step(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         x = 0.999 * x + 1.0

@@ -1,5 +1,4 @@
-"""The releases of jax that are known to be wrong on a CPU: the one list, with what was seen. pyproject.toml leaves
-them out, and the changelog says how they were tried."""
+"""The releases of jax with known faults on a CPU. pyproject.toml leaves them out; the changelog has the evidence."""
 
 _HANGS = "QR batched by vmap, as in flax's orthogonal initializer, hangs for good on a CPU"
 

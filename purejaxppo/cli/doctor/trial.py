@@ -1,4 +1,4 @@
-"""Random steps in an environment, all that `check_env` looks at: one compiled program."""
+"""Random steps in an environment, which `check_env` looks at, as one compiled program."""
 
 import re
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def play(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Tri
 
 
 def random_action(env: Environment, key: jax.Array, obs: PyTree) -> PyTree:
-    """Any action of the space that is legal."""
+    """A random legal action."""
     structure, parts = structure_of(env.action_space), list(parts_of(env.action_space).values())
     masks = [None] * len(parts) if env.action_mask is None else structure.flatten_up_to(obs.action_mask)
     keys = jax.random.split(key, len(parts))
@@ -75,7 +75,7 @@ def random_action(env: Environment, key: jax.Array, obs: PyTree) -> PyTree:
 
 
 def random_in(space: Space, key: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Any element of a space that is legal; of a Box the bounds too, with a tenth of the probability each."""
+    """A random legal element of a space. Each bound of a Box has a tenth of the probability."""
     if isinstance(space, Box):
         low, high = bounds(space)
         is_finite = np.isfinite(high - low)
@@ -89,14 +89,14 @@ def random_in(space: Space, key: jax.Array, mask: jax.Array | None) -> jax.Array
 
 
 def differ(x: PyTree, y: PyTree) -> jax.Array:
-    """Whether anything differs, for each of the leading axis. [B, ...] -> [B] bool"""
+    """True where any leaf differs. [B, ...] -> [B] bool"""
     leaves = zip(jax.tree.leaves(key_data(x)), jax.tree.leaves(key_data(y)), strict=True)
     each = [jnp.any((a != b).reshape(len(a), -1), axis=1) for a, b in leaves]
     return jnp.any(jnp.stack(each), axis=0)
 
 
 def envs_that_fit(env: Environment, num_steps: int, num_envs: int) -> int:
-    """B, or fewer: as many as the memory of a trial holds."""
+    """`num_envs`, or fewer if a trial with so many would not fit into TRIAL_BYTES."""
     start = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)), env.params)
     size = 2 * num_steps * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start))
     return max(1, min(num_envs, TRIAL_BYTES // size))
@@ -128,10 +128,10 @@ def example_inputs(env: Environment) -> tuple[jax.Array, PyTree, PyTree]:
 
 
 def traces_alike(function: Callable[..., Any], *args: Any) -> bool:
-    """Whether tracing a function twice gives one program, constants included.
+    """True if tracing a function twice gives the same program, constants included.
 
-    What Python draws, counts or reads from a clock becomes a constant of the program. Nothing that JAX has kept of an
-    inner `jit` hides it: with `disable_jit` there is none.
+    Numbers that Python draws, counts or reads from a clock become constants of the program. `disable_jit` keeps JAX
+    from reusing the trace of an inner `jit`, which would hide them.
     """
     with jax.disable_jit():
         first, second = (jax.make_jaxpr(lambda *args: function(*args))(*args) for _ in range(2))
@@ -144,18 +144,18 @@ def program_text(program: Any) -> str:
 
 
 def same(x: Any, y: Any) -> bool:
-    """Whether two arrays have the same bits, NaN included."""
+    """True if two arrays have the same bits, NaN included."""
     x, y = (np.asarray(key_data(value)) for value in (x, y))
     return x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes()
 
 
 def all_same(x: PyTree, y: PyTree) -> bool:
-    """Whether two trees have the same bits."""
+    """True if two trees have the same bits."""
     return all(map(same, jax.tree.leaves(x), jax.tree.leaves(y)))
 
 
 def first_difference(expected: PyTree, found: PyTree) -> str | None:
-    """The first leaf that is another but for rounding, in words; None where there is none."""
+    """Describes the first number that differs by more than rounding. None if there is none."""
     before = jax.tree_util.tree_leaves_with_path(key_data(expected))
     for (path, x), y in zip(before, jax.tree.leaves(key_data(found)), strict=True):
         x, y = np.asarray(x), np.asarray(y)

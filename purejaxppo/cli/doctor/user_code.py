@@ -1,4 +1,4 @@
-"""An environment and a network of one's own, and the agents that learn with them."""
+"""Checks of the user's environment and network, and of the agents that learn with them."""
 
 import inspect
 from collections.abc import Callable
@@ -19,10 +19,12 @@ SIZES: dict[str, Any] = {"num_envs": 8, "num_steps": 32, "total_timesteps": 8 * 
 
 
 def examine_own(env: Any, network: Any = None) -> list[Finding]:
-    """`check_env` on what `env` makes, and `check_agent` on the agents that learn in it.
+    """Runs `check_env` on an environment and `check_agent` on the agents that learn in it.
 
-    env: a factory of what `make_env` takes, or that itself. network: a factory of a `Network` or `RecurrentNetwork`,
-    which takes the Environment or nothing; or that itself. Without one, both kinds of agent have their own.
+    Args:
+        env: Anything that `make_env` takes, or a factory of it.
+        network: A `Network` or `RecurrentNetwork`, or a factory of one, which may take the Environment. Without it,
+            an agent of each kind is checked with its default network.
     """
     try:
         given = make_own_env(env)
@@ -65,7 +67,7 @@ def make_own_agent(env: Environment, network: Any) -> Any:
 
 
 def takes_argument(factory: Callable[..., Any]) -> bool:
-    """Whether a factory can be given the environment."""
+    """True if the factory takes the environment."""
     kinds = (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,

@@ -1,4 +1,4 @@
-"""What the texts of the command line's options mean."""
+"""The types of the options: each function reads the text of a value, or raises ArgumentTypeError with the remedy."""
 
 import argparse
 import math
@@ -42,7 +42,7 @@ def whole_from(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
 
 
 def read_whole(text: str) -> int:
-    """The whole number that a text is: 1000000, 1_000_000, 1e6. Raises ValueError for another."""
+    """A whole number: 1000000, 1_000_000 or 1e6. Raises ValueError for other texts."""
     try:
         return int(text.replace("_", ""))
     except ValueError:
@@ -64,28 +64,30 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def a_path(text: str) -> Path:
-    """The path of a file or folder, there or not."""
+    """The path of a file or folder, which need not exist."""
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no path; give that of a folder or file")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path; give that of a folder or file")
     return Path(text)
 
 
 def a_name(text: str) -> str:
     """A name that is not empty."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no name; give one")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name; give one")
     return text
 
 
 def file_to_write(*suffixes: str) -> Callable[[str], Path]:
-    """A file of one of those kinds, in a folder that can be written to."""
+    """A file with one of the suffixes, in a folder that can be written to."""
 
     def read(text: str) -> Path:
         path = a_path(text)
         if path.suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
         if not os.access(path.parent, os.W_OK):
-            raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no folder that one can write to; take another")
+            raise argparse.ArgumentTypeError(
+                f"{str(path.parent)!r} is not a folder that you can write to; take another"
+            )
         if path.is_dir():
             raise argparse.ArgumentTypeError(f"{text!r} is a folder; give the name of a file")
         return path
@@ -132,14 +134,14 @@ def read_domain(text: str) -> tuple[str, Domain]:
     ranges = {"log": log_uniform, "uniform": uniform}
     kind, *bounds = values.split(":")
     if bounds and (kind not in ranges or len(bounds) != 2):
-        raise argparse.ArgumentTypeError(f"{values!r} is no range; give log:LOW:HIGH or uniform:LOW:HIGH")
+        raise argparse.ArgumentTypeError(f"{values!r} is not a range; give log:LOW:HIGH or uniform:LOW:HIGH")
     try:
         domain = (
             ranges[kind](*map(read_number, bounds)) if bounds else [read_value(value) for value in values.split(",")]
         )
     except PPOError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return name.replace("-", "_"), domain
+    return name.removeprefix("config.").replace("-", "_"), domain
 
 
 def read_value(text: str) -> Any:
@@ -178,4 +180,13 @@ def reader_of(name: str, annotation: Any) -> Callable[[str], Any]:
         tuple[int, ...]: read_sizes,
         str: str,
     }
-    return readers[annotation]
+    return readers.get(annotation, read_value)  # a field of the user's own may have any type
+
+
+def each_once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The values by name. Raises PPOError if a name comes twice."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise PPOError(f"{option} names {name} twice; give it once")
+    return dict(pairs)

@@ -1,0 +1,76 @@
+"""purejaxppo bench: the speed of training on this machine."""
+
+import argparse
+
+import jax
+
+from purejaxppo.cli.compile_cache import add_cache_option
+from purejaxppo.cli.hyperparameters import add_config_options, given_fields
+from purejaxppo.cli.option_types import file_to_write, whole_from
+from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.runs.presets import Preset
+from purejaxppo.utils.devices import use_all_cores
+from purejaxppo.utils.files import write_json
+from purejaxppo.utils.validation import MAX_STEPS
+
+
+def add_options(parser: Parser, _: Preset) -> None:
+    """The sizes, and the hyperparameters of the training that is measured."""
+    parser.add_argument(
+        "--quick", action="store_true", help="measure tiny sizes, for a first look: the numbers mean little"
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        nargs="+",
+        type=whole_from(1),
+        help="seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
+    )
+    parser.add_argument(
+        "--timesteps",
+        metavar="N",
+        type=whole_from(1, MAX_STEPS),
+        help="environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)",
+    )
+    parser.add_argument(
+        "--repeats", metavar="N", type=whole_from(1), help="repetitions of each measurement (default 5)"
+    )
+    add_cache_option(parser)
+    parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all measurements to a file")
+    add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measures, and prints a table."""
+    from rich.console import Console
+
+    from purejaxppo.cli.bench.report import show_table
+    from purejaxppo.cli.bench.run import make_plan, run_bench
+
+    use_all_cores()
+    config = PPOConfig(**given_fields(options, PPOConfig()))
+    plan = make_plan(
+        jax.default_backend(),
+        config,
+        seeds=options.seeds,
+        timesteps=options.timesteps,
+        repeats=options.repeats,
+        quick=options.quick,
+    )
+    with Console(stderr=True).status("starting") as status:  # silent where there is no terminal
+        report = run_bench(config, plan, say=status.update)
+    print(show_table(report))
+    if options.out is not None:
+        write_json(options.out, report)
+    return 0
+
+
+BENCH = Command(
+    about="Measures the speed of training, and how close it is to the limits of this machine.",
+    examples="""  purejaxppo bench --quick
+  purejaxppo bench --seeds 16 256 --out bench.json""",
+    add_options=add_options,
+    run=bench,
+    usage="purejaxppo bench [OPTION ...]",
+)

@@ -1,0 +1,70 @@
+"""purejaxppo completion: the script that completes commands, options and names in a shell."""
+
+import argparse
+
+from purejaxppo.cli.evaluate import BACKENDS
+from purejaxppo.cli.option_types import one_of
+from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.envs import env_names
+from purejaxppo.population.logs import NAMES
+from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.runs.presets import PRESETS, Preset, find_preset
+
+SHELLS = ("bash", "zsh", "tcsh")
+# zsh shows both names of a hyperparameter on one line. In bash they are offered one at a time.
+_BASH = """
+_purejaxppo() {
+  local i
+  _shtab_purejaxppo
+  [[ ${COMP_WORDS[COMP_CWORD]} == --config.* ]] && return
+  for i in "${!COMPREPLY[@]}"; do
+    [[ ${COMPREPLY[i]} == --config.* ]] && unset "COMPREPLY[i]"
+  done
+}
+complete -o bashdefault -F _purejaxppo purejaxppo"""
+
+
+def add_options(parser: Parser, _: Preset) -> None:
+    """The shell."""
+    parser.add_argument(
+        "shell", metavar="SHELL", type=one_of(SHELLS), help='bash, zsh or tcsh: eval "$(purejaxppo completion bash)"'
+    )
+
+
+def print_completion(options: argparse.Namespace) -> int:
+    """Prints the script."""
+    print(completion_script(options.shell))
+    return 0
+
+
+def completion_script(shell: str) -> str:
+    """The script for a shell: it completes commands, options, files, and the names of environments and presets."""
+    import shtab
+
+    from purejaxppo.cli.arguments import make_parser  # which imports the commands, this one among them
+
+    parser, commands = make_parser(find_preset("cleanrl"))
+    names = {"--env": env_names(), "--preset": list(PRESETS), "--placement": PLACEMENTS, "--log-names": list(NAMES)}
+    names |= {"--backend": BACKENDS}
+    for command in commands.values():
+        for action in command._actions:
+            option = (action.option_strings or [""])[-1]
+            if option in names:
+                action.choices = names[option]
+            elif action.metavar in ("RUN", "FOLDER"):
+                action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
+            elif action.metavar == "FILE":
+                action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+        for option, action in command.short_names().items() if shell != "tcsh" else ():  # whose list would be doubled
+            action.option_strings = [*action.option_strings, option]
+    commands["completion"]._actions[-1].choices = SHELLS
+    return shtab.complete(parser, shell) + (_BASH if shell == "bash" else "")
+
+
+COMPLETION = Command(
+    about="Prints a script that completes commands, options and names in your shell.",
+    examples="""  eval "$(purejaxppo completion bash)"               for this shell; in ~/.bashrc for every shell
+  purejaxppo completion zsh > ~/.zfunc/_purejaxppo""",
+    add_options=add_options,
+    run=print_completion,
+)

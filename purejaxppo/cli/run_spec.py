@@ -1,0 +1,184 @@
+"""The run that the options of `purejaxppo train` and `purejaxppo sweep` describe, and its folder."""
+
+import argparse
+import dataclasses
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from purejaxppo.cli.hyperparameters import given_fields
+from purejaxppo.cli.option_types import each_once
+from purejaxppo.envs import make_env, names_own_code
+from purejaxppo.envs.user_code import bring_env
+from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.processes import barrier
+from purejaxppo.population.sharding import check_data_placement
+from purejaxppo.population.start import check_start_of, make_start
+from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
+from purejaxppo.ppo.config import Config
+from purejaxppo.runs.folder import make_free_folder, make_run_folder
+from purejaxppo.runs.load import LoadedRun, load_run
+from purejaxppo.runs.logs import check_installed, check_wandb_login
+from purejaxppo.runs.own_agent import bring_agent
+from purejaxppo.runs.presets import default_preset, find_preset
+from purejaxppo.runs.spec import RunSpec, load_spec
+from purejaxppo.runs.summary import is_finished
+from purejaxppo.runs.train import check_checkpoints, check_not_lost, extended, save_start
+from purejaxppo.utils.errors import PPOError
+
+_PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
+_CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
+_SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
+_TOTAL = "config.total_timesteps"
+_GIVEN_AGAIN = ("command", "resume", "agent", _TOTAL, "memory_limit", "cache")
+_ON_RESUME = (*_GIVEN_AGAIN, *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
+
+
+def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
+    """Makes a new run and its empty folder."""
+    check_logs(options)
+    source = load_source(options)
+    spec = make_spec(options, source)
+    check_checkpoints(spec)
+    check_login(options)
+    name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
+    if options.out is None:  # in one process alone: `join_processes` refuses several
+        folder = make_free_folder(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    else:
+        folder = options.out
+    if jax.process_index() == 0:
+        make_run_folder(folder)
+        if source is not None:
+            save_start(spec, folder, source.train_state)
+    barrier("folder")
+    return spec, folder
+
+
+def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
+    """Reads the run to go on with, and its folder. Raises PPOError for options that would make it another run.
+
+    Only its number of timesteps may change, to more than are done.
+    """
+    is_own = options.env is not None and names_own_code(options.env)  # it is imported again
+    allowed = (*_ON_RESUME, "env") if is_own else _ON_RESUME
+    for name, value in vars(options).items():
+        if name not in allowed and value is not None:
+            raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
+    check_logs(options)
+    bring_env(options.env)
+    begun = load_spec(options.resume)
+    if options.env not in (None, begun.env):
+        raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
+    if options.agent is not None and begun.agent is None:
+        raise PPOError(f"{options.resume} was trained by the agent of its config; leave out --agent {options.agent}")
+    spec = dataclasses.replace(begun, **checkpoint_options(options))
+    total = getattr(options, _TOTAL)
+    spec = spec if total is None else extended(spec, options.resume, total)
+    if spec.sweep is not None and (getattr(options, "tensorboard", None) or getattr(options, "wandb", None)):
+        raise PPOError(
+            f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
+        )
+    check_checkpoints(spec)
+    if not is_finished(options.resume):
+        check_not_lost(begun, options.resume)
+    check_login(options)
+    return spec, options.resume
+
+
+def check_logs(options: argparse.Namespace) -> None:
+    """Raises PPOError if the package of a requested log is not installed."""
+    for extra in ("tensorboard", "wandb"):
+        if getattr(options, extra, None):
+            check_installed(extra)
+
+
+def check_login(options: argparse.Namespace) -> None:
+    """Raises PPOError if the user is not logged in to a requested log, before a folder is made."""
+    if getattr(options, "wandb", None) and jax.process_index() == 0:
+        check_wandb_login()
+
+
+def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The checkpoint options that are given, as fields of a RunSpec."""
+    return {name: value for name in _CHECKPOINT_OPTIONS if (value := getattr(options, name)) is not None}
+
+
+def load_source(options: argparse.Namespace) -> LoadedRun | None:
+    """The run that --init-from names, or None."""
+    if options.init_from is None:
+        return None
+    bring_env(options.env)
+    return load_run(options.init_from)
+
+
+def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> RunSpec:
+    """The run that the options describe.
+
+    Args:
+        source: The run of --init-from, whose parameters the new run starts from. Its number of seeds is the default,
+            and without --preset so are its environment and hyperparameters.
+    """
+    preset_name = options.preset
+    if preset_name is None:
+        preset_name = default_preset(options.env) if source is None else source.spec.preset
+    preset = find_preset(preset_name)
+    own = bring_agent(options.agent)
+    base = preset.config if own is None or own.config is None else own.config
+    env_name, env_params, config, num_seeds = preset.env, {}, base, preset.num_seeds
+    if source is not None:
+        num_seeds = source.spec.num_seeds
+        if options.preset is None:
+            env_name, env_params = source.spec.env, source.spec.env_params
+            config = source.config if type(source.config) is type(base) else base
+    config = config.replace(**given_fields(options, config))
+    if options.env not in (None, env_name):
+        env_name, env_params = options.env, {}
+    env_params = env_params | each_once("--env-param", options.env_param or [])
+    bring_env(options.env)
+    env = make_env(env_name, **env_params)
+    points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
+    num_seeds = options.seeds or num_seeds
+    start = make_start(None if source is None else source.train_state, num_seeds)
+    if own is not None:
+        own.check(*at_point(env, config, (points or [{}])[0]))
+    for point in points or [{}]:
+        agent = (make_agent if own is None else own.make)(*at_point(env, config, point))  # refuses before any folder
+        check_start_of(agent, start)
+        if options.placement == "data":
+            check_data_placement(agent, jax.device_count())
+    return RunSpec(
+        env=env_name,
+        env_params=env_params,
+        config=config,
+        num_seeds=num_seeds,
+        seed=options.seed or 0,
+        preset=preset_name,
+        sweep=None if points is None else tuple(points),
+        placement=options.placement or "seeds",
+        log_names=getattr(options, "log_names", None) or "sb3",
+        agent=options.agent,
+        make_agent=None if own is None else own.make_agent,
+        init_from=None if options.init_from is None else str(options.init_from),
+        **checkpoint_options(options),
+    )
+
+
+def read_sweep(options: argparse.Namespace, config: Config) -> dict[str, Any] | list[dict[str, Any]]:
+    """The values of each --over option, or with --random the points drawn from them."""
+    if not options.over:
+        raise PPOError("a sweep needs --over NAME=VALUES, such as --over learning-rate=1e-4,3e-4")
+    if options.random is None and options.random_seed is not None:
+        raise PPOError(f"--random-seed {options.random_seed} would do nothing without --random N; leave it out")
+    space: dict[str, Domain] = each_once("--over", options.over)
+    for name, domain in space.items():
+        if isinstance(getattr(config, name, None), tuple) and isinstance(domain, list):
+            space[name] = [(value,) if isinstance(value, int) else value for value in domain]  # 64 is one layer
+    if options.random is not None:
+        return draw_points(options.random, space, options.random_seed or 0)
+    for name, domain in space.items():
+        if not isinstance(domain, list):
+            raise PPOError(f"--over {name} is a range to draw from; say how many settings to draw with --random N")
+    return space

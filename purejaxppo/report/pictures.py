@@ -1,0 +1,112 @@
+"""The pictures that a run or a sweep ends with: films, learning curves, and the report page that shows them."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.population.algorithms import ALGORITHMS
+from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.population.results import Population, Sweep
+from purejaxppo.ppo.evaluate import Episode, record_episodes
+from purejaxppo.ppo.factory import seed_keys
+from purejaxppo.report.charts import best_curves, find_curve
+from purejaxppo.report.comparison import plot_beside
+from purejaxppo.report.curves import plot_curve
+from purejaxppo.report.drawings import find_picture
+from purejaxppo.report.film import film_episode
+from purejaxppo.report.page import PAGE, write_run_page, write_sweep_page
+from purejaxppo.report.sweep import plot_sweep
+from purejaxppo.runs.results import FinishedRun, FinishedSweep, summarise, summarise_sweep
+from purejaxppo.runs.spec import RunSpec
+from purejaxppo.runs.tables import return_name
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import as_path, make_folder
+from purejaxppo.utils.validation import shown
+
+CURVES = "curves.png"
+FRAMES = 300  # of a film
+
+
+def write_report(population: Population | Sweep, folder: str | Path) -> Path:
+    """Writes the pictures and report.html of a population or a sweep that was trained in memory.
+
+    Args:
+        population: what `train_population` returns.
+        folder: where to write; it is made if it is not there.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        PPOError: if `population` is something else, and if the folder cannot be written.
+    """
+    if not isinstance(population, Population | Sweep):
+        raise PPOError(f"population = {shown(population)} is not a Population or a Sweep; give one")
+    place = as_path("folder", folder)
+    make_folder(place)
+    first = population[0] if isinstance(population, Sweep) else population
+    spec = RunSpec(
+        env=first.agent.env.name,
+        env_params={},
+        config=first.agent.config,
+        num_seeds=first.num_seeds,
+        seed=0,
+        preset="",
+        sweep=population.points if isinstance(population, Sweep) else None,
+        make_agent=None if isinstance(first.agent.config, tuple(ALGORITHMS)) else lambda *_: first.agent,
+    )
+    if isinstance(population, Sweep):
+        write_pictures(FinishedSweep(spec, population, summarise_sweep(spec, population)), place)
+    else:
+        write_pictures(FinishedRun(spec, population, {}, summarise(spec, population)), place)
+    return place / PAGE
+
+
+def has_pictures(folder: Path) -> bool:
+    """True if the folder holds all pictures of its finished run."""
+    return (folder / PAGE).exists()  # written last, as it shows the others
+
+
+def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
+    """Writes the learning curves and report.html; of a run also its films, of a sweep its returns by setting."""
+    if isinstance(finished, FinishedSweep):
+        write_sweep_pictures(finished, folder)
+    else:
+        write_run_pictures(finished, folder)
+
+
+def write_run_pictures(finished: FinishedRun, folder: Path) -> None:
+    """Writes curves.png, report.html, and if the environment can be drawn a film of each kept policy."""
+    metrics, env = finished.population.metrics, finished.population.agent.env
+    curve = find_curve(finished.population)
+    if find_picture(env) is not None:
+        for name, episode in film_episodes(finished).items():
+            film_episode(env, episode, folder / f"{name}.gif", max_frames=FRAMES)
+    own_plot = finished.spec.algorithm.plot
+    if own_plot is not None:
+        own_plot(np.asarray(metrics.column(metrics.curve[1])), folder / CURVES, finished.spec.env)
+    else:
+        plot_curve(curve, folder / CURVES, title=finished.spec.env, solved_at=finished.spec.solved_at)
+    write_run_page(finished, curve, folder)
+
+
+def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
+    """Writes sweep.png (final greedy returns by setting), curves.png (the best settings) and report.html."""
+    sweep, env = finished.sweep, finished.spec.env
+    solved_at, returns = finished.spec.solved_at, list(sweep.final_returns())
+    what = return_name(finished.summary)
+    plot_sweep(sweep.points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
+    curves = best_curves(sweep)
+    plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
+    write_sweep_page(finished, curves, folder)
+
+
+def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
+    """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
+    agent, last = finished.population.agent, finished.population.seed(0)
+    states = {"before": agent.init(last.key).train_state, **finished.kept, "after": last.train_state}
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states.values())
+    key = seed_keys(finished.spec.seed + EVALUATION_SEED, 1)[0]
+    return dict(zip(states, record_episodes(agent, stacked, key), strict=True))

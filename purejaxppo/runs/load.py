@@ -1,0 +1,206 @@
+"""Reading a run folder: a finished run or sweep, and its checkpoints. Damaged files are written anew."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from purejaxppo.envs import make_env
+from purejaxppo.population.options import MakeAgent
+from purejaxppo.population.restore import KeptStates
+from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.store import DiskStore, Store, part_name
+from purejaxppo.population.train import open_population
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.runs.folder import METRICS, RESULTS
+from purejaxppo.runs.results import (
+    EVALUATION_EPISODES,
+    FinishedRun,
+    FinishedSweep,
+    read_run,
+    sweep_files,
+    write_run,
+    write_sweep,
+)
+from purejaxppo.runs.spec import RunSpec, load_spec
+from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import as_path, check_tree
+from purejaxppo.utils.validation import is_index, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run folder, read back. Metrics and states are read when they are used."""
+
+    spec: RunSpec
+    population: Population
+    summary: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        """The hyperparameters."""
+        return self.spec.config
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that was trained."""
+        return self.population.agent
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of all seeds, [S, U]."""
+        return self.population.metrics
+
+    @property
+    def runners(self) -> RunnerState:
+        """The final states of all seeds, [S, ...]."""
+        return self.population.runners
+
+    @property
+    def train_state(self) -> TrainState:
+        """The train states of all seeds, [S, ...]; jax.tree.map(lambda x: x[i], ...) is that of seed i."""
+        return self.population.train_state
+
+    def seed(self, i: int) -> RunnerState:
+        """The final state of seed i, without reading the others."""
+        return self.population.seed(i)
+
+
+def load_run(path: str | Path, *, make_agent: MakeAgent | None = None, config: Config | None = None) -> LoadedRun:
+    """Reads the folder of a finished run. Nothing in it is executed.
+
+    Args:
+        path: the run folder.
+        make_agent: the function (env, config) -> agent that the run was trained with, if that is your own.
+        config: one of the class that it was trained with, if that is your own; by default `config` in the module of
+            `make_agent`. Its values make no difference.
+
+    Returns:
+        The run, whose `agent` and `train_state` are ready to act and to be evaluated.
+
+    Raises:
+        PPOError: for a folder without a finished run, for a sweep, and without the `make_agent` that it needs.
+    """
+    folder = as_path("path", path)
+    spec, population = open_run(folder, make_agent, config)
+    if isinstance(population, Sweep):
+        raise PPOError(f"{str(path)!r} is a sweep; purejaxppo report takes it, and load_sweep reads it")
+    return LoadedRun(spec, population, read_summary(folder, spec.num_seeds, None))
+
+
+def load_sweep(path: str | Path, *, make_agent: MakeAgent | None = None, config: Config | None = None) -> Sweep:
+    """Reads the folder of a finished sweep.
+
+    Args:
+        path: the folder.
+        make_agent, config: as in `load_run`.
+
+    Raises:
+        PPOError: for a folder without a finished sweep, for a run of one setting, and as `load_run`.
+    """
+    _, sweep = open_run(as_path("path", path), make_agent, config)
+    if isinstance(sweep, Population):
+        raise PPOError(f"{str(path)!r} is a run of one setting; read it with load_run")
+    return sweep
+
+
+def load_checkpoint(
+    path: str | Path,
+    which: str | int = "newest",
+    *,
+    setting: int = 0,
+    make_agent: MakeAgent | None = None,
+    config: Config | None = None,
+) -> KeptStates:
+    """Reads the states that a run has kept, finished or not.
+
+    Args:
+        path: the run folder.
+        which: "newest", each seed's "best", or a number of updates.
+        setting: the setting of a sweep, as `load_sweep` numbers them.
+        make_agent, config: as in `load_run`.
+
+    Raises:
+        PPOError: if there are no such states, and as `load_run`.
+    """
+    _, population = open_run(as_path("path", path), make_agent, config)
+    settings = population if isinstance(population, Sweep) else [population]
+    if not is_index(setting, len(settings)):
+        raise PPOError(
+            f"setting = {shown(setting)} is not among the {len(settings)} of {str(path)!r}; "
+            f"take 0 to {len(settings) - 1}"
+        )
+    return settings[setting].checkpoint(which)
+
+
+def mend_finished(spec: RunSpec, folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
+    """Reads a finished run or sweep, and writes damaged files anew. Returns it and the names of these files.
+
+    Raises PPOError if a result is missing or damaged, because the files are written from the results.
+    """
+    found = open_results(spec, folder)
+    settings = list(found) if isinstance(found, Sweep) else [found]
+    for store in {id(population.store): population.store for population in settings}.values():
+        check_results(store, folder)
+    summary, damaged = look_over(folder, spec, len(settings) if isinstance(found, Sweep) else None)
+    if summary is not None and not damaged:
+        read = (
+            FinishedSweep(spec, found, summary) if isinstance(found, Sweep) else read_run(spec, found, folder, summary)
+        )
+        return read, []
+    if isinstance(found, Sweep):
+        return write_sweep(spec, found, folder, summary), damaged
+    return write_run(spec, found, folder, summary), damaged
+
+
+def look_over(folder: Path, spec: RunSpec, num_settings: int | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """The summary of a finished run, None if it is damaged, and the files that have changed since it was written."""
+    try:
+        summary = read_summary(folder, spec.num_seeds, num_settings)
+    except PPOError:
+        return None, [SUMMARY]
+    known = summary.get("files", {})
+    held = digests(folder, METRICS if num_settings is None else sweep_files(num_settings))
+    return with_nans(summary), [name for name, now in held.items() if now is None or known.get(name) != now]
+
+
+def check_results(store: Store, folder: Path) -> None:
+    """Raises PPOError if results of a finished run are missing or damaged."""
+    if not isinstance(store, DiskStore):
+        return
+    remedy = f"remove {folder / SUMMARY} to train them anew with --resume"
+    for first, last in store.missing():
+        raise PPOError(f"{folder} is finished, and {store.folder} lacks members {first} to {last - 1}; {remedy}")
+    for part in map(part_name, store.parts()):
+        for place in (store.folder / name / part for name in ("runners", "metrics", "best")):
+            try:
+                if place.exists() or place.parent.name != "best":
+                    check_tree(place)
+            except PPOError as error:
+                where = store.folder / "runners" / part
+                raise PPOError(f"{error}; to train these members anew, remove {where} and {folder / SUMMARY}") from None
+
+
+def open_run(
+    folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None
+) -> tuple[RunSpec, Population | Sweep]:
+    """The spec and the results of a run folder, finished or not. Raises PPOError if it holds none."""
+    spec = load_spec(folder, make_agent, config)
+    return spec, open_results(spec, folder)
+
+
+def open_results(spec: RunSpec, folder: Path) -> Population | Sweep:
+    """The results in the folder of a run, finished or not. Raises PPOError if there are none, or another run's."""
+    env = make_env(spec.env, **spec.env_params)
+    return open_population(
+        env,
+        spec.config,
+        num_seeds=spec.num_seeds,
+        seed=spec.seed,
+        sweep=spec.sweep,
+        make_agent=spec.make_agent,
+        evaluation_episodes=EVALUATION_EPISODES,
+        out=folder / RESULTS,
+    )

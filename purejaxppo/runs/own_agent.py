@@ -1,0 +1,132 @@
+"""Agents of the user's own in runs: a function (env, config) -> agent, in a file that --agent names or from Python.
+
+config.json keeps the name only. Code is imported from what a command names, never from what a run folder says.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from purejaxppo.envs.base import Environment, traced
+from purejaxppo.envs.user_code import find_own
+from purejaxppo.population.options import MakeAgent
+from purejaxppo.population.program import AGENT
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.types import Metrics, RunnerState
+from purejaxppo.utils.devices import use_all_cores
+from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.validation import check_function
+
+CALLED_LIKE = "give (env, config) -> agent, such as pjp.make_ppo"
+UNNAMED = "a function given in Python"  # the name of one that no command can import
+
+
+class OwnAgent(NamedTuple):
+    """An agent of the user's own."""
+
+    name: str  # FILE.py:NAME, module:NAME, or UNNAMED
+    make_agent: MakeAgent
+    config: Config | None  # the one that its file defines, if it does
+
+    def make(self, env: Environment, config: Config) -> Agent:
+        """The agent of one setting. Raises PPOError if the function fails or returns something else."""
+        try:
+            agent = self.make_agent(env, config)
+        except PPOError:
+            raise
+        except Exception as error:  # the user's code, which may raise anything
+            raise PPOError(f"agent {self.name}: {in_one_line(error)}") from error
+        missing = [name for name in AGENT if not hasattr(agent, name)]
+        if missing:
+            raise PPOError(
+                f"agent {self.name} returns a {type(agent).__name__}, which lacks {', '.join(missing)}; "
+                "return an agent such as pjp.make_ppo(env, config)"
+            )
+        return agent
+
+    def check(self, env: Environment, config: Config) -> None:
+        """Traces one update, and runs nothing. Raises PPOError if it fails or returns something else."""
+        agent = self.make(env, config)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        before = traced(f"agent {self.name}: init", agent.init, key)
+        updated = traced(f"agent {self.name}: update", agent.update, before)
+        if not (isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], Metrics)):
+            raise PPOError(f"agent {self.name}: update must return (runner, pjp.Metrics)")
+        if not isinstance(before, RunnerState) or described(updated[0]) != described(before):
+            raise PPOError(f"agent {self.name}: init and update must return a pjp.RunnerState, of the same shapes")
+
+
+_BROUGHT: dict[tuple[str, str], OwnAgent] = {}  # by `file_and_name`
+
+
+def bring_agent(text: str | None) -> OwnAgent | None:
+    """Imports the agent that --agent names, after which this process can read runs of it.
+
+    Raises PPOError if the file or the name is missing, or is not a function.
+    """
+    if text is None:
+        return None
+    use_all_cores()  # before the module starts JAX
+    found: Any = find_own("agent", text)
+    check_function(f"agent {text}", found, CALLED_LIKE)
+    place = text.rpartition(":")[0]
+    module = sys.modules[Path(place).stem if place.endswith(".py") else place]
+    own = OwnAgent(text, found, find_config(found, module))
+    _BROUGHT[file_and_name(text)] = own
+    return own
+
+
+def agent_in_python(make_agent: MakeAgent, config: Config | None = None) -> OwnAgent:
+    """An agent that a caller passes, under the name by which a command can import it. config: of its own class."""
+    check_function("make_agent", make_agent, CALLED_LIKE)
+    module = sys.modules.get(getattr(make_agent, "__module__", None) or "")
+    name = getattr(make_agent, "__qualname__", "")
+    is_found = module is not None and getattr(module, name, None) is make_agent
+    place = getattr(module, "__name__", "")
+    if place == "__main__":
+        place = Path(getattr(module, "__file__", None) or "").name
+    return OwnAgent(
+        name=f"{place}:{name}" if is_found and place else UNNAMED,
+        make_agent=make_agent,
+        config=find_config(make_agent, module) if config is None else config,
+    )
+
+
+def find_config(make_agent: MakeAgent, module: Any) -> Config | None:
+    """The config that goes with an agent: an attribute `config` of its function, or `config` or `CONFIG` beside it."""
+    found = (getattr(*place, None) for place in ((make_agent, "config"), (module, "config"), (module, "CONFIG")))
+    return next((config for config in found if isinstance(config, Config)), None)
+
+
+def agent_of_run(name: str, folder: Path) -> OwnAgent:
+    """The agent of a run folder, if a command has named it. Raises PPOError, which says what to give, otherwise."""
+    said = f"{folder} was trained by an agent of your own"
+    in_python = "load_run(path, make_agent=...)"
+    if ":" not in name:
+        raise PPOError(f"{said}, {name}; read it with {in_python}")
+    if file_and_name(name) in _BROUGHT:
+        return _BROUGHT[file_and_name(name)]._replace(name=name)
+    place, _, function = name.rpartition(":")
+    if place.endswith(".py") and not Path(place).exists():
+        raise PPOError(
+            f"{said}, {name}, and there is no file {place!r} here; give --agent PATH/{Path(place).name}:{function} "
+            f"with the path where it is now, or in Python {in_python}"
+        )
+    raise PPOError(
+        f"{said}, which is imported only if you name it: give --agent {name} to the command, or in Python {in_python}"
+    )
+
+
+def file_and_name(text: str) -> tuple[str, str]:
+    """The parts of FILE.py:NAME or module:NAME that stay the same when the file or the caller is elsewhere."""
+    place, _, name = text.rpartition(":")
+    return Path(place).name.removesuffix(".py").rpartition(".")[2], name
+
+
+def described(tree: Any) -> Any:
+    """The structure, shapes and dtypes of a pytree."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(x.shape, x.dtype) for x in leaves]

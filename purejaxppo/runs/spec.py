@@ -1,0 +1,225 @@
+"""A run's description, `RunSpec`, and config.json, which holds it."""
+
+import dataclasses
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from purejaxppo.envs import make_env
+from purejaxppo.population.algorithms import ALGORITHMS, Algorithm, algorithm_of
+from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
+from purejaxppo.population.logs import NAMES
+from purejaxppo.population.options import MakeAgent
+from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.store import POPULATION
+from purejaxppo.population.sweep import ENV, Point, check_whole
+from purejaxppo.ppo.config import Config
+from purejaxppo.runs.folder import git_revision
+from purejaxppo.runs.own_agent import agent_in_python, agent_of_run
+from purejaxppo.runs.presets import solved_at
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import read_json, versions
+from purejaxppo.utils.validation import MAX_SEED, check_choice, check_seed, shown
+
+# The entries of config.json that a run is repeated from, and their types.
+_KINDS: dict[str, Any] = {
+    "env": str,
+    "env_params": dict,
+    "algorithm": str,
+    "config": dict,
+    "num_seeds": int,
+    "seed": int,
+    "preset": str,
+    "sweep": list | None,
+    "placement": str,
+    "checkpoint_every": int | str | None,
+    "keep_checkpoints": int,
+    "keep_best": bool,
+    "log_names": str,
+    "init_from": str | None,
+    "agent": str | None,
+}
+# Entries that earlier versions did not write, and their defaults.
+_CAME_LATER: dict[str, Any] = {"init_from": None, "agent": None}
+OWN = "own"  # the algorithm of a config whose class is the user's own
+MOST_NAMED = 8  # run folders that an error names
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """Everything that is needed to repeat a run."""
+
+    env: str
+    env_params: dict[str, float]
+    config: Config
+    num_seeds: int
+    seed: int
+    preset: str
+    sweep: tuple[Point, ...] | None = None
+    placement: str = "seeds"
+    checkpoint_every: int | str | None = None  # this and the next three do not change the results
+    keep_checkpoints: int = KEPT_CHECKPOINTS
+    keep_best: bool = False
+    log_names: str = "sb3"
+    init_from: str | None = None  # the run whose parameters it starts from; they lie in START of its own folder
+    agent: str | None = None  # FILE.py:NAME or module:NAME of an agent of the user's own
+    make_agent: MakeAgent | None = dataclasses.field(default=None, repr=False, compare=False)  # the agent itself
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """How its agent is made and shown. An agent of the user's own is shown like PPO."""
+        return algorithm_of(self.config) if self.make_agent is None else Algorithm(OWN, self.make_agent)
+
+    @property
+    def num_members(self) -> int:
+        """The number of runs: seeds of all settings."""
+        return self.num_seeds * len(self.sweep or [{}])
+
+    @property
+    def solved_at(self) -> float | None:
+        """The return at which a seed has solved its task, in the first setting that has one. None if unknown."""
+        changed = [
+            {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
+            for point in self.sweep or [{}]
+        ]
+        found = [solved_at(self.env, self.env_params | params) for params in changed]
+        return next((threshold for threshold in found if threshold is not None), None)
+
+
+def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None) -> RunSpec:
+    """The run that config.json describes. Raises PPOError if there is none, or one that cannot be.
+
+    make_agent, config: as in `load_run`
+    """
+    if (folder / POPULATION).exists() and not (folder / "config.json").exists():
+        raise PPOError(
+            f"{str(folder)!r} was written by train_population(out=...), and is not a run folder; "
+            "read it with open_population(env, config, num_seeds=..., out=...)"
+        )
+    if not (folder / "config.json").exists() and (below := runs_below(folder)):
+        more = ", ..." if len(below) > MOST_NAMED else ""
+        raise PPOError(
+            f"{str(folder)!r} is not a run folder, and holds {len(below)}; give one of them, the newest first: "
+            f"{', '.join(map(str, below[:MOST_NAMED]))}{more}"
+        )
+    spec = spec_from_json(read_json(folder / "config.json"), folder, make_agent, config)
+    try:
+        check_whole("num_seeds", spec.num_seeds)
+        check_seed("seed", spec.seed, most=MAX_SEED - EVALUATION_SEED)
+        make_env(spec.env, **spec.env_params)
+    except PPOError as error:
+        raise PPOError(f"{folder / 'config.json'}: {error}") from None
+    return spec
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders in a folder, the newest first."""
+    found = {path.parent: path.stat().st_mtime for path in folder.glob("*/config.json")}
+    return sorted(found, key=lambda path: (-found[path], path))
+
+
+def spec_to_json(spec: RunSpec) -> dict[str, Any]:
+    """The content of config.json. Raises PPOError for a hyperparameter of the user's own that JSON cannot hold."""
+    config = {field.name: _json_value(field.name, getattr(spec.config, field.name)) for field in fields(spec.config)}
+    known = type(spec.config) in ALGORITHMS
+    return {
+        "env": spec.env,
+        "env_params": spec.env_params,
+        "algorithm": ALGORITHMS[type(spec.config)].name if known else OWN,
+        "config": config,
+        "num_seeds": spec.num_seeds,
+        "seed": spec.seed,
+        "preset": spec.preset,
+        "sweep": None if spec.sweep is None else [_json_point(point) for point in spec.sweep],
+        "placement": spec.placement,
+        "checkpoint_every": spec.checkpoint_every,
+        "keep_checkpoints": spec.keep_checkpoints,
+        "keep_best": spec.keep_best,
+        "log_names": spec.log_names,
+        "init_from": spec.init_from,
+        "agent": spec.agent,
+        "actual_timesteps": spec.config.actual_timesteps,
+        "versions": versions(),
+        "git_revision": git_revision(),
+    }
+
+
+def spec_from_json(
+    content: dict[str, Any], folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None
+) -> RunSpec:
+    """The inverse of `spec_to_json`. Raises PPOError for content that it never writes."""
+    path, content = folder / "config.json", _CAME_LATER | content
+    for name, kind in _KINDS.items():
+        if name not in content:
+            raise PPOError(f"{path} lacks '{name}'; it is not the config of a run")
+        if not isinstance(content[name], kind) or (isinstance(content[name], bool) and kind is not bool):
+            raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; it is not the config of a run")
+    points = content["sweep"]
+    if points is not None and not all(isinstance(point, dict) for point in points):
+        raise PPOError(
+            f"{path}: sweep = {shown(points)} is not a list of names and values; it is not the config of a run"
+        )
+    if content["agent"] is None and make_agent is not None:
+        raise PPOError(f"{folder} was trained by the agent of its config; leave out make_agent")
+    own = None
+    if content["agent"] is not None:
+        own = agent_of_run(content["agent"], folder) if make_agent is None else agent_in_python(make_agent, config)
+    try:
+        check_choice("placement", content["placement"], PLACEMENTS)
+        check_choice("log_names", content["log_names"], tuple(NAMES))
+        config_class = find_config_class(content["algorithm"], config if own is None else own.config)
+        read = config_class().replace(**_python_point(content["config"]))
+    except PPOError as error:
+        raise PPOError(f"{path}: {error}") from None
+    names = [field.name for field in fields(RunSpec) if field.name not in ("config", "sweep", "make_agent")]
+    return RunSpec(
+        config=read,
+        sweep=None if points is None else tuple(map(_python_point, points)),
+        make_agent=None if own is None else own.make_agent,
+        **{name: content[name] for name in names},
+    )
+
+
+def find_config_class(algorithm: str, own: Config | None) -> type[Config]:
+    """The class of a run's config. Raises PPOError for an unknown algorithm, and if its class is not given."""
+    known = {entry.name: config_class for config_class, entry in ALGORITHMS.items()}
+    check_choice("algorithm", algorithm, (*known, OWN))
+    if algorithm != OWN:
+        return known[algorithm]
+    if own is None:
+        raise PPOError(
+            "the config is of a class of your own; define `config` beside the function of --agent, or in Python give "
+            "load_run(path, config=...)"
+        )
+    return type(own)
+
+
+def _json_value(name: str, x: Any) -> Any:
+    value = x.item() if isinstance(x, np.generic | np.ndarray | jax.Array) and np.size(x) == 1 else x
+    parts = value if isinstance(value, tuple | list) else [value]
+    if not all(part is None or isinstance(part, int | float | str) for part in parts):
+        raise PPOError(f"config.{name} = {shown(x)} cannot be kept in config.json; make it a number, text or a tuple")
+    return _json_number(value)
+
+
+def _json_number(x: Any) -> Any:
+    return str(x) if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def _json_point(point: Point) -> dict[str, Any]:
+    return {name: _json_number(value) for name, value in point.items()}
+
+
+def _python_point(point: dict[str, Any]) -> Point:
+    return {name: _python_value(value) for name, value in point.items()}
+
+
+def _python_value(x: Any) -> Any:
+    if isinstance(x, list):
+        return tuple(x)
+    return float(x) if isinstance(x, str) and x in ("inf", "-inf", "nan") else x
