@@ -59,8 +59,8 @@ SHAPES = {"constant": constant, "linear": linear, "cosine": cosine}
 def make_schedules(config: PPOConfig, own: Mapping[str, Schedule] | None) -> Schedules:
     """The schedules that the config names, replaced by the user's where given.
 
-    Raises PPOError for one of an unknown number, one that is not a function from an index to a factor, and one where the
-    config names another.
+    Raises PPOError for one of an unknown number, one that is not a function from an index to a factor, and one where
+    the config names another.
     """
     named = {
         "learning_rate": config.lr_schedule if config.anneal_lr and config.lr_schedule in SHAPES else "constant",

@@ -155,7 +155,7 @@ def test_placement_is_an_option(tmp_path, capsys):
         (["train", "--resume", "nothing", "--seeds", "3"], "--resume goes on with the run as it is; leave out --seeds"),
         (["train", "--resume", "nothing", "--seed", "3"], "--resume goes on with the run as it is; leave out --seed"),
         (["train", "--out", "a", "--num-processes", "2"], "coordinator and process_id missing; give all of"),
-        (["train", "--preset", "keras", "--placement", "data"], "for FullBatchConfig leave it out"),
+        (["train", "--preset", "keras", "--placement", "data"], "for a FullBatchPPO leave it out"),
         (["train", "--memory-limit", "1KiB"], "memory limit 1 KiB is below the"),
     ],
 )

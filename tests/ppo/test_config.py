@@ -19,7 +19,11 @@ SIZES = ("num_envs", "num_steps", "total_timesteps", "update_epochs", "num_minib
 SWITCHES = ("anneal_lr", "clip_value", "normalize_advantage", "normalize_obs", "normalize_reward", "share_trunk")
 FROM_0 = ("learning_rate", "gamma", "gae_lambda", "vf_coef", "ent_coef")
 ABOVE_0 = ("adam_eps", "clip_eps", "max_grad_norm", "target_kl", "desired_kl")
-NEEDS = {"desired_kl": {"lr_schedule": "adaptive"}, "cell_size": {"cell": "gru"}, "sequence_length": {"cell": "gru"}}  # without which a field would do nothing
+NEEDS = {
+    "desired_kl": {"lr_schedule": "adaptive"},
+    "cell_size": {"cell": "gru"},
+    "sequence_length": {"cell": "gru"},
+}  # without which a field would do nothing
 ACTIVATIONS = CHOICES["activation"]
 NUMBERS = FROM_0 + ABOVE_0
 MEMORY = ("cell", "cell_size", "sequence_length")
@@ -245,7 +249,8 @@ def test_numbers_are_leaves_and_the_rest_is_static():
         "normalize_advantage": False, "normalize_obs": True, "normalize_reward": True,
         "kl_stop": "minibatch", "kl_estimator": "log_ratio", "lr_schedule": "cosine", "clip_eps_schedule": "cosine",
         "ent_coef_schedule": "linear", "normalize_advantage_over": "batch",
-        "box_policy": "squashed", "box_std": "state", "share_trunk": True, "cell": "lstm", "cell_size": 8, "sequence_length": 8,
+        "box_policy": "squashed", "box_std": "state", "share_trunk": True, "cell": "lstm", "cell_size": 8,
+        "sequence_length": 8,
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():
