@@ -172,7 +172,7 @@ class TestDataPlacement:
 
     def test_the_full_batch_variant_is_refused(self, env):
         config = pjp.FullBatchConfig(num_steps=64, total_timesteps=64)
-        with pytest.raises(pjp.PPOError, match="for FullBatchConfig leave it out"):
+        with pytest.raises(pjp.PPOError, match="for a FullBatchPPO leave it out"):
             pjp.train_population(env, config, num_seeds=1, placement="data")
 
     def test_an_unknown_placement_is_refused(self, env):
