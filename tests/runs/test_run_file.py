@@ -119,7 +119,7 @@ REFUSED = {
     "resume = 'runs/a'": "run.toml: resume belongs on the command line; leave it out",
     "[confg]\ngamma = 0.9": "run.toml: ['confg'] is not a table of a run; take one of config, env-param, over",
     "[config]\ngama = 0.9": "run.toml: unknown option '--config.gama'; did you mean --config.gamma",
-    "[config]\ncell = 'gru'": "run.toml: the preset has no --config.cell; take --preset recurrent, which has it",
+    "preset = 'keras'\n[config]\ncell = 'gru'": "run.toml: the preset has no --config.cell; take --preset fast, which",
     "[config]\ngamma = 'x'": "run.toml: argument --config.gamma: 'x' is not a number",
     "[config]\ngamma = 2": "gamma = 2.0 is out of range; give a number at least 0 and at most 1",
     "preset = 'fats'": "unknown preset 'fats'; did you mean fast",
