@@ -122,7 +122,7 @@ def test_the_limits_compute_what_they_say():
 def test_the_parts_of_an_update_are_those_of_the_update():
     agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig())
     runner = agent.init(jax.random.key(0))
-    _, transitions, logits = programs.act_on(agent, runner, programs.draw_noise(agent, runner))
+    _, transitions, logits = programs.act_on(agent, runner, programs.noise_of(agent, runner))
     batch = programs.judge_steps(agent, runner, transitions, logits)
     assert batch.obs.shape == (512, 4)
     (params, _), _ = programs.learn_from(agent, runner, batch)

@@ -46,7 +46,8 @@ def options():
     parsers = [
         parser for name in ("fast", "keras", "recurrent") for parser in make_parser(find_preset(name))[1].values()
     ]
-    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    given = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    return given | {option.replace("--config.", "--") for option in given}  # a hyperparameter needs no prefix
 
 
 @pytest.mark.parametrize("name", ["README.md", *sorted(PAGES)])

@@ -280,7 +280,7 @@ def test_modules_are_trained_beside_the_policy(env, config):
         ({"minibatches": lambda key, batch: batch.reward}, r"minibatches returns float32\[64\]"),
         ({"modules": {"policy": nn.Dense(1)}}, "'policy'"),
         ({"modules": {"model": 3}}, r"modules\['model'\] = 3 lacks init and apply"),
-        ({"modules": [nn.Dense(1)]}, "is no dict"),
+        ({"modules": [nn.Dense(1)]}, "modules must be a dict"),
         (
             {"reward": lambda p, s, c: (s.reward, {"bonus": 0.0}), "advantage": lambda s, c: _told(s, "bonus")},
             "'bonus'",

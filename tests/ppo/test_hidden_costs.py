@@ -231,7 +231,8 @@ def test_a_call_may_be_given_the_buffers_of_what_init_returns(name):
             lambda params: params, lambda grads, state, params: (grads, state)
         )
         parts["network"] = pjp.Network(lambda key, obs: given, lambda p, obs: (obs @ p["policy"], obs @ p["value"]))
-    agent, key = make_agent(pjp.make_env(OneArray()), CONFIGS[name], **parts), jax.random.key(0)
+    make = functools.partial(pjp.make_ppo, **parts) if parts else make_agent
+    agent, key = make(pjp.make_env(OneArray()), CONFIGS[name]), jax.random.key(0)
     copied = jax.jit(lambda runner: jax.tree.map(jnp.copy, runner), donate_argnums=0)(agent.init(key))
     assert not any(x.is_deleted() for x in [key, *jax.tree.leaves(given)])
     assert jax.tree.structure(copied) == jax.tree.structure(agent.init(key))

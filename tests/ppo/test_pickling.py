@@ -1,5 +1,6 @@
 """Environments and agents can be pickled, and what comes back makes the same programs."""
 
+import functools
 import pickle
 
 import jax
@@ -37,7 +38,8 @@ def own_schedule(update):
 def test_an_agent_comes_back_with_the_same_programs(name):
     env, config = AGENTS[name]
     parts = {"schedules": {"ent_coef": own_schedule}} if name == "gru" else {}
-    agent = make_agent(pjp.make_env(env), config, **parts)
+    make = functools.partial(pjp.make_ppo, **parts) if parts else make_agent
+    agent = make(pjp.make_env(env), config)
     same = again(agent)
     key = jax.random.key(0)
     start = jax.eval_shape(agent.init, key)

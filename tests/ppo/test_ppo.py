@@ -409,7 +409,7 @@ def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     policy_loss = {}
     for name, changes in choices.items():
         agent = pjp.make_ppo(env, dataclasses.replace(SMALL, **changes))
-        own = collect(agent, runner)[1]
+        own = jax.jit(functools.partial(core.collect, agent))(runner, noise_key, runner.key)[1].batch
         assert (own.advantage == raw.advantage).all() == (name != "batch")
         context = make_context(agent, runner.train_state, runner.key)
         policy_loss[name] = float(pjp.ppo_loss(runner.train_state.params, own, context)[1]["policy_loss"])
@@ -553,7 +553,7 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(env, parts, said):
 
 
 def test_a_config_of_another_kind_is_refused(env):
-    with pytest.raises(pjp.PPOError, match="is no PPOConfig"):
+    with pytest.raises(pjp.PPOError, match="config must be a PPOConfig, got"):
         pjp.make_ppo(env, {"gamma": 0.9})
 
 
