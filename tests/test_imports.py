@@ -1,4 +1,4 @@
-"""Imports point one way, as the house is laid out."""
+"""The house is laid out in rooms, imports point one way, and files and functions are short."""
 
 import ast
 import subprocess
@@ -30,6 +30,24 @@ def room(path):
 def test_the_house_has_its_rooms_and_no_loose_files():
     assert {path.name for path in ROOT.iterdir() if path.is_dir()} - {"__pycache__"} == set(ROOMS)
     assert {path.name for path in ROOT.iterdir() if path.is_file()} == LOOSE
+
+
+def test_files_are_short_and_functions_take_few_parameters():
+    for path in ROOT.rglob("*.py"):
+        source = path.read_text()
+        assert len(source.splitlines()) <= 400, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                assert len([x for x in parameters if x.arg != "self"]) <= 10, (path, node.name)
+
+
+def test_docstrings_open_with_what_a_thing_is_or_does():
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert not text.startswith(("What ", "Whether ", "Those ", "That of ", "The same ")), (path, text)
 
 
 def test_imports_point_upwards():
