@@ -89,6 +89,9 @@ def rnd_loss(params: dict, minibatch: pjp.Batch, context: pjp.LossContext) -> tu
     return loss + error, terms | {"prediction_error": error}
 
 
+CONFIG = RNDConfig(num_envs=16, num_steps=64, total_timesteps=102_400, learning_rate=1e-3, gae_lambda=0.98)
+
+
 def make_agent(env: pjp.Environment, config: RNDConfig) -> pjp.PPO:
     """PPO with the bonus, for a flat observation."""
     modules = {"predictor": Features(), "target": Features()}
@@ -98,9 +101,8 @@ def make_agent(env: pjp.Environment, config: RNDConfig) -> pjp.PPO:
 def main() -> None:
     """Trains 16 seeds of DeepSea without the bonus and with it, and prints their last returns."""
     env = pjp.make_env(DeepSea())
-    config = RNDConfig(num_envs=16, num_steps=64, total_timesteps=102_400, learning_rate=1e-3, gae_lambda=0.98)
     for name, make in (("PPO", pjp.make_ppo), ("RND", make_agent)):
-        population = pjp.train_population(env, config, num_seeds=16, make_agent=make)
+        population = pjp.train_population(env, CONFIG, num_seeds=16, make_agent=make)
         returns = population.metrics.episode_return_mean[:, -10:].mean(axis=1)
         print(f"{name}: {(returns > 0.5).sum()} of 16 seeds find the reward, mean return {returns.mean():.2f}")
 

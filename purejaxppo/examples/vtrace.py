@@ -43,7 +43,7 @@ def vtrace_advantage(steps: pjp.Steps, context: pjp.LossContext) -> tuple[jax.Ar
 
 
 def make_agent(env: pjp.Environment, config: pjp.PPOConfig) -> pjp.PPO:
-    """PPO with V-trace."""
+    """PPO with V-trace, for a policy without a memory."""
     return pjp.make_ppo(env, config, advantage=vtrace_advantage)
 
 

@@ -39,7 +39,8 @@ def share(agent: PPO, num_devices: int) -> PPO:
         scale_reward=scale_reward_together,
         gather=functools.partial(gather, config.num_samples // config.num_envs),
         descend=functools.partial(update_part, config),
-        loss_config=normalizing_nothing,
+        own_key=own_key,
+        seen_config=normalizing_nothing,
     )
     return dataclasses.replace(agent, collective=collective)
 
@@ -85,10 +86,15 @@ def update_part(
     The advantages are scaled as a whole.
     """
     minibatch = minibatch.replace(advantage=advantage_over("minibatch", config, minibatch.advantage))
-    own_key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], own_part(minibatch, axis=0), own_key)
+    part = own_part(minibatch, axis=0)
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], part, own_key(key))
     gradient, terms = mean_of_all((gradient, terms))
     return apply_gradient(optimizer, rate, learned, gradient), terms
+
+
+def own_key(key: jax.Array) -> jax.Array:
+    """A key of this device alone."""
+    return jax.random.fold_in(key, jax.lax.axis_index(DATA))
 
 
 def own_part(x: PyTree, axis: int) -> PyTree:

@@ -146,7 +146,7 @@ def describe_agent(make_agent: MakeAgent | None) -> dict[str, Any]:
     return {
         **{f"own_{name}": name in own for name in ("network", "optimizer", "loss", "advantage")},
         "own_schedules": sorted(parts.get("schedules") or {}),
-        **{f"own_{name}": True for name in own - FIVE},  # these two are not in folders of earlier versions
+        **{f"own_{name}": True for name in own - FIVE},  # those are not in folders of earlier versions
         **({} if make_agent in factories else {"own_agent": True}),
     }
 

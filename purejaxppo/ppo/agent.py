@@ -1,4 +1,4 @@
-"""The agent, and one update of it: rollout, advantages and epochs of minibatches, composed of the room's other modules.
+"""The agent, and one update of it: rollout, advantages and epochs of minibatches, composed of the modules beside it.
 
 One update serves every policy and every number of devices. A feed-forward policy has the memory `()` and learns from
 single steps, a recurrent one from sequences; devices that share a run work together through a `Collective`.
@@ -67,7 +67,7 @@ from purejaxppo.utils.tree import PyTree, Terms
 from purejaxppo.utils.validation import check_key
 
 CACHED_ROWS = 512  # observations that the critic looks at together
-NOT_SPLIT = 2**32 - 1  # folded into a key: no update has this index, and no epoch
+NOT_SPLIT = 2**32 - 1  # folded into a key that is also split, or folded by small indices: none of them reaches it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ class PPO:
         return self.network.start()
 
     def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
-        """The policy at raw observations [..., *obs_shape], and the memory after them."""
+        """The policy at raw observations [..., *obs_shape], and the memory after them. Here the memory comes first."""
         memory, parameters = self.step(train_state, obs, memory)[:2]
         return self.actions.distribution(parameters), memory
 
@@ -271,13 +271,13 @@ def assess(
 ) -> tuple[RunnerState, Batch, Terms]:
     """Rewards, values, advantages and targets of a rollout, computed for all its steps at once.
 
-    acted: the runner after it; transitions, parameters of the distributions that acted: [T, B, ...]; key: of the
-    update. -> (the runner with its statistics of rewards, batch [T, B, ...], numbers to report)
+    acted: the runner after the rollout; transitions, parameters: [T, B, ...]; key: that of the update.
+    -> (the runner with its statistics of rewards, batch [T, B, ...], numbers to report)
     """
     state = acted.train_state
-    reward_key, advantage_key = (jax.random.fold_in(key, i) for i in (2, 3))  # split gives those of 0 and 1
-    steps = make_steps(agent, state, transitions, parameters)
-    told: Terms = {}
+    own_key = agent.collective.own_key
+    reward_key, advantage_key = (own_key(jax.random.fold_in(key, i)) for i in (2, 3))  # split has used up 0 and 1
+    steps, told = make_steps(agent, state, transitions, parameters), Terms()
     if agent.reward is not None:
         paid = called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
         reward, told = settled_reward(steps, paid)
@@ -367,7 +367,7 @@ def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:
     """The context of a loss, a reward or an advantage, in an update that begins from `state`."""
     config, schedules = agent.config, agent.schedules
     return LossContext(
-        config=agent.collective.loss_config(config),
+        config=agent.collective.seen_config(config),
         apply=agent.forward,
         distribution=agent.actions.distribution,
         params=state.params,

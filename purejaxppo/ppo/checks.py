@@ -22,6 +22,7 @@ from purejaxppo.utils.validation import check_float32, check_key, is_numeric, sh
 
 # Columns of the metrics and of the tables that they are in.
 RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
+RESERVED |= {"mean_log_ratio"}  # of a loss, for kl_estimator; it is not reported
 
 OWN_STATE = "the agent in this train_state, which has to be one of its own (vmap over several),"
 
@@ -111,8 +112,10 @@ def settled_advantage(steps: Steps, returned: Any) -> tuple[jax.Array, jax.Array
     """Advantage and target [T, B] that an estimator returns, and its numbers. Raises PPOError otherwise."""
     advantage, *others = returned if isinstance(returned, tuple) and len(returned) in (2, 3) else (returned,)
     advantage = each_step("advantage", steps, advantage)
+    has_numbers = len(others) == 2 or (others and isinstance(others[0], Mapping))
+    numbers = others.pop() if has_numbers else {}
     target = each_step("advantage, target", steps, others[0]) if others else advantage + steps.value
-    return advantage, target, settled_numbers("advantage", others[1] if len(others) == 2 else {})
+    return advantage, target, settled_numbers("advantage", numbers)
 
 
 def each_step(what: str, steps: Steps, x: Any) -> jax.Array:

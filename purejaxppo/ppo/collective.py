@@ -1,4 +1,4 @@
-"""The work of several devices on one run. On one device every function of a `Collective` leaves its input as it is."""
+"""How devices work together on one run. The defaults are for one device, which shares nothing and does all the work."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,7 +30,8 @@ class Collective(NamedTuple):
     scale_reward: Callable[..., tuple[RunnerState, jax.Array]] = scale_reward  # as `normalize.scale_reward`
     gather: Callable[[Collected], Collected] = unchanged  # this device's part -> the whole, on every device
     descend: Callable[..., tuple[Learned, Terms]] = update_minibatch  # as `update.update_minibatch`
-    loss_config: Callable[[PPOConfig], PPOConfig] = unchanged  # the config that a loss sees
+    own_key: Callable[[jax.Array], jax.Array] = unchanged  # of a reward or an advantage, for this device's environments
+    seen_config: Callable[[PPOConfig], PPOConfig] = unchanged  # the config that a loss, reward and advantage see
 
 
 ONE_DEVICE = Collective()

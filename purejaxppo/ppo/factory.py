@@ -78,9 +78,9 @@ def make_ppo(
             what `context.apply` returns. With `config.cell` a `RecurrentNetwork`. `hidden_sizes`, `activation`,
             `share_trunk`, `box_std` and `cell_size` shape the default network only.
         modules: Learned parts beside the policy, such as {"model": (init, apply)}, with `init(key, obs) -> params` for
-            one observation; a flax.linen module is such a pair. The parameters of a module are params[name], and those
-            of the network then params["policy"]; the optimizer trains all of them. In a loss and a reward,
-            `context.modules[name](params, ...)` calls `apply` with its own parameters.
+            one observation, without its mask; a flax.linen module is such a pair. The parameters of a module are
+            params[name], and those of the network then params["policy"]; the optimizer trains all of them. In a loss, a
+            reward and an advantage, `context.modules[name](params, ...)` calls `apply` with its own parameters.
         optimizer: Any optax transformation, which then has its own learning rate, schedule and clipping:
             `learning_rate`, `anneal_lr`, `lr_schedule`, `adam_eps` and `max_grad_norm` must stay at their defaults.
         loss: (params, minibatch, context) -> (loss, {name: number}), such as `ppo_loss`, which your own can add to.

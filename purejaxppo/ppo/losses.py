@@ -1,4 +1,4 @@
-"""The terms of PPO's objective, one function each, and their sum."""
+"""The terms of PPO's objective, one function each, and their sum; and the signatures of your own functions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -83,7 +83,8 @@ class LossContext(NamedTuple):
     """The surroundings of a loss, a reward or an advantage: network, policy, config, and the numbers of this update.
 
     In a loss, `apply(params, minibatch.obs)` gives [M, ...] each; for a recurrent policy it runs along M sequences and
-    gives [M, L, ...]. `modules[name](params, ...)` calls a learned part of `make_ppo(modules=...)`.
+    gives [M, L, ...]. In a reward or an advantage it takes `steps.obs`, of a feed-forward policy only.
+    `modules[name](params, ...)` calls a learned part of `make_ppo(modules=...)`.
     """
 
     config: PPOConfig  # of the agent: your own class of it, with your own fields

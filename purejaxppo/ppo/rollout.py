@@ -12,7 +12,7 @@ from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transi
 from purejaxppo.utils.sums import add, precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
 
-# (obs [B, ...], noise [B, ...]) -> (action [B, ...], the distribution's parameters [B, ...])
+# (obs [B, ...], noise [B, ...]) -> (action for env.step [B, ...], any pytree to keep of each step [B, ...])
 Policy = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
@@ -29,7 +29,7 @@ def rollout(
 ) -> tuple[RunnerState, Transition, PyTree, EpisodeStats]:
     """Steps the environments of `runner` once for each entry of `noise`.
 
-    -> (runner, transitions [T, B, ...], the policy's distribution parameters [T, B, ...], episode statistics)
+    -> (runner, transitions [T, B, ...], the policy's second output [T, B, ...], episode statistics)
     """
 
     def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, tuple[Transition, PyTree, EpisodeState]]:
@@ -83,7 +83,7 @@ def empty_episodes(num_envs: int) -> EpisodeState:
 
 
 def count_step(episode: EpisodeState, reward: jax.Array) -> EpisodeState:
-    """The running episodes with one more step. reward: [B]"""
+    """The running episodes with one more step; `scale_reward` keeps `discounted_return`. reward: [B]"""
     episode_return, low = add(episode.episode_return, episode.return_low, reward)
     return episode.replace(episode_return=episode_return, return_low=low, episode_length=episode.episode_length + 1)
 

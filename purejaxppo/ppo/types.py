@@ -38,7 +38,7 @@ class EpisodeState(struct.PyTreeNode):
 
     episode_return: jax.Array  # [B]
     episode_length: jax.Array  # [B] int32
-    discounted_return: jax.Array  # [B], of the raw reward; the scale of normalize_reward
+    discounted_return: jax.Array  # [B], of the reward to learn from, unscaled; kept with normalize_reward alone
     return_low: jax.Array  # [B], what `episode_return` lacks by rounding
 
 
@@ -57,7 +57,7 @@ class Transition(struct.PyTreeNode):
     """One step of every environment."""
 
     obs: PyTree  # [B, ...], raw
-    action: PyTree  # [B, ...], the policy's: before it is clipped or squashed
+    action: PyTree  # [B, ...], as the policy returned it; in PPO before it is clipped or squashed
     reward: jax.Array  # [B], raw
     terminated: jax.Array  # [B] bool
     truncated: jax.Array  # [B] bool
@@ -98,7 +98,7 @@ class Batch(struct.PyTreeNode):
     For a recurrent policy each entry is a sequence, [N, L, ...]. A loss that leaves a field alone does not pay for it.
     """
 
-    obs: PyTree  # [N, ...], as the network sees it
+    obs: PyTree  # [N, ...], as the network sees it; of a recurrent policy `Sequences`, whose obs is [N, L, ...]
     action: PyTree  # [N, ...]
     log_prob: jax.Array  # [N], under the policy that acted
     value: jax.Array  # [N], of the critic before the update

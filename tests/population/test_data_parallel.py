@@ -1,5 +1,7 @@
 """`placement="data"`: one update, shared by devices, for policies with and without a memory."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -32,3 +34,22 @@ def test_sequences_that_do_not_divide_over_the_devices_are_refused():
     env, config = pjp.make_env("CartPole-v1"), CONFIGS["gru"].replace(num_minibatches=4)
     with pytest.raises(pjp.PPOError, match="the number of sequences / num_minibatches = 1 does not divide"):
         pjp.train_population(env, config, num_seeds=1, placement="data")
+
+
+def random_reward(params, steps, context):
+    draw = jax.random.uniform(context.key)
+    return steps.reward, {"draw": draw, "square": draw**2}
+
+
+def test_a_reward_draws_on_its_own_on_each_device():
+    """The numbers are means over the devices, and a variance of 0 is a draw that all of them share."""
+    make_agent = functools.partial(pjp.make_ppo, reward=random_reward)
+    shared = pjp.train_population(
+        pjp.make_env("CartPole-v1"),
+        pjp.PPOConfig(num_envs=4, num_steps=4, total_timesteps=32, hidden_sizes=(4,), num_minibatches=1),
+        num_seeds=1,
+        placement="data",
+        make_agent=make_agent,
+    )
+    extra = shared.metrics.extra
+    assert np.all(extra["square"] - extra["draw"] ** 2 > 1e-6)

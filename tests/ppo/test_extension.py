@@ -11,6 +11,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.population.logs import LogProgress
+from purejaxppo.ppo.checks import settled_advantage
 from purejaxppo.runs.folder import write_metrics
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), num_minibatches=2)
@@ -188,6 +189,16 @@ def test_a_term_that_the_loss_does_not_return_is_nan(env):
             pjp.make_ppo(env, SMALL.replace(**changes), loss=loss)
     with pytest.raises(pjp.PPOError, match=r"target_kl.*mean_log_ratio"):
         pjp.make_ppo(env, SMALL.replace(target_kl=0.1, kl_estimator="log_ratio"), loss=loss)
+
+
+def test_an_advantage_may_return_numbers_without_a_target():
+    zeros = jnp.zeros((3, 2))
+    flags = {"terminated": zeros > 0, "truncated": zeros > 0}
+    unread = dict.fromkeys(("obs", "action", "parameters", "log_prob", "next_obs", "next_value"))
+    steps = pjp.Steps(reward=zeros, value=zeros + 0.5, **flags, **unread)
+    advantage, target, numbers = settled_advantage(steps, (zeros + 1.0, {"mine": 2.0}))
+    np.testing.assert_array_equal(target, advantage + 0.5)
+    assert numbers == {"mine": 2.0}
 
 
 @pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
