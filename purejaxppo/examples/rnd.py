@@ -100,9 +100,8 @@ def make_agent(env: pjp.Environment, config: RNDConfig) -> pjp.PPO:
 
 def main() -> None:
     """Trains 16 seeds of DeepSea without the bonus and with it, and prints their last returns."""
-    env = pjp.make_env(DeepSea())
     for name, make in (("PPO", pjp.make_ppo), ("RND", make_agent)):
-        population = pjp.train_population(env, CONFIG, num_seeds=16, make_agent=make)
+        population = pjp.train_population(pjp.make_env(DeepSea()), CONFIG, num_seeds=16, make_agent=make)
         returns = population.metrics.episode_return_mean[:, -10:].mean(axis=1)
         print(f"{name}: {(returns > 0.5).sum()} of 16 seeds find the reward, mean return {returns.mean():.2f}")
 
