@@ -24,8 +24,9 @@ if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR ke
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Most programs here compile for seconds and run for milliseconds: they, and those of the processes that tests start, do
-# without LLVM's optimizations. These modules train for long, time something, or check the arithmetic that users get.
+# without LLVM's optimizations. These modules train for long, time something, or check the bits that users get.
 COMPILED_FULLY = {"test_bench", "test_distributions", "test_keras", "test_gae", "test_gymnasium"}
+COMPILED_FULLY |= {"test_checkpoints", "test_population", "test_population_proofs", "test_ppo", "test_survival"}
 COMPILED_FULLY |= {"test_learning", "test_losses", "test_notebooks", "test_pace", "test_rollout", "test_update"}
 
 

@@ -34,9 +34,10 @@ def use_cache(option: Path | None) -> None:
     """Sets up the cache for this process.
 
     The value of --cache counts first, then JAX's own setting (JAX_COMPILATION_CACHE_DIR), then PUREJAXPPO_CACHE, then
-    the user's cache folder, unless jax is older than QUIET. Without a folder to write to there is no cache. JAX
-    compiles what it cannot read, such as an entry that a killed process has left half written, so its warnings are not
-    shown. Raises PPOError if --cache names a folder that cannot be written to.
+    the user's cache folder, unless jax is older than QUIET. If no folder is writable, nothing is cached. JAX recompiles
+    an entry that it cannot read, such as one left half written by a killed process, so its warnings are not shown.
+
+    Raises PPOError if --cache names a folder that cannot be written to.
     """
     settings: Any = jax.config  # its attributes are made at run time
     if option is None and settings.jax_compilation_cache_dir:
@@ -60,7 +61,7 @@ def default_folder() -> Path | None:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         return (given if given.is_absolute() else Path.home() / ".cache") / "purejaxppo"
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # the user has no home directory
         return None
 
 

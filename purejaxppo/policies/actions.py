@@ -23,7 +23,7 @@ from purejaxppo.policies.distributions import (
 )
 from purejaxppo.policies.networks import JointHead, SharedStd, as_logits, own_std
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.tree import PyTree, Structure, unchanged
 
 UNBOUNDED = 1e30  # from this width on, a Box has no bounds to speak of: some say so by the largest float
 
@@ -177,11 +177,6 @@ def joint_to_env(structure: Structure, parts: Sequence[Actions], action: PyTree)
     """The environment's action of each part."""
     own = structure.flatten_up_to(action)
     return structure.unflatten([part.to_env(x) for part, x in zip(parts, own, strict=True)])
-
-
-def unchanged(action: PyTree) -> PyTree:
-    """The environment's action, which is the policy's."""
-    return action
 
 
 def clip_to(space: Box, action: jax.Array) -> jax.Array:

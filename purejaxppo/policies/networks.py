@@ -148,14 +148,8 @@ def hidden_layers(
     return x
 
 
-class CNN(nn.Module):
+class CNN(MLP):
     """A convolution with 16 kernels of 3 x 3, its output flattened into an MLP: Young and Tian (2019) for MinAtar."""
-
-    hidden_sizes: tuple[int, ...]
-    output_size: int
-    activation: str
-    hidden_init: Callable[..., jax.Array]  # initializers of the kernels
-    output_init: Callable[..., jax.Array]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:

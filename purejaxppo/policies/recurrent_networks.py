@@ -48,12 +48,8 @@ class Encoder(nn.Module):
         return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Encoder):
     """An `Encoder` after the convolution of `CNN`."""
-
-    hidden_sizes: tuple[int, ...]
-    activation: str
-    hidden_init: Callable[..., jax.Array]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:

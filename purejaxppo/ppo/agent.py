@@ -42,7 +42,7 @@ from purejaxppo.ppo.memory import (
     check_memory,
     hiding_memory,
     showing_memory,
-    starts,
+    start_memories,
     to_samples,
     to_sequences,
     with_memory,
@@ -141,7 +141,7 @@ class PPO:
         """
         lead = check_act(self.env, train_state, obs, key)
         if memory is None:
-            memory = starts(self.network, lead)
+            memory = start_memories(self.start_memory, lead)
         else:
             check_memory(self.network, memory, lead)
         distribution, memory = in_own_state(self.policy, train_state, memory, obs)
@@ -205,7 +205,7 @@ def init(agent: PPO, key: jax.Array) -> RunnerState:
         obs=obs,
         episode=empty_episodes(config.num_envs),
         key=key,
-        memory=starts(agent.network, (config.num_envs,)),
+        memory=start_memories(agent.start_memory, (config.num_envs,)),
     )
 
 

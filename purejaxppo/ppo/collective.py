@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import jax
 
-from purejaxppo.policies.actions import unchanged
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.normalize import scale_reward
 from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState
 from purejaxppo.ppo.update import Learned, update_minibatch
-from purejaxppo.utils.tree import PyTree, Terms
+from purejaxppo.utils.tree import PyTree, Terms, unchanged
 
 
 class Collected(NamedTuple):

@@ -12,6 +12,7 @@ from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions
 from purejaxppo.policies.distributions import Categorical, Distribution
 from purejaxppo.ppo.checks import OWN_STATE, check_one_state, check_state
+from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import to_host
@@ -145,7 +146,7 @@ def play_episodes(
     start = Evaluation(
         obs=obs,
         env_state=env_state,
-        memory=start_memories(agent, num_episodes),
+        memory=start_memories(agent.start_memory, (num_episodes,)),
         episode_return=jnp.zeros(num_episodes),
         return_low=jnp.zeros(num_episodes),
         episode_length=jnp.zeros(num_episodes, jnp.int32),
@@ -188,11 +189,6 @@ def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps:
         train_state,
         obs,
     )
-
-
-def start_memories(agent: Agent, num_episodes: int) -> PyTree:
-    """The memory at the start of E episodes, [E, ...]."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), agent.start_memory)
 
 
 def record_episodes(

@@ -42,9 +42,9 @@ class Sequences(struct.PyTreeNode):
     memory: PyTree  # [N, ...], of the rollout, before the first step
 
 
-def starts(network: Network | RecurrentNetwork, shape: tuple[int, ...]) -> PyTree:
-    """The memory at the start of episodes, [*shape, ...]."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), network.start())
+def start_memories(start: PyTree, shape: tuple[int, ...]) -> PyTree:
+    """The memory at the start of episodes, [*shape, ...]. start: of one of them"""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), start)
 
 
 def with_memory(env: Environment, network: Network | RecurrentNetwork) -> Environment:
@@ -105,7 +105,7 @@ def replay(
 
     def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, tuple[PyTree, ...]]:
         obs, reset = step
-        memory = jax.tree.map(functools.partial(where_env, reset), starts(network, reset.shape), memory)
+        memory = jax.tree.map(functools.partial(where_env, reset), start_memories(network.start(), reset.shape), memory)
         memory, *outputs = network.apply(params, memory, obs)
         return memory, tuple(outputs)
 
@@ -122,7 +122,7 @@ def along_sequences(network: RecurrentNetwork, params: PyTree, sequences: Sequen
 
 def check_memory(network: Network | RecurrentNetwork, memory: PyTree, lead: tuple[int, ...]) -> None:
     """Raises PPOError unless `memory` fits the network and has the leading axes of the observation."""
-    start = jax.eval_shape(functools.partial(starts, network, lead))
+    start = jax.eval_shape(lambda: start_memories(network.start(), lead))
     if jax.tree.structure(memory) != jax.tree.structure(start):
         raise PPOError(f"memory = {memory!r} does not fit this network; give the one that the last act returned")
     shapes = [" ".join(str(jnp.shape(x)) for x in jax.tree.leaves(tree)) for tree in (memory, start)]

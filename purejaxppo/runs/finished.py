@@ -21,8 +21,9 @@ from purejaxppo.population.statistics import (
     show_return,
     with_interval,
 )
-from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes, start_memories
+from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes
 from purejaxppo.ppo.factory import seed_keys
+from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.load import LoadedRun
 from purejaxppo.runs.results import interval_entries
@@ -76,7 +77,7 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
                 envs,
                 functools.partial(act, run.seed(i).train_state),
                 seed=seed + i * num_episodes,
-                memory=start_memories(run.agent, num_episodes),
+                memory=start_memories(run.agent.start_memory, (num_episodes,)),
             )
             for i in range(num_seeds)
         ]

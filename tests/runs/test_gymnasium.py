@@ -7,7 +7,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.ppo.evaluate import start_memories
+from purejaxppo.ppo.memory import start_memories
 from purejaxppo.runs.finished import evaluate_in_gymnasium, evaluate_run
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def test_an_episode_of_a_recurrent_policy_is_the_one_stepped_by_hand(tmp_path):
         distribution, memory = run.agent.policy(state, memory, obs[None])
         return distribution.mode()[0], memory
 
-    start = start_memories(run.agent, 1)
+    start = start_memories(run.agent.start_memory, (1,))
     returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
     assert returns.tolist() == [[play_by_hand(choose, start, seed=7 + i) for i in range(2)]]
     assert returns.tolist() != [[play_by_hand(choose, start, seed=7 + i, forgets=True) for i in range(2)]]

@@ -58,7 +58,7 @@ def bench(options: argparse.Namespace) -> int:
         repeats=options.repeats,
         quick=options.quick,
     )
-    with Console(stderr=True).status("starting") as status:  # silent where there is no terminal
+    with Console(stderr=True).status("starting") as status:  # shows nothing when stderr is redirected
         report = run_bench(config, plan, say=status.update)
     print(show_table(report))
     if options.out is not None:

@@ -12,8 +12,8 @@ from purejaxppo.cli.doctor.findings import Finding, attempted, fault, note, well
 from purejaxppo.cli.doctor.trial import first_difference, traces_alike
 from purejaxppo.envs.base import Environment, Step
 from purejaxppo.ppo.agent import PPO
-from purejaxppo.ppo.evaluate import start_memories
 from purejaxppo.ppo.losses import LossContext
+from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import Batch, Metrics, RunnerState
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError, in_one_line
@@ -57,7 +57,7 @@ def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
         with jax.default_matmul_precision("highest"):
             options = quickly_compiled(jax.default_backend())
             lesson = jax.jit(functools.partial(learn_twice, agent), compiler_options=options)(jax.random.key(seed))
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # user code may raise anything
         return [*findings, fault("update", in_one_line(error))]
     first = "replay" if jax.tree.leaves(agent.start_memory) else "first minibatch"
     checks = {
@@ -76,7 +76,7 @@ def learn_twice(agent: PPO, key: jax.Array) -> Lesson:
     before = agent.init(key)
     after, _ = agent.update(before)
     _, looked = looking.update(after)
-    memory = start_memories(agent, agent.config.num_envs)
+    memory = start_memories(agent.start_memory, (agent.config.num_envs,))
     give = functools.partial(outputs, agent, before)
     given = (before.obs, memory)
     return Lesson(before, after, looked, batched=give(given), alone=jax.lax.map(give, given))
@@ -119,7 +119,7 @@ def outputs(agent: PPO, runner: RunnerState, given: tuple[PyTree, PyTree]) -> Py
 def check_network(agent: PPO) -> Finding:
     """Checks that the network is a function of its inputs alone. Runs nothing."""
     runner = jax.eval_shape(agent.init, key := jax.eval_shape(lambda: jax.random.key(0)))
-    memory = jax.eval_shape(lambda: start_memories(agent, agent.config.num_envs))
+    memory = jax.eval_shape(lambda: start_memories(agent.start_memory, (agent.config.num_envs,)))
     if not traces_alike(agent.init, key):
         return fault("network", "init traces to a different program each time; draw from key only")
     if not traces_alike(lambda runner, given: outputs(agent, runner, given), runner, (runner.obs, memory)):

@@ -92,7 +92,7 @@ def plain(env: Environment, obs: PyTree) -> PyTree:
 
 
 def mistake_in(name: str, space: Space, obs: np.ndarray) -> str | None:
-    """The fault in N observations of one space, [N, F]. None if there is none."""
+    """Describes the fault in N observations of one space, [N, F], or returns None if they are valid."""
     if not np.all(np.isfinite(obs)):
         at, value = first_where(~np.isfinite(obs), obs)
         return f"{name}{at} is {value}, in {share(~np.isfinite(obs))}; find the division or the log"

@@ -116,7 +116,7 @@ def check_vmap(env: Environment) -> Finding:
     try:
         jax.eval_shape(jax.vmap(env.reset), two(key), two(params))
         jax.eval_shape(jax.vmap(env.step), two(key), two(state), two(action), two(params))
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # user code may raise anything
         return fault("vmap", f"reset or step cannot be vmapped: {in_one_line(error)}")
     return well("vmap", "over keys, states, actions and parameters")
 
@@ -125,7 +125,7 @@ def check_scan(run: Callable[[jax.Array], Trial], key: jax.Array) -> Finding:
     """Checks that a scan over steps with auto-resets can be traced. Runs nothing."""
     try:
         jax.eval_shape(run, key)
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # user code may raise anything
         return fault("scan", f"a scan over steps cannot be traced: {in_one_line(error)}")
     return well("scan", "a rollout with auto-resets is one program")
 

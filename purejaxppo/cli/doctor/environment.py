@@ -59,7 +59,7 @@ def check_env(
         check_size(name, value)
     try:
         built = make_env(env)
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # user code may raise anything
         return [fault("interface", in_one_line(error))]
     num_envs = envs_that_fit(built, num_steps, num_envs)
     run = functools.partial(play, built, num_steps=num_steps, num_envs=num_envs)

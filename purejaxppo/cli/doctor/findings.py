@@ -41,5 +41,5 @@ def attempted(name: str, check: Callable[[], Finding]) -> Finding:
     """Runs a check. An exception becomes a finding too."""
     try:
         return check()
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # user code may raise anything
         return fault(name, in_one_line(error))

@@ -155,7 +155,7 @@ def all_same(x: PyTree, y: PyTree) -> bool:
 
 
 def first_difference(expected: PyTree, found: PyTree) -> str | None:
-    """Describes the first number that differs by more than rounding. None if there is none."""
+    """Describes the first number that differs by more than rounding, or returns None if they all agree."""
     before = jax.tree_util.tree_leaves_with_path(key_data(expected))
     for (path, x), y in zip(before, jax.tree.leaves(key_data(found)), strict=True):
         x, y = np.asarray(x), np.asarray(y)

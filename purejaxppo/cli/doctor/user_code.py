@@ -51,7 +51,7 @@ def examine_agent(kind: str, make: Callable[[], Any]) -> list[Finding]:
     """`check_agent` on what `make` makes, with the kind in the name of each finding."""
     try:
         found = check_agent(make())
-    except Exception as error:  # code of the caller's own, which may raise anything
+    except Exception as error:  # user code may raise anything
         return [fault(kind, in_one_line(error))]
     return [finding._replace(name=f"{kind}: {finding.name}") for finding in found]
 

@@ -15,7 +15,7 @@ from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space
 from purejaxppo.envs.suites import Adapted
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import PyTree, unchanged
 from purejaxppo.utils.validation import standard_promotion
 
 _jumanji: Any = importlib.import_module("jumanji")
@@ -173,11 +173,6 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
         to_jumanji=functools.partial(as_parts, sizes, spec.dtype),
         legal=legal_actions,
     )
-
-
-def unchanged(x: jax.Array) -> jax.Array:
-    """Converts nothing: for actions and masks that Jumanji and this library share."""
-    return x
 
 
 def as_dtype(dtype: Any, action: jax.Array) -> jax.Array:
