@@ -14,10 +14,11 @@ Result = TypeVar("Result")
 
 @dataclass
 class Task:
-    """CartPole-v1 with the hyperparameters of CleanRL's script, and how much of it."""
+    """An environment with the hyperparameters of CleanRL's script, and how much of it."""
 
     seeds: int
     timesteps: int  # of each seed
+    env: str = "CartPole-v1"  # for those that step Gymnasium's
     num_envs: int = 4
     num_steps: int = 128
     num_epochs: int = 4
@@ -52,6 +53,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--timesteps", type=int, default=100_000, help="environment steps of each seed")
+    parser.add_argument("--env", default=Task.env, help="of Gymnasium; for Stable-Baselines3 and sbx alone")
     parser.add_argument("--num-envs", type=int, default=Task.num_envs)
     parser.add_argument("--num-steps", type=int, default=Task.num_steps, help="of each environment in a rollout")
     parser.add_argument("--num-minibatches", type=int, default=Task.num_minibatches)
@@ -65,6 +67,7 @@ def make_task(options: argparse.Namespace, best_num_envs: int) -> Task:
     task = Task(
         options.seeds,
         options.timesteps,
+        options.env,
         num_envs=best_num_envs if options.best else options.num_envs,
         num_steps=options.num_steps,
         num_minibatches=options.num_minibatches,

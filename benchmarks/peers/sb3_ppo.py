@@ -1,6 +1,6 @@
 """Stable-Baselines3's PPO, timed: whole trainings, one seed after the other.
 
-    python benchmarks/peers/sb3_ppo.py --timesteps 20000 --json OUT
+    python benchmarks/peers/sb3_ppo.py --timesteps 20000 [--env CartPole-v1] --json OUT
 
 Needs stable-baselines3. Its environments are Gymnasium's, stepped in turn in one process, and torch has one thread:
 products as small as these are slower with more. Its value loss is the whole squared error, so the weight is halved, and
@@ -26,7 +26,7 @@ def make_agent(algorithm: type, task: Task, seed: int, **differing: Any) -> Any:
     """The algorithm on its environments, with the learning rate down to 0 in a line."""
     return algorithm(
         "MlpPolicy",
-        make_vec_env("CartPole-v1", n_envs=task.num_envs, seed=seed),
+        make_vec_env(task.env, n_envs=task.num_envs, seed=seed),
         learning_rate=lambda remaining: task.learning_rate * remaining,
         n_steps=task.num_steps,
         batch_size=task.batch_size // task.num_minibatches,

@@ -48,6 +48,7 @@ from purejaxppo.ppo.memory import (
     with_memory,
 )
 from purejaxppo.ppo.normalize import init_moments, init_obs_moments, normalize_obs, update_obs_moments
+from purejaxppo.ppo.recorded import replay_steps, settled_transitions
 from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, make_noise, rollout
 from purejaxppo.ppo.schedules import RateRule, Schedules
 from purejaxppo.ppo.shuffle import shuffled_indices
@@ -121,6 +122,24 @@ class PPO:
         check_runner(runner, self.config.num_envs // self.collective.num_devices)
         warn_if_over(self, runner.train_state)
         return update(self, runner)
+
+    def learn_from(self, runner: RunnerState, transitions: Transition) -> tuple[RunnerState, Metrics]:
+        """The learning of one `update`, from steps that were made elsewhere: in a simulator that is not JAX.
+
+        The actions were drawn by the policy of `runner.train_state`. Of the runner, `obs` and `env_state` stay as they
+        are; the rest is that after an update.
+
+        Args:
+            runner: As `init` or the last call returned it.
+            transitions: [T, B, ...] of `num_steps` and `num_envs`; arrays of NumPy will do.
+
+        Raises:
+            PPOError: If the runner is that of another agent, or the transitions have other shapes.
+        """
+        check_runner(runner, self.config.num_envs // self.collective.num_devices)
+        transitions = settled_transitions(runner.obs, transitions, (self.config.num_steps, self.config.num_envs))
+        step = functools.partial(self.step, runner.train_state)
+        return learn_from(self, runner, *replay_steps(step, self.start_memory, runner, transitions))
 
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None, memory: PyTree = None) -> PyTree:
         """The environment's action for one observation: the mode of the policy, or with a key a sample.
@@ -211,13 +230,35 @@ def init(agent: PPO, key: jax.Array) -> RunnerState:
 
 def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     """Algorithm 1 of Schulman et al. (2017): act for T steps, estimate advantages, and learn from them in epochs."""
-    state = runner.train_state
-    update_key = jax.random.fold_in(runner.key, state.update)
-    noise_key, shuffle_key = jax.random.split(update_key)
+    _, noise_key, _ = update_keys(runner)
+    noise = agent.collective.own_envs(draw_noise(agent, noise_key))
+    return learn_from(agent, runner, *play(agent, runner, noise))
 
-    acted, collected = collect(agent, runner, noise_key, update_key)
+
+def update_keys(runner: RunnerState) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The keys of the next update, of its rollout and of its shuffle: functions of (key, update index)."""
+    key = jax.random.fold_in(runner.key, runner.train_state.update)
+    rollout_key, shuffle_key = jax.random.split(key)
+    return key, rollout_key, shuffle_key
+
+
+def learn_from(
+    agent: PPO,
+    runner: RunnerState,
+    acted: RunnerState,
+    transitions: Transition,
+    parameters: PyTree,
+    episodes: EpisodeStats,
+) -> tuple[RunnerState, Metrics]:
+    """The advantages of a rollout, and the epochs of learning from it. runner, acted: before it and after it"""
+    config, state = agent.config, runner.train_state
+    key, _, shuffle_key = update_keys(runner)
+    acted, steps, numbers = assess(agent, acted, transitions, parameters, key)
+    obs = transitions.obs.obs if config.normalize_obs else None
+    collected = agent.collective.gather(Collected(to_batch(agent, steps, transitions), numbers, episodes, obs))
+    batch = collected.batch.replace(advantage=advantage_over("batch", config, collected.batch.advantage))
     rate = agent.rate_rule.rate(state)
-    (params, opt_state), terms = learn(agent, rate, state, collected.batch, shuffle_key)
+    (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
 
     state = acted.train_state
     state = state.replace(
@@ -229,18 +270,6 @@ def update(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Metrics]:
     )
     runner = keep_finite(runner, acted.replace(train_state=state))
     return runner, make_metrics(agent, runner.train_state, collected, terms, rate)
-
-
-def collect(agent: PPO, runner: RunnerState, noise_key: jax.Array, key: jax.Array) -> tuple[RunnerState, Collected]:
-    """A rollout of all devices with its advantages. key: of the update"""
-    config, collective = agent.config, agent.collective
-    noise = collective.own_envs(draw_noise(agent, noise_key))
-    acted, transitions, parameters, episodes = play(agent, runner, noise)
-    acted, steps, numbers = assess(agent, acted, transitions, parameters, key)
-    obs = transitions.obs.obs if config.normalize_obs else None
-    collected = collective.gather(Collected(to_batch(agent, steps, transitions), numbers, episodes, obs))
-    scaled = advantage_over("batch", config, collected.batch.advantage)
-    return acted, collected._replace(batch=collected.batch.replace(advantage=scaled))
 
 
 def draw_noise(agent: PPO, key: jax.Array) -> RolloutNoise:

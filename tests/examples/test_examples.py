@@ -13,7 +13,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo import examples
-from purejaxppo.examples import a2c, auxiliary_loss, nnx_network, rnd, single_file, success_rate, vtrace
+from purejaxppo.examples import a2c, auxiliary_loss, gymnasium_host, nnx_network, rnd, single_file, success_rate, vtrace
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), num_minibatches=2)
 NAMES = sorted({module.name for module in pkgutil.iter_modules(examples.__path__)} - {"keras", "keras_display"})
@@ -37,7 +37,7 @@ def test_an_example_uses_public_names_and_says_how_it_is_run(name):
     assert 'if __name__ == "__main__":\n    main()\n' in source
     assert "from purejaxppo" not in source
     assert "import purejaxppo." not in source
-    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110}.get(name, 60)
+    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110, "gymnasium_host": 110}.get(name, 60)
 
 
 def test_importing_the_examples_computes_nothing():
@@ -204,3 +204,28 @@ def test_the_success_rate_is_in_the_metrics_and_in_the_data_frame():
     assert ((share >= 0) & (share <= 1)).all()
     assert 0 < share.mean() < 1
     np.testing.assert_array_equal(population.to_dataframe()["episode/success"], share.ravel())
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_a_simulator_on_the_host_is_learned_from(name, monkeypatch):
+    learned_from = []
+    learn_from = pjp.PPO.learn_from
+
+    def spy(agent, runner, transitions):
+        jax.debug.callback(learned_from.append, transitions)
+        return learn_from(agent, runner, transitions)
+
+    monkeypatch.setattr(pjp.PPO, "learn_from", spy)
+    config = SMALL.replace(num_steps=210, total_timesteps=4 * 210 * 2, num_minibatches=1, update_epochs=1)
+    runner, metrics = gymnasium_host.train(name, config)
+    jax.effects_barrier()
+    steps = learned_from[-1]
+    done = np.asarray(steps.terminated | steps.truncated)
+    assert int(runner.train_state.update) == 2
+    assert np.isfinite(metrics.policy_loss).all()
+    assert metrics.episodes[-1] == done.sum() > 0
+    follows = np.asarray(steps.obs[1:]) == np.asarray(steps.next_obs[:-1])
+    np.testing.assert_array_equal(follows.all(-1), ~done[:-1])  # an ended episode is seen as it was before the reset
+    if name == "Pendulum-v1":
+        assert not np.any(steps.terminated)
+        assert np.abs(np.asarray(steps.action)).max() > 2.0  # the policy's own action, which the bounds cut
