@@ -27,7 +27,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # without LLVM's optimizations. These modules train for long, time something, or check the bits that users get.
 COMPILED_FULLY = {"test_bench", "test_distributions", "test_keras", "test_gae", "test_gymnasium"}
 COMPILED_FULLY |= {"test_checkpoints", "test_population", "test_population_proofs", "test_ppo", "test_survival"}
-COMPILED_FULLY |= {"test_learning", "test_losses", "test_notebooks", "test_pace", "test_rollout", "test_update"}
+COMPILED_FULLY |= {"test_learning", "test_losses", "test_notebooks", "test_pace", "test_optimizer", "test_rollout"}
+COMPILED_FULLY |= {"test_shuffle", "test_update"}
 
 
 def compile_quickly(quickly):

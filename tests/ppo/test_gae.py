@@ -287,3 +287,16 @@ def test_what_is_of_another_kind_is_refused(name):
     for call in calls_with(name, lambda x: x.astype(kind)):
         with pytest.raises(pjp.PPOError, match=rf"{name} is {kind.__name__}\[8, 4\]; give {wanted}"):
             call()
+
+
+def test_the_advantage_of_an_agent_is_gae_with_the_numbers_of_its_config():
+    reward, value, next_value, terminated, truncated = map(jnp.asarray, draw(3, (9, 2)))
+    filler = jnp.zeros(0)
+    steps = pjp.Steps(
+        obs=filler, action=filler, parameters=filler, log_prob=filler, next_obs=filler,
+        reward=reward, value=value, next_value=next_value, terminated=terminated, truncated=truncated,
+    )  # fmt: skip
+    config = pjp.PPOConfig(gamma=0.9, gae_lambda=0.7)
+    context = pjp.LossContext(**dict.fromkeys(pjp.LossContext._fields))._replace(config=config)
+    expected = gae(reward, value, next_value, terminated, truncated, gamma=0.9, gae_lambda=0.7)
+    np.testing.assert_array_equal(pjp.gae_advantage(steps, context), expected)

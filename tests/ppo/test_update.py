@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.stats
 
 from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.ppo.optimizer import make_optimizer, scale_by_given_rate
-from purejaxppo.ppo.shuffle import long_permutation, short_permutation, shuffled_indices
+from purejaxppo.ppo.optimizer import make_optimizer
+from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, RunnerState, TrainState
 from purejaxppo.ppo.update import (
     Order,
@@ -19,6 +18,7 @@ from purejaxppo.ppo.update import (
     keep_finite,
     kl_is_within,
     minibatches_within_kl,
+    own_buffers,
     update_epoch,
     update_epochs,
     update_minibatch,
@@ -64,27 +64,6 @@ def run_within(kls, target, values=None):
     return within_kl(counting_epoch(kls, values), target, start, numbered(len(kls)))
 
 
-def adam(param, gradients, rate, max_norm, eps=1e-5, first=0.9, second=0.999):
-    """Kingma and Ba 2015, algorithm 1, on gradients scaled to a global norm of at most max_norm. float64"""
-    param = {name: np.asarray(x, np.float64) for name, x in param.items()}
-    mean, square = ({name: np.zeros(x.shape) for name, x in param.items()} for _ in range(2))
-    for step, gradient in enumerate(gradients, 1):
-        norm = sum((np.asarray(g, np.float64) ** 2).sum() for g in gradient.values()) ** 0.5
-        for name in param:
-            g = np.asarray(gradient[name], np.float64) * min(1.0, max_norm / norm)
-            mean[name] = first * mean[name] + (1 - first) * g
-            square[name] = second * square[name] + (1 - second) * g**2
-            unbiased = square[name] / (1 - second**step)
-            param[name] = param[name] - rate * (mean[name] / (1 - first**step)) / (unbiased**0.5 + eps)
-    return param
-
-
-def linear_loss(params, gradient, key):
-    # Its gradient is `gradient`.
-    loss = sum(jnp.sum(params[name] * gradient[name]) for name in params)
-    return loss, terms_of(loss)
-
-
 def quadratic_loss(params, minibatch, key=None):
     error = minibatch.obs @ params["w"] - minibatch.target
     loss = jnp.mean(jnp.square(error))
@@ -111,209 +90,6 @@ def learner(config, rate=0.05):
 def assert_equal_trees(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-@pytest.mark.parametrize(("epochs", "minibatches", "samples"), [(1, 1, 1), (4, 4, 512), (3, 2, 6), (10, 1, 30)])
-def test_each_epoch_is_a_permutation(epochs, minibatches, samples):
-    indices = shuffled_indices(jax.random.key(0), epochs, minibatches, samples)
-    assert indices.shape == (epochs, minibatches, samples // minibatches)
-    assert indices.dtype == jnp.int32
-    for epoch in indices.reshape(epochs, -1):
-        assert sorted(epoch.tolist()) == list(range(samples))
-
-
-def test_epochs_and_keys_differ():
-    indices = np.concatenate([shuffled_indices(jax.random.key(k), 4, 4, 128).reshape(4, -1) for k in range(3)])
-    assert len({tuple(epoch) for epoch in indices.tolist()}) == 12
-    np.testing.assert_array_equal(shuffled_indices(jax.random.key(2), 4, 4, 128).reshape(4, -1), indices[8:])
-
-
-def test_permutations_are_uniform_and_epochs_independent():
-    keys = jax.random.split(jax.random.key(0), 8000)
-    shuffled = jax.jit(jax.vmap(lambda key: shuffled_indices(key, 2, 2, 4).reshape(2, 4)))(keys)
-    first, second = np.asarray(shuffled).transpose(1, 0, 2)
-    for epoch in (first, second):  # each of the 24 orders as often
-        counts = np.unique(epoch, axis=0, return_counts=True)[1]
-        assert len(counts) == 24
-        assert scipy.stats.chisquare(counts).pvalue > 0.01
-    for position in range(4):  # and every sample as often in every position
-        assert scipy.stats.chisquare(np.bincount(first[:, position], minlength=4)).pvalue > 0.01
-    both = np.zeros((4, 4))
-    np.add.at(both, (first[:, 0], second[:, 0]), 1)
-    assert scipy.stats.chisquare(both.ravel()).pvalue > 0.01
-
-
-def test_positions_in_a_large_batch_are_uniform():
-    keys = jax.random.split(jax.random.key(1), 4000)
-    shuffled = np.asarray(jax.jit(jax.vmap(lambda key: shuffled_indices(key, 1, 4, 100).ravel()))(keys))
-    for position in (0, 42, 99):
-        assert scipy.stats.chisquare(np.bincount(shuffled[:, position], minlength=100)).pvalue > 0.01
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 64, 511, 512])
-def test_short_permutations_hold_every_number_once(n):
-    rows = jax.jit(jax.vmap(lambda key: short_permutation(key, n)))(jax.random.split(jax.random.key(n), 200))
-    assert rows.dtype == jnp.int32
-    np.testing.assert_array_equal(np.sort(rows, axis=1), np.broadcast_to(np.arange(n), (200, n)))
-
-
-@pytest.mark.parametrize("permute", [short_permutation, jax.random.permutation])
-@pytest.mark.parametrize(("n", "orders"), [(3, 6), (5, 120)])
-def test_short_permutations_and_those_of_jax_are_uniform(permute, n, orders):
-    rows = jax.jit(jax.vmap(lambda key: permute(key, n)))(jax.random.split(jax.random.key(2), 12_000))
-    counts = np.unique(rows, axis=0, return_counts=True)[1]
-    assert len(counts) == orders
-    assert scipy.stats.chisquare(counts).pvalue > 0.01
-
-
-def test_neighbours_in_a_short_permutation_of_512_are_independent():
-    rows = np.asarray(
-        jax.jit(jax.vmap(lambda key: short_permutation(key, 512)))(jax.random.split(jax.random.key(3), 500))
-    )
-    quarters = np.zeros((4, 4))
-    np.add.at(quarters, (rows[:, ::2].ravel() // 128, rows[:, 1::2].ravel() // 128), 1)
-    expected = np.full((4, 4), 128 / 511) - np.eye(4) / 511  # without replacement
-    assert scipy.stats.chisquare(quarters.ravel(), 500 * 256 * expected.ravel() / 4).pvalue > 0.01
-
-
-def test_of_two_numbers_with_the_same_random_bits_either_is_first_as_often(monkeypatch):
-    monkeypatch.setattr(jax.random, "bits", lambda key, shape: jnp.zeros(shape, jnp.uint32).at[-1].set(key))
-    rows = np.stack([short_permutation(jnp.uint32(mask), 8) for mask in range(8)])
-    place = np.argsort(rows, axis=1)
-    for i in range(8):
-        assert all((place[:, i] < place[:, j]).sum() == 4 for j in range(8) if i != j)
-
-
-@pytest.mark.parametrize(("permute", "n"), [(short_permutation, 512), (long_permutation, 1024)])
-def test_permutations_promote_no_dtype(permute, n):
-    with jax.numpy_dtype_promotion("strict"):
-        assert sorted(permute(jax.random.key(0), n).tolist()) == list(range(n))
-
-
-@pytest.mark.parametrize("n", [513, 576, 1024, 30 * 31, 3 * 8192])
-def test_long_permutations_hold_every_number_once(n):
-    rows = np.asarray(shuffled_indices(jax.random.key(n), 20, 1, n)).reshape(20, n)
-    np.testing.assert_array_equal(np.sort(rows, axis=1), np.broadcast_to(np.arange(n), (20, n)))
-    assert len({tuple(row) for row in rows.tolist()}) == 20
-    assert rows.dtype == np.int32
-
-
-def test_samples_that_fill_no_table_are_permuted_by_jax():
-    key = jax.random.key(4)
-    np.testing.assert_array_equal(long_permutation(key, 2 * 521), jax.random.permutation(key, 2 * 521))
-    assert not np.array_equal(long_permutation(key, 1024), jax.random.permutation(key, 1024))
-
-
-@pytest.fixture(scope="module")
-def places():
-    """The place of each number of a table of 24 x 24, [keys, n]."""
-    n, keys = 576, jax.random.split(jax.random.key(6), 40_000)
-    return {
-        permute.__name__: np.argsort(jax.jit(jax.vmap(lambda key, f=permute: f(key, n)))(keys), axis=1)
-        for permute in (long_permutation, jax.random.permutation)
-    }
-
-
-# Corners of a rectangle in the table, neighbours and far ones: what few rounds would leave together.
-GROUPS = {
-    "in a row": (0, 1),
-    "far in a row": (24, 40),
-    "in a column": (3, 27),
-    "far in a column": (5, 24 * 17 + 5),
-    "across": (0, 25),
-    "three in a row": (48, 49, 50),
-    "rectangle": (0, 7, 24 * 5, 24 * 5 + 7),
-    "square": (100, 101, 124, 125),
-}
-
-
-@pytest.mark.parametrize("permute", ["long_permutation", "permutation"])
-@pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
-def test_numbers_meet_in_a_minibatch_as_often_as_by_chance(permute, group, places):
-    minibatch = places[permute][:, group] // 144
-    met = np.sum(np.all(minibatch == minibatch[:, :1], axis=1))
-    chance = np.prod([(143 - i) / (575 - i) for i in range(len(group) - 1)])
-    assert scipy.stats.binomtest(int(met), len(minibatch), chance).pvalue > 0.001
-
-
-@pytest.mark.parametrize("permute", ["long_permutation", "permutation"])
-@pytest.mark.parametrize("number", [0, 77, 575])
-def test_a_number_goes_everywhere_as_often(permute, number, places):
-    counts = np.bincount(places[permute][:, number], minlength=576)
-    assert scipy.stats.chisquare(counts).pvalue > 0.001
-
-
-@pytest.mark.parametrize("permute", ["long_permutation", "permutation"])
-def test_the_distance_of_neighbours_is_that_of_chance(permute, places):
-    place = places[permute]
-    distance = (place[:, 1::2] - place[:, ::2]) % 576
-    counts = np.bincount(distance.ravel(), minlength=576)[1:]
-    assert scipy.stats.chisquare(counts).pvalue > 0.001
-
-
-def test_the_given_rate_scales_and_descends():
-    transform = scale_by_given_rate()
-    state = transform.init({"w": jnp.ones(2)})
-    gradient = {"w": jnp.asarray([2.0, -4.0])}
-    for rate in (0.5, 0.25):
-        updates, new_state = transform.update(gradient, state, learning_rate=jnp.float32(rate))
-        assert updates["w"].tolist() == [-2.0 * rate, 4.0 * rate]
-        assert new_state == state
-    assert jax.tree.leaves(state) == []
-
-
-@pytest.mark.parametrize(("max_norm", "clips"), [(0.5, True), (np.inf, False), (1e3, False), (3.0, None)])
-def test_steps_agree_with_adam_after_clipping_by_global_norm(max_norm, clips):
-    # rejax clips element by element, and so turns the gradient.
-    rng = np.random.default_rng(0)
-    gradients = [
-        {"a": (x * rng.normal(size=(3, 2))).astype(np.float32), "b": (x * rng.normal(size=4)).astype(np.float32)}
-        for x in (3.0, 0.3, 10.0, 1.0, 0.5)
-    ]
-    norms = [np.sqrt(sum((g**2).sum() for g in gradient.values())) for gradient in gradients]
-    assert {max_norm < norm for norm in norms} == ({True, False} if clips is None else {clips})
-    optimizer = make_optimizer(PPOConfig(max_grad_norm=max_norm))
-    params = {"a": jnp.ones((3, 2)), "b": jnp.zeros(4)}
-    learned = (params, optimizer.init(params))
-    step = jax.jit(lambda learned, gradient: update_minibatch(linear_loss, optimizer, 0.05, learned, gradient, None)[0])
-    for count, gradient in enumerate(gradients, 1):
-        learned = step(learned, gradient)
-        expected = adam(params, gradients[:count], 0.05, max_norm)
-        for name in params:
-            np.testing.assert_allclose(learned[0][name], expected[name], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("max_norm", [0.5, np.inf])
-def test_steps_are_those_of_optax_to_the_bit(max_norm):
-    optax_clip, optax_adam = optax.clip_by_global_norm(max_norm), optax.scale_by_adam(eps=1e-5)
-    theirs = optax.flatten(optax.chain(optax_clip, optax_adam, scale_by_given_rate()))
-    gradients = {"a": jax.random.normal(jax.random.key(0), (20, 8, 4)), "b": jnp.zeros((20, 3))}
-    params = jax.tree.map(lambda x: x[0], gradients)
-
-    def descend(optimizer):
-        def step(learned, gradient):
-            return apply_gradient(optimizer, jnp.float32(0.05), learned, gradient), None
-
-        return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), gradients)[0])()
-
-    assert_equal_trees(descend(make_optimizer(PPOConfig(max_grad_norm=max_norm))), descend(theirs))
-
-
-def test_clipping_keeps_the_direction():
-    optimizer = make_optimizer(PPOConfig(max_grad_norm=0.5))
-    gradient = {"a": jnp.asarray([3.0, 0.01]), "b": jnp.asarray([4.0])}
-    _, state = optimizer.update(gradient, optimizer.init(gradient), gradient, learning_rate=1.0)
-    mean = optax.tree.get(state, "mu")  # 0.1 times the clipped gradient, in one vector
-    scale = 0.1 * 0.5 / np.sqrt(9 + 1e-4 + 16)
-    np.testing.assert_allclose(mean, scale * np.asarray([3.0, 0.01, 4.0]), rtol=1e-5)
-
-
-def test_adam_eps_is_the_configs():
-    gradient = {"w": jnp.asarray([1e-3])}
-    for eps in (1e-5, 1e-3):
-        optimizer = make_optimizer(PPOConfig(adam_eps=eps))
-        updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient, learning_rate=1.0)
-        np.testing.assert_allclose(updates["w"], [-1e-3 / (1e-3 + eps)], rtol=1e-5)
 
 
 def test_the_terms_are_those_before_the_step():
@@ -497,3 +273,10 @@ def test_with_an_infinite_target_the_parameters_are_those_without_one_bit_for_bi
     assert_equal_trees(within[0], plain[0])
     # The means of the terms are quotients there and products with 1 / n here.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), within[1], plain[1])
+
+
+def test_every_leaf_has_a_buffer_of_its_own():
+    shared = jnp.arange(3.0)
+    copies = own_buffers({"a": shared, "b": shared})
+    assert len({x.unsafe_buffer_pointer() for x in (shared, *copies.values())}) == 3
+    assert_equal_trees(copies, {"a": shared, "b": shared})
