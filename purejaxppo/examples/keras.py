@@ -25,7 +25,7 @@ from purejaxppo.ppo.continuing import restarted
 from purejaxppo.ppo.gae import gae, reward_to_go
 from purejaxppo.ppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
 from purejaxppo.ppo.optimizer import adam_step
-from purejaxppo.ppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.ppo.rollout import empty_episodes, episode_metrics, make_noise, rollout
 from purejaxppo.ppo.types import Batch, EpisodeStats, Metrics, RunnerState, TrainState, Transition
 from purejaxppo.ppo.update import keep_finite, own_buffers
 from purejaxppo.utils.errors import PPOError
@@ -352,17 +352,13 @@ def make_metrics(
     value_loss: jax.Array,
 ) -> FullBatchMetrics:
     """The metrics of one update; `state` is the one after it."""
-    config, none, count = agent.config, episodes.count == 0, episodes.count.astype(jnp.float32)
+    config = agent.config
     distribution = Categorical(logits=agent.logits(fit.params, batch.obs))
     log_ratio = distribution.log_prob(batch.action) - batch.log_prob
     ended_last = transitions.terminated[-1] | transitions.truncated[-1]
     with_cut = (episodes.count + jnp.sum(~ended_last)).astype(jnp.float32)
     return FullBatchMetrics(
-        episode_return_mean=episodes.return_sum / count,
-        episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
-        episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
-        episode_length_mean=episodes.length_sum / count,
-        episodes=episodes.count,
+        **episode_metrics(episodes),
         policy_loss=policy_loss(jnp.exp(log_ratio), batch.advantage, config.clip_eps),
         value_loss=value_loss,
         entropy=jnp.mean(distribution.entropy()),
@@ -376,5 +372,4 @@ def make_metrics(
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,
         kl=fit.kl,
-        extra={f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
     )

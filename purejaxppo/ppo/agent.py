@@ -49,7 +49,7 @@ from purejaxppo.ppo.memory import (
 )
 from purejaxppo.ppo.normalize import init_moments, init_obs_moments, normalize_obs, update_obs_moments
 from purejaxppo.ppo.recorded import replay_steps, settled_transitions
-from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, make_noise, rollout
+from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, episode_metrics, make_noise, rollout
 from purejaxppo.ppo.schedules import RateRule, Schedules
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import LOSS_TERMS, Batch, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
@@ -345,6 +345,8 @@ def make_steps(agent: PPO, state: TrainState, transitions: Transition, parameter
         terminated=transitions.terminated,
         truncated=transitions.truncated,
         info=transitions.info,
+        raw_obs=transitions.obs.obs,
+        raw_next_obs=transitions.next_obs.obs,
     )
 
 
@@ -411,19 +413,16 @@ def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:
 
 def make_metrics(agent: PPO, state: TrainState, collected: Collected, terms: Terms, rate: jax.Array) -> Metrics:
     """The report of one update; `state` is that after it."""
-    episodes, numbers = collected.episodes, merged(terms, collected.numbers)
-    none, count, nothing = episodes.count == 0, episodes.count.astype(jnp.float32), jnp.full((), jnp.nan)
+    told = episode_metrics(collected.episodes)
+    numbers = merged(terms, collected.numbers)
+    own = {name: x for name, x in numbers.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
+    told["extra"] = own | told["extra"]
+    nothing = jnp.full((), jnp.nan)
     return Metrics(
-        episode_return_mean=episodes.return_sum / count,
-        episode_return_min=jnp.where(none, jnp.nan, episodes.return_min),
-        episode_return_max=jnp.where(none, jnp.nan, episodes.return_max),
-        episode_length_mean=episodes.length_sum / count,
-        episodes=episodes.count,
+        **told,
         **{name: numbers.get(name, nothing) for name in LOSS_TERMS},
         explained_variance=explained_variance(collected.batch.value, collected.batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,
         batch_size=agent.config.batch_size,
-        extra={name: x for name, x in numbers.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
-        | {f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
     )

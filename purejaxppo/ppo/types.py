@@ -79,6 +79,8 @@ class Steps(struct.PyTreeNode):
     terminated: jax.Array  # [T, B] bool
     truncated: jax.Array  # [T, B] bool
     info: Terms = struct.field(default_factory=dict)  # [T, B] each, what the environment reports by name
+    raw_obs: PyTree = None  # [T, B, ...], as the environment gave it
+    raw_next_obs: PyTree = None  # [T, B, ...], the same of next_obs
 
 
 class EpisodeStats(struct.PyTreeNode):
@@ -111,6 +113,7 @@ class Batch(struct.PyTreeNode):
     info: Terms = struct.field(default_factory=dict)  # [N] each, what the environment reports by name
 
 
+NAN: Any = float("nan")
 LOSS_TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")  # those with a field in Metrics
 
 
@@ -126,7 +129,7 @@ def count_timesteps(updates: Any, batch_size: int) -> Any:
 
 
 class Metrics(struct.PyTreeNode, kw_only=True):
-    """Numbers that one update reports.
+    """Numbers that one update reports. Those that an algorithm does not have are NaN by default.
 
     A mean, min or max over episodes is NaN when no episode finished in the update. The five fields that a loss fills
     are NaN when it does not return them. `extra` has every other number that a loss, reward or advantage returns, by
@@ -141,13 +144,13 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     episode_return_max: jax.Array  # [], of the same
     episode_length_mean: jax.Array  # [], steps
     episodes: jax.Array  # [] int32, finished in this update
-    policy_loss: jax.Array  # [], mean over the minibatches that were applied; so are the next four
-    value_loss: jax.Array  # [], before vf_coef
-    entropy: jax.Array  # [], nats; of the policy, before ent_coef
-    approx_kl: jax.Array  # [], nats; from the policy that acted, never negative
-    clip_fraction: jax.Array  # [], in [0, 1]; of the samples, those whose ratio is clipped
-    explained_variance: jax.Array  # [], of the targets by the critic that gave them; at most 1
-    learning_rate: jax.Array  # [], NaN with optimizer=...
+    policy_loss: jax.Array = NAN  # [], mean over the minibatches that were applied; so are the next four
+    value_loss: jax.Array = NAN  # [], before vf_coef
+    entropy: jax.Array = NAN  # [], nats; of the policy, before ent_coef
+    approx_kl: jax.Array = NAN  # [], nats; from the policy that acted, never negative
+    clip_fraction: jax.Array = NAN  # [], in [0, 1]; of the samples, those whose ratio is clipped
+    explained_variance: jax.Array = NAN  # [], of the targets by the critic that gave them; at most 1
+    learning_rate: jax.Array = NAN  # [], NaN with optimizer=...
     updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows
     extra: Terms = struct.field(default_factory=dict)  # [] each, by name: your own numbers, and the environment's

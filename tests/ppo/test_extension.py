@@ -383,3 +383,19 @@ def test_any_object_that_inits_and_updates_is_an_agent(env):
 def test_what_makes_no_agent_is_refused(env, make_agent, said):
     with pytest.raises(pjp.PPOError, match=said):
         pjp.train_population(env, SMALL, num_seeds=1, make_agent=make_agent)
+
+
+def test_a_reward_sees_the_observations_of_the_environment_beside_those_of_the_network():
+    def reward(params, steps, context):
+        seen, raw = steps.obs, steps.raw_obs
+        follows = jnp.all(steps.raw_next_obs[:-1] == raw[1:], axis=-1)
+        numbers = {"widest": jnp.max(jnp.abs(raw)), "follows": jnp.mean(follows), "moved": jnp.mean(seen != raw)}
+        return steps.reward, numbers
+
+    config = pjp.PPOConfig(num_envs=2, num_steps=64, total_timesteps=256, hidden_sizes=(4,), normalize_obs=True)
+    train = pjp.make_train(pjp.make_env("CartPole-v1"), config, reward=reward)
+    _, metrics = jax.jit(train)(jax.random.key(0))
+    assert 0.1 < metrics.extra["widest"][-1] < 5.0
+    done = metrics.episodes / config.batch_size
+    np.testing.assert_allclose(metrics.extra["follows"], 1.0 - done, atol=2 / 63)
+    assert metrics.extra["moved"][-1] > 0.9
