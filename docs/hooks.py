@@ -1,7 +1,8 @@
 """Called by mkdocs: inserts the README and the source of functions, and converts formulas.
 
-The start page is the README, with its links made relative to docs/. A line `<!-- source: module.function -->` is
-replaced by that function as it is in the package, without its docstring; a name that does not exist is an error.
+The start page is the README, with its links made relative to docs/. A line that is a link
+to a function, `[module.function](../purejaxppo/module.py)`, is replaced by that function as it is in the package,
+without its docstring; a name that does not exist is an error.
 Formulas, $$...$$ and $...$ outside code, become MathML, which browsers show without a script.
 """
 
@@ -17,7 +18,7 @@ PACKAGE = ROOT / "purejaxppo"
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 BLOCK = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"(?<![\\$\w])\$([^$\n]+?)\$(?![\w$])")
-SOURCE = re.compile(r"^<!-- source: ([\w.]+)\.(\w+) -->$", re.MULTILINE)
+SOURCE = re.compile(r"^\[([\w.]+)\.(\w+)\]\(\.\./purejaxppo/[\w/]+\.py\)$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:

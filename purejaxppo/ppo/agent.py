@@ -413,14 +413,13 @@ def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:
 
 def make_metrics(agent: PPO, state: TrainState, collected: Collected, terms: Terms, rate: jax.Array) -> Metrics:
     """The report of one update; `state` is that after it."""
-    told = episode_metrics(collected.episodes)
+    told: dict[str, Any] = episode_metrics(collected.episodes)
     numbers = merged(terms, collected.numbers)
     own = {name: x for name, x in numbers.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
     told["extra"] = own | told["extra"]
-    nothing = jnp.full((), jnp.nan)
+    told |= {name: numbers.get(name, jnp.full((), jnp.nan)) for name in LOSS_TERMS}
     return Metrics(
         **told,
-        **{name: numbers.get(name, nothing) for name in LOSS_TERMS},
         explained_variance=explained_variance(collected.batch.value, collected.batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,

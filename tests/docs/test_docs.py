@@ -176,7 +176,7 @@ def test_parameters_are_a_list_in_the_reference(site):
 
 def test_the_algorithm_shows_the_code_as_it_is(site):
     shown = html.unescape(re.sub(r"<[^>]+>", "", site["algorithm.html"]))
-    named = re.findall(r"^<!-- source: ([\w.]+)\.(\w+) -->$", PAGES["algorithm.md"], re.MULTILINE)
+    named = re.findall(r"^\[([\w.]+)\.(\w+)\]\(\.\./purejaxppo/[\w/]+\.py\)$", PAGES["algorithm.md"], re.MULTILINE)
     assert len(named) >= 10
     for module, name in named:
         function = getattr(importlib.import_module(f"purejaxppo.{module}"), name)
