@@ -566,10 +566,9 @@ def test_a_grid_has_each_thing_in_its_cell():
 
 
 def test_walls_are_those_of_the_environments():
-    from gymnax.environments.misc import meta_maze, rooms
+    from gymnax.environments.misc import rooms
 
     np.testing.assert_array_equal(grids.four_rooms_walls(), ~np.asarray(rooms.FourRooms().env_map, bool))
-    np.testing.assert_array_equal(grids.meta_maze_walls(), ~np.asarray(meta_maze.MetaMaze().env_map, bool))
 
 
 def test_every_picture_can_be_drawn():
