@@ -12,8 +12,7 @@ from purejaxppo.population.results import Population, Sweep
 from purejaxppo.ppo.evaluate import Episode, record_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.report.charts import best_curves, find_curve
-from purejaxppo.report.comparison import plot_beside
-from purejaxppo.report.curves import plot_curve
+from purejaxppo.report.curves import plot_beside, plot_curve
 from purejaxppo.report.drawings import find_picture
 from purejaxppo.report.film import film_episode
 from purejaxppo.report.page import PAGE, write_run_page, write_sweep_page

@@ -17,7 +17,8 @@ from scipy import stats
 import purejaxppo as pjp
 from purejaxppo.envs.spaces import settle_space
 from purejaxppo.ppo.evaluate import Episode
-from purejaxppo.report import PICTURES, canvas, curves, drawings, film, find_picture, grids
+from purejaxppo.report import canvas, curves, drawings, film, grids
+from purejaxppo.report.drawings import PICTURES, find_picture
 from purejaxppo.utils.errors import NotWritten, PPOError
 
 NAN = math.nan
@@ -187,12 +188,10 @@ def test_first_seeds_stand_for_thousands(tmp_path):
 
 
 def test_axes_say_what_they_show():
-    figure = Figure()
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = curves.make_axes("CartPole-v1")
     axes.plot([0, 499_712], [0, 1], label="line")
-    curves.style_axes(axes, 499_712, "CartPole-v1")
-    canvas.draw()
+    curves.style_axes(axes, 499_712)
+    FigureCanvasAgg(figure).draw()
     labels = [tick.label1.get_text() for tick in axes.xaxis.get_major_ticks() if tick.get_loc() <= axes.get_xlim()[1]]
     assert labels == ["0", "100k", "200k", "300k", "400k", "500k"]
     assert axes.get_xlabel() == "environment steps"
@@ -247,7 +246,7 @@ def half_written(*args, **_):
 def test_failing_plot_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
-    monkeypatch.setattr(FigureCanvasAgg, "print_png", half_written)
+    monkeypatch.setattr(Figure, "savefig", half_written)
     with pytest.raises(NotWritten, match="disk full"):
         plot(path, normal(2, 3))
     assert path.read_bytes() == b"old"
