@@ -74,15 +74,19 @@ def rewrite_page(folder: Path, out: Path | None = None) -> Path:
 def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a run whose training returns are `curve`, as in its picture. Returns its path."""
     spec, population = finished.spec, finished.population
+    note, num_seeds = "One seed.", f"{spec.num_seeds:,}"
+    if spec.num_seeds > 1:
+        shown = f"the first {SEED_LINES}" if spec.num_seeds > SEED_LINES else "all"
+        note = f"The bold line is the interquartile mean over {num_seeds} seeds, the thin ones are {shown} of them."
     return write_page(
         finished,
         folder,
         out,
         title=spec.env,
         lead=f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
-        numbers=without_folder(table(finished, folder)),
+        numbers=table(finished, folder),
         views=run_views(population, curve, spec.solved_at),
-        curves_note=f"{seeds_note(spec.num_seeds)} A seed keeps its last return until its next episode ends.",
+        curves_note=f"{note} A seed keeps its last return until its next episode ends.",
         members=seed_table(population, finished.summary),
         command=shlex.join(command(spec)),
     )
@@ -99,7 +103,7 @@ def write_sweep_page(
         out,
         title=f"{spec.env}, a sweep",
         lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
-        numbers=without_folder(sweep_table(finished, folder)),
+        numbers=sweep_table(finished, folder),
         views=sweep_views(sweep, curves, spec.solved_at),
         curves_note=f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
         "and among those that tie with the best, by the area under these curves.",
@@ -109,7 +113,13 @@ def write_sweep_page(
 
 
 def write_page(
-    finished: FinishedRun | FinishedSweep, folder: Path, out: Path | None, *, views: list[View], **parts: Any
+    finished: FinishedRun | FinishedSweep,
+    folder: Path,
+    out: Path | None,
+    *,
+    numbers: Mapping[str, str],
+    views: list[View],
+    **parts: Any,
 ) -> Path:
     """Renders page.html with the parts and with the files of the folder. Whole or not at all. Returns its path.
 
@@ -128,7 +138,9 @@ def write_page(
     text = page.get_template("page.html").render(
         css=Markup(here.with_suffix(".css").read_text()),
         script=Markup(here.with_suffix(".js").read_text()),
-        data=Markup(script_json({"views": views})),
+        numbers={
+            name: text for name, text in numbers.items() if not name.endswith("folder")
+        },  # it may be sent elsewhere
         views=views,
         curve_rows=view_rows(views),
         curves=data_uri(folder / "curves.png"),
@@ -153,41 +165,37 @@ def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) ->
 
 def swept_text(values: Sequence[Any], most: int = 8) -> str:
     """Lists a few swept values: "swept: 3e-4, 0.003". Of many it gives the number, and the range if they have one."""
-    distinct = list({show_value(tuple(x) if isinstance(x, list) else x): x for x in values}.items())
+    distinct = {show_value(tuple(x) if isinstance(x, list) else x): x for x in values}
     if len(distinct) <= most:
-        return f"swept: {', '.join(text for text, _ in distinct)}"
-    if not all(is_number(value) for _, value in distinct):
-        return f"swept: {len(distinct)} values"
-    ordered = sorted(distinct, key=lambda pair: pair[1])
-    return f"swept: {len(distinct)} values, {ordered[0][0]} to {ordered[-1][0]}"
+        return f"swept: {', '.join(distinct)}"
+    has_range = all(map(is_number, distinct.values()))
+    return f"swept: {len(distinct)} values" + (
+        f", {min(distinct, key=distinct.__getitem__)} to {max(distinct, key=distinct.__getitem__)}" if has_range else ""
+    )
 
 
 def films(folder: Path) -> list[Film]:
     """The films of a run folder, in the order of the training, as long as the page has room for them."""
     found, total = [], 0
-    for path in sorted(folder.glob("*.gif"), key=film_order):
+    for *_, name, path in sorted((*film_place(path.stem), path) for path in folder.glob("*.gif")):
         size = path.stat().st_size
         fits = size <= FILM_BYTES and total + size <= FILMS_BYTES
         total += size if fits else 0
-        name, uri = (film_name(path.stem), data_uri(path)) if fits else (path.name, "")
-        found.append(Film(name, uri, megabytes=f"{size / 1e6:.1f}"))
+        found.append(Film(name if fits else path.name, data_uri(path) if fits else "", f"{size / 1e6:.1f}"))
     return found
 
 
-def film_order(path: Path) -> tuple[int, int, str]:
-    """Sorts films: before training, then in the course of it, then after it, then all others."""
-    kind, _, number = path.stem.partition("-")
-    place = {"before": 0, "after": 1 if number else 2}.get(kind, 3)
-    return place, int(number) if number.isdecimal() else 0, path.name
-
-
-def film_name(stem: str) -> str:
-    """The caption of a film."""
-    names = {"before": "seed 0, before training", "after": "seed 0, after training"}
-    kind, _, number = stem.partition("-")
-    if number.isdecimal() and kind in ("after", "seed"):
-        return f"seed 0, after {number} updates" if kind == "after" else f"seed {number}, after training"
-    return names.get(stem, stem)
+def film_place(stem: str) -> tuple[int, int, str]:
+    """Where a film comes: before training, in the course of it, after it, or after these; and its caption."""
+    kind, _, text = stem.partition("-")
+    number = int(text) if text.isdecimal() else None
+    if kind == "after" and number is not None:
+        return 1, number, f"seed 0, after {number} updates"
+    if kind == "seed" and number is not None:
+        return 3, number, f"seed {number}, after training"
+    return {"before": (0, 0, "seed 0, before training"), "after": (2, 0, "seed 0, after training")}.get(
+        stem, (4, 0, stem)
+    )
 
 
 def data_uri(path: Path) -> str:
@@ -199,20 +207,20 @@ def data_uri(path: Path) -> str:
 
 def seed_table(population: Population, summary: Mapping[str, Any]) -> Members:
     """The final greedy return and own metrics of each seed, the best first, and where a seed diverged."""
-    final, own = population.final_returns(), own_metrics(population)
+    final = population.final_returns()
     diverged = summary.get("diverged_at") or [None] * len(final)
     order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES].tolist()
-    columns = {return_name(summary): final} | {f"last {name}": last_values(population, name) for name in own}
-    rows = [[str(i), *(number_text(float(x[i])) for x in columns.values())] for i in order]
-    lost = sum(update is not None for update in diverged)
-    notes, head = [], ["seed", *columns]
+    numbers = {return_name(summary): final}
+    numbers |= {f"last {name}": last_values(population, name) for name in own_metrics(population)}
+    columns = {"seed": map(str, order)} | {name: [number_text(x[i]) for i in order] for name, x in numbers.items()}
+    lost, notes = sum(update is not None for update in diverged), []
     if lost:
         notes.append(f"{plural(lost, 'seed')} of {len(final)} diverged.")
-        head.append("diverged in update")
-        rows = [[*row, "" if diverged[i] is None else str(diverged[i])] for i, row in zip(order, rows, strict=True)]
+        columns["diverged in update"] = ["" if diverged[i] is None else str(diverged[i]) for i in order]
     if len(final) > SEED_LINES:
         notes.append(f"The best {SEED_LINES} of {len(final):,}; metrics.npz and summary.json have all.")
-    return Members("Seeds", notes, [head, *rows], [row for row, i in enumerate(order) if diverged[i] is not None])
+    marked = [row for row, i in enumerate(order) if diverged[i] is not None]
+    return Members("Seeds", notes, [list(columns), *map(list, zip(*columns.values(), strict=True))], marked)
 
 
 def settings_table(finished: FinishedSweep) -> Members:
@@ -221,17 +229,12 @@ def settings_table(finished: FinishedSweep) -> Members:
     ranked = [sweep[row.setting] for row in sweep.table()[:SETTINGS]]
     for name in {name: None for population in ranked for name in own_metrics(population)}:
         head = [*head, f"last {name}"]
-        medians = [own_median(population, name) for population in ranked]
-        rows = [[*row, number_text(median)] for row, median in zip(rows, medians, strict=True)]
+        for row, population in zip(rows, ranked, strict=True):
+            values = last_values(population, name) if name in own_metrics(population) else np.empty(0)
+            known = values[~np.isnan(values)]
+            row.append(number_text(np.median(known) if known.size else math.nan))
     notes = [f"The best {SETTINGS} of {len(sweep):,}; table.csv has all."] if len(sweep) > SETTINGS else []
     return Members("Settings", notes, [head, *rows], [])
-
-
-def own_median(population: Population, name: str) -> float:
-    """The median over seeds of the last value of an own metric; NaN where no seed has one."""
-    values = last_values(population, name) if name in own_metrics(population) else np.empty(0)
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if known.size else math.nan
 
 
 def command(spec: RunSpec) -> list[str]:
@@ -271,19 +274,6 @@ def describe(spec: RunSpec) -> str:
     return f"{spec.env}{changed}; {agent}{preset}{spec.config.actual_timesteps:,} environment steps a seed"
 
 
-def seeds_note(num_seeds: int) -> str:
-    """Says which seeds the chart shows."""
-    if num_seeds == 1:
-        return "One seed."
-    shown = f"the first {SEED_LINES}" if num_seeds > SEED_LINES else "all"
-    return f"The bold line is the interquartile mean over {num_seeds:,} seeds, the thin ones are {shown} of them."
-
-
-def without_folder(rows: Mapping[str, str]) -> dict[str, str]:
-    """The rows of a table without the run's folder: a page may be sent elsewhere."""
-    return {name: value for name, value in rows.items() if not name.endswith("folder")}
-
-
 def flat(summary: Mapping[str, Any]) -> dict[str, str]:
     """The numbers of a summary, exactly; of a list, the first SEED_LINES."""
     return {
@@ -299,8 +289,3 @@ def number_text(value: float) -> str:
 def plural(number: int, what: str) -> str:
     """Counts in words: 3 seeds."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def script_json(content: Any) -> str:
-    """JSON that cannot end its script element."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
