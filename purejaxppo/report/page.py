@@ -232,7 +232,7 @@ def settings_table(finished: FinishedSweep) -> Members:
         for row, population in zip(rows, ranked, strict=True):
             values = last_values(population, name) if name in own_metrics(population) else np.empty(0)
             known = values[~np.isnan(values)]
-            row.append(number_text(np.median(known) if known.size else math.nan))
+            row.append(number_text(float(np.median(known)) if known.size else math.nan))
     notes = [f"The best {SETTINGS} of {len(sweep):,}; table.csv has all."] if len(sweep) > SETTINGS else []
     return Members("Settings", notes, [head, *rows], [])
 
