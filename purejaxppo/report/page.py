@@ -212,7 +212,9 @@ def seed_table(population: Population, summary: Mapping[str, Any]) -> Members:
     order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES].tolist()
     numbers = {return_name(summary): final}
     numbers |= {f"last {name}": last_values(population, name) for name in own_metrics(population)}
-    columns = {"seed": map(str, order)} | {name: [number_text(x[i]) for i in order] for name, x in numbers.items()}
+    columns = {"seed": map(str, order)} | {
+        name: [number_text(float(x[i])) for i in order] for name, x in numbers.items()
+    }
     lost, notes = sum(update is not None for update in diverged), []
     if lost:
         notes.append(f"{plural(lost, 'seed')} of {len(final)} diverged.")
