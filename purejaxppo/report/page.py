@@ -16,7 +16,6 @@ from purejaxppo.population.sweep import ENV, is_number, show_value
 from purejaxppo.ppo.config import option_text
 from purejaxppo.report.charts import (
     SEED_LINES,
-    View,
     best_curves,
     find_curve,
     last_values,
@@ -65,65 +64,19 @@ def rewrite_page(folder: Path, out: Path | None = None) -> Path:
     if spec.sweep is None:
         run = load_run(folder)
         finished = FinishedRun(spec, run.population, {}, with_nans(run.summary))
-        return write_run_page(finished, find_curve(finished.population), folder, out)
+        return write_page(finished, folder, [("", find_curve(run.population))], out)
     sweep = load_sweep(folder)
     finished = FinishedSweep(spec, sweep, read_summary(folder, spec.num_seeds, len(sweep)))
-    return write_sweep_page(finished, best_curves(finished.sweep), folder, out)
-
-
-def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a run whose training returns are `curve`, as in its picture. Returns its path."""
-    spec, population = finished.spec, finished.population
-    note, num_seeds = "One seed.", f"{spec.num_seeds:,}"
-    if spec.num_seeds > 1:
-        shown = f"the first {SEED_LINES}" if spec.num_seeds > SEED_LINES else "all"
-        note = f"The bold line is the interquartile mean over {num_seeds} seeds, the thin ones are {shown} of them."
-    return write_page(
-        finished,
-        folder,
-        out,
-        title=spec.env,
-        lead=f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
-        numbers=table(finished, folder),
-        views=run_views(population, curve, spec.solved_at),
-        curves_note=f"{note} A seed keeps its last return until its next episode ends.",
-        members=seed_table(population, finished.summary),
-        command=shlex.join(command(spec)),
-    )
-
-
-def write_sweep_page(
-    finished: FinishedSweep, curves: Sequence[tuple[str, Curve]], folder: Path, out: Path | None = None
-) -> Path:
-    """Writes the page of a sweep. curves: of its best settings, as in their picture. Returns its path."""
-    spec, sweep = finished.spec, finished.sweep
-    return write_page(
-        finished,
-        folder,
-        out,
-        title=f"{spec.env}, a sweep",
-        lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
-        numbers=sweep_table(finished, folder),
-        views=sweep_views(sweep, curves, spec.solved_at),
-        curves_note=f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
-        "and among those that tie with the best, by the area under these curves.",
-        members=settings_table(finished),
-        command=None,
-    )
+    return write_page(finished, folder, best_curves(sweep), out)
 
 
 def write_page(
-    finished: FinishedRun | FinishedSweep,
-    folder: Path,
-    out: Path | None,
-    *,
-    numbers: Mapping[str, str],
-    views: list[View],
-    **parts: Any,
+    finished: FinishedRun | FinishedSweep, folder: Path, curves: Sequence[tuple[str, Curve]], out: Path | None = None
 ) -> Path:
-    """Renders page.html with the parts and with the files of the folder. Whole or not at all. Returns its path.
+    """Renders page.html with the files of the folder, by default into it. Whole or not at all. Returns its path.
 
-    A population that was trained in memory has no config.json, and its page does not say how to repeat it.
+    curves: by label, as in their picture: that of the run, or those of the best settings of the sweep. A population
+    that was trained in memory has no config.json, and its page does not say how to repeat it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -135,14 +88,15 @@ def write_page(
     here, path = Path(__file__), out or folder / PAGE
     loader = FileSystemLoader(here.parent)
     page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    parts = sweep_parts(finished, curves) if isinstance(finished, FinishedSweep) else run_parts(finished, curves[0][1])
+    numbers = sweep_table(finished, folder) if isinstance(finished, FinishedSweep) else table(finished, folder)
     text = page.get_template("page.html").render(
         css=Markup(here.with_suffix(".css").read_text()),
         script=Markup(here.with_suffix(".js").read_text()),
         numbers={
             name: text for name, text in numbers.items() if not name.endswith("folder")
         },  # it may be sent elsewhere
-        views=views,
-        curve_rows=view_rows(views),
+        curve_rows=view_rows(parts["views"]),
         curves=data_uri(folder / "curves.png"),
         films=films(folder),
         picture=data_uri(folder / "sweep.png"),
@@ -154,6 +108,38 @@ def write_page(
     )
     write_whole(path, lambda file: file.write(text.encode()))
     return path
+
+
+def run_parts(finished: FinishedRun, curve: Curve) -> dict[str, Any]:
+    """The parts of a page that are those of a run."""
+    spec, note = finished.spec, "One seed."
+    if spec.num_seeds > 1:
+        shown = f"the first {SEED_LINES}" if spec.num_seeds > SEED_LINES else "all"
+        note = (
+            f"The bold line is the interquartile mean over {spec.num_seeds:,} seeds, the thin ones are {shown} of them."
+        )
+    return {
+        "title": spec.env,
+        "lead": f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
+        "views": run_views(finished.population, curve, spec.solved_at),
+        "curves_note": f"{note} A seed keeps its last return until its next episode ends.",
+        "members": seed_table(finished.population, finished.summary),
+        "command": shlex.join(command(spec)),
+    }
+
+
+def sweep_parts(finished: FinishedSweep, curves: Sequence[tuple[str, Curve]]) -> dict[str, Any]:
+    """The parts of a page that are those of a sweep."""
+    spec, sweep = finished.spec, finished.sweep
+    return {
+        "title": f"{spec.env}, a sweep",
+        "lead": f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
+        "views": sweep_views(sweep, curves, spec.solved_at),
+        "curves_note": f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
+        "and among those that tie with the best, by the area under these curves.",
+        "members": settings_table(finished),
+        "command": None,
+    }
 
 
 def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from purejaxppo.report.charts import best_curves, find_curve
 from purejaxppo.report.curves import plot_beside, plot_curve
 from purejaxppo.report.drawings import find_picture
 from purejaxppo.report.film import film_episode
-from purejaxppo.report.page import PAGE, write_run_page, write_sweep_page
+from purejaxppo.report.page import PAGE, write_page
 from purejaxppo.report.sweep import plot_sweep
 from purejaxppo.runs.results import FinishedRun, FinishedSweep, summarise, summarise_sweep
 from purejaxppo.runs.spec import RunSpec
@@ -78,7 +78,7 @@ def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
         plot_sweep(sweep.points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
         curves = best_curves(sweep)
         plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
-        write_sweep_page(finished, curves, folder)
+        write_page(finished, folder, curves)
         return
     population, own_plot = finished.population, finished.spec.algorithm.plot
     if find_picture(population.agent.env) is not None:
@@ -89,7 +89,7 @@ def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
         own_plot(np.asarray(population.column(population.metrics.curve[1])), folder / CURVES, env)
     else:
         plot_curve(curve, folder / CURVES, title=env, solved_at=solved_at)
-    write_run_page(finished, curve, folder)
+    write_page(finished, folder, [("", curve)])
 
 
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
