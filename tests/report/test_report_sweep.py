@@ -1,8 +1,6 @@
 """The pictures of sweeps and comparisons: which kind is drawn, and what its lines, cells and labels say."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -365,20 +363,7 @@ def test_more_curves_than_colours_are_refused(tmp_path, count):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("timesteps", "returns"), [((3,), (2, 4)), ((3,), (3,)), ((0,), (2, 0)), ((3,), (0, 3))])
-def test_curves_whose_shapes_disagree_are_refused(tmp_path, timesteps, returns):
+def test_a_curve_whose_shapes_disagree_is_named(tmp_path):
     with pytest.raises(PPOError, match=r"bad: timesteps .* have to be"):
-        plot_comparison([("bad", np.zeros(timesteps), np.zeros(returns))], tmp_path / "a.png", title="")
+        plot_comparison([("bad", np.zeros(3), np.zeros((2, 4)))], tmp_path / "a.png", title="")
     assert not list(tmp_path.iterdir())
-
-
-def test_pyplot_is_not_loaded(tmp_path):
-    program = f"""
-import sys
-from purejaxppo.report import plot_sweep
-print("matplotlib" in sys.modules)
-plot_sweep([{{"a": 1, "b": 1}}, {{"a": 2, "b": 3}}], [[1.0], [2.0]], {str(tmp_path / "a.png")!r}, title="")
-print("matplotlib.pyplot" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split() == ["False", "False"]
