@@ -117,12 +117,7 @@ class FullBatchPPO(Remade):
         return update(self, runner)
 
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The action for one observation: the most probable one, or with a key a sample.
-
-        With leading axes [N] of `obs`, N actions, each drawn on its own.
-
-        Raises PPOError if `train_state`, `obs` or `key` has the wrong type or shape.
-        """
+        """The most probable action for one observation or [N], or with a key a sample of each. Raises as `PPO.act`."""
         lead = check_act(self.env, train_state, obs, key)
         distribution = in_own_state(self.distribution, train_state, obs)
         return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))

@@ -188,12 +188,8 @@ class ActorCritic(nn.Module):
         return self.head(outputs), value[..., 0]
 
 
-class SharedActorCritic(nn.Module):
+class SharedActorCritic(ActorCritic):
     """One tower for both: the last of its outputs is the value. The gains are those of `ActorCritic`."""
-
-    tower: Callable[..., nn.Module]  # as in `ActorCritic`
-    num_outputs: int
-    head: Callable[[jax.Array], PyTree]
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
