@@ -154,10 +154,10 @@ def swept_text(values: Sequence[Any], most: int = 8) -> str:
     distinct = {show_value(tuple(x) if isinstance(x, list) else x): x for x in values}
     if len(distinct) <= most:
         return f"swept: {', '.join(distinct)}"
-    has_range = all(map(is_number, distinct.values()))
-    return f"swept: {len(distinct)} values" + (
-        f", {min(distinct, key=distinct.__getitem__)} to {max(distinct, key=distinct.__getitem__)}" if has_range else ""
-    )
+    if not all(map(is_number, distinct.values())):
+        return f"swept: {len(distinct)} values"
+    least, *_, greatest = sorted(distinct, key=distinct.__getitem__)
+    return f"swept: {len(distinct)} values, {least} to {greatest}"
 
 
 def films(folder: Path) -> list[Film]:
@@ -179,9 +179,9 @@ def film_place(stem: str) -> tuple[int, int, str]:
         return 1, number, f"seed 0, after {number} updates"
     if kind == "seed" and number is not None:
         return 3, number, f"seed {number}, after training"
-    return {"before": (0, 0, "seed 0, before training"), "after": (2, 0, "seed 0, after training")}.get(
-        stem, (4, 0, stem)
-    )
+    if stem in ("before", "after"):
+        return (0 if stem == "before" else 2), 0, f"seed 0, {stem} training"
+    return 4, 0, stem
 
 
 def data_uri(path: Path) -> str:
@@ -198,9 +198,8 @@ def seed_table(population: Population, summary: Mapping[str, Any]) -> Members:
     order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES].tolist()
     numbers = {return_name(summary): final}
     numbers |= {f"last {name}": last_values(population, name) for name in own_metrics(population)}
-    columns = {"seed": map(str, order)} | {
-        name: [number_text(float(x[i])) for i in order] for name, x in numbers.items()
-    }
+    columns = {"seed": [str(i) for i in order]}
+    columns |= {name: [number_text(float(x[i])) for i in order] for name, x in numbers.items()}
     lost, notes = sum(update is not None for update in diverged), []
     if lost:
         notes.append(f"{plural(lost, 'seed')} of {len(final)} diverged.")
