@@ -43,7 +43,7 @@ from purejaxppo.ppo.evaluate import Episode, evaluate, record_episodes
 from purejaxppo.ppo.factory import make_ppo, make_train, seed_keys, update_many
 from purejaxppo.ppo.gae import gae, gae_advantage, reward_to_go
 from purejaxppo.ppo.losses import LossContext, ppo_loss
-from purejaxppo.ppo.rollout import episode_metrics, make_noise, rollout
+from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
 from purejaxppo.report.pictures import write_report
@@ -106,7 +106,6 @@ __all__ = [
     "check_env",
     "draw_points",
     "env_names",
-    "episode_metrics",
     "evaluate",
     "gae",
     "gae_advantage",

@@ -25,10 +25,11 @@ from purejaxppo.ppo.continuing import restarted
 from purejaxppo.ppo.gae import gae, reward_to_go
 from purejaxppo.ppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
 from purejaxppo.ppo.optimizer import adam_step
-from purejaxppo.ppo.rollout import empty_episodes, episode_metrics, make_noise, rollout
+from purejaxppo.ppo.rollout import empty_episodes, make_noise, rollout
 from purejaxppo.ppo.types import Batch, EpisodeStats, Metrics, RunnerState, TrainState, Transition
 from purejaxppo.ppo.update import keep_finite, own_buffers
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.remade import Remade
 from purejaxppo.utils.sums import precise_sum
 from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_float32, check_key
@@ -87,7 +88,7 @@ class PolicyFit(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class FullBatchPPO:
+class FullBatchPPO(Remade):
     """An agent like `PPO`; its params and optimizer state are dicts of "actor" and "critic"."""
 
     env: Environment
@@ -108,7 +109,7 @@ class FullBatchPPO:
 
     def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
         """The state before the first update of a new run from trained parameters, like `PPO.continue_from`."""
-        return restarted(self.init(key), train_state, functools.partial(init_optimizers, self))
+        return restarted(self.init(key), train_state, self.init_optimizers)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
         """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""
@@ -116,15 +117,14 @@ class FullBatchPPO:
         return update(self, runner)
 
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The action for one observation: the most probable one, or with a key a sample.
-
-        With leading axes [N] of `obs`, N actions, each drawn on its own.
-
-        Raises PPOError if `train_state`, `obs` or `key` has the wrong type or shape.
-        """
+        """The most probable action for one observation or [N], or with a key a sample of each. Raises as `PPO.act`."""
         lead = check_act(self.env, train_state, obs, key)
         distribution = in_own_state(self.distribution, train_state, obs)
         return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
+
+    def init_optimizers(self, params: PyTree) -> PyTree:
+        """The state of both optimizers before their first step."""
+        return {name: getattr(self, f"{name}_optimizer").init(x) for name, x in params.items()}
 
     @property
     def start_memory(self) -> PyTree:
@@ -162,8 +162,9 @@ def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchP
         )
     if env.action_mask is not None:
         raise PPOError(f"{env.name} masks actions, which full-batch PPO does not heed; take make_ppo")
+    glorot = nn.initializers.glorot_uniform()
     tower = functools.partial(
-        MLP, config.hidden_sizes, activation=config.activation, hidden_init=glorot_uniform, output_init=glorot_uniform
+        MLP, config.hidden_sizes, activation=config.activation, hidden_init=glorot, output_init=glorot
     )
     return FullBatchPPO(
         env=env,
@@ -173,12 +174,7 @@ def make_full_batch_ppo(env: Environment, config: FullBatchConfig) -> FullBatchP
         critic=tower(1),
         actor_optimizer=keras_adam(config.policy_learning_rate, config.adam_eps),
         critic_optimizer=keras_adam(config.value_learning_rate, config.adam_eps),
-    )
-
-
-def glorot_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """Initializer of Glorot and Bengio (2010)."""
-    return nn.initializers.glorot_uniform()(key, shape, dtype)
+    ).made_by(functools.partial(make_full_batch_ppo, env, config))
 
 
 def keras_adam(learning_rate: float | jax.Array, eps: float | jax.Array) -> optax.GradientTransformation:
@@ -186,26 +182,18 @@ def keras_adam(learning_rate: float | jax.Array, eps: float | jax.Array) -> opta
 
     theta -= lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + eps)
     """
-    return optax.GradientTransformation(init_adam, functools.partial(keras_adam_step, learning_rate, eps))
 
+    def step(updates: PyTree, state: Any, params: Any = None) -> tuple[PyTree, Any]:
+        del params
+        count = state.count + 1
+        steps = count.astype(jnp.float32)
+        mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
+        rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
+        updates = jax.tree.map(lambda m, v: adam_step(-rate * m, v, 1.0 * eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-def init_adam(params: PyTree) -> PyTree:
-    """The state of Adam before its first step."""
-    return optax.scale_by_adam().init(params)
-
-
-def keras_adam_step(
-    learning_rate: float | jax.Array, eps: float | jax.Array, updates: PyTree, state: Any, params: Any = None
-) -> tuple[PyTree, Any]:
-    """One step of `keras_adam`."""
-    del params
-    count = state.count + 1
-    steps = count.astype(jnp.float32)
-    mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, updates)
-    nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * jnp.square(g), state.nu, updates)
-    rate = learning_rate * jnp.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
-    updates = jax.tree.map(lambda m, v: adam_step(-rate * m, v, 1.0 * eps), mu, nu)
-    return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+    return optax.GradientTransformation(optax.scale_by_adam().init, step)
 
 
 def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
@@ -215,7 +203,7 @@ def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
     params = {"actor": agent.actor.init(actor_key, obs), "critic": agent.critic.init(critic_key, obs)}
     train_state = TrainState(
         params=params,
-        opt_state=init_optimizers(agent, params),
+        opt_state=agent.init_optimizers(params),
         obs_moments=None,
         reward_moments=None,
         update=jnp.int32(0),
@@ -230,14 +218,6 @@ def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
     )
 
 
-def init_optimizers(agent: FullBatchPPO, params: PyTree) -> PyTree:
-    """The state of both optimizers before their first step."""
-    return {
-        "actor": agent.actor_optimizer.init(params["actor"]),
-        "critic": agent.critic_optimizer.init(params["critic"]),
-    }
-
-
 def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
     """One epoch of the example: a rollout from fresh starts, the policy's iterations, the value's iterations."""
     config, state = agent.config, runner.train_state
@@ -246,9 +226,12 @@ def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullB
     obs, env_state = reset_batch(agent.env, reset_key, config.num_envs)
     fresh = runner.replace(obs=obs, env_state=env_state, episode=empty_episodes(config.num_envs))
     noise = make_noise(agent.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
-    policy = functools.partial(sample_action, agent, state)
-    acted, transitions, logits, episodes = rollout(agent.env, policy, fresh, noise)
 
+    def policy(obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
+        distribution = agent.distribution(state, obs)
+        return distribution.sample(noise), distribution.logits
+
+    acted, transitions, logits, episodes = rollout(agent.env, policy, fresh, noise)
     transitions = transitions if config.bootstrap_time_limits else close_at_time_limits(transitions)
     batch = make_batch(agent, state.params["critic"], transitions, logits)
     fit = fit_policy(agent, state.params["actor"], state.opt_state["actor"], batch)
@@ -261,12 +244,6 @@ def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullB
     )
     runner = keep_finite(runner, acted.replace(train_state=state))
     return runner, make_metrics(agent, runner.train_state, episodes, transitions, batch, fit, value_loss)
-
-
-def sample_action(agent: FullBatchPPO, state: TrainState, obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
-    """The behaviour policy: an action for each environment, and the logits that it was drawn from."""
-    distribution = agent.distribution(state, obs)
-    return distribution.sample(noise), distribution.logits
 
 
 def close_at_time_limits(transitions: Transition) -> Transition:
@@ -358,7 +335,7 @@ def make_metrics(
     ended_last = transitions.terminated[-1] | transitions.truncated[-1]
     with_cut = (episodes.count + jnp.sum(~ended_last)).astype(jnp.float32)
     return FullBatchMetrics(
-        **episode_metrics(episodes),
+        **episodes.means(),
         policy_loss=policy_loss(jnp.exp(log_ratio), batch.advantage, config.clip_eps),
         value_loss=value_loss,
         entropy=jnp.mean(distribution.entropy()),
@@ -372,4 +349,5 @@ def make_metrics(
         epoch_length_mean=config.batch_size / with_cut,
         policy_iterations=fit.iterations,
         kl=fit.kl,
+        extra=episodes.info_means(),
     )

@@ -21,19 +21,17 @@ RUN_AGAIN = (
 
 def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: str) -> None:
     """Writes a picture of the mean return of each epoch [S, U], with the example's two runs. Whole or not at all."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, LEGEND, VERMILLION, style_frame
+    from purejaxppo.report.curves import BLUE, GREY, LEGEND, VERMILLION, make_axes
     from purejaxppo.report.files import write_figure
 
     if returns.ndim != 2 or not returns.size:
         raise PPOError(f"returns {returns.shape} have to be [S, U], and not empty")
-    figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = make_axes(f"{title}, full-batch PPO")
     num_seeds, num_epochs = returns.shape
-    epochs = np.arange(1, num_epochs + 1)
-    axes.plot(epochs, np.median(returns, axis=0), color=BLUE, linewidth=1.3, label=_label(num_seeds))
+    epochs, label = np.arange(1, num_epochs + 1), f"median of {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    axes.plot(epochs, np.median(returns, axis=0), color=BLUE, linewidth=1.3, label=label)
     if num_seeds > 1:
         low, high = np.quantile(returns, [0.05, 0.95], axis=0)
         axes.fill_between(epochs, low, high, color=BLUE, alpha=0.25, linewidth=0, label="90% of the seeds")
@@ -43,18 +41,12 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: s
     ):
         shown = values[:num_epochs]
         axes.plot(epochs[: len(shown)], shown, marker, color=color, markersize=2.5, label=label)
-    axes.set_title(f"{title}, full-batch PPO", fontsize=9, loc="left")
     axes.set_xlabel("epoch", fontsize=8)
     axes.set_ylabel("mean return of the epoch", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylim(bottom=0)
-    style_frame(axes)
     axes.legend(**LEGEND, loc="lower right")
     write_figure(figure, Path(path))
-
-
-def _label(num_seeds: int) -> str:
-    return f"median of {num_seeds} seeds" if num_seeds > 1 else "one seed"
 
 
 def describe_epoch(metrics: Any, i: int, epoch: int) -> str:

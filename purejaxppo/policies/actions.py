@@ -21,7 +21,7 @@ from purejaxppo.policies.distributions import (
     SquashedGaussian,
     masked_logits,
 )
-from purejaxppo.policies.networks import JointHead, SharedStd, as_logits, own_std
+from purejaxppo.policies.networks import JointHead, SharedStd, own_std
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure, unchanged
 
@@ -51,24 +51,19 @@ def make_actions(env: Environment, box_policy: str = "clipped", box_std: str = "
     space = env.action_space
     parts = list(parts_of(space).values())
     if not any(isinstance(part, Box) for part in parts):
-        _refuse_box_choices(env, box_policy=box_policy, box_std=box_std)
+        for name, choice, default in (("box_policy", box_policy, "clipped"), ("box_std", box_std, "shared")):
+            if choice != default:
+                raise PPOError(
+                    f"{name} = {choice!r} would do nothing: {env.name} acts in {space}; leave it at {default!r}"
+                )
     actions = [actions_in(part, box_policy, box_std) for part in parts]
     return joint_actions(space.structure, actions) if isinstance(space, SpaceTree) else actions[0]
-
-
-def _refuse_box_choices(env: Environment, **choices: str) -> None:
-    for name, default in (("box_policy", "clipped"), ("box_std", "shared")):
-        if choices[name] != default:
-            raise PPOError(
-                f"{name} = {choices[name]!r} would do nothing: {env.name} acts in {env.action_space}; "
-                f"leave it at {default!r}"
-            )
 
 
 def actions_in(space: Space, box_policy: str = "clipped", box_std: str = "shared") -> Actions:
     """The actions of one space."""
     if isinstance(space, Box):
-        return {"clipped": clipped_actions, "squashed": squashed_actions}[box_policy](space, box_std)
+        return box_actions(space, box_policy, box_std)
     return discrete_actions(space) if isinstance(space, Discrete) else multi_discrete_actions(space)
 
 
@@ -80,7 +75,7 @@ def discrete_actions(space: Discrete) -> Actions:
         noise=Categorical.noise,
         to_env=unchanged,
         num_outputs=space.n,
-        head=as_logits,
+        head=unchanged,
     )
 
 
@@ -89,111 +84,76 @@ def multi_discrete_actions(space: MultiDiscrete) -> Actions:
     num_logits = sum(space.sizes)
     return Actions(
         parameters=Parameters({"logits": num_logits}),
-        distribution=functools.partial(MultiCategorical, sizes=space.sizes),
-        noise=functools.partial(noise_of, MultiCategorical, len(space.sizes)),
+        distribution=lambda logits: MultiCategorical(logits, space.sizes),
+        noise=lambda key, shape: MultiCategorical.noise(key, (*shape, len(space.sizes))),
         to_env=unchanged,
         num_outputs=num_logits,
-        head=as_logits,
+        head=unchanged,
     )
 
 
-def clipped_actions(space: Box, std: str) -> Actions:
-    """A Gaussian whose samples are clipped to the bounds on their way; its log-probability is that of the sample."""
-    return Actions(
-        distribution=gaussian,
-        to_env=functools.partial(clip_to, space),
-        **gaussian_parts(space, std),
-    )
+def box_actions(space: Box, policy: str, std: str) -> Actions:
+    """A Gaussian whose samples are "clipped" to the bounds on their way, or "squashed" into them by tanh.
 
-
-def squashed_actions(space: Box, std: str) -> Actions:
-    """A Gaussian whose samples tanh takes into the bounds. Raises PPOError for a Box without finite bounds."""
-    if not all(high - low < UNBOUNDED for low, high in zip(space.low, space.high, strict=True)):
+    The log-probability of a clipped action is that of the sample. Raises PPOError for a squashed one without bounds.
+    """
+    is_squashed = policy == "squashed"
+    if is_squashed and not all(high - low < UNBOUNDED for low, high in zip(space.low, space.high, strict=True)):
         raise PPOError(
             f"box_policy = 'squashed' needs finite bounds, and the action space has "
             f"{min(space.low)} to {max(space.high)}; take 'clipped'"
         )
-    return Actions(
-        distribution=squashed_gaussian,
-        to_env=functools.partial(squash_to, space),
-        **gaussian_parts(space, std),
-    )
 
+    def distribution(parameters: tuple[jax.Array, jax.Array]) -> DiagGaussian | SquashedGaussian:
+        gaussian = DiagGaussian(*parameters)
+        return SquashedGaussian(gaussian) if is_squashed else gaussian
 
-def gaussian_parts(space: Box, std: str) -> dict[str, Any]:
-    """The parts that both Gaussian policies share: d numbers, each with a mean and a standard deviation."""
     size = math.prod(space.shape)
-    num_outputs, head = {"shared": (size, SharedStd()), "state": (2 * size, own_std)}[std]
-    return {
-        "parameters": Parameters({"mean": size, "log_std": size}),
-        "noise": functools.partial(noise_of, DiagGaussian, size),
-        "num_outputs": num_outputs,
-        "head": head,
-    }
-
-
-def noise_of(
-    distribution: type[MultiCategorical | DiagGaussian], size: int, key: jax.Array, shape: tuple[int, ...]
-) -> jax.Array:
-    """Noise for samples of [...] actions of `size` numbers. -> [..., size]"""
-    return distribution.noise(key, (*shape, size))
-
-
-def gaussian(parameters: tuple[jax.Array, jax.Array]) -> DiagGaussian:
-    """Of (mean, log_std)."""
-    return DiagGaussian(*parameters)
-
-
-def squashed_gaussian(parameters: tuple[jax.Array, jax.Array]) -> SquashedGaussian:
-    """Of (mean, log_std), before the tanh."""
-    return SquashedGaussian(gaussian(parameters))
+    return Actions(
+        parameters=Parameters({"mean": size, "log_std": size}),
+        distribution=distribution,
+        noise=lambda key, shape: DiagGaussian.noise(key, (*shape, size)),
+        to_env=functools.partial(squash_to if is_squashed else clip_to, space),
+        num_outputs=size if std == "shared" else 2 * size,
+        head=SharedStd() if std == "shared" else own_std,
+    )
 
 
 def joint_actions(structure: Structure, parts: Sequence[Actions]) -> Actions:
     """Independent actions of each part, in a pytree: in the order of its leaves."""
+
+    def distribution(parameters: PyTree) -> Joint:
+        own = structure.flatten_up_to(parameters)
+        return Joint(tuple(part.distribution(x) for part, x in zip(parts, own, strict=True)), structure)
+
+    def noise(key: jax.Array, shape: tuple[int, ...]) -> PyTree:
+        keys = jax.random.split(key, len(parts))
+        return structure.unflatten([part.noise(key, shape) for part, key in zip(parts, keys, strict=True)])
+
+    def to_env(action: PyTree) -> PyTree:
+        own = structure.flatten_up_to(action)
+        return structure.unflatten([part.to_env(x) for part, x in zip(parts, own, strict=True)])
+
     return Actions(
         parameters=structure.unflatten([part.parameters for part in parts]),
-        distribution=functools.partial(joint_distribution, structure, parts),
-        noise=functools.partial(joint_noise, structure, parts),
-        to_env=functools.partial(joint_to_env, structure, parts),
+        distribution=distribution,
+        noise=noise,
+        to_env=to_env,
         num_outputs=sum(part.num_outputs for part in parts),
         head=JointHead(structure, tuple(part.num_outputs for part in parts), tuple(part.head for part in parts)),
     )
 
 
-def joint_distribution(structure: Structure, parts: Sequence[Actions], parameters: PyTree) -> Joint:
-    """The distribution of each part."""
-    own = structure.flatten_up_to(parameters)
-    return Joint(tuple(part.distribution(x) for part, x in zip(parts, own, strict=True)), structure)
-
-
-def joint_noise(structure: Structure, parts: Sequence[Actions], key: jax.Array, shape: tuple[int, ...]) -> PyTree:
-    """The noise of each part, from a key of its own."""
-    keys = jax.random.split(key, len(parts))
-    return structure.unflatten([part.noise(key, shape) for part, key in zip(parts, keys, strict=True)])
-
-
-def joint_to_env(structure: Structure, parts: Sequence[Actions], action: PyTree) -> PyTree:
-    """The environment's action of each part."""
-    own = structure.flatten_up_to(action)
-    return structure.unflatten([part.to_env(x) for part, x in zip(parts, own, strict=True)])
-
-
 def clip_to(space: Box, action: jax.Array) -> jax.Array:
     """min(max(a, low), high). [..., d] -> [..., *shape]"""
-    return jnp.clip(in_shape(space, action), *bounds(space))
+    return jnp.clip(action.reshape(*action.shape[:-1], *space.shape), *bounds(space))
 
 
 def squash_to(space: Box, action: jax.Array) -> jax.Array:
     """low + (high - low) (1 + tanh a) / 2. [..., d] -> [..., *shape]"""
     low, high = bounds(space)
-    squashed = low + (high - low) * (0.5 * (1.0 + jnp.tanh(in_shape(space, action))))
+    squashed = low + (high - low) * (0.5 * (1.0 + jnp.tanh(action.reshape(*action.shape[:-1], *space.shape))))
     return jnp.clip(squashed, low, high)  # low + (high - low) may round to a number beyond high
-
-
-def in_shape(space: Box, action: jax.Array) -> jax.Array:
-    """[..., d] -> [..., *shape]"""
-    return action.reshape(*action.shape[:-1], *space.shape)
 
 
 def bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -87,10 +87,7 @@ class MultiCategorical(struct.PyTreeNode):
     logits: jax.Array  # [..., n_1 + ... + n_k]
     sizes: tuple[int, ...] = struct.field(pytree_node=False)  # n_1, ..., n_k
 
-    @staticmethod
-    def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """One uniform number in [0, 1) for each choice; shape: (..., k)."""
-        return Categorical.noise(key, shape)
+    noise = staticmethod(Categorical.noise)  # one uniform number for each choice; shape: (..., k)
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Each choice by inversion. [..., k] -> [..., k] int32"""
@@ -151,10 +148,7 @@ class SquashedGaussian(struct.PyTreeNode):
 
     gaussian: DiagGaussian
 
-    @staticmethod
-    def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """One standard normal number for each of the action's; shape: (..., d)."""
-        return DiagGaussian.noise(key, shape)
+    noise = staticmethod(DiagGaussian.noise)
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Before the tanh. [..., d] -> [..., d]"""

@@ -1,44 +1,36 @@
 """Networks of plain observations, for `MaskedObs`: an illegal action has the logit -inf."""
 
-import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 
-from purejaxppo.envs.base import MaskedObs
 from purejaxppo.policies.actions import Actions, masked_parameters
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
-from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.tree import PyTree
 
 
 def masked(network: Network | RecurrentNetwork, actions: Actions) -> Any:
-    """The network for observations with a mask; of the same kind."""
+    """The network for observations with a mask; of the same kind. Memory comes before the observation."""
     structure = jax.tree.structure(actions.parameters)
-    init, apply = functools.partial(masked_init, network), functools.partial(masked_apply, network, structure)
+
+    def init(key: jax.Array, *given: Any) -> PyTree:
+        *memory, obs = given
+        return cast(Any, network).init(key, *memory, obs.obs)
+
+    def apply(params: PyTree, *given: Any) -> tuple[Any, ...]:
+        *memory, obs = given
+        outputs = cast(Any, network).apply(params, *memory, obs.obs)
+        after, (parameters, *others) = outputs[: len(memory)], outputs[len(memory) :]
+        return *after, masked_parameters(structure, parameters, obs.action_mask), *others
+
     if isinstance(network, Network):
         return Network(init, apply)
-    return RecurrentNetwork(init, apply, network.start, functools.partial(masked_replay, network, structure))
+    plain_replay = network.replay
+    assert plain_replay is not None  # the factory sets it
 
+    def replay(params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array) -> tuple[Any, ...]:
+        parameters, *others = plain_replay(params, memory, obs.obs, reset)
+        return masked_parameters(structure, parameters, obs.action_mask), *others
 
-def masked_init(network: Any, key: jax.Array, *given: Any) -> PyTree:
-    """The network's `init` for the plain observation, which is given last."""
-    *memory, obs = given
-    return network.init(key, *memory, obs.obs)
-
-
-def masked_apply(network: Any, structure: Structure, params: PyTree, *given: Any) -> tuple[Any, ...]:
-    """The network's `apply` at the plain observation, with the mask in its distribution's parameters."""
-    *memory, obs = given
-    outputs = network.apply(params, *memory, obs.obs)
-    after, (parameters, *others) = outputs[: len(memory)], outputs[len(memory) :]
-    return *after, masked_parameters(structure, parameters, obs.action_mask), *others
-
-
-def masked_replay(
-    network: RecurrentNetwork, structure: Structure, params: PyTree, memory: PyTree, obs: MaskedObs, reset: jax.Array
-) -> tuple[Any, ...]:
-    """The network's `replay` at plain observations, with the masks in its distributions' parameters."""
-    assert network.replay is not None  # the factory sets it
-    parameters, *others = network.replay(params, memory, obs.obs, reset)
-    return masked_parameters(structure, parameters, obs.action_mask), *others
+    return RecurrentNetwork(init, apply, network.start, replay)

@@ -2,18 +2,16 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.tree import PyTree, Structure, unchanged
 from purejaxppo.utils.validation import shown
-
-NOT_SPLIT = 2**32 - 1  # folded into a key gives none of those that it is split into
 
 
 class Network(NamedTuple):
@@ -39,54 +37,21 @@ class Network(NamedTuple):
         return memory, *self.apply(params, obs)
 
 
-class NetworkLike(Protocol):
-    """The network that `make_ppo` takes: anything with `init` and `apply`, such as a flax.linen module."""
-
-    @property
-    def init(self) -> Callable[..., PyTree]:
-        """(key, obs) -> params"""
-        ...
-
-    @property
-    def apply(self) -> Callable[..., Any]:
-        """(params, obs) -> (distribution parameters, value), and auxiliary outputs if it has any"""
-        ...
-
-
 def as_network(what: str, given: Any) -> Network:
     """A pair (init, apply), or an object with these two, as a `Network`. Raises PPOError for anything else."""
     if hasattr(given, "init") and hasattr(given, "apply"):
         return Network(given.init, given.apply)
     if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):
         return Network(*given)
-    check_no_nnx(given)
-    raise PPOError(f"{what} = {shown(given)} lacks init and apply; give pjp.Network(init, apply)")
-
-
-def init_beside(
-    init: Callable[..., PyTree], modules: Mapping[str, Network], key: jax.Array, *given: PyTree
-) -> dict[str, PyTree]:
-    """The parameters of the policy, from the key itself, and of each module, for the observation that is given last."""
-    policy = init(key, *given)
-    keys = {name: jax.random.fold_in(key, NOT_SPLIT - i) for i, name in enumerate(sorted(modules))}
-    return {"policy": policy} | {name: module.init(keys[name], given[-1]) for name, module in modules.items()}
-
-
-def apply_own(apply: Callable[..., Any], name: str, params: PyTree, *given: Any) -> Any:
-    """`apply` with the parameters that lie under the name."""
-    return apply(params[name], *given)
-
-
-def check_no_nnx(network: Any) -> None:
-    """Raises PPOError for a flax.nnx module or class, and says how to make a `Network` of it."""
-    kind = network if isinstance(network, type) else type(network)
+    kind = given if isinstance(given, type) else type(given)
     if any(base.__module__.startswith("flax.nnx.") for base in kind.__mro__):
         name = kind.__name__
         raise PPOError(
-            f"network is the flax.nnx module {name}, which holds its parameters; split them from its graph: "
+            f"{what} is the flax.nnx module {name}, which holds its parameters; split them from its graph: "
             f"graph, _ = nnx.split({name}(nnx.Rngs(0))); network = pjp.Network(init=lambda key, obs: "
             f"nnx.state({name}(nnx.Rngs(key))), apply=lambda params, obs: nnx.merge(graph, params)(obs))"
         )
+    raise PPOError(f"{what} = {shown(given)} lacks init and apply; give pjp.Network(init, apply)")
 
 
 def orthogonal(scale: float) -> Callable[..., jax.Array]:
@@ -96,18 +61,15 @@ def orthogonal(scale: float) -> Callable[..., jax.Array]:
     (Giraud, Langou, Rozloznik 2005: "twice is enough"). No LAPACK call: the batched QR inside
     `jax.nn.initializers.orthogonal` can block for good under vmap on two cores (jaxlib 0.10).
     """
-    return functools.partial(orthogonal_matrix, scale)
 
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        if len(shape) != 2:
+            raise PPOError(f"orthogonal initialises matrices, not shape {shape}")
+        tall = (max(shape), min(shape))
+        columns = orthonormal_columns(jax.random.normal(key, tall, dtype))
+        return scale * (columns if shape == tall else columns.T)
 
-def orthogonal_matrix(
-    scale: float, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
-) -> jax.Array:
-    """The matrix that `orthogonal` describes."""
-    if len(shape) != 2:
-        raise PPOError(f"orthogonal initialises matrices, not shape {shape}")
-    tall = (max(shape), min(shape))
-    columns = orthonormal_columns(jax.random.normal(key, tall, dtype))
-    return scale * (columns if shape == tall else columns.T)
+    return init
 
 
 @jax.jit  # flax traces every initializer again in each `apply`; under jit, this is traced once for each shape
@@ -193,11 +155,6 @@ def own_std(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, log_std
 
 
-def as_logits(outputs: jax.Array) -> jax.Array:
-    """The head of a discrete policy. [..., n] -> [..., n]"""
-    return outputs
-
-
 class JointHead(nn.Module):
     """The head of a policy over a pytree of spaces: each has its own, on its piece of the outputs."""
 
@@ -231,12 +188,8 @@ class ActorCritic(nn.Module):
         return self.head(outputs), value[..., 0]
 
 
-class SharedActorCritic(nn.Module):
+class SharedActorCritic(ActorCritic):
     """One tower for both: the last of its outputs is the value. The gains are those of `ActorCritic`."""
-
-    tower: Callable[..., nn.Module]  # as in `ActorCritic`
-    num_outputs: int
-    head: Callable[[jax.Array], PyTree]
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
@@ -257,32 +210,26 @@ def make_actor_critic(
     obs_shape: PyTree,
     hidden_sizes: tuple[int, ...],
     activation: str,
-    head: Callable[[jax.Array], PyTree] = as_logits,
+    head: Callable[[jax.Array], PyTree] = unchanged,
     towers: Callable[..., nn.Module] = ActorCritic,
 ) -> Network:
-    """The default network: MLP towers over the flattened observation, `ActorCritic` or `SharedActorCritic`.
+    """The default network: convolutional towers for an image, else MLP towers over the flattened observation.
 
-    obs_shape: that of each array of the observation
+    obs_shape: that of each array of the observation; towers: `ActorCritic` or `SharedActorCritic`
     """
-    tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
+    kind = CNN if is_image(obs_shape) else MLP
+    tower = functools.partial(kind, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
     module = towers(tower, num_outputs, head)
     return Network(
-        init=functools.partial(flat_init, module, obs_shape), apply=functools.partial(flat_apply, module, obs_shape)
+        init=lambda key, obs: module.init(key, tower_input(obs, obs_shape)),
+        apply=lambda params, obs: cast(Any, module.apply(params, tower_input(obs, obs_shape))),
     )
 
 
-def flat_init(module: nn.Module, obs_shape: PyTree, key: jax.Array, obs: PyTree) -> PyTree:
-    """The parameters of a module that takes the flattened observation."""
-    return module.init(key, flat(obs, obs_shape))
-
-
-def flat_apply(module: nn.Module, obs_shape: PyTree, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
-    """The module at the flattened observation."""
-    return cast(Any, module.apply(params, flat(obs, obs_shape)))
-
-
-def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:
-    """The arrays of an observation, side by side. [..., *obs_shape] each -> [..., features]"""
+def tower_input(obs: PyTree, obs_shape: PyTree) -> jax.Array:
+    """An image unchanged; the arrays of any other observation [..., *obs_shape], side by side: [..., features]."""
+    if is_image(obs_shape):
+        return obs
     arrays, structure = jax.tree.flatten(obs)
     shapes = structure.flatten_up_to(obs_shape)
     rows = [x.reshape(*x.shape[: x.ndim - len(shape)], -1) for x, shape in zip(arrays, shapes, strict=True)]
@@ -293,16 +240,3 @@ def is_image(obs_shape: PyTree) -> bool:
     """True for the shape of one image, with room for a convolution."""
     is_one = isinstance(obs_shape, tuple) and all(isinstance(size, int) for size in obs_shape)
     return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
-
-
-def make_cnn_actor_critic(
-    num_outputs: int,
-    hidden_sizes: tuple[int, ...],
-    activation: str,
-    head: Callable[[jax.Array], PyTree] = as_logits,
-    towers: Callable[..., nn.Module] = ActorCritic,
-) -> Network:
-    """The default network for images [height, width, channels] of at least 3 x 3: convolutional towers."""
-    tower = functools.partial(CNN, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
-    module = towers(tower, num_outputs, head)
-    return Network(init=module.init, apply=cast(Any, module.apply))

@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.policies.networks import as_logits, convolved, flat, hidden_layers, is_image, orthogonal, shared_output
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.policies.networks import convolved, hidden_layers, is_image, orthogonal, shared_output, tower_input
+from purejaxppo.utils.tree import PyTree, unchanged
 
 
 class RecurrentNetwork(NamedTuple):
@@ -36,25 +36,17 @@ class RecurrentNetwork(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Dense layers between the observation and the cell of a recurrent tower, each with the activation."""
+    """Dense layers between the observation and the cell of a recurrent tower, for an image after a convolution."""
 
     hidden_sizes: tuple[int, ...]
     activation: str
     hidden_init: Callable[..., jax.Array]
+    is_image: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., features] -> [..., hidden_sizes[-1]]"""
-        return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
-
-
-class ImageEncoder(Encoder):
-    """An `Encoder` after the convolution of `CNN`."""
-
-    @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """[..., height, width, channels] -> [..., hidden_sizes[-1]]"""
-        x = convolved(image, self.activation, self.hidden_init)
+        """[..., features], or [..., height, width, channels] -> [..., hidden_sizes[-1]]"""
+        x = convolved(x, self.activation, self.hidden_init) if self.is_image else x
         return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
 
 
@@ -132,33 +124,22 @@ def lstm_bias(key: jax.Array, size: int, num_steps: int) -> jax.Array:
     return jnp.concatenate([-scales, scales, zeros, zeros])
 
 
-def gru_init(key: jax.Array, size: int) -> PyTree:
-    """The parameters of `gru_step`."""
-    return {"kernel": by_gate(3)(key, (size, 3 * size)), "bias": jnp.zeros(size)}
-
-
-def gru_output(hidden: jax.Array) -> jax.Array:
-    """The output of a GRU: its whole memory."""
-    return hidden
-
-
-def lstm_start(size: int) -> tuple[jax.Array, jax.Array]:
-    """The memory (c, h) of an LSTM at the start of an episode."""
-    return jnp.zeros(size), jnp.zeros(size)
-
-
-def lstm_init(key: jax.Array, size: int) -> PyTree:
-    """The parameters of `lstm_step`."""
-    return {"kernel": by_gate(4)(key, (size, 4 * size))}
-
-
-def lstm_output(memory: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The output of an LSTM, h of its memory (c, h)."""
-    return memory[1]
-
-
-GRU = Cell(num_gates=3, start=jnp.zeros, init=gru_init, input_bias=gru_bias, step=gru_step, output=gru_output)
-LSTM = Cell(num_gates=4, start=lstm_start, init=lstm_init, input_bias=lstm_bias, step=lstm_step, output=lstm_output)
+GRU = Cell(
+    num_gates=3,
+    start=jnp.zeros,
+    init=lambda key, size: {"kernel": by_gate(3)(key, (size, 3 * size)), "bias": jnp.zeros(size)},
+    input_bias=gru_bias,
+    step=gru_step,
+    output=unchanged,
+)
+LSTM = Cell(
+    num_gates=4,
+    start=lambda size: (jnp.zeros(size), jnp.zeros(size)),
+    init=lambda key, size: {"kernel": by_gate(4)(key, (size, 4 * size))},
+    input_bias=lstm_bias,
+    step=lstm_step,
+    output=lambda memory: memory[1],
+)
 CELLS = {"gru": GRU, "lstm": LSTM}
 
 
@@ -230,11 +211,11 @@ class RecurrentActorCritic(nn.Module):
 
     def inputs(self, obs: jax.Array) -> PyTree:
         """The input's part of each tower's gates."""
-        return {"actor": self.actor.inputs(obs), "critic": self.critic.inputs(obs)}
+        return {name: getattr(self, name).inputs(obs) for name in self.memories}
 
     def recurrent(self) -> PyTree:
         """The parameters of each tower's cell."""
-        return {"actor": self.actor.recurrent, "critic": self.critic.recurrent}
+        return {name: getattr(self, name).recurrent for name in self.memories}
 
     def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
         """The heads on the cells' outputs. -> distribution parameters [..., n], value [...]"""
@@ -249,14 +230,6 @@ class SharedRecurrentActorCritic(RecurrentActorCritic):
     def setup(self) -> None:
         """The tower."""
         self.trunk = self.tower(output_size=self.num_outputs + 1, output_init=shared_output)
-
-    def inputs(self, obs: jax.Array) -> PyTree:
-        """The input's part of its gates."""
-        return {"trunk": self.trunk.inputs(obs)}
-
-    def recurrent(self) -> PyTree:
-        """The parameters of its cell."""
-        return {"trunk": self.trunk.recurrent}
 
     def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
         """The heads on the cell's output. -> distribution parameters [..., n], value [...]"""
@@ -282,49 +255,24 @@ def make_recurrent_actor_critic(
     cell: str,
     cell_size: int,
     num_steps: int,
-    head: Callable[[jax.Array], PyTree] = as_logits,
+    head: Callable[[jax.Array], PyTree] = unchanged,
     towers: type[RecurrentActorCritic] = RecurrentActorCritic,
 ) -> RecurrentNetwork:
     """The default network with a memory: recurrent towers over the image or over the flattened observation.
 
     num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
     """
-    kind = ImageEncoder if is_image(obs_shape) else Encoder
-    encoder = functools.partial(kind, hidden_sizes, activation, orthogonal(2**0.5))
-    tower = functools.partial(RecurrentTower, encoder, CELLS[cell], cell_size, num_steps)
-    module = towers(tower, CELLS[cell], num_outputs, head)
+    kind, image = CELLS[cell], is_image(obs_shape)
+    encoder = functools.partial(Encoder, hidden_sizes, activation, orthogonal(2**0.5), image)
+    tower = functools.partial(RecurrentTower, encoder, kind, cell_size, num_steps)
+    module = towers(tower, kind, num_outputs, head)
+
+    def run(params: PyTree, memory: PyTree, obs: PyTree, *reset: jax.Array, method: str = "__call__") -> Any:
+        return module.apply(params, memory, tower_input(obs, obs_shape), *reset, method=method)
+
     return RecurrentNetwork(
-        init=functools.partial(init_module, module, obs_shape),
-        apply=functools.partial(apply_module, module, obs_shape),
-        start=functools.partial(start_memory, towers.memories, CELLS[cell], cell_size),
-        replay=functools.partial(replay_module, module, obs_shape),
+        init=lambda key, memory, obs: module.init(key, memory, tower_input(obs, obs_shape)),
+        apply=run,
+        start=lambda: {name: kind.start(cell_size) for name in towers.memories},
+        replay=functools.partial(run, method="replay"),
     )
-
-
-def tower_input(obs_shape: PyTree, obs: PyTree) -> jax.Array:
-    """The towers' input: an image unchanged, any other observation flattened."""
-    return obs if is_image(obs_shape) else flat(obs, obs_shape)
-
-
-def init_module(module: RecurrentActorCritic, obs_shape: PyTree, key: jax.Array, memory: PyTree, obs: PyTree) -> PyTree:
-    """`init` of the default network with a memory."""
-    return module.init(key, memory, tower_input(obs_shape, obs))
-
-
-def apply_module(
-    module: RecurrentActorCritic, obs_shape: PyTree, params: PyTree, memory: PyTree, obs: PyTree
-) -> tuple[PyTree, PyTree, jax.Array]:
-    """`apply` of the default network with a memory."""
-    return cast(Any, module.apply(params, memory, tower_input(obs_shape, obs)))
-
-
-def replay_module(
-    module: RecurrentActorCritic, obs_shape: PyTree, params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array
-) -> tuple[PyTree, jax.Array]:
-    """`replay` of the default network with a memory."""
-    return cast(Any, module.apply(params, memory, tower_input(obs_shape, obs), reset, method="replay"))
-
-
-def start_memory(towers: tuple[str, ...], cell: Cell, size: int) -> PyTree:
-    """The memory of each tower at the start of an episode."""
-    return {name: cell.start(size) for name in towers}

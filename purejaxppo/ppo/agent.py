@@ -19,22 +19,11 @@ from purejaxppo.policies.actions import Actions
 from purejaxppo.policies.distributions import Distribution
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
-from purejaxppo.ppo.checks import (
-    called,
-    check_act,
-    check_runner,
-    in_own_state,
-    merged,
-    settled_advantage,
-    settled_indices,
-    settled_loss,
-    settled_reward,
-)
+from purejaxppo.ppo import checks
 from purejaxppo.ppo.collective import ONE_DEVICE, Collected, Collective
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.continuing import restarted, warn_if_over
-from purejaxppo.ppo.gae import Advantage
-from purejaxppo.ppo.losses import Loss, LossContext, Minibatches, Reward, advantage_over, explained_variance
+from purejaxppo.ppo.losses import Advantage, Loss, LossContext, Minibatches, Reward, advantage_over, explained_variance
 from purejaxppo.ppo.memory import (
     ActionAndMemory,
     ObsAndMemory,
@@ -49,7 +38,7 @@ from purejaxppo.ppo.memory import (
 )
 from purejaxppo.ppo.normalize import init_moments, init_obs_moments, normalize_obs, update_obs_moments
 from purejaxppo.ppo.recorded import replay_steps, settled_transitions
-from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, episode_metrics, make_noise, rollout
+from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, make_noise, rollout
 from purejaxppo.ppo.schedules import RateRule, Schedules
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import LOSS_TERMS, Batch, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
@@ -64,6 +53,7 @@ from purejaxppo.ppo.update import (
     update_epoch,
     update_epochs,
 )
+from purejaxppo.utils.remade import Remade
 from purejaxppo.utils.tree import PyTree, Terms
 from purejaxppo.utils.validation import check_key
 
@@ -72,7 +62,7 @@ NOT_SPLIT = 2**32 - 1  # folded into a key that is also split, or folded by smal
 
 
 @dataclasses.dataclass(frozen=True)
-class PPO:
+class PPO(Remade):
     """An agent: the pure functions `init`, `update` and `act`, and the parts that they are made of."""
 
     env: Environment
@@ -119,7 +109,7 @@ class PPO:
 
         Warns, if it is not traced, when a schedule that has ended leaves a learning rate of 0.
         """
-        check_runner(runner, self.config.num_envs // self.collective.num_devices)
+        checks.check_runner(runner, self.config.num_envs // self.collective.num_devices)
         warn_if_over(self, runner.train_state)
         return update(self, runner)
 
@@ -158,12 +148,12 @@ class PPO:
         Raises:
             PPOError: If `train_state`, `obs`, `key` or `memory` has the wrong type or shape.
         """
-        lead = check_act(self.env, train_state, obs, key)
+        lead = checks.check_act(self.env, train_state, obs, key)
         if memory is None:
             memory = start_memories(self.start_memory, lead)
         else:
             check_memory(self.network, memory, lead)
-        distribution, memory = in_own_state(self.policy, train_state, memory, obs)
+        distribution, memory = checks.in_own_state(self.policy, train_state, memory, obs)
         action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
         action = self.actions.to_env(action)
         return (action, memory) if isinstance(self.network, RecurrentNetwork) else action
@@ -174,7 +164,7 @@ class PPO:
         return self.network.start()
 
     def policy(self, train_state: TrainState, memory: PyTree, obs: PyTree) -> tuple[Distribution, PyTree]:
-        """The policy at raw observations [..., *obs_shape], and the memory after them. Here the memory comes first."""
+        """The policy at raw observations [..., *obs_shape], and the memory after them."""
         memory, parameters = self.step(train_state, obs, memory)[:2]
         return self.actions.distribution(parameters), memory
 
@@ -308,27 +298,16 @@ def assess(
     reward_key, advantage_key = (own_key(jax.random.fold_in(key, i)) for i in (2, 3))  # split has used up 0 and 1
     steps, told = make_steps(agent, state, transitions, parameters), Terms()
     if agent.reward is not None:
-        paid = called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
-        reward, told = settled_reward(steps, paid)
+        paid = checks.called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
+        reward, told = checks.settled_reward(steps, paid)
         steps = steps.replace(reward=reward)
     acted, reward = agent.collective.scale_reward(acted, steps, agent.config.gamma)
     steps = steps.replace(reward=reward)
-    estimated = called("advantage", agent.advantage, steps, make_context(agent, state, advantage_key))
-    advantage, target, more = settled_advantage(steps, estimated)
-    batch = Batch(
-        obs=steps.obs,
-        action=steps.action,
-        log_prob=steps.log_prob,
-        value=steps.value,
-        advantage=advantage,
-        target=target,
-        next_obs=steps.next_obs,
-        reward=steps.reward,
-        terminated=steps.terminated,
-        truncated=steps.truncated,
-        info=steps.info,
-    )
-    return acted, batch, merged(told, more)
+    estimated = checks.called("advantage", agent.advantage, steps, make_context(agent, state, advantage_key))
+    advantage, target, more = checks.settled_advantage(steps, estimated)
+    same = ("obs", "action", "log_prob", "value", "next_obs", "reward", "terminated", "truncated", "info")
+    batch = Batch(advantage=advantage, target=target, **{name: getattr(steps, name) for name in same})
+    return acted, batch, checks.merged(told, more)
 
 
 def make_steps(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree) -> Steps:
@@ -376,7 +355,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     else:
-        indices = settled_indices(called("minibatches", agent.minibatches, key, batch))
+        indices = checks.settled_indices(checks.called("minibatches", agent.minibatches, key, batch))
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
         return update_epochs(epoch, learned, order)
@@ -391,7 +370,7 @@ def minibatch_loss(
 ) -> tuple[jax.Array, Terms]:
     """The loss of parameters on a minibatch, in an update that begins from `state`. -> ([], its terms)"""
     context = make_context(agent, state, key)
-    return settled_loss(agent.config, called("loss", agent.loss, params, minibatch, context))
+    return checks.settled_loss(agent.config, checks.called("loss", agent.loss, params, minibatch, context))
 
 
 def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:
@@ -413,15 +392,14 @@ def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:
 
 def make_metrics(agent: PPO, state: TrainState, collected: Collected, terms: Terms, rate: jax.Array) -> Metrics:
     """The report of one update; `state` is that after it."""
-    told: dict[str, Any] = episode_metrics(collected.episodes)
-    numbers = merged(terms, collected.numbers)
-    own = {name: x for name, x in numbers.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
-    told["extra"] = own | told["extra"]
-    told |= {name: numbers.get(name, jnp.full((), jnp.nan)) for name in LOSS_TERMS}
+    episodes, numbers, nothing = collected.episodes, checks.merged(terms, collected.numbers), jnp.full((), jnp.nan)
+    extra = {name: x for name, x in numbers.items() if name not in (*LOSS_TERMS, "mean_log_ratio")}
     return Metrics(
-        **told,
+        **episodes.means(),
+        **{name: numbers.get(name, nothing) for name in LOSS_TERMS},
         explained_variance=explained_variance(collected.batch.value, collected.batch.target),
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,
         batch_size=agent.config.batch_size,
+        extra=extra | episodes.info_means(),
     )

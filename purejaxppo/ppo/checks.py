@@ -1,7 +1,6 @@
 """Checks of an agent's parts, of the states and observations that it is given, and of what user functions return."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,8 +38,18 @@ def check_parts(
     check_env(env)
     if schedules is not None and not isinstance(schedules, Mapping):
         raise PPOError(f'schedules = {schedules!r} is not a dict; give one such as {{"clip_eps": lambda update: 1.0}}')
-    if optimizer is not None:
-        _check_optimizer(optimizer, config, schedules)
+    if optimizer is None:
+        return
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise PPOError(f"optimizer = {optimizer!r} is not an optax transformation; give one such as optax.adam(1e-3)")
+    if "learning_rate" in (schedules or {}):
+        raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
+    for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
+        if is_changed(config, name):
+            raise PPOError(
+                f"{name} = {getattr(config, name)} would do nothing beside optimizer=...; set it in the optimizer, "
+                f"and leave the config's at {getattr(PPOConfig, name)}"
+            )
 
 
 def check_env(env: Any) -> None:
@@ -63,43 +72,27 @@ def check_config(config: Any, config_class: type[Config]) -> None:
             )
 
 
-def _check_optimizer(
-    optimizer: optax.GradientTransformation, config: PPOConfig, schedules: Mapping[str, Schedule] | None
-) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise PPOError(f"optimizer = {optimizer!r} is not an optax transformation; give one such as optax.adam(1e-3)")
-    if "learning_rate" in (schedules or {}):
-        raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
-    for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
-        if is_changed(config, name):
-            raise PPOError(
-                f"{name} = {getattr(config, name)} would do nothing beside optimizer=...; set it in the optimizer, "
-                f"and leave the config's at {getattr(PPOConfig, name)}"
-            )
-
-
 def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, params: PyTree) -> None:
     """Raises PPOError unless the optimizer returns updates shaped like the parameters, and a state shaped as before."""
+
+    def step(params: PyTree, state: PyTree, rate: jax.Array) -> tuple[PyTree, PyTree]:
+        return optimizer.update(params, state, params, learning_rate=rate)
+
     state = traced("optimizer.init", optimizer.init, params)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    step = functools.partial(_updates_and_state, optimizer)
     updates, new_state = traced("optimizer.update", step, params, state, rate)
     for what, before, after in (("updates", params, updates), ("the state", state, new_state)):
-        if _signature(before) != _signature(after):
+        if leaf_shapes(before) != leaf_shapes(after) or jax.tree.structure(before) != jax.tree.structure(after):
             raise PPOError(
                 f"optimizer.update returns {what} in other shapes, dtypes or another structure than it was given; "
                 "give an optax transformation such as optax.adam(1e-3), and keep the parameters float32"
             )
 
 
-def _updates_and_state(
-    optimizer: optax.GradientTransformationExtraArgs, params: PyTree, state: PyTree, rate: jax.Array
-) -> tuple[PyTree, PyTree]:
-    return optimizer.update(params, state, params, learning_rate=rate)
-
-
-def _signature(tree: PyTree) -> Any:
-    return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+def leaf_shapes(tree: PyTree) -> dict[str, str]:
+    """The dtype and the shape of each leaf, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(jnp.shape(x))}" for path, x in leaves}
 
 
 def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
@@ -162,20 +155,15 @@ def settled_loss(config: PPOConfig, returned: Any) -> tuple[jax.Array, Terms]:
     if jnp.shape(loss) != () or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
         raise PPOError(f"loss returns {shown_shape(loss)} to minimise; it has to be one float, such as a mean")
     terms = settled_numbers("loss", terms, known=(*LOSS_TERMS, "mean_log_ratio"))
-    for field, name in needed_terms(config).items():
-        if name not in terms:
-            raise PPOError(f"{field} goes by the {name} of the loss, which does not return it; return it by that name")
-    return loss, terms
-
-
-def needed_terms(config: PPOConfig) -> dict[str, str]:
-    """The terms of a loss that the config asks for, by the field that does."""
     needed = {}
     if config.target_kl is not None:
         needed["target_kl"] = {"approx_kl": "approx_kl", "log_ratio": "mean_log_ratio"}[config.kl_estimator]
     if config.anneal_lr and config.lr_schedule == "adaptive":
         needed["lr_schedule = 'adaptive'"] = "approx_kl"
-    return needed
+    for field, name in needed.items():
+        if name not in terms:
+            raise PPOError(f"{field} goes by the {name} of the loss, which does not return it; return it by that name")
+    return loss, terms
 
 
 def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms:
@@ -186,17 +174,12 @@ def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms
     if not isinstance(numbers, Mapping):
         raise PPOError(f"{what} returns {shown_shape(numbers)} for its numbers; it has to be a dict of them by name")
     for name, x in numbers.items():
-        check_metric_name(what, name, known)
+        check_column(what, name)
+        if name in RESERVED and name not in known:
+            raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
         if not is_numeric(x) or jnp.shape(x) != ():
             raise PPOError(f"{what} returns {name} as {shown_shape(x)}; it has to be one number, such as a mean")
     return {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
-
-
-def check_metric_name(what: str, name: Any, known: Sequence[str] = ()) -> None:
-    """Raises PPOError for a name that cannot head a column of metrics.csv, or heads another one already."""
-    check_column(what, name)
-    if name in RESERVED and name not in known:
-        raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
 
 
 def check_params(params: PyTree) -> None:
@@ -222,7 +205,7 @@ def check_start(train_state: Any, fresh: TrainState) -> None:
     """
     check_state(train_state, TrainState, "the train_state of a trained run")
     for name in ("params", "obs_moments"):
-        given, wanted = (_leaves_by_path(getattr(state, name)) for state in (train_state, fresh))
+        given, wanted = (leaf_shapes(getattr(state, name)) for state in (train_state, fresh))
         for path in {**wanted, **given}:
             if given.get(path) != wanted.get(path):
                 raise PPOError(
@@ -230,11 +213,6 @@ def check_start(train_state: Any, fresh: TrainState) -> None:
                     f"{wanted.get(path, 'missing')}; give the train state of one seed, with the same network, "
                     "observations and normalize_obs"
                 )
-
-
-def _leaves_by_path(tree: PyTree) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(jnp.shape(x))}" for path, x in leaves}
 
 
 def check_runner(runner: Any, num_envs: int) -> None:
@@ -270,35 +248,27 @@ def check_one_state(train_state: Any) -> None:
 
 def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
     """Raises PPOError unless `obs` is an observation of the environment, or several. -> its leading axes"""
-    action_mask = None
+    leads = {}
     if env.action_mask is not None:
         if not isinstance(obs, MaskedObs):
             raise PPOError(f"obs is a {type(obs).__name__}, and {env.name} masks actions; give pjp.MaskedObs")
-        obs, action_mask = obs.obs, obs.action_mask
+        for path, mask in jax.tree_util.tree_leaves_with_path(obs.action_mask):
+            leads[f"obs.action_mask{jax.tree_util.keystr(path)}"] = jnp.shape(mask)[:-1]
+        obs = obs.obs
     arrays = in_parts("obs", structure_of(env.observation_space), obs)
-    leads = {
-        f"obs{place}": _lead_of(f"obs{place}", env.name, shape_of(space), x)
-        for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True)
-    }
-    leads |= {
-        f"obs.action_mask{jax.tree_util.keystr(path)}": jnp.shape(mask)[:-1]
-        for path, mask in jax.tree_util.tree_leaves_with_path(action_mask)
-    }
-    (first, lead), *others = leads.items()
-    for place, other in others:
+    for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True):
+        shape = shape_of(space)
+        if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.number):
+            kind = type(x).__name__
+            raise PPOError(f"obs{place} must be an array of numbers, got a {kind}; give jnp.asarray(obs, jnp.float32)")
+        if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
+            raise PPOError(f"obs{place} has shape {x.shape}, and the observations of {env.name} have {shape}")
+        leads[f"obs{place}"] = x.shape[: x.ndim - len(shape)]
+    first, lead = leads.popitem()
+    for place, other in leads.items():
         if other != lead:
             raise PPOError(f"{first} has the leading axes {lead}, and {place} has {other}; give them alike")
     return lead
-
-
-def _lead_of(what: str, env_name: str, shape: tuple[int, ...], x: Any) -> tuple[int, ...]:
-    if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.number):
-        raise PPOError(
-            f"{what} must be an array of numbers, got a {type(x).__name__}; give jnp.asarray(obs, jnp.float32)"
-        )
-    if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
-        raise PPOError(f"{what} has shape {x.shape}, and the observations of {env_name} have {shape}")
-    return x.shape[: x.ndim - len(shape)]
 
 
 def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: Any) -> Any:

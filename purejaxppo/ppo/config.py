@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -37,19 +37,11 @@ CHOICES = {
 CELLS = ("gru", "lstm")
 
 # Inclusive lower bound, inclusive upper bound, and True if the lower bound itself is out.
+_FROM_0, _ABOVE_0, _SHARE = (0.0, math.inf, False), (0.0, math.inf, True), (0.0, 1.0, False)
 _RANGES: dict[str, tuple[float, float, bool]] = {
-    "learning_rate": (0.0, math.inf, False),
-    "policy_learning_rate": (0.0, math.inf, False),
-    "value_learning_rate": (0.0, math.inf, False),
-    "adam_eps": (0.0, math.inf, True),
-    "gamma": (0.0, 1.0, False),
-    "gae_lambda": (0.0, 1.0, False),
-    "clip_eps": (0.0, math.inf, True),
-    "vf_coef": (0.0, math.inf, False),
-    "ent_coef": (0.0, math.inf, False),
-    "max_grad_norm": (0.0, math.inf, True),
-    "target_kl": (0.0, math.inf, True),
-    "desired_kl": (0.0, math.inf, True),
+    **dict.fromkeys(("learning_rate", "policy_learning_rate", "value_learning_rate", "vf_coef", "ent_coef"), _FROM_0),
+    **dict.fromkeys(("adam_eps", "clip_eps", "max_grad_norm", "target_kl", "desired_kl"), _ABOVE_0),
+    **dict.fromkeys(("gamma", "gae_lambda"), _SHARE),
 }
 _FLOAT32 = np.finfo(np.float32)
 _SIZES = ("num_envs", "num_steps", "total_timesteps")  # which `check_total` bounds together
@@ -82,11 +74,8 @@ class Config:
     def __repr__(self) -> str:
         """The fields that differ from their defaults, as the constructor takes them."""
         values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
-        changed = [
-            f"{field.name}={value!r}"
-            for field, value in values.items()
-            if is_traced(value) or not np.array_equal(value, field.default)
-        ]
+        differ = {field: x for field, x in values.items() if is_traced(x) or not np.array_equal(x, field.default)}
+        changed = [f"{field.name}={value!r}" for field, value in differ.items()]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __init_subclass__(cls) -> None:
@@ -98,16 +87,13 @@ class Config:
 
         def flatten_with_keys(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             leaves, structure = flatten(config)
-            return tuple(
-                zip(map(jax.tree_util.GetAttrKey, config._names(static=False)), leaves, strict=True)
-            ), structure
+            keys = map(jax.tree_util.GetAttrKey, cls._names(static=False))
+            return tuple(zip(keys, leaves, strict=True)), structure
 
         def unflatten(structure: tuple[Any, ...], leaves: Iterable[Any]) -> Config:
             config = object.__new__(cls)
-            for name, value in zip(
-                cls._names(static=True) + cls._names(static=False), (*structure, *leaves), strict=True
-            ):
-                object.__setattr__(config, name, value)
+            names = cls._names(static=True) + cls._names(static=False)
+            vars(config).update(zip(names, (*structure, *leaves), strict=True))
             return config
 
         jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
@@ -230,7 +216,10 @@ def check_fields(config: Any, config_class: type[Config]) -> None:
         elif isinstance(field.default, int):
             size = whole(value) if name == "total_timesteps" else value  # people write 1e6
             check_size(name, size, most=None if name in _SIZES else MAX_COUNT)
-    _check_hidden_sizes(config.hidden_sizes)
+    if not isinstance(config.hidden_sizes, tuple):
+        raise PPOError(f"hidden_sizes = {shown(config.hidden_sizes)} is not a tuple; give one such as (64, 64)")
+    for size in config.hidden_sizes:
+        check_size("an entry of hidden_sizes", size)
 
 
 def check_sequences(config: PPOConfig) -> None:
@@ -260,51 +249,47 @@ def option_text(value: Any) -> str:
 
 def check_number(name: str, value: Any, *, optional: bool = False) -> None:
     """Raises PPOError unless `value` is a number, or several, in the range of that field, or a tracer."""
-    low, high, open_below = _RANGES[name]
-    valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     if is_traced(value) or (value is None and optional):
         return
-    if not is_number(value):
-        raise PPOError(f"{name} = {shown(value)} is not a number; give one {valid}")
+    low, high, open_below = _RANGES[name]
+    valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+
+    def refuse_if(is_wrong: Any, reason: str, remedy: str = f"give a number {valid}") -> None:
+        if np.any(is_wrong):
+            raise PPOError(f"{name} = {shown(value)} is {reason}; {remedy}")
+
+    refuse_if(not is_number(value), "not a number", f"give one {valid}")
     try:
         numbers = np.asarray(value, np.float64)
     except OverflowError:
         raise PPOError(f"{name} = {shown(value)} is more than a float can hold; give a number {valid}") from None
-    if not numbers.size:
-        raise PPOError(f"{name} = {shown(value)} is empty; give a number {valid}")
-    inside = (numbers > low if open_below else numbers >= low) & (numbers <= high)
-    if not np.all(inside):
-        raise PPOError(f"{name} = {shown(value)} is out of range; give a number {valid}")
-    if name != "max_grad_norm" and not np.all(np.isfinite(numbers)):
-        raise PPOError(f"{name} = {shown(value)} is not finite; give a number {valid}")
-    if np.any((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny)):  # XLA takes subnormal numbers as 0
-        raise PPOError(f"{name} = {shown(value)} is 0 in float32; give a number {valid} that it can hold")
-    if name != "max_grad_norm" and np.any(numbers > _FLOAT32.max):
-        raise PPOError(f"{name} = {shown(value)} is infinite in float32; give a number {valid} that it can hold")
-
-
-def _check_hidden_sizes(sizes: Any) -> None:
-    if not isinstance(sizes, tuple):
-        raise PPOError(f"hidden_sizes = {shown(sizes)} is not a tuple; give one such as (64, 64)")
-    for size in sizes:
-        check_size("an entry of hidden_sizes", size)
+    refuse_if(not numbers.size, "empty")
+    refuse_if(~((numbers > low if open_below else numbers >= low) & (numbers <= high)), "out of range")
+    holds = f"give a number {valid} that it can hold"
+    if name != "max_grad_norm":  # infinity does not clip
+        refuse_if(~np.isfinite(numbers), "not finite")
+        refuse_if(numbers > _FLOAT32.max, "infinite in float32", holds)
+    refuse_if((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny), "0 in float32", holds)  # XLA takes subnormals as 0
 
 
 def check_effects(config: PPOConfig) -> None:
     """Raises PPOError for a field that would do nothing beside another, or leave the actor nothing to learn."""
-    if config.lr_schedule not in ("linear", "constant") and not config.anneal_lr:
-        _refuse_idle(config, "lr_schedule", "anneal_lr")
-    if config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"):
-        _refuse_idle(config, "desired_kl", "lr_schedule")
-    for name in ("cell_size", "sequence_length"):
-        if config.cell is None and is_changed(config, name):
-            _refuse_idle(config, name, "cell")
-    for name in ("kl_stop", "kl_estimator"):
-        if config.target_kl is None and is_changed(config, name):
-            _refuse_idle(config, name, "target_kl")
-    if config.normalize_advantage_over != "minibatch" and not config.normalize_advantage:
-        _refuse_idle(config, "normalize_advantage_over", "normalize_advantage")
     over = config.normalize_advantage_over
+    idle = {
+        ("lr_schedule", "anneal_lr"): not config.anneal_lr and config.lr_schedule not in ("linear", "constant"),
+        ("desired_kl", "lr_schedule"): config.lr_schedule != "adaptive" and is_changed(config, "desired_kl"),
+        ("cell_size", "cell"): config.cell is None and is_changed(config, "cell_size"),
+        ("sequence_length", "cell"): config.cell is None and is_changed(config, "sequence_length"),
+        ("kl_stop", "target_kl"): config.target_kl is None and is_changed(config, "kl_stop"),
+        ("kl_estimator", "target_kl"): config.target_kl is None and is_changed(config, "kl_estimator"),
+        ("normalize_advantage_over", "normalize_advantage"): not config.normalize_advantage and over != "minibatch",
+    }
+    for (name, beside), is_idle in idle.items():
+        if is_idle:
+            raise PPOError(
+                f"{name} = {shown(getattr(config, name))} would do nothing beside {beside} = "
+                f"{getattr(config, beside)!r}; change that, or leave {name} at {getattr(PPOConfig, name)!r}"
+            )
     samples = config.batch_size // (int(config.num_minibatches) if over == "minibatch" else 1)
     if config.normalize_advantage and samples == 1:
         raise PPOError(
@@ -318,13 +303,6 @@ def is_changed(config: PPOConfig, name: str) -> bool:
     """True if a field is known to differ from its default; False for a tracer."""
     value = getattr(config, name)
     return not is_traced(value) and bool(np.any(np.asarray(value) != getattr(PPOConfig, name)))
-
-
-def _refuse_idle(config: PPOConfig, name: str, beside: str) -> NoReturn:
-    raise PPOError(
-        f"{name} = {shown(getattr(config, name))} would do nothing beside {beside} = {getattr(config, beside)!r}; "
-        f"change that, or leave {name} at {getattr(PPOConfig, name)!r}"
-    )
 
 
 def check_total(config: Config) -> None:

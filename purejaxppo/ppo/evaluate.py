@@ -137,8 +137,7 @@ def play_episodes(
     max_steps: int = MAX_STEPS,
 ) -> Evaluation:
     """The episodes of `evaluate` after their last step. One that is still `running` was cut by `max_steps`."""
-    check_play(agent, train_state, key, max_steps)
-    check_size("num_episodes", num_episodes, most=MAX_COUNT)
+    check_play(agent, train_state, key, num_episodes, max_steps)
     check_switch("sampled", sampled)
     env = through(agent.actions.to_env, agent.env)
     reset_key, play_key = jax.random.split(key)
@@ -177,18 +176,14 @@ def play_episodes(
     return jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
 
 
-def check_play(agent: Agent, train_state: TrainState, key: jax.Array, max_steps: int) -> None:
+def check_play(agent: Agent, train_state: TrainState, key: jax.Array, num_episodes: int, max_steps: int) -> None:
     """Raises PPOError unless the agent can act in this state. Runs nothing."""
     check_one_state(train_state)
     check_key(key)
     check_size("max_steps", max_steps, most=MAX_COUNT)
+    check_size("num_episodes", num_episodes, most=MAX_COUNT)
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
-    traced(
-        OWN_STATE,
-        lambda state, obs: agent.policy(state, agent.start_memory, obs)[1],
-        train_state,
-        obs,
-    )
+    traced(OWN_STATE, lambda state, obs: agent.policy(state, agent.start_memory, obs)[1], train_state, obs)
 
 
 def record_episodes(
@@ -211,10 +206,15 @@ def record_episodes(
     Raises:
         PPOError: as `evaluate` does; and if the arrays of `train_state` do not share one leading axis
     """
-    lead = leading_axes(train_state)
+    check_state(train_state, TrainState, "runner.train_state")
+    lead = np.shape(train_state.update)  # () for the state of one run, (N,) for several
+    if len(lead) > 1 or (lead and any(np.shape(x)[:1] != lead for x in jax.tree.leaves(train_state))):
+        raise PPOError(
+            f"train_state.update has shape {list(lead)}; give the state of one run, or of several with one leading "
+            "axis in all of its arrays"
+        )
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype), train_state)
-    check_play(agent, one, key, max_steps)
-    check_size("num_episodes", num_episodes, most=MAX_COUNT)
+    check_play(agent, one, key, num_episodes, max_steps)
     more = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(1, num_episodes))
     keys = jnp.concatenate([key[None], more])
 
@@ -224,18 +224,6 @@ def record_episodes(
     on_host = to_host(jax.jit(jax.vmap(play_run) if lead else play_run)(train_state))
     places = np.ndindex(*lead, num_episodes)
     return [_cut(*jax.tree.map(lambda x, place=place: x[place], on_host)) for place in places]
-
-
-def leading_axes(train_state: Any) -> tuple[int, ...]:
-    """() for the state of one run, (N,) for several. Raises PPOError for anything else."""
-    check_state(train_state, TrainState, "runner.train_state")
-    lead = np.shape(train_state.update)
-    if len(lead) > 1 or (lead and any(np.shape(x)[:1] != lead for x in jax.tree.leaves(train_state))):
-        raise PPOError(
-            f"train_state.update has shape {list(lead)}; give the state of one run, or of several with one leading "
-            "axis in all of its arrays"
-        )
-    return lead
 
 
 def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[PyTree, tuple, jax.Array]:

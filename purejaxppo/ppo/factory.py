@@ -15,14 +15,9 @@ from purejaxppo.policies.masking import masked
 from purejaxppo.policies.networks import (
     ActorCritic,
     Network,
-    NetworkLike,
     SharedActorCritic,
-    apply_own,
     as_network,
-    init_beside,
-    is_image,
     make_actor_critic,
-    make_cnn_actor_critic,
 )
 from purejaxppo.policies.recurrent_networks import (
     RecurrentActorCritic,
@@ -30,12 +25,12 @@ from purejaxppo.policies.recurrent_networks import (
     SharedRecurrentActorCritic,
     make_recurrent_actor_critic,
 )
-from purejaxppo.ppo.agent import PPO
+from purejaxppo.ppo.agent import NOT_SPLIT, PPO
 from purejaxppo.ppo.checks import check_optimizer_steps, check_outputs, check_params, check_parts
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.continuing import warn_if_over
-from purejaxppo.ppo.gae import Advantage, gae_advantage
-from purejaxppo.ppo.losses import Loss, Minibatches, Reward, ppo_loss
+from purejaxppo.ppo.gae import gae_advantage
+from purejaxppo.ppo.losses import Advantage, Loss, Minibatches, Reward, ppo_loss
 from purejaxppo.ppo.memory import replay
 from purejaxppo.ppo.optimizer import make_optimizer
 from purejaxppo.ppo.schedules import Schedule, make_rate_rule, make_schedules
@@ -57,7 +52,7 @@ def make_ppo(
     env: Environment,
     config: PPOConfig,
     *,
-    network: NetworkLike | RecurrentNetwork | None = None,
+    network: Any = None,
     modules: Mapping[str, Any] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss = ppo_loss,
@@ -108,6 +103,7 @@ def make_ppo(
     for name, function in own.items():
         if function is not None:
             check_function(name, function, CALLED_LIKE[name])
+    parts = {"network": network, "modules": modules, "optimizer": optimizer, "schedules": schedules, **own}
     beside = as_modules(modules)
     actions = make_actions(env, config.box_policy, config.box_std)
     plain = with_modules(make_network(env, actions, config, network), beside)
@@ -119,7 +115,7 @@ def make_ppo(
         config=config,
         network=plain if env.action_mask is None else masked(plain, actions),
         optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
-        modules={name: functools.partial(apply_own, module.apply, name) for name, module in beside.items()},
+        modules={name: of_own_params(module.apply, name) for name, module in beside.items()},
         schedules=factors,
         rate_rule=make_rate_rule(config, factors.learning_rate),
         reports_rate=optimizer is None,
@@ -129,7 +125,7 @@ def make_ppo(
     if any(getattr(agent, name) is not default for name, default in DEFAULTS.items()):
         # Traces one update, and runs nothing: a function that does not fit is refused here.
         traced("update", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
-    return agent
+    return agent.made_by(functools.partial(make_ppo, env, config, **parts))
 
 
 def make_train(env: Environment, config: PPOConfig, **parts: Any) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:
@@ -179,59 +175,52 @@ def as_modules(modules: Mapping[str, Any] | None) -> dict[str, Network]:
 
 def make_network(env: Environment, actions: Actions, config: PPOConfig, given: Any) -> Network | RecurrentNetwork:
     """The network of plain observations: the given one, or else the default. Raises PPOError if it does not fit."""
-    if config.cell is None:
+    if given is None:
+        network = make_default_network(env, actions, config)
+    elif config.cell is None:
         if isinstance(given, RecurrentNetwork):
             raise PPOError("network has a memory; give a config with a cell, such as pjp.RecurrentConfig()")
-        return make_default_network(env, actions, config) if given is None else as_network("network", given)
-    if given is not None and not isinstance(given, RecurrentNetwork):
+        network = as_network("network", given)
+    elif isinstance(given, RecurrentNetwork):
+        network = given
+    else:
         kind = type(given).__name__
         raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
-    network = given or make_default_recurrent_network(env, actions, config)
-    return network if network.replay else network._replace(replay=functools.partial(replay, network))
+    if isinstance(network, RecurrentNetwork) and network.replay is None:
+        return network._replace(replay=functools.partial(replay, network))
+    return network
 
 
-def make_default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
-    """Convolutional towers for an image, MLP towers for everything else."""
-    obs_shape = shapes_of(env.observation_space)
-    towers = SharedActorCritic if config.share_trunk else ActorCritic
-    parts = (config.hidden_sizes, config.activation, actions.head, towers)
-    if is_image(obs_shape):
-        return make_cnn_actor_critic(actions.num_outputs, *parts)
-    return make_actor_critic(actions.num_outputs, obs_shape, *parts)
-
-
-def make_default_recurrent_network(env: Environment, actions: Actions, config: PPOConfig) -> RecurrentNetwork:
-    """The towers of `make_default_network`, each with a cell after its hidden layers."""
-    assert config.cell is not None
-    return make_recurrent_actor_critic(
-        actions.num_outputs,
-        shapes_of(env.observation_space),
-        config.hidden_sizes,
-        config.activation,
-        config.cell,
-        config.cell_size,
-        config.steps_of_a_sequence,
-        actions.head,
-        SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic,
-    )
+def make_default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network | RecurrentNetwork:
+    """Towers over the observation; with a cell after their hidden layers where the config names one."""
+    parts = (actions.num_outputs, shapes_of(env.observation_space), config.hidden_sizes, config.activation)
+    if config.cell is None:
+        return make_actor_critic(*parts, actions.head, SharedActorCritic if config.share_trunk else ActorCritic)
+    towers = SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic
+    cell = (config.cell, config.cell_size, config.steps_of_a_sequence)
+    return make_recurrent_actor_critic(*parts, *cell, actions.head, towers)
 
 
 def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Network]) -> Any:
     """The network whose parameters are params["policy"] beside those of the modules; as it is without modules."""
     if not modules:
         return network
-    init = functools.partial(init_beside, network.init, modules)
-    apply = functools.partial(apply_own, network.apply, "policy")
-    if isinstance(network, Network):
-        return Network(init, apply)
-    assert network.replay is not None
-    return network._replace(init=init, apply=apply, replay=functools.partial(apply_own, network.replay, "policy"))
+
+    def init(key: jax.Array, *given: PyTree) -> dict[str, PyTree]:
+        policy = network.init(key, *given)  # from the key itself
+        keys = {name: jax.random.fold_in(key, NOT_SPLIT - i) for i, name in enumerate(sorted(modules))}
+        return {"policy": policy} | {name: module.init(keys[name], given[-1]) for name, module in modules.items()}
+
+    changes = {"init": init, "apply": of_own_params(network.apply, "policy")}
+    if isinstance(network, RecurrentNetwork):
+        assert network.replay is not None
+        changes["replay"] = of_own_params(network.replay, "policy")
+    return network._replace(**changes)
 
 
-def plain_obs(env: Environment) -> PyTree:
-    """The shapes of one observation, without its mask."""
-    obs, _ = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)), env.params)
-    return obs if env.action_mask is None else obs.obs
+def of_own_params(apply: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`apply` with the parameters that lie under the name."""
+    return lambda params, *given: apply(params[name], *given)
 
 
 def check_network(env: Environment, actions: Actions, network: Network | RecurrentNetwork) -> PyTree:
@@ -239,8 +228,10 @@ def check_network(env: Environment, actions: Actions, network: Network | Recurre
 
     -> the shapes of its parameters
     """
-    obs, start = plain_obs(env), traced("network.start", network.start)
-    params = traced("network.init", network.params, jax.eval_shape(lambda: jax.random.key(0)), obs)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs, _ = jax.eval_shape(env.reset, key, env.params)
+    obs, start = obs if env.action_mask is None else obs.obs, traced("network.start", network.start)
+    params = traced("network.init", network.params, key, obs)
     check_params(params)
     for lead in ((), (2,), (2, 3)):
         batched, memory = with_lead(lead, obs), with_lead(lead, start)
@@ -250,8 +241,12 @@ def check_network(env: Environment, actions: Actions, network: Network | Recurre
             outputs = traced("network.apply", network.apply, params, memory, batched)
             if not isinstance(outputs, tuple) or len(outputs) not in (3, 4):  # the fourth: auxiliary outputs
                 raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
-            check_keeps_memory(memory, outputs[0])
-            outputs = outputs[1:]
+            after, outputs = outputs[0], outputs[1:]
+            shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree) for tree in (memory, after)]
+            if shapes[0] != shapes[1]:
+                raise PPOError(
+                    f"network.apply makes the memory {shapes[0]} one of {shapes[1]}; it has to stay as it starts"
+                )
         check_outputs("network.apply", actions, batched, lead, outputs)
     if isinstance(network, RecurrentNetwork):
         assert network.replay is not None
@@ -259,13 +254,6 @@ def check_network(env: Environment, actions: Actions, network: Network | Recurre
         outputs = traced("network.replay", network.replay, params, with_lead((2,), start), steps, reset)
         check_outputs("network.replay", actions, steps, (5, 2), outputs)
     return params
-
-
-def check_keeps_memory(given: PyTree, returned: PyTree) -> None:
-    """Raises PPOError unless the memory keeps its structure, shapes and dtypes."""
-    shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", memory) for memory in (given, returned)]
-    if shapes[0] != shapes[1]:
-        raise PPOError(f"network.apply makes the memory {shapes[0]} one of {shapes[1]}; it has to stay as it starts")
 
 
 def with_lead(lead: tuple[int, ...], one: PyTree) -> PyTree:

@@ -1,6 +1,6 @@
 """Generalised advantage estimation."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +11,11 @@ from purejaxppo.ppo.types import Steps
 from purejaxppo.utils.errors import PPOError
 
 
-class Advantage(Protocol):
-    """The signature of `make_ppo(advantage=...)`; `gae_advantage` is one."""
-
-    def __call__(self, steps: Steps, context: LossContext, /) -> Any:
-        """The advantage of each step [T, B]; or (advantage, target), or (advantage, target, {name: number}).
-
-        The target is what the value is regressed on, [T, B]; without one it is advantage + value.
-        """
-        ...
-
-
 def gae_advantage(steps: Steps, context: LossContext) -> jax.Array:
     """`gae` of a rollout, with gamma and gae_lambda of the config. -> [T, B]"""
-    config = context.config
-    return gae(
-        steps.reward,
-        steps.value,
-        steps.next_value,
-        steps.terminated,
-        steps.truncated,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-    )
+    names = ("reward", "value", "next_value", "terminated", "truncated")
+    arrays = {name: getattr(steps, name) for name in names}
+    return gae(**arrays, gamma=context.config.gamma, gae_lambda=context.config.gae_lambda)
 
 
 def gae(

@@ -1,7 +1,7 @@
 """The terms of PPO's objective, one function each, and their sum; and the signatures of your own functions."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,18 +99,13 @@ class LossContext(NamedTuple):
     ent_coef: float | jax.Array  # [], of this update
 
 
-class Loss(Protocol):
-    """The signature of `make_ppo(loss=...)`; `ppo_loss` is one."""
-
-    def __call__(
-        self, params: PyTree, minibatch: Batch, context: LossContext, /
-    ) -> tuple[jax.Array, Mapping[str, jax.Array | float]]:
-        """The number to minimise over `params`, and numbers to report by name."""
-        ...
-
-
+# The signatures of the functions that `make_ppo` takes.
+# (params, minibatch, context) -> (the number to minimise over params, numbers to report by name); as `ppo_loss`
+Loss = Callable[[PyTree, Batch, LossContext], tuple[jax.Array, Mapping[str, Any]]]
 # (params, steps, context) -> reward [T, B], or (reward, {name: number})
 Reward = Callable[[PyTree, Steps, LossContext], Any]
+# (steps, context) -> advantage [T, B], or (advantage, target), or (advantage, target, {name: number})
+Advantage = Callable[[Steps, LossContext], Any]
 # (key, batch) -> indices [epochs, minibatches, M] of its samples
 Minibatches = Callable[[jax.Array, Batch], jax.Array]
 

@@ -1,6 +1,5 @@
 """Adam behind clipping by global norm, differentiable at its extremes."""
 
-import functools
 from typing import Any
 
 import jax
@@ -17,28 +16,10 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformationExtraArgs:
 
     All parameters are one vector in it: a few large operations in place of many small ones.
     """
-    numbers = (config.max_grad_norm, config.adam_eps)
-    return optax.GradientTransformationExtraArgs(
-        functools.partial(init_steps, *numbers), functools.partial(update_steps, *numbers)
+    steps = optax.flatten(
+        optax.chain(clip_by_global_norm(config.max_grad_norm), scale_by_adam(config.adam_eps), scale_by_given_rate())
     )
-
-
-def make_steps(max_grad_norm: float, adam_eps: float) -> optax.GradientTransformationExtraArgs:
-    """The transformation of `make_optimizer`. optax makes it of local functions, which cannot be pickled."""
-    return optax.flatten(
-        optax.chain(clip_by_global_norm(max_grad_norm), scale_by_adam(adam_eps), scale_by_given_rate())
-    )
-
-
-def init_steps(max_grad_norm: float, adam_eps: float, params: PyTree) -> PyTree:
-    """The state of `make_steps` for these parameters."""
-    return make_steps(max_grad_norm, adam_eps).init(params)
-
-
-@standard_promotion
-def update_steps(max_grad_norm: float, adam_eps: float, *args: Any, **arguments: Any) -> tuple[PyTree, PyTree]:
-    """The update of `make_steps`."""
-    return make_steps(max_grad_norm, adam_eps).update(*args, **arguments)
+    return optax.GradientTransformationExtraArgs(steps.init, standard_promotion(steps.update))
 
 
 def clip_by_global_norm(max_norm: float | jax.Array) -> optax.GradientTransformation:

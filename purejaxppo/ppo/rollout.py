@@ -1,7 +1,7 @@
 """T steps of B environments under one policy, and the statistics of the episodes that end in them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,19 +113,3 @@ def episode_stats(counted: EpisodeState, done: jax.Array, info: Terms) -> Episod
         length_sum=2.0**15 * high + low,
         info_sum={name: jnp.sum(x, where=done) for name, x in info.items()},
     )
-
-
-def episode_metrics(episodes: EpisodeStats) -> dict[str, Any]:
-    """The fields of `Metrics` that are about episodes, by name, and `extra` with the means of the environment's info.
-
-    A mean, min or max is NaN without an episode.
-    """
-    count, none = episodes.count.astype(jnp.float32), episodes.count == 0
-    return {
-        "episode_return_mean": episodes.return_sum / count,
-        "episode_return_min": jnp.where(none, jnp.nan, episodes.return_min),
-        "episode_return_max": jnp.where(none, jnp.nan, episodes.return_max),
-        "episode_length_mean": episodes.length_sum / count,
-        "episodes": episodes.count,
-        "extra": {f"episode/{name}": x / count for name, x in episodes.info_sum.items()},
-    }

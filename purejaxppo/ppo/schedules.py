@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from purejaxppo.ppo.types import TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.tree import PyTree, Terms
-from purejaxppo.utils.validation import standard_promotion
+from purejaxppo.utils.validation import check_function, standard_promotion
 
 # Index of the update, from 0, [] int32 -> factor on the config's number, [].
 Schedule = Callable[[jax.Array], jax.Array | float]
@@ -37,12 +37,6 @@ class RateRule(NamedTuple):
     adapt: Callable[[TrainState, Terms], PyTree]  # that state, and the update's terms -> its next state
 
 
-def constant(update: jax.Array, num_updates: int) -> float:
-    """1 in every update."""
-    del update, num_updates
-    return 1.0
-
-
 def linear(update: jax.Array, num_updates: int) -> jax.Array:
     """1 - k / K in update k of K, counted from 0, and 0 beyond. [] -> []"""
     return jnp.maximum(1.0 - update / num_updates, 0.0)
@@ -53,7 +47,7 @@ def cosine(update: jax.Array, num_updates: int) -> jax.Array:
     return 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(update / num_updates, 1.0)))
 
 
-SHAPES = {"constant": constant, "linear": linear, "cosine": cosine}
+SHAPES = {"constant": lambda update, num_updates: 1.0, "linear": linear, "cosine": cosine}
 
 
 def make_schedules(config: PPOConfig, own: Mapping[str, Schedule] | None) -> Schedules:
@@ -71,41 +65,6 @@ def make_schedules(config: PPOConfig, own: Mapping[str, Schedule] | None) -> Sch
     return Schedules(**chosen | {name: _own_schedule(config, name, schedule) for name, schedule in (own or {}).items()})
 
 
-def scheduled_rate(learning_rate: float | jax.Array, schedule: Schedule) -> RateRule:
-    """The config's number times its factor; nothing is carried."""
-    return RateRule(
-        init=nothing_carried, rate=functools.partial(rate_of_update, learning_rate, schedule), adapt=nothing_carried
-    )
-
-
-def nothing_carried(*_: Any) -> None:
-    """The state of a rule whose rate is a function of the update's index: None."""
-
-
-def rate_of_update(learning_rate: float | jax.Array, schedule: Schedule, state: TrainState) -> jax.Array:
-    """The number times its factor in the update of that index. -> []"""
-    return jnp.asarray(learning_rate * schedule(state.update), jnp.float32)
-
-
-def adaptive_rate(learning_rate: float | jax.Array, desired_kl: float | jax.Array) -> RateRule:
-    """A rate that is carried from update to update, and from the config's number on follows the KL."""
-    return RateRule(
-        init=functools.partial(jnp.asarray, learning_rate, jnp.float32),
-        rate=carried_rate,
-        adapt=functools.partial(adapt_carried_rate, desired_kl),
-    )
-
-
-def carried_rate(state: TrainState) -> jax.Array:
-    """The rate that the state carries. -> []"""
-    return state.learning_rate
-
-
-def adapt_carried_rate(desired_kl: float | jax.Array, state: TrainState, terms: Terms) -> jax.Array:
-    """The rate after an update of those terms. -> []"""
-    return adapted_rate(state.learning_rate, terms["approx_kl"], desired_kl)
-
-
 def adapted_rate(rate: jax.Array, kl: jax.Array, desired_kl: float | jax.Array) -> jax.Array:
     """rate / 1.5 where KL > 2 desired_kl, 1.5 rate where KL < desired_kl / 2, within 1e-6 to 1e-2; else the rate.
 
@@ -117,15 +76,18 @@ def adapted_rate(rate: jax.Array, kl: jax.Array, desired_kl: float | jax.Array) 
 
 
 def make_rate_rule(config: PPOConfig, schedule: Schedule) -> RateRule:
-    """The rule that `lr_schedule` names."""
+    """The rule that `lr_schedule` names: the config's number times its factor, or a rate that is carried."""
     if config.anneal_lr and config.lr_schedule == "adaptive":
-        return adaptive_rate(config.learning_rate, config.desired_kl)
-    return scheduled_rate(config.learning_rate, schedule)
-
-
-@standard_promotion
-def _own_factor(schedule: Schedule, update: jax.Array) -> jax.Array:
-    return jnp.asarray(schedule(update), jnp.float32)
+        return RateRule(
+            init=lambda: jnp.asarray(config.learning_rate, jnp.float32),
+            rate=lambda state: state.learning_rate,
+            adapt=lambda state, terms: adapted_rate(state.learning_rate, terms["approx_kl"], config.desired_kl),
+        )
+    return RateRule(
+        init=lambda: None,
+        rate=lambda state: jnp.asarray(config.learning_rate * schedule(state.update), jnp.float32),
+        adapt=lambda state, terms: None,
+    )
 
 
 def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
@@ -138,11 +100,8 @@ def _own_schedule(config: PPOConfig, name: str, schedule: Schedule) -> Schedule:
                 f"{field} = {getattr(config, field)!r} would do nothing beside schedules[{name!r}]; "
                 f"leave it at {getattr(PPOConfig, field)!r}"
             )
-    if not callable(schedule):
-        raise PPOError(
-            f"schedules[{name!r}] = {schedule!r} is not a function of the update's index; give an optax schedule"
-        )
-    factor = functools.partial(_own_factor, schedule)
+    check_function(f"schedules[{name!r}]", schedule, "give a function of the update's index, such as an optax schedule")
+    factor = standard_promotion(lambda update: jnp.asarray(schedule(update), jnp.float32))
     shape = traced(f"schedules[{name!r}]", factor, jax.ShapeDtypeStruct((), jnp.int32)).shape
     if shape != ():
         raise PPOError(f"schedules[{name!r}] returns shape {shape}; return one factor on the config's {name}")

@@ -93,6 +93,21 @@ class EpisodeStats(struct.PyTreeNode):
     length_sum: jax.Array  # [], steps
     info_sum: Terms = struct.field(default_factory=dict)  # [] each, of the info at the last step of each episode
 
+    def means(self) -> Terms:
+        """The fields of `Metrics` that these episodes fill."""
+        none, count = self.count == 0, self.count.astype(jnp.float32)
+        return {
+            "episode_return_mean": self.return_sum / count,
+            "episode_return_min": jnp.where(none, jnp.nan, self.return_min),
+            "episode_return_max": jnp.where(none, jnp.nan, self.return_max),
+            "episode_length_mean": self.length_sum / count,
+            "episodes": self.count,
+        }
+
+    def info_means(self) -> Terms:
+        """The entries of `Metrics.extra` that these episodes fill."""
+        return {f"episode/{name}": x / self.count.astype(jnp.float32) for name, x in self.info_sum.items()}
+
 
 class Batch(struct.PyTreeNode):
     """Samples to learn from: a whole rollout, or the M samples of a minibatch.

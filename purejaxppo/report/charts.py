@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,19 +64,18 @@ def own_metrics(population: Population) -> list[str]:
 
 def run_views(population: Population, curve: Curve, solved_at: float | None) -> list[View]:
     """The charts of a run: the return, the diagnostics that it has values of, and its own metrics."""
-    across, _ = x_axis(population)
+    alone = {f"median of {population.num_seeds} seeds" if population.num_seeds > 1 else "the seed": population}
     diagnostics = [(name, title) for name, title in DIAGNOSTICS.items() if np.isfinite(population.column(name)).any()]
     return [
-        return_view(curve, solved_at, across),
-        *(metric_view(title, name, {median_label(population): population}) for name, title in diagnostics),
-        *own_views({median_label(population): population}),
+        return_view(curve, solved_at, x_axis(population)[0]),
+        *(metric_view(title, name, alone) for name, title in diagnostics),
+        *own_views(alone),
     ]
 
 
 def sweep_views(sweep: Sweep, curves: Sequence[tuple[str, Curve]], solved_at: float | None) -> list[View]:
     """The charts of a sweep: the return and the own metrics of its best settings."""
-    series = [curve_series(label, curve) for label, curve in curves]
-    return [returns_view(series, solved_at, x_axis(sweep[0])[0]), *own_views(best_settings(sweep))]
+    return [returns_view(curves, solved_at, x_axis(sweep[0])[0]), *own_views(best_settings(sweep))]
 
 
 def own_views(populations: Mapping[str, Population]) -> list[View]:
@@ -87,31 +87,32 @@ def own_views(populations: Mapping[str, Population]) -> list[View]:
     ]
 
 
-def median_label(population: Population) -> str:
-    """Names the line of a population that stands alone."""
-    return f"median of {population.num_seeds} seeds" if population.num_seeds > 1 else "the seed"
-
-
 def return_view(curve: Curve, solved_at: float | None, across: str) -> View:
     """The training returns of a run: the IQM in its interval, and the first seeds."""
-    num_seeds = len(curve.returns)
-    label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "the seed"
+    if len(curve.returns) == 1:
+        return returns_view([("the seed", curve)], solved_at, across)
     lines = [{"label": f"seed {i}", "y": numbers(seed)} for i, seed in enumerate(curve.returns[:SEED_LINES])]
-    view = returns_view([curve_series(label, curve)], solved_at, across)
-    return view | {"lines": lines if num_seeds > 1 else []}
+    return returns_view([(f"IQM of {len(curve.returns)} seeds", curve)], solved_at, across) | {"lines": lines}
 
 
-def returns_view(series: list[dict[str, Any]], solved_at: float | None, across: str) -> View:
-    """The training returns of one or more settings, without the lines of seeds."""
+def returns_view(curves: Sequence[tuple[str, Curve]], solved_at: float | None, across: str) -> View:
+    """The training returns of one or more settings, by label: the IQM in its interval."""
+    series = [make_series(label, x, *band) for label, (x, _, band) in curves]
     view = make_view("return of training episodes", across, "95% interval", series)
     return view | {"target": solved_at, "target_name": "solved:"}
 
 
 def metric_view(title: str, name: str, populations: Mapping[str, Population]) -> View:
-    """One column of the metrics: its median over seeds and their middle half, for each population."""
-    across = {x_axis(population)[0] for population in populations.values()}
-    series = [metric_series(label, population, name) for label, population in populations.items()]
-    return make_view(title, across.pop(), "middle half of the seeds", series)
+    """One column of the metrics: its median and quartiles over the seeds that have a value, for each population."""
+    series, across = [], ""
+    for label, population in populations.items():
+        across, x = x_axis(population)
+        shown = thin(len(x))
+        column = np.asarray(population.column(name), np.float64)[:, shown]
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an update in which no seed has one
+            quartiles = np.nanquantile(column, [0.5, 0.25, 0.75], axis=0)
+        series.append(make_series(label, x[shown], *quartiles))
+    return make_view(title, across, "middle half of the seeds", series)
 
 
 def make_view(name: str, across: str, band_name: str, series: list[dict[str, Any]]) -> View:
@@ -120,29 +121,9 @@ def make_view(name: str, across: str, band_name: str, series: list[dict[str, Any
     return view | {"target": None, "target_name": "", "lines": []}
 
 
-def curve_series(label: str, curve: Curve) -> dict[str, Any]:
-    """The IQM and its interval."""
-    return make_series(label, curve.timesteps, curve.band.low, curve.band.iqm, curve.band.high)
-
-
-def metric_series(label: str, population: Population, name: str) -> dict[str, Any]:
-    """The quartiles over seeds of one column of the metrics."""
-    column, (_, across) = np.asarray(population.column(name), np.float64), x_axis(population)
-    shown = thin(len(across))
-    return make_series(label, across[shown], *nan_quartiles(column[:, shown]))
-
-
-def make_series(label: str, x: np.ndarray, low: np.ndarray, mid: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+def make_series(label: str, x: np.ndarray, mid: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
     """A line in its band."""
     return {"label": label, "x": x.tolist(), "mid": numbers(mid), "low": numbers(low), "high": numbers(high)}
-
-
-def nan_quartiles(values: np.ndarray) -> np.ndarray:
-    """The quartiles over the seeds that have a value; NaN without one. [S, U] -> [3, U]"""
-    quartiles = np.full((3, values.shape[1]), np.nan)
-    some = ~np.isnan(values).all(axis=0)
-    quartiles[:, some] = np.nanquantile(values[:, some], [0.25, 0.5, 0.75], axis=0)
-    return quartiles
 
 
 def last_values(population: Population, name: str) -> np.ndarray:
@@ -152,21 +133,19 @@ def last_values(population: Population, name: str) -> np.ndarray:
 
 def view_rows(views: Sequence[View]) -> list[list[str]]:
     """Some of the numbers of charts, for readers who do not see them: the head, and a row for each of some updates."""
-    first = views[0]["series"][0]["x"]
     columns = [(view, series) for view in views for series in view["series"]]
     head = [views[0]["x_name"]]
     for view, series in columns:
         head += [series["label"] if view is views[0] else f"{view['name']}, {series['label']}", view["band_name"]]
-    places = np.unique(np.linspace(0, len(first) - 1, min(TABLE_ROWS, len(first))).round().astype(int))
-    shown = [first[i] for i in places.tolist()]
-    return [head, *([f"{x:,}", *(text for _, series in columns for text in values_at(series, x))] for x in shown)]
-
-
-def values_at(series: Mapping[str, Any], x: float) -> list[str]:
-    """The value and the interval of a series at the place that is nearest to x."""
-    i = int(np.argmin(np.abs(np.array(series["x"]) - x)))
-    mid, low, high = (series[name][i] for name in ("mid", "low", "high"))
-    return ["" if mid is None else f"{mid:g}", "" if low is None else f"{low:g} to {high:g}"]
+    x, rows = views[0]["series"][0]["x"], []
+    for i in np.unique(np.linspace(0, len(x) - 1, TABLE_ROWS).round().astype(int)).tolist():
+        row = [f"{x[i]:,}"]
+        for _, series in columns:
+            nearest = int(np.argmin(np.abs(np.array(series["x"]) - x[i])))
+            mid, low, high = (series[name][nearest] for name in ("mid", "low", "high"))
+            row += ["" if mid is None else f"{mid:g}", "" if low is None else f"{low:g} to {high:g}"]
+        rows.append(row)
+    return [head, *rows]
 
 
 def numbers(values: np.ndarray) -> list[float | None]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 FILMS = (".gif", ".mp4")
 PICTURES = (".png", ".pdf", ".svg")
 EDITABLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "purejaxppo"}  # publishers refuse Type 3; the same file each time
-UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+UNDATED: Any = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def check_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> None:
@@ -27,17 +27,8 @@ def write_figure(figure: "Figure", path: Path) -> None:
     Raises PPOError for another suffix.
     """
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     check_suffix(path, PICTURES, "picture")
-    canvas = FigureCanvasAgg(figure)  # no pyplot: neither a display nor its global state
-    if path.suffix == ".png":
-        write_whole(path, canvas.print_png)
-        return
+    kind, metadata = path.suffix[1:], UNDATED.get(path.suffix)
     with matplotlib.rc_context(EDITABLE):
-        write_whole(
-            path,
-            lambda file: canvas.print_figure(
-                file, format=path.suffix[1:], dpi=figure.dpi, metadata=UNDATED[path.suffix]
-            ),
-        )
+        write_whole(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))

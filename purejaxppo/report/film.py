@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from purejaxppo.envs.base import Environment
-from purejaxppo.envs.spaces import Box, Discrete, Space, SpaceTree, parts_of, structure_of
+from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space, SpaceTree, parts_of, structure_of
 from purejaxppo.ppo.evaluate import Episode
 from purejaxppo.report.canvas import BLUE, GREY, INK, PALE, SCENE, font
 from purejaxppo.report.drawings import Picture, check_picture
@@ -91,20 +91,15 @@ def write_film(frames: Sequence[Image.Image], path: str | os.PathLike[str], fps:
 
 
 def check_film(path: str | os.PathLike[str]) -> None:
-    """Raises PPOError if a film cannot be written: its suffix is wrong, or the encoder is missing."""
+    """Raises PPOError if a film cannot be written: its suffix is wrong, or its encoder is not installed."""
     check_suffix(Path(path), FILMS, "film")
     if Path(path).suffix == ".mp4":
-        load_encoder()
-
-
-def load_encoder() -> Any:
-    """PyAV, which is optional."""
-    try:
-        return importlib.import_module("av")
-    except ImportError:
-        raise PPOError(
-            'an MP4 needs the extra "video": pip install "purejaxppo[video]"; or write a GIF, which needs nothing'
-        ) from None
+        try:
+            importlib.import_module("av")
+        except ImportError:
+            raise PPOError(
+                'an MP4 needs the extra "video": pip install "purejaxppo[video]"; or write a GIF, which needs nothing'
+            ) from None
 
 
 def write_gif(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:
@@ -134,35 +129,24 @@ def quantize_frames(frames: Sequence[Image.Image]) -> list[Image.Image]:
         sheet.paste(frame, (0, i * height))
     palette = sheet.quantize(NUM_COLOURS, method=Image.Quantize.MAXCOVERAGE)
     if (np.asarray(sheet) == 255).all(axis=2).any():
-        palette.putpalette(whiten(np.array(palette.getpalette()).reshape(-1, 3)).ravel().tolist())
+        colours = np.array(palette.getpalette()).reshape(-1, 3)
+        away = 3 * 255 - colours.sum(axis=1)
+        colours[away <= max(NEAR_WHITE, away.min())] = 255
+        palette.putpalette(colours.ravel().tolist())
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-
-
-def whiten(colours: np.ndarray) -> np.ndarray:
-    """The palette with white in place of the colours nearest to it. [n, 3]"""
-    away = 3 * 255 - colours.sum(axis=1)
-    return np.where((away <= max(NEAR_WHITE, away.min()))[:, None], 255, colours)
 
 
 def write_mp4(frames: Sequence[Image.Image], file: BinaryIO, fps: float, rest: float) -> None:
     """Writes H.264 that every browser plays, one frame at a time."""
-    av = load_encoder()
+    av: Any = importlib.import_module("av")
     width, height = (2 * (side // 2) for side in frames[0].size)  # its colours have half the resolution
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=round(fps), options={"crf": "20"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in resting(frames, round(rest * fps)):
+        for frame in itertools.chain(frames, [frames[-1]] * (round(rest * fps) - 1)):
             picture = av.VideoFrame.from_image(frame.crop((0, 0, width, height)))
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-
-
-def resting(frames: Sequence[Image.Image], num_rests: int) -> Iterator[Image.Image]:
-    """The frames, with the last one repeated."""
-    yield from frames
-    last = frames[-1]
-    for _ in range(num_rests - 1):
-        yield last
 
 
 def action_rows(space: Space | SpaceTree, names: Sequence[str], episode: Episode, step: int) -> list[Row]:
@@ -172,47 +156,34 @@ def action_rows(space: Space | SpaceTree, names: Sequence[str], episode: Episode
     if not is_over:
         actions = [np.ravel(x[step]) for x in structure_of(space).flatten_up_to(episode.action)]
     chances = None if is_over or episode.probabilities is None else episode.probabilities[step]
-    rows = [
-        part_rows(part, names, f"action{place}", action, chances)
-        for (place, part), action in zip(parts.items(), actions, strict=True)
-    ]
-    return list(itertools.chain(*rows))[:MAX_ROWS]
+    rows = []
+    for (place, part), action in zip(parts.items(), actions, strict=True):
+        made = chance_rows(part, chances, action) if isinstance(part, Discrete) else value_rows(part, action)
+        rows += [
+            row._replace(name=names[i] if i < len(names) else f"action{place} {i}")
+            for i, row in enumerate(itertools.islice(made, MAX_ROWS))
+        ]
+    return rows[:MAX_ROWS]
 
 
-def part_rows(
-    space: Space, names: Sequence[str], what: str, action: np.ndarray | None, chances: np.ndarray | None
-) -> list[Row]:
-    """The rows of one space. They are empty without an action."""
-    if isinstance(space, Discrete):
-        return [chance_row(name, i, chances, action) for i, name in enumerate(row_names(names, what, space.n))]
-    numbers = math.prod(space.shape) if isinstance(space, Box) else len(space.sizes)
-    values = [None] * numbers if action is None else action.tolist()
+def chance_rows(space: Discrete, chances: np.ndarray | None, action: np.ndarray | None) -> Iterator[Row]:
+    """The probability of each action, or if it is taken, for a policy without probabilities."""
+    for i in range(space.n):
+        is_taken = action is not None and int(action[0]) == i
+        chance, text = (float(is_taken), "") if chances is None else (float(chances[i]), f"{chances[i]:.0%}")
+        yield Row("", (0.0, chance), text, is_taken)
+
+
+def value_rows(space: Box | MultiDiscrete, action: np.ndarray | None) -> Iterator[Row]:
+    """Each number of an action from its zero, or its nearest bound; without a bar where it has no bounds."""
     bounds = zip(space.low, space.high, strict=True) if isinstance(space, Box) else [(0, n - 1) for n in space.sizes]
-    named = row_names(names, what, numbers)
-    return [value_row(name, value, *bound) for name, value, bound in zip(named, values, bounds, strict=False)]
-
-
-def row_names(names: Sequence[str], what: str, number: int) -> list[str]:
-    """A name for each action that there is room for."""
-    return [names[i] if i < len(names) else f"{what} {i}" for i in range(min(number, MAX_ROWS))]
-
-
-def chance_row(name: str, i: int, chances: np.ndarray | None, action: np.ndarray | None) -> Row:
-    """The probability of action i, or if it is taken, for a policy without probabilities."""
-    is_taken = action is not None and int(action[0]) == i
-    if chances is None:
-        return Row(name, (0.0, float(is_taken)), "", is_taken)
-    return Row(name, (0.0, float(chances[i])), f"{chances[i]:.0%}", is_taken)
-
-
-def value_row(name: str, value: float | None, low: float, high: float) -> Row:
-    """A number from its zero, or its nearest bound; without a bar where it has no bounds."""
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        return Row(name, None, "" if value is None else f"{value:.3g}", is_taken=value is not None)
-    decimals = 0 if isinstance(value, int) else max(0, 2 - math.floor(math.log10(high - low)))
-    text = "" if value is None else f"{value:.{decimals}f}"
-    zero, number = (min(max((x - low) / (high - low), 0.0), 1.0) for x in (0.0, 0.0 if value is None else value))
-    return Row(name, (zero, number), text, is_taken=value is not None)
+    for i, (low, high) in enumerate(bounds):
+        value, bar, digits = (None if action is None else action[i].item()), None, ".3g"
+        if math.isfinite(low) and math.isfinite(high) and low < high:
+            digits = "d" if isinstance(value, int) else f".{max(0, 2 - math.floor(math.log10(high - low)))}f"
+            zero, end = (min(max((x - low) / (high - low), 0.0), 1.0) for x in (0.0, value or 0.0))
+            bar = zero, end
+        yield Row("", bar, "" if value is None else f"{value:{digits}}", is_taken=value is not None)
 
 
 def compose(scene: Image.Image, step: int, episode_return: float, rows: Sequence[Row]) -> Image.Image:

@@ -16,7 +16,6 @@ from purejaxppo.population.sweep import ENV, is_number, show_value
 from purejaxppo.ppo.config import option_text
 from purejaxppo.report.charts import (
     SEED_LINES,
-    View,
     best_curves,
     find_curve,
     last_values,
@@ -65,55 +64,19 @@ def rewrite_page(folder: Path, out: Path | None = None) -> Path:
     if spec.sweep is None:
         run = load_run(folder)
         finished = FinishedRun(spec, run.population, {}, with_nans(run.summary))
-        return write_run_page(finished, find_curve(finished.population), folder, out)
+        return write_page(finished, folder, [("", find_curve(run.population))], out)
     sweep = load_sweep(folder)
     finished = FinishedSweep(spec, sweep, read_summary(folder, spec.num_seeds, len(sweep)))
-    return write_sweep_page(finished, best_curves(finished.sweep), folder, out)
-
-
-def write_run_page(finished: FinishedRun, curve: Curve, folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a run whose training returns are `curve`, as in its picture. Returns its path."""
-    spec, population = finished.spec, finished.population
-    return write_page(
-        finished,
-        folder,
-        out,
-        title=spec.env,
-        lead=f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
-        numbers=without_folder(table(finished, folder)),
-        views=run_views(population, curve, spec.solved_at),
-        curves_note=f"{seeds_note(spec.num_seeds)} A seed keeps its last return until its next episode ends.",
-        members=seed_table(population, finished.summary),
-        command=shlex.join(command(spec)),
-    )
-
-
-def write_sweep_page(
-    finished: FinishedSweep, curves: Sequence[tuple[str, Curve]], folder: Path, out: Path | None = None
-) -> Path:
-    """Writes the page of a sweep. curves: of its best settings, as in their picture. Returns its path."""
-    spec, sweep = finished.spec, finished.sweep
-    return write_page(
-        finished,
-        folder,
-        out,
-        title=f"{spec.env}, a sweep",
-        lead=f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
-        numbers=without_folder(sweep_table(finished, folder)),
-        views=sweep_views(sweep, curves, spec.solved_at),
-        curves_note=f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
-        "and among those that tie with the best, by the area under these curves.",
-        members=settings_table(finished),
-        command=None,
-    )
+    return write_page(finished, folder, best_curves(sweep), out)
 
 
 def write_page(
-    finished: FinishedRun | FinishedSweep, folder: Path, out: Path | None, *, views: list[View], **parts: Any
+    finished: FinishedRun | FinishedSweep, folder: Path, curves: Sequence[tuple[str, Curve]], out: Path | None = None
 ) -> Path:
-    """Renders page.html with the parts and with the files of the folder. Whole or not at all. Returns its path.
+    """Renders page.html with the files of the folder, by default into it. Whole or not at all. Returns its path.
 
-    A population that was trained in memory has no config.json, and its page does not say how to repeat it.
+    curves: by label, as in their picture: that of the run, or those of the best settings of the sweep. A population
+    that was trained in memory has no config.json, and its page does not say how to repeat it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -125,12 +88,15 @@ def write_page(
     here, path = Path(__file__), out or folder / PAGE
     loader = FileSystemLoader(here.parent)
     page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    parts = sweep_parts(finished, curves) if isinstance(finished, FinishedSweep) else run_parts(finished, curves[0][1])
+    numbers = sweep_table(finished, folder) if isinstance(finished, FinishedSweep) else table(finished, folder)
     text = page.get_template("page.html").render(
         css=Markup(here.with_suffix(".css").read_text()),
         script=Markup(here.with_suffix(".js").read_text()),
-        data=Markup(script_json({"views": views})),
-        views=views,
-        curve_rows=view_rows(views),
+        numbers={
+            name: text for name, text in numbers.items() if not name.endswith("folder")
+        },  # it may be sent elsewhere
+        curve_rows=view_rows(parts["views"]),
         curves=data_uri(folder / "curves.png"),
         films=films(folder),
         picture=data_uri(folder / "sweep.png"),
@@ -144,6 +110,38 @@ def write_page(
     return path
 
 
+def run_parts(finished: FinishedRun, curve: Curve) -> dict[str, Any]:
+    """The parts of a page that are those of a run."""
+    spec, note = finished.spec, "One seed."
+    if spec.num_seeds > 1:
+        shown = f"the first {SEED_LINES}" if spec.num_seeds > SEED_LINES else "all"
+        note = (
+            f"The bold line is the interquartile mean over {spec.num_seeds:,} seeds, the thin ones are {shown} of them."
+        )
+    return {
+        "title": spec.env,
+        "lead": f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
+        "views": run_views(finished.population, curve, spec.solved_at),
+        "curves_note": f"{note} A seed keeps its last return until its next episode ends.",
+        "members": seed_table(finished.population, finished.summary),
+        "command": shlex.join(command(spec)),
+    }
+
+
+def sweep_parts(finished: FinishedSweep, curves: Sequence[tuple[str, Curve]]) -> dict[str, Any]:
+    """The parts of a page that are those of a sweep."""
+    spec, sweep = finished.spec, finished.sweep
+    return {
+        "title": f"{spec.env}, a sweep",
+        "lead": f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
+        "views": sweep_views(sweep, curves, spec.solved_at),
+        "curves_note": f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
+        "and among those that tie with the best, by the area under these curves.",
+        "members": settings_table(finished),
+        "command": None,
+    }
+
+
 def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The value of each hyperparameter, or the values that the settings of a sweep have of it."""
     swept = {name for point in points for name in point}
@@ -153,41 +151,37 @@ def setup_texts(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) ->
 
 def swept_text(values: Sequence[Any], most: int = 8) -> str:
     """Lists a few swept values: "swept: 3e-4, 0.003". Of many it gives the number, and the range if they have one."""
-    distinct = list({show_value(tuple(x) if isinstance(x, list) else x): x for x in values}.items())
+    distinct = {show_value(tuple(x) if isinstance(x, list) else x): x for x in values}
     if len(distinct) <= most:
-        return f"swept: {', '.join(text for text, _ in distinct)}"
-    if not all(is_number(value) for _, value in distinct):
+        return f"swept: {', '.join(distinct)}"
+    if not all(map(is_number, distinct.values())):
         return f"swept: {len(distinct)} values"
-    ordered = sorted(distinct, key=lambda pair: pair[1])
-    return f"swept: {len(distinct)} values, {ordered[0][0]} to {ordered[-1][0]}"
+    least, *_, greatest = sorted(distinct, key=distinct.__getitem__)
+    return f"swept: {len(distinct)} values, {least} to {greatest}"
 
 
 def films(folder: Path) -> list[Film]:
     """The films of a run folder, in the order of the training, as long as the page has room for them."""
     found, total = [], 0
-    for path in sorted(folder.glob("*.gif"), key=film_order):
+    for *_, name, path in sorted((*film_place(path.stem), path) for path in folder.glob("*.gif")):
         size = path.stat().st_size
         fits = size <= FILM_BYTES and total + size <= FILMS_BYTES
         total += size if fits else 0
-        name, uri = (film_name(path.stem), data_uri(path)) if fits else (path.name, "")
-        found.append(Film(name, uri, megabytes=f"{size / 1e6:.1f}"))
+        found.append(Film(name if fits else path.name, data_uri(path) if fits else "", f"{size / 1e6:.1f}"))
     return found
 
 
-def film_order(path: Path) -> tuple[int, int, str]:
-    """Sorts films: before training, then in the course of it, then after it, then all others."""
-    kind, _, number = path.stem.partition("-")
-    place = {"before": 0, "after": 1 if number else 2}.get(kind, 3)
-    return place, int(number) if number.isdecimal() else 0, path.name
-
-
-def film_name(stem: str) -> str:
-    """The caption of a film."""
-    names = {"before": "seed 0, before training", "after": "seed 0, after training"}
-    kind, _, number = stem.partition("-")
-    if number.isdecimal() and kind in ("after", "seed"):
-        return f"seed 0, after {number} updates" if kind == "after" else f"seed {number}, after training"
-    return names.get(stem, stem)
+def film_place(stem: str) -> tuple[int, int, str]:
+    """Where a film comes: before training, in the course of it, after it, or after these; and its caption."""
+    kind, _, text = stem.partition("-")
+    number = int(text) if text.isdecimal() else None
+    if kind == "after" and number is not None:
+        return 1, number, f"seed 0, after {number} updates"
+    if kind == "seed" and number is not None:
+        return 3, number, f"seed {number}, after training"
+    if stem in ("before", "after"):
+        return (0 if stem == "before" else 2), 0, f"seed 0, {stem} training"
+    return 4, 0, stem
 
 
 def data_uri(path: Path) -> str:
@@ -199,20 +193,21 @@ def data_uri(path: Path) -> str:
 
 def seed_table(population: Population, summary: Mapping[str, Any]) -> Members:
     """The final greedy return and own metrics of each seed, the best first, and where a seed diverged."""
-    final, own = population.final_returns(), own_metrics(population)
+    final = population.final_returns()
     diverged = summary.get("diverged_at") or [None] * len(final)
     order = np.argsort(np.where(np.isnan(final), np.inf, -final), kind="stable")[:SEED_LINES].tolist()
-    columns = {return_name(summary): final} | {f"last {name}": last_values(population, name) for name in own}
-    rows = [[str(i), *(number_text(float(x[i])) for x in columns.values())] for i in order]
-    lost = sum(update is not None for update in diverged)
-    notes, head = [], ["seed", *columns]
+    numbers = {return_name(summary): final}
+    numbers |= {f"last {name}": last_values(population, name) for name in own_metrics(population)}
+    columns = {"seed": [str(i) for i in order]}
+    columns |= {name: [number_text(float(x[i])) for i in order] for name, x in numbers.items()}
+    lost, notes = sum(update is not None for update in diverged), []
     if lost:
         notes.append(f"{plural(lost, 'seed')} of {len(final)} diverged.")
-        head.append("diverged in update")
-        rows = [[*row, "" if diverged[i] is None else str(diverged[i])] for i, row in zip(order, rows, strict=True)]
+        columns["diverged in update"] = ["" if diverged[i] is None else str(diverged[i]) for i in order]
     if len(final) > SEED_LINES:
         notes.append(f"The best {SEED_LINES} of {len(final):,}; metrics.npz and summary.json have all.")
-    return Members("Seeds", notes, [head, *rows], [row for row, i in enumerate(order) if diverged[i] is not None])
+    marked = [row for row, i in enumerate(order) if diverged[i] is not None]
+    return Members("Seeds", notes, [list(columns), *map(list, zip(*columns.values(), strict=True))], marked)
 
 
 def settings_table(finished: FinishedSweep) -> Members:
@@ -221,17 +216,12 @@ def settings_table(finished: FinishedSweep) -> Members:
     ranked = [sweep[row.setting] for row in sweep.table()[:SETTINGS]]
     for name in {name: None for population in ranked for name in own_metrics(population)}:
         head = [*head, f"last {name}"]
-        medians = [own_median(population, name) for population in ranked]
-        rows = [[*row, number_text(median)] for row, median in zip(rows, medians, strict=True)]
+        for row, population in zip(rows, ranked, strict=True):
+            values = last_values(population, name) if name in own_metrics(population) else np.empty(0)
+            known = values[~np.isnan(values)]
+            row.append(number_text(float(np.median(known)) if known.size else math.nan))
     notes = [f"The best {SETTINGS} of {len(sweep):,}; table.csv has all."] if len(sweep) > SETTINGS else []
     return Members("Settings", notes, [head, *rows], [])
-
-
-def own_median(population: Population, name: str) -> float:
-    """The median over seeds of the last value of an own metric; NaN where no seed has one."""
-    values = last_values(population, name) if name in own_metrics(population) else np.empty(0)
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if known.size else math.nan
 
 
 def command(spec: RunSpec) -> list[str]:
@@ -271,19 +261,6 @@ def describe(spec: RunSpec) -> str:
     return f"{spec.env}{changed}; {agent}{preset}{spec.config.actual_timesteps:,} environment steps a seed"
 
 
-def seeds_note(num_seeds: int) -> str:
-    """Says which seeds the chart shows."""
-    if num_seeds == 1:
-        return "One seed."
-    shown = f"the first {SEED_LINES}" if num_seeds > SEED_LINES else "all"
-    return f"The bold line is the interquartile mean over {num_seeds:,} seeds, the thin ones are {shown} of them."
-
-
-def without_folder(rows: Mapping[str, str]) -> dict[str, str]:
-    """The rows of a table without the run's folder: a page may be sent elsewhere."""
-    return {name: value for name, value in rows.items() if not name.endswith("folder")}
-
-
 def flat(summary: Mapping[str, Any]) -> dict[str, str]:
     """The numbers of a summary, exactly; of a list, the first SEED_LINES."""
     return {
@@ -299,8 +276,3 @@ def number_text(value: float) -> str:
 def plural(number: int, what: str) -> str:
     """Counts in words: 3 seeds."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def script_json(content: Any) -> str:
-    """JSON that cannot end its script element."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

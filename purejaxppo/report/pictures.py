@@ -12,11 +12,10 @@ from purejaxppo.population.results import Population, Sweep
 from purejaxppo.ppo.evaluate import Episode, record_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.report.charts import best_curves, find_curve
-from purejaxppo.report.comparison import plot_beside
-from purejaxppo.report.curves import plot_curve
+from purejaxppo.report.curves import plot_beside, plot_curve
 from purejaxppo.report.drawings import find_picture
 from purejaxppo.report.film import film_episode
-from purejaxppo.report.page import PAGE, write_run_page, write_sweep_page
+from purejaxppo.report.page import PAGE, write_page
 from purejaxppo.report.sweep import plot_sweep
 from purejaxppo.runs.results import FinishedRun, FinishedSweep, summarise, summarise_sweep
 from purejaxppo.runs.spec import RunSpec
@@ -58,9 +57,10 @@ def write_report(population: Population | Sweep, folder: str | Path) -> Path:
         make_agent=None if isinstance(first.agent.config, tuple(ALGORITHMS)) else lambda *_: first.agent,
     )
     if isinstance(population, Sweep):
-        write_pictures(FinishedSweep(spec, population, summarise_sweep(spec, population)), place)
+        finished = FinishedSweep(spec, population, summarise_sweep(spec, population))
     else:
-        write_pictures(FinishedRun(spec, population, {}, summarise(spec, population)), place)
+        finished = FinishedRun(spec, population, {}, summarise(spec, population))
+    write_pictures(finished, place)
     return place / PAGE
 
 
@@ -70,37 +70,26 @@ def has_pictures(folder: Path) -> bool:
 
 
 def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
-    """Writes the learning curves and report.html; of a run also its films, of a sweep its returns by setting."""
+    """Writes curves.png and report.html; of a run also films of its kept policies, of a sweep sweep.png."""
+    env, solved_at = finished.spec.env, finished.spec.solved_at
     if isinstance(finished, FinishedSweep):
-        write_sweep_pictures(finished, folder)
-    else:
-        write_run_pictures(finished, folder)
-
-
-def write_run_pictures(finished: FinishedRun, folder: Path) -> None:
-    """Writes curves.png, report.html, and if the environment can be drawn a film of each kept policy."""
-    metrics, env = finished.population.metrics, finished.population.agent.env
-    curve = find_curve(finished.population)
-    if find_picture(env) is not None:
+        sweep, what = finished.sweep, return_name(finished.summary)
+        returns = list(sweep.final_returns())
+        plot_sweep(sweep.points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
+        curves = best_curves(sweep)
+        plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
+        write_page(finished, folder, curves)
+        return
+    population, own_plot = finished.population, finished.spec.algorithm.plot
+    if find_picture(population.agent.env) is not None:
         for name, episode in film_episodes(finished).items():
-            film_episode(env, episode, folder / f"{name}.gif", max_frames=FRAMES)
-    own_plot = finished.spec.algorithm.plot
+            film_episode(population.agent.env, episode, folder / f"{name}.gif", max_frames=FRAMES)
+    curve = find_curve(population)
     if own_plot is not None:
-        own_plot(np.asarray(metrics.column(metrics.curve[1])), folder / CURVES, finished.spec.env)
+        own_plot(np.asarray(population.column(population.metrics.curve[1])), folder / CURVES, env)
     else:
-        plot_curve(curve, folder / CURVES, title=finished.spec.env, solved_at=finished.spec.solved_at)
-    write_run_page(finished, curve, folder)
-
-
-def write_sweep_pictures(finished: FinishedSweep, folder: Path) -> None:
-    """Writes sweep.png (final greedy returns by setting), curves.png (the best settings) and report.html."""
-    sweep, env = finished.sweep, finished.spec.env
-    solved_at, returns = finished.spec.solved_at, list(sweep.final_returns())
-    what = return_name(finished.summary)
-    plot_sweep(sweep.points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
-    curves = best_curves(sweep)
-    plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
-    write_sweep_page(finished, curves, folder)
+        plot_curve(curve, folder / CURVES, title=env, solved_at=solved_at)
+    write_page(finished, folder, [("", curve)])
 
 
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:

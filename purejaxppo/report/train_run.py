@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from purejaxppo.envs import make_env, register_env
-from purejaxppo.envs.base import Environment
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import check_data_placement
@@ -20,7 +19,7 @@ from purejaxppo.report.pictures import has_pictures, write_pictures
 from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.load import LoadedRun, mend_finished
 from purejaxppo.runs.logs import check_installed, check_wandb_login
-from purejaxppo.runs.own_agent import OwnAgent, agent_in_python
+from purejaxppo.runs.own_agent import agent_in_python
 from purejaxppo.runs.presets import PRESETS, default_preset
 from purejaxppo.runs.results import FinishedRun, FinishedSweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
@@ -115,24 +114,19 @@ def train_run(
         make_agent=make_agent,
         **given,
     )
-    check_spec(spec, own)
+    spec_to_json(spec)
+    check_checkpoints(spec)
+    settings = [at_point(made, config, point) for point in spec.sweep or ({},)]
+    if own is not None:
+        own.check(*settings[0])
+    for setting in settings:  # a setting that cannot be trained is refused here; nothing runs
+        agent = spec.algorithm.make_agent(*setting)
+        if spec.placement == "data":
+            check_data_placement(agent, jax.device_count())
     finished = train_here(spec, folder, quiet, watching)
     if isinstance(finished, FinishedSweep):
         return finished.sweep
     return LoadedRun(finished.spec, finished.population, finished.summary)
-
-
-def check_spec(spec: RunSpec, own: OwnAgent | None) -> None:
-    """Raises PPOError if a setting of the run cannot be trained. Runs nothing."""
-    spec_to_json(spec)
-    check_checkpoints(spec)
-    env, points = make_env(spec.env, **spec.env_params), spec.sweep or ({},)
-    if own is not None:
-        own.check(*at_point(env, spec.config, points[0]))
-    for point in points:
-        agent = spec.algorithm.make_agent(*at_point(env, spec.config, point))
-        if spec.placement == "data":
-            check_data_placement(agent, jax.device_count())
 
 
 def train_here(spec: RunSpec, folder: Path, quiet: bool, watching: dict[str, Any]) -> FinishedRun | FinishedSweep:
@@ -176,17 +170,10 @@ def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: 
 
 
 def make_ready(spec: RunSpec, folder: Path) -> None:
-    """Prepares a folder for a run that was begun there. Raises PPOError if it holds another run, or a longer one."""
-    begun = load_begun(spec, folder)
-    if begun.config.total_timesteps != spec.config.total_timesteps:
-        extended(begun, folder, spec.config.total_timesteps)
-        reopen(folder)
-    elif not is_finished(folder):
-        check_not_lost(begun, folder)
+    """Prepares a folder for a run that was begun there: but for its length and its checkpoints it is the same.
 
-
-def load_begun(spec: RunSpec, folder: Path) -> RunSpec:
-    """Reads the spec of a folder. Raises PPOError unless it is `spec`, but for its length and its checkpoints."""
+    Raises PPOError if it holds another run, or a longer one.
+    """
     begun = load_spec(folder, spec.make_agent, spec.config)
     changes = {name: getattr(spec, name) for name in ("checkpoint_every", "keep_checkpoints", "keep_best", "log_names")}
     if type(begun.config) is type(spec.config):
@@ -198,7 +185,11 @@ def load_begun(spec: RunSpec, folder: Path) -> RunSpec:
                 f"{folder} holds another run: its {field.name} is {getattr(begun, field.name)}, "
                 f"not {getattr(spec, field.name)}; give another folder as out, or remove it"
             )
-    return begun
+    if begun.config.total_timesteps != spec.config.total_timesteps:
+        extended(begun, folder, spec.config.total_timesteps)
+        reopen(folder)
+    elif not is_finished(folder):
+        check_not_lost(begun, folder)
 
 
 def name_env(env: Any) -> tuple[str, dict[str, Any]]:
@@ -214,18 +205,11 @@ def name_env(env: Any) -> tuple[str, dict[str, Any]]:
     if known is None or jax.tree.structure(known) != jax.tree.structure(made):
         register_env(made.name, made)
         return made.name, {}
-    return made.name, changed_params(known, made)
-
-
-def changed_params(known: Environment, made: Environment) -> dict[str, Any]:
-    """The parameters of `made` that differ from those of `known`, by name."""
-    params: Any = made.params
-    if not dataclasses.is_dataclass(params):
-        return {}
-    values = {field.name: np.asarray(getattr(params, field.name)) for field in dataclasses.fields(params)}
-    return {
-        name: value.tolist() for name, value in values.items() if not np.array_equal(value, getattr(known.params, name))
-    }
+    if not dataclasses.is_dataclass(made.params):
+        return made.name, {}
+    values = {field.name: np.asarray(getattr(made.params, field.name)) for field in dataclasses.fields(made.params)}
+    differ = {name: x for name, x in values.items() if not np.array_equal(x, getattr(known.params, name))}
+    return made.name, {name: x.tolist() for name, x in differ.items()}
 
 
 def nearest_preset(env: str, config: Config) -> str:

@@ -140,25 +140,26 @@ def load_tree(
     A leaf that an earlier version did not write (`ADDED`) is 0.
     Raises PPOError if the folder cannot be read, a checksum does not fit, or a leaf or `about` differs.
     """
-    manifest, leaves = _read(folder, None)
-    _check_about(folder, manifest, about, defaults or {})
-    wanted = list(_named_leaves(like))
-    for name, leaf in wanted:
-        if name.endswith(ADDED) and name not in leaves and name not in manifest["leaves"]:
-            leaves[name] = np.zeros(leaf.shape, leaf.dtype)
-            manifest["leaves"][name] = _entry(leaves[name])
-    names = {name for name, _ in wanted}
-    if names != set(leaves) or names != set(manifest["leaves"]):
-        differing = sorted((names ^ set(leaves)) | (names ^ set(manifest["leaves"])))
+    manifest, leaves = _read(folder, None, about, defaults)
+    wanted = dict(_named_leaves(like))
+    for name in wanted.keys() - manifest["leaves"].keys() - leaves.keys():
+        if name.endswith(ADDED):
+            leaves[name] = np.zeros(wanted[name].shape, wanted[name].dtype)
+    if differing := sorted(wanted.keys() ^ leaves.keys()):
         raise PPOError(
             f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side; "
             "another version of purejaxppo or another config has written it"
         )
-    for name in leaves:
-        _check_entry(folder, name, leaves, manifest)
-    return jax.tree.unflatten(
-        jax.tree.structure(like), [_from_numpy(folder, name, leaves[name], leaf) for name, leaf in wanted]
-    )
+    restored = []
+    for name, leaf in wanted.items():
+        stored = jnp.asarray(leaves[name])
+        restored.append(stored := jax.random.wrap_key_data(stored) if is_key(leaf) else stored)
+        if (stored.shape, stored.dtype) != (leaf.shape, leaf.dtype):
+            raise PPOError(
+                f"checkpoint {str(folder)!r}: {name} is {stored.dtype}{list(stored.shape)}, "
+                f"and {leaf.dtype}{list(leaf.shape)} is wanted; the config is another one"
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
 def load_leaf(
@@ -168,21 +169,15 @@ def load_leaf(
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> np.ndarray:
     """Reads one leaf of a pytree without the others. Raises PPOError as `load_tree` does."""
-    manifest, leaves = _read(folder, name)
-    _check_about(folder, manifest, about, defaults or {})
-    if name not in leaves or name not in manifest["leaves"]:
+    leaves = _read(folder, name, about, defaults)[1]
+    if name not in leaves:
         raise PPOError(f"checkpoint {str(folder)!r} does not hold {name}")
-    _check_entry(folder, name, leaves, manifest)
     return leaves[name]
 
 
 def check_tree(folder: Path) -> None:
     """Raises PPOError if a pytree on disk cannot be read, or a checksum does not fit."""
-    manifest, leaves = _read(folder, None)
-    for name in manifest["leaves"]:
-        if name not in leaves:
-            raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} is missing")
-        _check_entry(folder, name, leaves, manifest)
+    _read(folder, None)
 
 
 def leaf_names(folder: Path) -> list[str]:
@@ -215,8 +210,11 @@ def make_manifest(leaves: Mapping[str, np.ndarray], about: Mapping[str, Any]) ->
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that a file is written with."""
-    extras = {name: version for name in _VERSIONS_OF_EXTRAS if (version := _version_of(name)) != ABSENT}
-    return {"python": platform.python_version(), **{name: _version_of(name) for name in _VERSIONS_OF}, **extras}
+    found = {"python": platform.python_version()} | dict.fromkeys(_VERSIONS_OF, ABSENT)
+    for name in (*_VERSIONS_OF, *_VERSIONS_OF_EXTRAS):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # as in a checkout that is not installed
+            found[name] = metadata.version(name)
+    return found
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -229,13 +227,35 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _read(folder: Path, only: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(
+    folder: Path,
+    only: str | None,
+    about: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The manifest and the leaves, or the one of a name, which are checked against it."""
     with _readable(folder):
         manifest = _read_manifest(folder)
-        path = folder / LEAVES
+        path, entries = folder / LEAVES, manifest["leaves"]
         # Read at once: a zip file that is damaged where nobody looks must not pass for a good one.
         with np.load(io.BytesIO(path.read_bytes()) if only is None else path, allow_pickle=False) as file:
-            return manifest, {name: file[name] for name in file.files if only in (None, name)}
+            leaves = {name: file[name] for name in file.files if only in (None, name)}
+    held = completed(manifest["about"], defaults or {})
+    for name, value in (about or {}).items():
+        known = held.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            known = {each: known[each] for each in value if each in known}  # what is not asked for may be anything
+        if known != value:
+            raise PPOError(
+                f"checkpoint {str(folder)!r} is of another run: its {name} is {held.get(name)}, "
+                f"and {value} is wanted; it does not belong here"
+            )
+    for name in entries if only is None else leaves:
+        if name not in leaves:
+            raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} is missing")
+        if _entry(leaves[name]) != entries.get(name):
+            raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} does not fit its checksum")
+    return manifest, leaves
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -255,52 +275,12 @@ def _readable(folder: Path) -> Iterator[None]:
         raise PPOError(f"checkpoint {str(folder)!r} cannot be read: {reason}") from error
 
 
-def _check_about(
-    folder: Path,
-    manifest: dict[str, Any],
-    about: Mapping[str, Any] | None,
-    defaults: Mapping[str, Mapping[str, Any]],
-) -> None:
-    held = completed(manifest["about"], defaults)
-    for name, value in (about or {}).items():
-        known = held.get(name)
-        if isinstance(value, dict) and isinstance(known, dict):
-            known = {each: known[each] for each in value if each in known}  # what is not asked for may be anything
-        if known != value:
-            raise PPOError(
-                f"checkpoint {str(folder)!r} is of another run: its {name} is {held.get(name)}, "
-                f"and {value} is wanted; it does not belong here"
-            )
-
-
-def _check_entry(folder: Path, name: str, leaves: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
-    if _entry(leaves[name]) != manifest["leaves"][name]:
-        raise PPOError(f"checkpoint {str(folder)!r} is damaged: {name} does not fit its checksum")
-
-
-def _version_of(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # a checkout that is not installed
-        return ABSENT
-
-
 def _digest_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def _from_numpy(folder: Path, name: str, stored: np.ndarray, like: Any) -> jax.Array:
-    leaf = jax.random.wrap_key_data(jnp.asarray(stored)) if is_key(like) else jnp.asarray(stored)
-    if (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
-        raise PPOError(
-            f"checkpoint {str(folder)!r}: {name} is {leaf.dtype}{list(leaf.shape)}, "
-            f"and {like.dtype}{list(like.shape)} is wanted; the config is another one"
-        )
-    return leaf
 
 
 def _entry(leaf: np.ndarray) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from purejaxppo.policies.networks import (
     MLP,
     SharedStd,
     make_actor_critic,
-    make_cnn_actor_critic,
     orthogonal,
     orthonormal_columns,
     own_std,
@@ -307,7 +306,7 @@ def test_a_shared_trunk_learns():
 
 
 def test_the_network_of_images_has_orthogonal_kernels_and_takes_any_leading_axes():
-    net = make_cnn_actor_critic(3, (8,), "relu")
+    net = make_actor_critic(3, (10, 10, 4), (8,), "relu")
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((10, 10, 4)))
     for name, scale in (("actor", 0.01), ("critic", 1.0)):
         tower = params["params"][name]

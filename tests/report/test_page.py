@@ -299,8 +299,6 @@ def test_texts_stay_texts(evil):
     assert sum(tag == "script" for tag, _ in reader.elements) == 2
     assert not [tag for tag, _ in reader.elements if tag == "b"]
     assert EVIL in reader.texts  # the git revision, as it is
-    assert page.script_json({"label": EVIL}).count("<") == 0
-    assert json.loads(page.script_json({"label": EVIL})) == {"label": EVIL}
 
 
 def test_diverged_seeds_are_told(evil):
@@ -315,7 +313,7 @@ def test_size_is_bounded():
     view = charts.return_view(make_curve(np.arange(5_000), returns), 1.0, "environment steps")
     assert len(view["lines"]) == charts.SEED_LINES
     assert {len(line["y"]) for line in view["lines"]} == {200}
-    assert len(page.script_json(view)) < 200_000
+    assert len(json.dumps(view)) < 200_000
     assert len(page.flat({"final_return_per_seed": list(range(10_000))})["final_return_per_seed"]) < 300
 
 
