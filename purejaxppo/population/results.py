@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxppo.population.checkpoints import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.restore import KeptStates, kept_states
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point, show_value

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from purejaxppo.envs import make_env
+from purejaxppo.population.checkpoints import KeptStates
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
-from purejaxppo.population.store import DiskStore, Store, part_name
+from purejaxppo.population.store import DiskStore, Store, missing_rows, part_name
 from purejaxppo.population.train import open_population
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
@@ -171,7 +171,7 @@ def check_results(store: Store, folder: Path) -> None:
     if not isinstance(store, DiskStore):
         return
     remedy = f"remove {folder / SUMMARY} to train them anew with --resume"
-    for first, last in store.missing():
+    for first, last in missing_rows(store):
         raise PPOError(f"{folder} is finished, and {store.folder} lacks members {first} to {last - 1}; {remedy}")
     for part in map(part_name, store.parts()):
         for place in (store.folder / name / part for name in ("runners", "metrics", "best")):

@@ -12,11 +12,11 @@ import numpy as np
 from purejaxppo.envs import make_env
 from purejaxppo.population.algorithms import ALGORITHMS, Algorithm, algorithm_of
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
+from purejaxppo.population.jobs import POPULATION
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sharding import PLACEMENTS
-from purejaxppo.population.store import POPULATION
 from purejaxppo.population.sweep import ENV, Point, check_whole
 from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import git_revision

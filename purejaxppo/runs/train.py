@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 
 from purejaxppo.envs import make_env
-from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
+from purejaxppo.population.checkpoints import make_policy, updates_done
 from purejaxppo.population.logs import LogProgress, named
 from purejaxppo.population.memory import MemoryPlan, describe_plan
-from purejaxppo.population.options import Progress, ignore, never
+from purejaxppo.population.options import Progress, carried, ignore, never
 from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import describe_devices, describe_sharing
-from purejaxppo.population.start import carried
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
 from purejaxppo.population.train import train_population
@@ -157,7 +156,7 @@ def load_start(spec: RunSpec, folder: Path) -> TrainState:
     like = carried(jax.eval_shape(agent.init, jax.random.key(0)).train_state)
     has_moments = any(name.startswith(".reward_moments") for name in leaf_names(folder / START))
     like = like.replace(reward_moments=jax.eval_shape(lambda: init_moments(())) if has_moments else None)
-    return load_tree(folder / START, of_rows(like, spec.num_seeds))
+    return load_tree(folder / START, of_rows(like, (0, spec.num_seeds)))
 
 
 def extended(spec: RunSpec, folder: Path, total_timesteps: int) -> RunSpec:
@@ -198,7 +197,7 @@ def check_not_lost(spec: RunSpec, folder: Path) -> None:
     It only warns if a checkpoint may not have been due yet. spec: as the run was begun
     """
     done = steps_told(folder) // spec.config.batch_size
-    if spec.checkpoint_every is None or done == 0 or any(map(has_states, (folder / RESULTS).glob("program-*"))):
+    if spec.checkpoint_every is None or done == 0 or any(map(updates_done, (folder / RESULTS).glob("program-*"))):
         return
     place = folder / RESULTS
     said = f"{folder} had done {done} of {spec.config.num_updates} updates, and no checkpoint is left in {place}"
