@@ -122,11 +122,8 @@ class Population:
         return last_returns(self.column("episode_return_mean"), self.column("episodes"))
 
     @property
-    def episodes_cut(self) -> np.ndarray | None:
-        """The number of each seed's greedy episodes that reached the limit of steps before their end, [S].
-
-        None if the results are of an older version, which did not keep it.
-        """
+    def episodes_cut(self) -> np.ndarray:
+        """The number of each seed's greedy episodes that reached the limit of steps before their end, [S]."""
         return self.store.episodes_cut(self.rows)
 
     def best(self) -> int:

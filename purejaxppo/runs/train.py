@@ -22,7 +22,7 @@ from purejaxppo.population.train import train_population
 from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABLE
-from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told, tell_all
+from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told
 from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep, write_run, write_sweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
@@ -30,7 +30,7 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import leaf_names, load_tree, save_tree, write_json
 
 if TYPE_CHECKING:
-    from purejaxppo.runs.console import JsonView, ProgressView, UpdateView
+    from purejaxppo.runs.console import View
 
 
 def plan(spec: RunSpec) -> str:
@@ -56,7 +56,7 @@ def plan(spec: RunSpec) -> str:
 class Watched(NamedTuple):
     """How a training is watched."""
 
-    view: "ProgressView | UpdateView | JsonView"
+    view: "View"
     tensorboard: bool = False
     wandb: str | None = None  # the project
     memory_limit: int | str | None = None
@@ -69,7 +69,7 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
 
     Returns None in all processes but the first.
     """
-    view, logs = watched.view, nullcontext(tell_all([]))
+    view, logs = watched.view, nullcontext(lambda metrics, step: None)
     if spec.sweep is None and jax.process_index() == 0:
         content = spec_to_json(spec)
         logs = open_logs(folder, content, has_tensorboard=watched.tensorboard, wandb_project=watched.wandb)
@@ -86,7 +86,7 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
             tell,
             memory_limit=watched.memory_limit,
             should_stop=watched.should_stop,
-            on_begin=view.resume if watched.is_begun else ignore,
+            on_begin=view.say if watched.is_begun else ignore,
             on_plan=lambda memory: view.planned(describe_plan(memory)),
         )
         if isinstance(finished, FinishedRun):
