@@ -5,14 +5,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from purejaxppo.envs import make_env
 from purejaxppo.population.checkpoints import make_policy, updates_done
 from purejaxppo.population.logs import LogProgress, named
-from purejaxppo.population.memory import MemoryPlan, describe_plan
+from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.options import Progress, carried, ignore, never
 from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import describe_devices, describe_sharing
@@ -96,26 +96,21 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
 
 
 def train_in_folder(
-    spec: RunSpec,
-    folder: Path,
-    on_chunk: Callable[[Progress], None],
-    *,
-    memory_limit: int | str | None = None,
-    should_stop: Callable[[], bool] = never,
-    on_begin: Callable[[str], None] = ignore,
-    on_plan: Callable[[MemoryPlan], None] = ignore,
+    spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None], **options: Any
 ) -> FinishedRun | FinishedSweep | None:
     """Trains and evaluates a run, and writes its folder. Members whose results are there are not trained again.
 
-    The first of several processes writes; the others return None.
+    The first of several processes writes; the others return None. options: of `train_population`
     """
     env, is_first = make_env(spec.env, **spec.env_params), jax.process_index() == 0
     if is_first:
         write_json(folder / "config.json", spec_to_json(spec))
 
     def keep_and_tell(progress: Progress) -> None:
-        if is_first and progress.members[0] == 0 and progress.updates in spec.algorithm.film_after:
-            keep_state(folder, progress)
+        place = folder / KEPT / f"after-{progress.updates}"
+        is_filmed = progress.members[0] == 0 and progress.updates in spec.algorithm.film_after
+        if is_first and is_filmed and not place.exists():
+            save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))
         on_chunk(progress)
 
     trained = train_population(
@@ -126,7 +121,6 @@ def train_in_folder(
         sweep=spec.sweep,
         make_agent=spec.make_agent,
         placement=spec.placement,
-        memory_limit=memory_limit,
         evaluation_episodes=EVALUATION_EPISODES,
         out=folder / RESULTS,
         checkpoint_every=spec.checkpoint_every,
@@ -135,10 +129,8 @@ def train_in_folder(
         extend=True,  # config.json says how long the run is to be
         init_from=None if spec.init_from is None else load_start(spec, folder),
         report_at=spec.algorithm.film_after,
-        should_stop=should_stop,
-        on_begin=on_begin,
-        on_plan=on_plan,
         on_chunk=keep_and_tell,
+        **options,
     )
     if not is_first:
         return None
@@ -204,10 +196,3 @@ def check_not_lost(spec: RunSpec, folder: Path) -> None:
     if isinstance(spec.checkpoint_every, int) and done > spec.checkpoint_every:
         raise PPOError(f"{said}; put it back, or remove {folder / PROGRESS} to train from the start")
     warnings.warn(f"{said}: it begins from the start", stacklevel=2)
-
-
-def keep_state(folder: Path, progress: Progress) -> None:
-    """Keeps the train state of seed 0 for a film."""
-    place = folder / KEPT / f"after-{progress.updates}"
-    if not place.exists():
-        save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))
