@@ -101,8 +101,9 @@ def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
     if isinstance(job.store, DiskStore):
         drop_finished(job.store)  # checkpoints that a killed process has left of finished members
     rest()
-    if options.placement == "seeds":
-        share_results(job)
+    if isinstance(job.store, MemoryStore) and options.placement == "seeds" and jax.process_count() > 1:
+        own = job.rows[0] if job.rows else (0, 0)
+        job.store.write(0, gather_rows(jax.tree.map(lambda x: x[slice(*own)], job.store.data)))
     barrier("trained")  # from here on the results of the other processes are there
     rest(False)
     return spent, over_processes(costs) if options.placement == "seeds" else costs
@@ -125,13 +126,6 @@ def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
     return [(first, min(first + width, last)) for begin, last in rows for first in range(begin, last, width)]
 
 
-def share_results(job: Job) -> None:
-    """Gives each process the results that the others hold in memory."""
-    if isinstance(job.store, MemoryStore) and jax.process_count() > 1:
-        own = job.rows[0] if job.rows else (0, 0)
-        job.store.write(0, gather_rows(jax.tree.map(lambda x: x[slice(*own)], job.store.data)))
-
-
 @finishing_programs()
 def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent) -> Spent:
     """Trains, evaluates and stores the members of `rows`, which then leave the memory. -> the work done so far"""
@@ -143,7 +137,7 @@ def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Opt
     now = spent = spent._replace(total_timesteps=spent.total_timesteps - begun * of_update)
     while chunk.done < config.num_updates:
         until_told = min((at - chunk.done for at in options.report_at if at > chunk.done), default=config.num_updates)
-        capacity = min(paced(compiled.capacity, chunk.pace), until_told)
+        capacity = min(compiled.capacity, until_told)
         count = next_count(chunk.done, config.num_updates, capacity, options.checkpoints, chunk.pace)
         if options.placement == "data":  # all processes take part in each call
             count = int(gather_rows(np.array([count])).min())
@@ -179,31 +173,18 @@ def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list
     return placed, [jax.tree.map(np.asarray, found.metrics)], to_host(found.best), updates
 
 
-def paced(capacity: int, pace: Pace) -> int:
-    """The updates of the next call: one until the speed is known, then REPORT_SECONDS of them, at most `capacity`."""
-    return max(1, min(capacity, int(REPORT_SECONDS * pace.updates_per_second)))
-
-
 def next_count(done: int, num_updates: int, capacity: int, policy: Policy, pace: Pace) -> int:
-    """The updates until the host looks next: after a call, about when a checkpoint is due, or at the end."""
-    count = next_stop(done, num_updates, capacity, policy.every) - done
-    if policy.seconds is None:
-        return count
-    left = pace.written + policy.seconds - time.perf_counter()
-    return max(1, min(count, int(left * pace.updates_per_second)))
+    """The updates until the host looks next: one until the speed is known, then REPORT_SECONDS of them.
 
-
-def next_stop(done: int, num_updates: int, capacity: int, every: int | None) -> int:
-    """The update after which the host looks next: after a call, at a checkpoint, or at the end."""
-    checkpoint = num_updates if every is None else (done // every + 1) * every
-    return min(done + capacity, checkpoint, num_updates)
-
-
-def is_due(done: int, policy: Policy, pace: Pace) -> bool:
-    """True if a checkpoint is due after `done` updates."""
+    There are at most `capacity`, and no more than until the end, or until a checkpoint is due.
+    """
+    counts = [capacity, num_updates - done, int(REPORT_SECONDS * pace.updates_per_second)]
+    if policy.every is not None:
+        counts.append(policy.every - done % policy.every)
     if policy.seconds is not None:
-        return time.perf_counter() - pace.written >= policy.seconds
-    return policy.every is not None and done % policy.every == 0
+        left = pace.written + policy.seconds - time.perf_counter()
+        counts.append(int(left * pace.updates_per_second))
+    return max(1, min(counts))
 
 
 def keep_or_stop(chunk: Chunk) -> None:
@@ -217,7 +198,10 @@ def keep_or_stop(chunk: Chunk) -> None:
     stops = options.should_stop()
     if options.placement == "data":
         stops = bool(gather_rows(np.array([stops])).any())
-    due = is_due(chunk.done, options.checkpoints, chunk.pace)
+    every, seconds = options.checkpoints[:2]
+    due = every is not None and chunk.done % every == 0
+    if seconds is not None:
+        due = time.perf_counter() - chunk.pace.written >= seconds
     if isinstance(store, DiskStore) and (stops or due):
         found = chunk.to_host(due and options.checkpoints.best)
         if chunk.writes_results:

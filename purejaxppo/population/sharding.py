@@ -29,12 +29,6 @@ def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed
     return f"{members}, {at_most}{-(-num_members // used)} on each of {used} {device_kind(devices)}s"
 
 
-def describe_sharing(num_runs: int, devices: Sequence[Any]) -> str:
-    """A line for people: as `describe_devices`, with each run on all devices."""
-    runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
-    return f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
-
-
 def device_kind(devices: Sequence[Any]) -> str:
     """The name of such a device for people."""
     return devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"

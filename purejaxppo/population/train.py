@@ -108,8 +108,7 @@ def train_population(
         for job in jobs:
             spent, cost = train_job(job, settled, spent)
             costs.append(cost)
-    populations = assemble(points, agents, jobs, costs)
-    return populations[0] if sweep is None else Sweep(tuple(points), populations)
+    return assemble(points, agents, jobs, costs, is_sweep=sweep is not None)
 
 
 def open_population(
@@ -148,8 +147,7 @@ def open_population(
         settled = settled._replace(start=Start(None, read_json(place).get("init_from")))
     points, agents = make_settings(env, config, sweep, settled)
     jobs = make_jobs(env, config, points, num_seeds, seed, settled)
-    populations = assemble(points, agents, jobs, [Costs(0.0, 0.0, 0, None)] * len(jobs))
-    return populations[0] if sweep is None else Sweep(tuple(points), populations)
+    return assemble(points, agents, jobs, [Costs(0.0, 0.0, 0, None)] * len(jobs), is_sweep=sweep is not None)
 
 
 def check_setting(env: Environment, config: Config, num_seeds: int, seed: int) -> None:
@@ -173,14 +171,13 @@ def make_settings(
 
 
 def assemble(
-    points: list[Point], agents: list[Agent], jobs: Sequence[Job], costs: Sequence[Costs]
-) -> tuple[Population, ...]:
-    """The populations in the order of the points, each with its rows of the results."""
-    found = {
-        setting: Population(
-            agents[setting], points[setting], job.store, (i * job.num_seeds, (i + 1) * job.num_seeds), cost
-        )
-        for job, cost in zip(jobs, costs, strict=True)
-        for i, setting in enumerate(job.program.settings)
-    }
-    return tuple(found[setting] for setting in range(len(points)))
+    points: list[Point], agents: list[Agent], jobs: Sequence[Job], costs: Sequence[Costs], *, is_sweep: bool
+) -> Population | Sweep:
+    """The populations in the order of the points, each with its rows of the results; without a sweep the only one."""
+    found: dict[int, Population] = {}
+    for job, cost in zip(jobs, costs, strict=True):
+        for i, setting in enumerate(job.program.settings):
+            rows = (i * job.num_seeds, (i + 1) * job.num_seeds)
+            found[setting] = Population(agents[setting], points[setting], job.store, rows, cost)
+    populations = tuple(found[setting] for setting in range(len(points)))
+    return Sweep(tuple(points), populations) if is_sweep else populations[0]

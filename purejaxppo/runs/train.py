@@ -15,7 +15,7 @@ from purejaxppo.population.logs import LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.options import Progress, carried, ignore, never
 from purejaxppo.population.results import Sweep
-from purejaxppo.population.sharding import describe_devices, describe_sharing
+from purejaxppo.population.sharding import describe_devices, device_kind
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
 from purejaxppo.population.train import train_population
@@ -35,22 +35,23 @@ if TYPE_CHECKING:
 
 def plan(spec: RunSpec) -> str:
     """A text for people: what is about to run, and on which devices."""
-    config, env = spec.config, make_env(spec.env, **spec.env_params)
+    config, devices, num_runs = spec.config, jax.devices(), spec.num_members
     steps = f"{config.actual_timesteps:,} steps"
     if config.actual_timesteps != config.total_timesteps:
         steps += f" ({config.total_timesteps:,} asked for, in whole rollouts of {config.batch_size:,})"
+    where = describe_devices(num_runs, devices, "seed" if spec.sweep is None else "run")
     if spec.placement == "data":
-        where = describe_sharing(spec.num_members, jax.devices())
-    else:
-        where = describe_devices(spec.num_members, jax.devices(), "seed" if spec.sweep is None else "run")
+        runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
+        where = f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
     if jax.process_count() > 1:
         where += f" in {jax.process_count()} processes"
     start = "" if spec.init_from is None else f", from the parameters of {spec.init_from}"
     agent = "" if spec.agent is None else f", agent {spec.agent}"
-    lines = [f"{spec.env}, preset {spec.preset}{agent}: {where}, {steps} each{start}"]
-    if spec.sweep is not None:
-        lines.insert(0, describe_programs(env, config, spec.sweep, spec.num_seeds))
-    return "\n".join(lines)
+    line = f"{spec.env}, preset {spec.preset}{agent}: {where}, {steps} each{start}"
+    if spec.sweep is None:
+        return line
+    env = make_env(spec.env, **spec.env_params)
+    return f"{describe_programs(env, config, spec.sweep, spec.num_seeds)}\n{line}"
 
 
 class Watched(NamedTuple):

@@ -26,7 +26,7 @@ from purejaxppo.population.checkpoints import (
     training_returns,
     unfinished_rows,
 )
-from purejaxppo.population.chunks import Pace, next_count, next_stop
+from purejaxppo.population.chunks import Pace, next_count
 from purejaxppo.runs import train as runs_train
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
@@ -270,12 +270,12 @@ def test_a_population_in_memory_stops_too(env):
     ],
 )
 def test_the_host_looks_at_the_next_report_or_checkpoint(done, capacity, every, stop):
-    assert next_stop(done, 20, capacity, every) == stop
+    assert next_count(done, 20, capacity, Policy(every, None, KEPT, False), Pace(0.0, 1e9)) == stop - done
 
 
 @pytest.mark.parametrize(
     ("left", "speed", "count"),
-    [(10.0, 0.0, 1), (10.0, 0.3, 3), (10.0, 100.0, 6), (-1.0, 100.0, 1), (0.025, 100.0, 2)],
+    [(10.0, 0.0, 1), (10.0, 3.0, 3), (0.5, 5.0, 2), (10.0, 100.0, 6), (-1.0, 100.0, 1), (0.025, 100.0, 2)],
 )
 def test_the_host_looks_when_a_checkpoint_by_time_is_due(left, speed, count, monkeypatch):
     monkeypatch.setattr(training.time, "perf_counter", lambda: 1_000.0)
