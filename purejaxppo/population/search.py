@@ -82,16 +82,13 @@ def settle_space(env: Environment, config: Config, space: Space) -> Space:
 
 def draw(space: Space, key: jax.Array, num_members: int) -> Hyper:
     """Independent values of every name. Each name has its own stream: another name leaves its values as they are."""
-    return {
-        name: from_unit(domain, jax.random.uniform(key_of(name, key), (num_members,))) for name, domain in space.items()
-    }
-
-
-def from_unit(domain: Uniform | LogUniform, position: jax.Array) -> jax.Array:
-    """The value at a position in [0, 1] of the domain; in a LogUniform, of its logarithm."""
-    if isinstance(domain, LogUniform):
-        return clip(domain, jnp.exp(math.log(domain.low) + position * (math.log(domain.high) - math.log(domain.low))))
-    return clip(domain, domain.low + position * (domain.high - domain.low))
+    hyper = {}
+    for name, domain in space.items():
+        is_log = isinstance(domain, LogUniform)
+        low, high = map(math.log, domain) if is_log else domain
+        value = low + jax.random.uniform(key_of(name, key), (num_members,)) * (high - low)
+        hyper[name] = clip(domain, jnp.exp(value) if is_log else value)
+    return hyper
 
 
 def clip(domain: Uniform | LogUniform, value: jax.Array) -> jax.Array:

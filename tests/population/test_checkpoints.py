@@ -95,7 +95,7 @@ def unfinished(folder):
     return {path.name: checkpoints(path) for path in (folder / "program-0" / "unfinished").glob("*")}
 
 
-@pytest.mark.parametrize("report", [1, 2, 7, 15, 20, 21, 33, 41, 55, 60])
+@pytest.mark.parametrize("report", [1, 7, 20, 21, 33, 60])
 def test_a_population_that_stops_goes_on_bit_for_bit(env, whole, tmp_path, report):
     with pytest.raises(pjp.Interrupted, match="of 21 updates"):
         train(env, tmp_path, should_stop=stop_at(report))
@@ -110,7 +110,7 @@ def test_a_population_that_stops_goes_on_bit_for_bit(env, whole, tmp_path, repor
     assert unfinished(tmp_path) == {}
 
 
-@pytest.mark.parametrize("every", [1, 4, 20])
+@pytest.mark.parametrize("every", [1, 20])
 def test_checkpoints_change_no_result(env, whole, tmp_path, every):
     assert_same(train(env, tmp_path, checkpoint_every=every), whole)
     assert unfinished(tmp_path) == {}
@@ -128,7 +128,7 @@ def die_after(members, updates):
     return die
 
 
-@pytest.mark.parametrize(("updates", "kept"), [(3, []), (5, [4]), (9, [4, 8]), (14, [8, 12])])
+@pytest.mark.parametrize(("updates", "kept"), [(3, []), (9, [4, 8]), (14, [8, 12])])
 def test_at_most_one_interval_is_lost(env, whole, tmp_path, updates, kept):
     with pytest.raises(Died):
         train(env, tmp_path, checkpoint_every=4, on_chunk=die_after(4, updates))
