@@ -32,7 +32,7 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
 
 def return_name(summary: Mapping[str, Any]) -> str:
     """The name of the returns that seeds are compared by: without greedy episodes, those of training."""
-    return "final greedy return" if summary["evaluation_episodes"] else "final training return"
+    return "final greedy return" if summary.get("evaluation_episodes", 1) else "final training return"
 
 
 def cut_rows(num_cut: int, num_episodes: int) -> dict[str, str]:
