@@ -156,9 +156,9 @@ def announce(pipe: int) -> None:
         say("begun", *rows, updates)
         return updates, found
 
-    def say_and_keep(job: Any, compiled: Any, progress: Any, *rest: Any) -> Any:
-        say("done", *progress.members, progress.updates)
-        return keep(job, compiled, progress, *rest)
+    def say_and_keep(chunk: chunks.Chunk) -> None:
+        say("done", *chunk.rows, chunk.done)
+        keep(chunk)
 
     chunks.find_checkpoint, chunks.keep_or_stop = find_and_say, say_and_keep
 

@@ -29,8 +29,7 @@ from scipy import stats
 import purejaxppo as pjp
 from purejaxppo.population.halving import make_successive_halving
 from purejaxppo.population.pbt import make_pbt
-from purejaxppo.population.search import SearchResult
-from purejaxppo.population.search_space import Space
+from purejaxppo.population.search import SearchResult, Space
 from purejaxppo.population.sweep import log_uniform, uniform
 
 TASK = "CartPole-v1"

@@ -26,12 +26,12 @@ from purejaxppo.policies.distributions import (
 )
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
+from purejaxppo.population.checkpoints import KeptStates
 from purejaxppo.population.halving import halving_timesteps, make_successive_halving
 from purejaxppo.population.logs import LogProgress
 from purejaxppo.population.options import PopulationOptions, Progress
 from purejaxppo.population.pbt import make_pbt, pbt_timesteps
 from purejaxppo.population.processes import join, leave
-from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import SearchResult
 from purejaxppo.population.statistics import aggregate, probability_of_improvement

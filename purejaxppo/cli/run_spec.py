@@ -14,9 +14,9 @@ from purejaxppo.cli.option_types import each_once
 from purejaxppo.envs import make_env, names_own_code
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.population.algorithms import make_agent
+from purejaxppo.population.options import check_start_of, make_start
 from purejaxppo.population.processes import barrier
 from purejaxppo.population.sharding import check_data_placement
-from purejaxppo.population.start import check_start_of, make_start
 from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
 from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import make_free_folder, make_run_folder

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.population.statistics import last_returns
-from purejaxppo.population.store import DiskStore, Rows, complement, of_rows, part_name, parts_in
+from purejaxppo.population.store import DiskStore, Rows, Store, complement, of_rows, part_name, parts_in
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import leaf_names, leaf_shape, load_tree, save_tree
+from purejaxppo.utils.files import leaf_names, leaf_shape, save_tree
 from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_switch
 
@@ -42,11 +42,20 @@ class Policy(NamedTuple):
 
 
 class Best(NamedTuple):
-    """n members, each after the checkpoint with its highest training return; or their shapes."""
+    """n members, each after the checkpoint with its highest training return, or all at one time; or their shapes."""
 
     runners: RunnerState  # [n, ...]
     returns: Any  # [n] training returns there, over a tenth of the updates; NaN if no episode finished in it
     updates: Any  # [n] int32, updates done there
+
+
+class KeptStates(NamedTuple):
+    """States of seeds during their training."""
+
+    seeds: np.ndarray  # [n], the seeds that have a state
+    updates: np.ndarray  # [n], updates done by each of them
+    returns: np.ndarray  # [n], training returns over the last tenth up to there; NaN if no episode finished in it
+    runners: RunnerState  # [n, ...]
 
 
 class Checkpoint(NamedTuple):
@@ -97,16 +106,6 @@ def checkpoint_folder(program_folder: Path, rows: Rows) -> Path:
     return program_folder / UNFINISHED / part_name(rows)
 
 
-def write_checkpoint(store: DiskStore, rows: Rows, updates: int, checkpoint: Checkpoint, kept: int) -> None:
-    """Adds a checkpoint, then removes all but the newest `kept`."""
-    folder = checkpoint_folder(store.folder, rows)
-    place = folder / f"{updates:08d}"
-    shutil.rmtree(place, ignore_errors=True)  # one that was damaged, and passed over
-    save_tree(place, checkpoint, store.about)
-    for old in checkpoints(folder)[:-kept]:
-        shutil.rmtree(folder / f"{old:08d}")
-
-
 def checkpoints(folder: Path) -> list[int]:
     """The number of updates of each checkpoint in a folder, in order."""
     try:
@@ -117,13 +116,50 @@ def checkpoints(folder: Path) -> list[int]:
 
 def unfinished_rows(program_folder: Path) -> list[Rows]:
     """The chunks that have checkpoints, in order."""
-    parts = parts_in(program_folder / UNFINISHED)
-    return [part for part in parts if checkpoints(checkpoint_folder(program_folder, part))]
+    return [part for part in parts_in(program_folder / UNFINISHED) if checkpoints_of(program_folder, part)]
 
 
-def has_states(program_folder: Path) -> bool:
-    """True if any member of a program has results or a checkpoint."""
-    return bool(parts_in(program_folder / "runners") or unfinished_rows(program_folder))
+def checkpoints_of(program_folder: Path, rows: Rows) -> list[int]:
+    """The number of updates of each checkpoint of a chunk, in order."""
+    return checkpoints(checkpoint_folder(program_folder, rows))
+
+
+def updates_done(program_folder: Path) -> int:
+    """The most updates that a member on disk has done; 0 if none has begun."""
+    done = [updates_of(program_folder, part) for part in parts_in(program_folder / "runners")]
+    begun = [checkpoints_of(program_folder, part)[-1] for part in unfinished_rows(program_folder)]
+    return max(done + begun, default=0)
+
+
+def updates_of(program_folder: Path, part: Rows) -> int:
+    """The updates of a finished part, perhaps of a shorter run. Raises PPOError if it is damaged."""
+    return leaf_shape(program_folder / "metrics" / part_name(part), "['metrics'].episodes")[1]
+
+
+def write_checkpoint(store: DiskStore, rows: Rows, updates: int, checkpoint: Checkpoint, kept: int) -> None:
+    """Adds a checkpoint, then removes all but the newest `kept`."""
+    folder = checkpoint_folder(store.folder, rows)
+    write_anew(store, folder / f"{updates:08d}", checkpoint)
+    for old in checkpoints(folder)[:-kept]:
+        shutil.rmtree(folder / f"{old:08d}")
+
+
+def write_best(store: DiskStore, first: int, best: Best) -> None:
+    """Writes the members from `first` on at their best, for good."""
+    write_anew(store, store.folder / "best" / part_name((first, first + len(best.returns))), best)
+
+
+def write_anew(store: DiskStore, place: Path, tree: PyTree) -> None:
+    """Writes a pytree in place of one that was damaged, or left by a process that died."""
+    shutil.rmtree(place, ignore_errors=True)
+    save_tree(place, tree, store.about)
+
+
+def drop_finished(store: DiskStore) -> None:
+    """Removes the checkpoints of members whose results are stored."""
+    for rows in unfinished_rows(store.folder):
+        if not complement(store.parts(), rows):
+            shutil.rmtree(checkpoint_folder(store.folder, rows), ignore_errors=True)
 
 
 def holding_rows(program_folder: Path, rows: Rows) -> Rows | None:
@@ -132,7 +168,7 @@ def holding_rows(program_folder: Path, rows: Rows) -> Rows | None:
     It differs from `rows` if the memory or the devices have changed.
     """
     holding = [part for part in unfinished_rows(program_folder) if part[0] <= rows[0] and rows[1] <= part[1]]
-    return max(holding, key=lambda part: checkpoints(checkpoint_folder(program_folder, part))[-1], default=None)
+    return max(holding, key=lambda part: checkpoints_of(program_folder, part)[-1], default=None)
 
 
 def find_checkpoint(store: DiskStore, rows: Rows) -> tuple[int, Checkpoint | None]:
@@ -152,41 +188,39 @@ def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | N
 
     Warns of a damaged one. Raises PPOError if all are damaged: a run never starts again from zero by itself.
     """
-    folder = checkpoint_folder(store.folder, part)
-    damage: list[str] = []
+    folder, damage = checkpoint_folder(store.folder, part), None
     for updates in reversed(checkpoints(folder)):
         try:
             found = read_checkpoint(store, part, updates)
         except PPOError as error:
-            damage.append(str(error))
+            damage = damage or error
             continue
         if damage:
-            warnings.warn(f"{damage[0]}; that of update {updates} is used", stacklevel=2)
+            warnings.warn(f"{damage}; that of update {updates} is used", stacklevel=2)
         return updates, found
     if damage:
-        raise PPOError(f"{damage[0]}, and there is no older one; remove {str(folder)!r} to train these members anew")
+        raise PPOError(f"{damage}, and there is no older one; remove {str(folder)!r} to train these members anew")
     return 0, None
 
 
 def read_checkpoint(store: DiskStore, part: Rows, updates: int) -> Checkpoint:
     """Reads a checkpoint of a chunk. Raises PPOError if it is damaged, or of another run."""
     place = checkpoint_folder(store.folder, part) / f"{updates:08d}"
-    like = checkpoint_shapes(store, part[1] - part[0], updates)
+    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((updates,), x.dtype), store.like.metrics)
     has_best = any(name.startswith(".best") for name in leaf_names(place))
-    return load_tree(place, like if has_best else like._replace(best=None), store.about, store.defaults)
+    like = Checkpoint(store.like.runner, metrics, best_shapes(store) if has_best else None)
+    return store.read(place, of_rows(like, part))
 
 
-def checkpoint_shapes(store: DiskStore, num_members: int, updates: int) -> Checkpoint:
-    """The shapes of a checkpoint."""
-    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_members, updates), x.dtype), store.like.metrics)
-    return Checkpoint(of_rows(store.like.runner, num_members), metrics, best_shapes(store, num_members))
+def read_best(store: DiskStore, part: Rows) -> Best | None:
+    """The members of a finished chunk at their best; None if it has not kept them."""
+    place = store.folder / "best" / part_name(part)
+    return store.read(place, of_rows(best_shapes(store), part)) if place.exists() else None
 
 
-def best_shapes(store: DiskStore, num_members: int) -> Best:
-    """The shapes of the members at their best."""
-    runners = of_rows(store.like.runner, num_members)
-    returns, updates = (jax.ShapeDtypeStruct((num_members,), dtype) for dtype in (jnp.float32, jnp.int32))
-    return Best(runners, returns, updates)
+def best_shapes(store: DiskStore) -> Best:
+    """The shapes of one member at its best."""
+    return Best(store.like.runner, *(jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.int32)))
 
 
 def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_updates: int) -> Best:
@@ -195,8 +229,7 @@ def better(best: Best | None, runners: RunnerState, metrics: Metrics, num_update
     runners: [n, ...], now; metrics: [n, updates so far] of `num_updates`
     """
     returns = training_returns(metrics, num_updates)
-    updates = np.full(len(returns), metrics.updates.shape[1], np.int32)
-    now = Best(runners, returns, updates)
+    now = Best(runners, returns, np.full(len(returns), metrics.updates.shape[1], np.int32))
     if best is None:
         return now
     is_better = np.isnan(best.returns) | (returns > best.returns)
@@ -210,35 +243,18 @@ def training_returns(metrics: Metrics, num_updates: int) -> np.ndarray:
     return last_returns(*arrays, num_updates).astype(np.float32)
 
 
-def updates_done(program_folder: Path) -> int:
-    """The most updates that a member on disk has done; 0 if none has begun."""
-    done = [updates_of(program_folder, part) for part in parts_in(program_folder / "runners")]
-    begun = [checkpoints(checkpoint_folder(program_folder, part))[-1] for part in unfinished_rows(program_folder)]
-    return max(done + begun, default=0)
-
-
-def updates_of(program_folder: Path, part: Rows) -> int:
-    """The updates of a finished part, perhaps of a shorter run. Raises PPOError if it is damaged."""
-    return leaf_shape(program_folder / "metrics" / part_name(part), "['metrics'].episodes")[1]
-
-
 def reopen_parts(store: DiskStore) -> None:
     """Turns each part with fewer updates than the run into a checkpoint, so that its members go on from there."""
-    num_updates = store.like.metrics.updates.shape[0]
     for part in store.parts():
-        done, name = updates_of(store.folder, part), part_name(part)
-        if done == num_updates:
+        done = updates_of(store.folder, part)
+        if done == store.num_updates:
             continue
         metrics = jax.tree.map(lambda x, done=done: jax.ShapeDtypeStruct((done,), x.dtype), store.like.metrics)
         shorter = dataclasses.replace(store, like=store.like._replace(metrics=metrics))
-        place = store.folder / "best" / name
-        best = None
-        if place.exists():
-            best = load_tree(place, best_shapes(store, part[1] - part[0]), store.about, store.defaults)
-        checkpoint = Checkpoint(shorter.runners(part), shorter.metrics(part), best)
-        write_checkpoint(store, part, done, checkpoint, KEPT)
+        found = Checkpoint(store.runners(part), shorter.metrics(part), read_best(store, part))
+        write_checkpoint(store, part, done, found, KEPT)
         for folder in ("runners", "metrics", "best"):  # the runners first: without them the part does not count
-            discard(store.folder / folder / name)
+            discard(store.folder / folder / part_name(part))
 
 
 def discard(folder: Path) -> None:
@@ -250,36 +266,56 @@ def discard(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def write_best(store: DiskStore, first: int, best: Best) -> None:
-    """Writes the members from `first` on at their best, for good."""
-    place = store.folder / "best" / part_name((first, first + len(best.returns)))
-    shutil.rmtree(place, ignore_errors=True)  # left by a process that died before it wrote the results
-    save_tree(place, best, store.about)
-
-
-def drop_finished(store: DiskStore) -> None:
-    """Removes the checkpoints of members whose results are stored."""
-    parts = store.parts()
-    for first, last in unfinished_rows(store.folder):
-        if not complement([(a - first, b - first) for a, b in parts if b > first], last - first):
-            shutil.rmtree(checkpoint_folder(store.folder, (first, last)), ignore_errors=True)
-
-
 def split_rows(rows: Sequence[Rows], parts: Sequence[Rows]) -> list[Rows]:
     """Cuts the rows wherever one of the parts begins or ends."""
     edges = sorted({edge for part in parts for edge in part})
-    pieces = []
-    for first, last in rows:
-        cuts = [first, *(edge for edge in edges if first < edge < last), last]
-        pieces += list(itertools.pairwise(cuts))
-    return pieces
+    cuts = [[first, *(edge for edge in edges if first < edge < last), last] for first, last in rows]
+    return [piece for cut in cuts for piece in itertools.pairwise(cut)]
 
 
-def padded(runners: PyTree, like: PyTree) -> PyTree:
-    """The states of n members, with copies of the last one up to `width`, placed like `like` [width, ...]."""
+def kept_states(store: Store, rows: Rows, which: str | int) -> KeptStates:
+    """The "newest" or "best" states of the members of `rows`, or those after `which` updates, of members that have one.
 
-    def pad(x: jax.Array, y: jax.Array) -> jax.Array:
-        missing = len(y) - len(x)
-        return jax.device_put(jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x, y.sharding)
+    Raises PPOError if no member has one, and for a damaged checkpoint without an older one to fall back on.
+    """
+    if not isinstance(store, DiskStore):
+        raise PPOError("a population in memory keeps no checkpoints; call train_population with out=...")
+    if which not in ("newest", "best") and (not isinstance(which, int) or isinstance(which, bool)):
+        raise PPOError(f'checkpoint = {which!r} is unknown; give "newest", "best", or a number of updates')
+    unfinished, taken, pieces = unfinished_rows(store.folder), set(), []
+    for part in [*store.parts(), *reversed(unfinished)]:
+        wanted = [i for i in range(max(part[0], rows[0]), min(part[1], rows[1])) if i not in taken]
+        found = states_of_part(store, part, which) if wanted else None
+        if found is not None:
+            picked = np.array(wanted) - part[0]
+            pieces.append((np.array(wanted), jax.tree.map(lambda x, picked=picked: x[picked], found)))
+            taken.update(wanted)
+    if not pieces:
+        updates = {n for part in unfinished for n in checkpoints_of(store.folder, part)}
+        updates |= {store.num_updates} if store.parts() else set()
+        held = f"those after {', '.join(map(str, sorted(updates)))} updates" if updates else "none at all"
+        raise PPOError(f"{str(store.folder)!r} holds no checkpoint {which!r}; it holds {held}")
+    seeds, states = jax.tree.map(lambda *x: jnp.concatenate(x), *pieces)
+    order = np.argsort(seeds)
+    best = jax.tree.map(lambda x: x[order], states)
+    return KeptStates(
+        np.asarray(seeds)[order] - rows[0], np.asarray(best.updates), np.asarray(best.returns), best.runners
+    )
 
-    return jax.tree.map(pad, runners, like)
+
+def states_of_part(store: DiskStore, part: Rows, which: str | int) -> Best | None:
+    """The states of a chunk, finished or not; None if it has none."""
+    if part in store.parts():
+        if which == "best":
+            return read_best(store, part)
+        if which not in ("newest", store.num_updates):
+            return None
+        found = Checkpoint(store.runners(part), store.metrics(part))
+    elif isinstance(which, int):
+        is_there = which in checkpoints_of(store.folder, part)
+        found = read_checkpoint(store, part, which) if is_there else None
+    else:
+        _, found = newest_checkpoint(store, part)
+    if found is None or which == "best":
+        return found and found.best
+    return better(None, found.runners, found.metrics, store.num_updates)

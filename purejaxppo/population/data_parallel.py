@@ -40,24 +40,20 @@ def share(agent: PPO, num_devices: int) -> PPO:
         gather=functools.partial(gather, config.num_samples // config.num_envs),
         descend=functools.partial(update_part, config),
         own_key=own_key,
-        seen_config=normalizing_nothing,
+        # A part cannot normalise over the whole: its loss takes the advantages as they are.
+        seen_config=lambda config: config.replace(normalize_advantage=False, normalize_advantage_over="minibatch"),
     )
     return dataclasses.replace(agent, collective=collective)
-
-
-def normalizing_nothing(config: PPOConfig) -> PPOConfig:
-    """The config of a loss that takes the advantages as they are: a part cannot normalise over the whole."""
-    return config.replace(normalize_advantage=False, normalize_advantage_over="minibatch")
 
 
 def scale_reward_together(runner: RunnerState, steps: Steps, gamma: float) -> tuple[RunnerState, jax.Array]:
     """`scale_reward` by the discounted returns of all environments. -> (runner, reward [T, B / D])"""
     if runner.train_state.reward_moments is None:
         return runner, steps.reward
-    parts = from_all((runner.episode, steps.reward, steps.terminated, steps.truncated))
-    episode, reward, terminated, truncated = (whole_envs(x, axis) for x, axis in zip(parts, (0, 1, 1, 1), strict=True))
-    whole = steps.replace(reward=reward, terminated=terminated, truncated=truncated)
-    scaled, reward = scale_reward(runner.replace(episode=episode), whole, gamma)
+    names = ("reward", "terminated", "truncated")
+    episode, ends = from_all((runner.episode, {name: getattr(steps, name) for name in names}))
+    whole = runner.replace(episode=whole_envs(episode, axis=0))
+    scaled, reward = scale_reward(whole, steps.replace(**whole_envs(ends, axis=1)), gamma)
     return scaled.replace(episode=own_part(scaled.episode, axis=0)), own_part(reward, axis=1)
 
 
@@ -67,7 +63,9 @@ def gather(rows: int, part: Collected) -> Collected:
     rows: samples, or sequences, of one environment
     """
     numbers = mean_of_all(part.numbers) if part.numbers else part.numbers
-    beside = {name: each_from_all(getattr(part.batch, name)) for name in BESIDE}
+    # By one collective for each leaf: the compiler drops those of leaves that nobody reads.
+    gather_leaf = lambda leaf: jax.lax.all_gather(leaf, DATA)  # noqa: E731
+    beside = {name: jax.tree.map(gather_leaf, getattr(part.batch, name)) for name in BESIDE}
     batches, episodes, obs = from_all((part.batch.replace(**dict.fromkeys(BESIDE)), part.episodes, part.obs))
     return Collected(whole_batch(batches.replace(**beside), rows), numbers, sum_episodes(episodes), obs)
 
@@ -121,11 +119,6 @@ def from_all(x: PyTree) -> PyTree:
         for i, part in zip(chosen, jnp.split(rows, ends[:-1], axis=1), strict=True):
             gathered[i] = part.reshape(-1, *leaves[i].shape)
     return structure.unflatten(gathered)
-
-
-def each_from_all(x: PyTree) -> PyTree:
-    """As `from_all`, by one collective for each leaf: the compiler drops those of leaves that nobody reads."""
-    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, DATA), x)
 
 
 def whole_envs(parts: PyTree, axis: int) -> PyTree:

@@ -14,15 +14,17 @@ from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
     AgentOf,
     History,
+    Hyper,
     Member,
     SearchResult,
+    Space,
     check_read,
     draw_members,
     make_agent_of,
     rank,
+    settle_space,
     train_member,
 )
-from purejaxppo.population.search_space import Hyper, Space, settle_space
 from purejaxppo.population.sharding import in_turn, make_spread
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.config import Config
@@ -75,21 +77,30 @@ def make_successive_halving(
     agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
-    check_read(
-        space,
-        functools.partial(first_update, agent_of),
-        "neither `init` nor `update` of the agent reads it; take it out of the space",
-    )
-    run = functools.partial(run_rung, functools.partial(train_alive, agent_of, block_size(rungs.members[-1])))
+    block = block_size(rungs.members[-1])
+
+    def first_update(hyper: Hyper, key: jax.Array) -> RunnerState:
+        agent = agent_of(hyper)
+        return agent.update(agent.init(key))[0]
+
+    check_read(space, first_update, "neither `init` nor `update` of the agent reads it; take it out of the space")
+
+    def run_rung(
+        carry: tuple[Member, jax.Array], rung: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Member, jax.Array], History]:
+        (members, order), (num_alive, num_updates) = carry, rung
+        members = train_alive(agent_of, block, members, order, num_alive, num_updates)
+        order = rank(members.score, order, num_alive)
+        alive = jnp.argsort(order) < num_alive
+        scores, parents = jnp.where(alive, members.score, jnp.nan), jnp.where(alive, jnp.arange(order.size), -1)
+        return (members, order), History(hyper=members.hyper, scores=scores, parents=parents)
 
     def search(key: jax.Array) -> SearchResult:
-        members = draw_members(agent_of, space, key, num_members)
+        start = (draw_members(agent_of, space, key, num_members), jnp.arange(num_members))
         plan = (jnp.array(rungs.members), jnp.array(rungs.updates))
-        (members, order), history = jax.lax.scan(run, (members, jnp.arange(num_members)), plan)
-        updates = members.runner.train_state.update
-        return SearchResult(
-            members.runner, members.hyper, members.score, order[0], updates, history, batch_size=config.batch_size
-        )
+        (members, order), history = jax.lax.scan(run_rung, start, plan)
+        best, updates = order[0], members.runner.train_state.update
+        return SearchResult(members.runner, members.hyper, members.score, best, updates, history, config.batch_size)
 
     return search
 
@@ -127,17 +138,6 @@ def plan_rungs(config: Config, *, num_members: int, eta: int, num_rungs: int) ->
     )
 
 
-def run_rung(
-    train: Callable[..., Member], carry: tuple[Member, jax.Array], rung: tuple[jax.Array, jax.Array]
-) -> tuple[tuple[Member, jax.Array], History]:
-    """Trains and ranks the members that are alive. carry: (members, their order); rung: a row of Rungs."""
-    members, order = carry
-    num_alive, num_updates = rung
-    members = train(members, order, num_alive, num_updates)
-    order = rank(members.score, order, num_alive)
-    return (members, order), note_rung(members, order, num_alive)
-
-
 def train_alive(
     agent_of: AgentOf,
     block: int,
@@ -146,25 +146,21 @@ def train_alive(
     num_alive: jax.Array,
     num_updates: jax.Array,
 ) -> Member:
-    """Trains the first `num_alive` of the order on all devices, in blocks; the others cost nothing."""
-    devices = jax.local_devices()[: order.size]
-    spread = make_spread(functools.partial(train_blocks, agent_of), devices, num_replicated=1, over_seeds=in_turn)
-    seats = deal(order, len(devices), block)
-    num_blocks = -((jnp.arange(len(devices)) - num_alive // block) // len(devices))  # of each device; rounded up
-    return put(members, seats, spread(take(members, seats), num_blocks, num_updates))
+    """Trains the first `num_alive` of the order on all devices, in blocks; the others cost nothing.
 
-
-def train_blocks(agent_of: AgentOf, members: Member, num_blocks: jax.Array, num_updates: jax.Array) -> Member:
-    """Trains the first `num_blocks` blocks of one device, one after the other; members of a block train together.
-
-    members: [blocks, members of a block, ...]
+    A device trains its blocks one after the other, and the members of a block together.
     """
     train = jax.vmap(functools.partial(train_member, agent_of), in_axes=(0, None))
 
-    def train_block(i: jax.Array, members: Member) -> Member:
-        return put(members, i, train(take(members, i), num_updates))
+    def train_blocks(members: Member, num_blocks: jax.Array, num_updates: jax.Array) -> Member:
+        step = lambda i, members: put(members, i, train(take(members, i), num_updates))  # noqa: E731
+        return jax.lax.fori_loop(0, num_blocks, step, members)
 
-    return jax.lax.fori_loop(0, num_blocks, train_block, members)
+    devices = jax.local_devices()[: order.size]
+    spread = make_spread(train_blocks, devices, num_replicated=1, over_seeds=in_turn)
+    seats = deal(order, len(devices), block)
+    num_blocks = -((jnp.arange(len(devices)) - num_alive // block) // len(devices))  # of each device; rounded up
+    return put(members, seats, spread(take(members, seats), num_blocks, num_updates))
 
 
 def take(members: Member, seats: jax.Array) -> Member:
@@ -191,19 +187,3 @@ def deal(order: jax.Array, num_devices: int, block: int) -> jax.Array:
     missing = -order.size % (num_devices * block)
     padded = jnp.pad(order, (0, missing), constant_values=order.size)
     return jnp.swapaxes(padded.reshape(-1, num_devices, block), 0, 1)
-
-
-def note_rung(members: Member, order: jax.Array, num_alive: jax.Array) -> History:
-    """The row of the history for a rung in which the first `num_alive` of the order trained."""
-    alive = jnp.argsort(order) < num_alive
-    return History(
-        hyper=members.hyper,
-        scores=jnp.where(alive, members.score, jnp.nan),
-        parents=jnp.where(alive, jnp.arange(order.size), -1),
-    )
-
-
-def first_update(agent_of: AgentOf, hyper: Hyper, key: jax.Array) -> RunnerState:
-    """A member after its first update."""
-    agent = agent_of(hyper)
-    return agent.update(agent.init(key))[0]

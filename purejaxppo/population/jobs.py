@@ -1,11 +1,11 @@
 """The jobs of a population, one for each program, and the folder that their results are in."""
 
-import contextlib
 import dataclasses
 import functools
 import inspect
+import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.checkpoints import (
     NO_CHECKPOINTS,
-    checkpoint_folder,
-    checkpoints,
-    has_states,
+    checkpoints_of,
     holding_rows,
     reopen_parts,
     split_rows,
@@ -28,22 +26,14 @@ from purejaxppo.population.checkpoints import (
 from purejaxppo.population.options import MakeAgent, Options, ignore
 from purejaxppo.population.processes import barrier
 from purejaxppo.population.program import Job, member_shapes
-from purejaxppo.population.store import (
-    POPULATION,
-    TOTAL,
-    DiskStore,
-    Rows,
-    check_folders,
-    claim,
-    holds,
-    make_memory_store,
-)
+from purejaxppo.population.store import DiskStore, Rows, make_memory_store, missing_rows
 from purejaxppo.population.sweep import Point, make_programs
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import make_folder, write_json
-from purejaxppo.utils.lock import locked
+from purejaxppo.utils.files import completed, make_folder, read_json, write_json
 
+POPULATION = "population.json"  # describes the population of a folder
+TOTAL = "config.total_timesteps"  # in it; may grow
 FIVE = {"network", "optimizer", "loss", "advantage", "schedules"}  # parts that every folder tells of
 
 
@@ -54,26 +44,22 @@ def make_jobs(
 
     Raises PPOError if the folder holds another population, or with `extend` a longer one.
     """
-    about = describe_population(env, config, points, num_seeds, seed, options)
-    defaults = {"config": describe_config(type(config)())}
     programs = make_programs(env, config, points)
-    likes = [member_shapes(program, options) for program in programs]
-    sizes = [len(program.settings) * num_seeds for program in programs]
+    sizes = [(member_shapes(program, options), len(program.settings) * num_seeds) for program in programs]
     if options.out is None:
-        stores = [make_memory_store(*each) for each in zip(likes, sizes, strict=True)]
+        stores = [make_memory_store(*each) for each in sizes]
     else:
+        about = describe_population(env, config, points, num_seeds, seed, options)
+        defaults = {"config": describe_config(type(config)())}
         of_states = {**about, "config": {x: y for x, y in about["config"].items() if x != "total_timesteps"}}
-        stores = [
-            DiskStore(like, num_members, options.out / f"program-{i}", of_states, defaults)
-            for i, (like, num_members) in enumerate(zip(likes, sizes, strict=True))
-        ]
+        folders = [options.out / f"program-{i}" for i in range(len(programs))]
+        stores = [DiskStore(*each, place, of_states, defaults) for each, place in zip(sizes, folders, strict=True)]
         if jax.process_index() == 0:
-            claim_stores(options.out, about, defaults, stores, extend=options.extend)
+            claim(options.out, about, defaults, stores, extend=options.extend)
         barrier("claimed")
-        claim(options.out, about, defaults)  # the other processes find it there, and see whether it is theirs
-    start = options.start.train_states
+        is_claimed(options.out, about, defaults)  # the other processes see whether it is theirs
     jobs = [
-        Job(program, num_seeds, seed, store, store.missing(), start)
+        Job(program, num_seeds, seed, store, missing_rows(store), options.start.train_states)
         for program, store in zip(programs, stores, strict=True)
     ]
     barrier("planned")  # all have seen what is missing, before the first writes
@@ -91,7 +77,7 @@ def own_rows(rows: Sequence[Rows], process: int, num_processes: int) -> list[Row
     return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces if piece.size]
 
 
-def claim_stores(
+def claim(
     place: Path,
     about: dict[str, Any],
     defaults: Mapping[str, Mapping[str, Any]],
@@ -100,22 +86,50 @@ def claim_stores(
     extend: bool,
 ) -> None:
     """Takes the folder for this population. Raises PPOError if it is another's, or has done more updates."""
-    if not extend:
-        claim(place, about, defaults)
-    elif holds(place, about, defaults, but=TOTAL):
-        for store in stores:
-            done, num_updates = updates_done(store.folder), store.like.metrics.updates.shape[0]
-            if done > num_updates:
-                raise PPOError(
-                    f"{store.folder} has done {done} updates, and total_timesteps gives {num_updates}; give more"
-                )
+    held = is_claimed(place, about, defaults, but=TOTAL if extend else None)
+    for store in stores if held and extend else []:
+        done = updates_done(store.folder)
+        if done > store.num_updates:
+            raise PPOError(
+                f"{store.folder} has done {done} updates, and total_timesteps gives {store.num_updates}; give more"
+            )
+    if extend or not held:
+        make_folder(place)
         write_json(place / POPULATION, about)
-    else:
-        claim(place, about, defaults)
     for store in stores:
-        check_folders(store.folder)
+        for folder in (store.folder, *(store.folder / name for name in ("runners", "metrics", "best", "unfinished"))):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise PPOError(f"{str(folder)!r} is not a folder, and results belong there; remove it")
         if extend:
             reopen_parts(store)
+
+
+def is_claimed(
+    place: Path, about: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]], but: str | None = None
+) -> bool:
+    """True if the folder is for this population, False if for none yet.
+
+    defaults: values for names that an older folder lacks, by the name of the dict that they are in
+    Raises PPOError if it holds another one, and names the first difference; a difference in `but` does not count.
+    """
+    if not (place / POPULATION).exists():
+        return False
+    held, wanted = flattened(completed(read_json(place / POPULATION), defaults)), flattened(about)
+    for name in {**wanted, **held}:
+        if name != but and held.get(name) != wanted.get(name):
+            raise PPOError(
+                f"{str(place)!r} holds another population: its {name} is {held.get(name)}, "
+                f"and {wanted.get(name)} is wanted; choose another folder"
+            )
+    return True
+
+
+def flattened(about: dict[str, Any]) -> dict[str, Any]:
+    """The description with its hyperparameters as "config.NAME"."""
+    config = about.get("config")
+    if not isinstance(config, dict):
+        return about
+    return {**about, "config": None, **{f"config.{name}": value for name, value in config.items()}}
 
 
 def describe_population(
@@ -156,50 +170,34 @@ def describe_config(config: Config) -> dict[str, str]:
     return {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-@contextlib.contextmanager
-def held(folder: Path | None) -> Iterator[None]:
-    """Keeps others from training in a folder meanwhile; of several processes the first one holds it for all.
-
-    Raises PPOError if another process trains there, or if the folder cannot be made.
-    """
-    if folder is None or jax.process_index() > 0:
-        yield
-        return
-    make_folder(folder)
-    with locked(folder):
-        yield
-
-
 def tell_begin(jobs: Sequence[Job], options: Options, *, is_begun: bool) -> None:
     """Says where the members on disk go on. Without an `on_begin`, missing checkpoints are a warning."""
-    stores = [(job.program, job.store) for job in jobs if isinstance(job.store, DiskStore)]
+    stores = [job.store for job in jobs if isinstance(job.store, DiskStore)]
     if jax.process_index() > 0 or not stores:
         return
-    for program, store in stores:
-        options.on_begin(describe_begin(store, program.config.num_updates))
+    for store in stores:
+        options.on_begin(describe_begin(store))
     expects_some = is_begun and options.checkpoints._replace(kept=0) != NO_CHECKPOINTS._replace(kept=0)
-    if options.on_begin is ignore and expects_some and not any(has_states(store.folder) for _, store in stores):
+    if options.on_begin is ignore and expects_some and not any(updates_done(store.folder) for store in stores):
         warnings.warn(
             f"{str(options.out)!r} was begun before, and there is no checkpoint in it: it begins from the start",
             stacklevel=3,
         )
 
 
-def describe_begin(store: DiskStore, num_updates: int) -> str:
+def describe_begin(store: DiskStore) -> str:
     """A line for people: where the members of a program go on, how many are finished or begin from the start."""
-    missing = store.missing()
+    missing = missing_rows(store)
     left = sum(last - first for first, last in missing)
     if not left:
         return f"all {store.num_members} runs are finished"
-    goes_on = []
+    finished, goes_on = store.num_members - left, []
     for first, last in split_rows(missing, unfinished_rows(store.folder)):
         part = holding_rows(store.folder, (first, last))
         if part is not None:
-            done = checkpoints(checkpoint_folder(store.folder, part))[-1]
             which = "" if last - first == store.num_members else f" for runs {first} to {last - 1}"
-            goes_on.append(f"after {done} of {num_updates} updates{which}")
+            goes_on.append(f"after {checkpoints_of(store.folder, part)[-1]} of {store.num_updates} updates{which}")
             left -= last - first
-    finished = store.num_members - sum(last - first for first, last in missing)
     if not goes_on and not finished:
         return "begins from the start: there is no checkpoint"
     if left:

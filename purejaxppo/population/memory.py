@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from purejaxppo.population.store import key_data
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import is_key
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _UNTOLD = 2**34  # bytes of a device that does not report its memory
@@ -69,9 +69,8 @@ def plan_memory(
 def program_bytes(compiled: Any) -> int:
     """Bytes of arguments, results and temporaries of a program on one device; donated buffers count once."""
     stats = compiled.memory_analysis()
-    return (
-        stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
-    )
+    parts = (stats.argument_size_in_bytes, stats.output_size_in_bytes, stats.temp_size_in_bytes)
+    return sum(parts) - stats.alias_size_in_bytes
 
 
 def memory_limit_bytes(given: int | str | None, devices: Sequence[Any]) -> int:
@@ -86,12 +85,11 @@ def held_bytes(devices: Sequence[Any]) -> int:
     if devices[0].platform != "cpu":
         return max((device.memory_stats() or {}).get("bytes_in_use", 0) for device in devices)
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # not Linux: take the peak instead
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_bytes(devices: Sequence[Any]) -> int:
@@ -99,16 +97,12 @@ def free_bytes(devices: Sequence[Any]) -> int:
     if devices[0].platform != "cpu":
         stats = [device.memory_stats() or {"bytes_limit": _UNTOLD} for device in devices]
         return min(entry["bytes_limit"] - entry.get("bytes_in_use", 0) for entry in stats)
-    return min([machine_free_bytes(), *group_free_bytes()])
-
-
-def machine_free_bytes() -> int:
-    """Bytes that the machine could give to a process now."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         found = None
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    of_machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([int(found[1]) * 1024 if found else of_machine // 2, *group_free_bytes()])
 
 
 def group_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -143,11 +137,5 @@ def show_bytes(count: float) -> str:
 
 
 def tree_bytes(tree: Any) -> int:
-    """The bytes of a tree of arrays or of their shapes."""
-    return sum(math.prod(x.shape) * (key_bytes(x) if is_key(x) else x.dtype.itemsize) for x in jax.tree.leaves(tree))
-
-
-def key_bytes(key: Any) -> int:
-    """The bytes of one typed key of such an array."""
-    data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct((), key.dtype))
-    return data.size * data.dtype.itemsize
+    """The bytes of a tree of arrays or of their shapes. A typed key counts as its data."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(key_data, tree)))

@@ -1,25 +1,27 @@
 """The options of a population: as a caller gives them, and checked."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import jax
+import numpy as np
 
 from purejaxppo.population.algorithms import algorithm_of
-from purejaxppo.population.checkpoints import NO_CHECKPOINTS, Policy, make_policy
+from purejaxppo.population.checkpoints import KEPT, NO_CHECKPOINTS, Policy, make_policy
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
 from purejaxppo.population.sharding import PLACEMENTS
-from purejaxppo.population.start import Start, make_start
 from purejaxppo.population.store import Rows
 from purejaxppo.population.sweep import check_whole
+from purejaxppo.ppo.checks import check_state
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import as_path
+from purejaxppo.utils.files import as_path, to_host
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.validation import check_choice, check_function, check_switch, shown
 
@@ -84,6 +86,13 @@ def never() -> bool:
     return False
 
 
+class Start(NamedTuple):
+    """The train states to start from; both are None for a start from scratch."""
+
+    train_states: TrainState | None = None  # [S, ...], as `carried` leaves them
+    digest: str | None = None  # of the states; kept in the population's folder
+
+
 class Options(NamedTuple):
     """The options of a population, checked. Placement and memory limit change the results by rounding alone."""
 
@@ -105,7 +114,6 @@ class Options(NamedTuple):
 def settle_options(config: Config, num_seeds: int, make_agent: MakeAgent | None, given: PopulationOptions) -> Options:
     """Checks the options. Raises PPOError for an unknown name, a bad value, and values that exclude each other."""
     check_names(config, given)
-    out = given.get("out")
     as_given: dict[str, Any] = {name: value for name, value in given.items() if name in Options._fields}
     options = Options(make_agent=make_agent, **as_given)
     for name in ("should_stop", "on_begin", "on_plan", "on_chunk"):
@@ -121,17 +129,15 @@ def settle_options(config: Config, num_seeds: int, make_agent: MakeAgent | None,
         raise PPOError(f"report_at = {shown(options.report_at)} is not a list; give one of updates, such as [8, 20]")
     for update in options.report_at:
         check_whole("report_at", update)
-    return options._replace(
-        out=None if out is None else as_path("out", out),
-        checkpoints=make_policy(
-            given.get("checkpoint_every"),
-            given.get("keep_checkpoints", NO_CHECKPOINTS.kept),
-            given.get("keep_best", False),
-            has_folder=out is not None,
-            is_shared=options.placement == "data" and jax.process_count() > 1,
-        ),
-        start=make_start(given.get("init_from"), num_seeds),
+    policy = make_policy(
+        given.get("checkpoint_every"),
+        given.get("keep_checkpoints", KEPT),
+        given.get("keep_best", False),
+        has_folder=options.out is not None,
+        is_shared=options.placement == "data" and jax.process_count() > 1,
     )
+    out = None if options.out is None else as_path("out", options.out)
+    return options._replace(out=out, checkpoints=policy, start=make_start(given.get("init_from"), num_seeds))
 
 
 def check_names(config: Config, given: Mapping[str, Any]) -> None:
@@ -148,3 +154,32 @@ def check_names(config: Config, given: Mapping[str, Any]) -> None:
             f"{name}=... is a part of the agent; "
             f"give make_agent=functools.partial(pjp.{factory.__name__}, {name}=...) in its place"
         )
+
+
+def make_start(train_states: TrainState | None, num_seeds: int) -> Start:
+    """The start of each seed. Raises PPOError unless there is a train state for each. train_states: [S, ...]"""
+    if train_states is None:
+        return Start()
+    check_state(train_states, TrainState, "the train_state of a population")
+    shape = np.shape(train_states.update)
+    if len(shape) != 1:
+        raise PPOError(f"init_from holds train states {list(shape)}; give those of a population, [S, ...]")
+    if shape[0] < num_seeds:
+        raise PPOError(f"init_from holds {shape[0]} seeds, and num_seeds = {num_seeds}; give at most {shape[0]}")
+    states = to_host(jax.tree.map(lambda x: x[:num_seeds], carried(train_states)))
+    content = b"".join(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(states))
+    return Start(states, hashlib.sha256(content).hexdigest())
+
+
+def carried(train_states: TrainState) -> TrainState:
+    """The states without the optimizer's state and the learning rate, which a new run does not take over."""
+    return train_states.replace(opt_state=(), learning_rate=None)
+
+
+def check_start_of(agent: Agent, start: Start) -> None:
+    """Raises PPOError unless the agent can start from the states, if there are any. Runs nothing."""
+    if start.train_states is not None:
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), start.train_states)
+        if not hasattr(agent, "continue_from"):
+            raise PPOError(f"{type(agent).__name__} has no continue_from, which init_from needs; leave out init_from")
+        jax.eval_shape(agent.continue_from, one, jax.random.key(0))

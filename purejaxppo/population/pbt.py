@@ -13,15 +13,20 @@ from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
     AgentOf,
     History,
+    Hyper,
     Member,
     SearchResult,
+    Space,
     check_read,
+    clip,
+    draw,
     draw_members,
+    key_of,
     make_agent_of,
     rank,
+    settle_space,
     train_member,
 )
-from purejaxppo.population.search_space import Hyper, Space, clip, draw, key_of, settle_space
 from purejaxppo.population.sharding import make_spread, pad_seeds
 from purejaxppo.population.sweep import LogUniform, check_whole, is_number
 from purejaxppo.ppo.config import Config
@@ -70,27 +75,29 @@ def make_pbt(
     agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     check_pbt(config, num_members=num_members, interval=interval, quantile=quantile, resample=resample)
-    check_read(
-        space,
-        functools.partial(next_update, agent_of),
-        "no update of a run that goes on reads it; take it out of the space, or compare its values by a sweep",
-    )
+
+    def next_update(hyper: Hyper, key: jax.Array) -> RunnerState:
+        """An update with new hyperparameters; nothing before it depends on them."""
+        before = jax.tree.map(jnp.ones_like, hyper)
+        runner = renew(agent_of, before, hyper, agent_of(before).init(key))
+        return agent_of(hyper).update(runner)[0]
+
+    remedy = "take it out of the space, or compare its values by a sweep"
+    check_read(space, next_update, f"no update of a run that goes on reads it; {remedy}")
     num_exchanged = max(1, int(num_members * quantile))
-    run = functools.partial(
-        run_generation,
-        functools.partial(evolve, agent_of, space, num_exchanged, resample),
-        functools.partial(train_all, agent_of, interval),
-    )
+
+    def run_generation(members: Member, key: jax.Array) -> tuple[Member, History]:
+        members, parents = evolve(agent_of, space, num_exchanged, resample, key, members)
+        members = train_all(agent_of, interval, members)
+        return members, History(hyper=members.hyper, scores=members.score, parents=parents)
 
     def search(key: jax.Array) -> SearchResult:
         members = draw_members(agent_of, space, key, num_members)
         keys = jax.random.split(jax.random.fold_in(key, 2), config.num_updates // interval)
-        members, history = jax.lax.scan(run, members, keys)
+        members, history = jax.lax.scan(run_generation, members, keys)
         best = rank(members.score, jnp.arange(num_members), num_members)[0]
         updates = jnp.full(num_members, config.num_updates)
-        return SearchResult(
-            members.runner, members.hyper, members.score, best, updates, history, batch_size=config.batch_size
-        )
+        return SearchResult(members.runner, members.hyper, members.score, best, updates, history, config.batch_size)
 
     return search
 
@@ -115,18 +122,6 @@ def check_pbt(config: Config, *, num_members: int, interval: int, quantile: floa
         raise PPOError(f"quantile = {quantile!r} is not a number above 0 and at most 0.5; 0.25 replaces a quarter")
     if not is_number(resample) or not 0.0 <= resample <= 1.0:
         raise PPOError(f"resample = {resample!r} is not a probability; give a number from 0 to 1")
-
-
-def run_generation(
-    evolve: Callable[[jax.Array, Member], tuple[Member, jax.Array]],
-    train: Callable[[Member], Member],
-    members: Member,
-    key: jax.Array,
-) -> tuple[Member, History]:
-    """Replaces the worst members of the last generation, and trains all."""
-    members, parents = evolve(key, members)
-    members = train(members)
-    return members, History(hyper=members.hyper, scores=members.score, parents=parents)
 
 
 def train_all(agent_of: AgentOf, num_updates: int, members: Member) -> Member:
@@ -201,10 +196,3 @@ def explore(space: Space, key: jax.Array, hyper: Hyper, resample: float) -> Hype
         resampled = jax.random.bernoulli(key_of(name, resample_key), resample, fresh.shape)
         explored[name] = jnp.where(resampled, fresh, perturbed)
     return explored
-
-
-def next_update(agent_of: AgentOf, hyper: Hyper, key: jax.Array) -> RunnerState:
-    """A member after an update with new hyperparameters; nothing before that update depends on them."""
-    before = jax.tree.map(jnp.ones_like, hyper)
-    runner = renew(agent_of, before, hyper, agent_of(before).init(key))
-    return agent_of(hyper).update(runner)[0]

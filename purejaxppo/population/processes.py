@@ -157,13 +157,9 @@ def asked_to_stop() -> int | None:
 
 def rest(is_resting: bool = True) -> None:
     """Tells the others that this process loses nothing if all end now; or, with False, that it works again."""
-    if not _sessions:
-        return
-    key = f"{_RESTING}/{_sessions[0].process_id}"
-    if is_resting:
-        store().key_value_set(key, "", allow_overwrite=True)
-    else:
-        store().key_value_delete(key)
+    if _sessions:
+        key = f"{_RESTING}/{_sessions[0].process_id}"
+        store().key_value_set(key, "", allow_overwrite=True) if is_resting else store().key_value_delete(key)
 
 
 def part(status: int) -> None:
@@ -182,9 +178,7 @@ def part(status: int) -> None:
 
 def end_with(status: int) -> int:
     """Returns the exit status; but ends the process with it now if it has joined others and not left them."""
-    if _sessions:
-        abandon(status)
-    return status
+    return abandon(status) if _sessions else status
 
 
 def check_address(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -193,10 +187,10 @@ def check_address(coordinator: str | None, num_processes: int | None, process_id
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return
-    if missing or coordinator is None or num_processes is None or process_id is None:
+    if coordinator is None or num_processes is None or process_id is None:
         raise PPOError(f"{' and '.join(missing)} missing; give all of {', '.join(given)}, or none in a cluster")
-    host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("", "", "")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    found = re.fullmatch(".+:([0-9]{1,5})", coordinator) if isinstance(coordinator, str) else None
+    if not found or not 0 < int(found[1]) < 65536:
         raise PPOError(f"coordinator = {coordinator!r} is not an address; give host:port of process 0")
     check_size("num_processes", num_processes)
     if not isinstance(process_id, int) or not 0 <= process_id < num_processes:
@@ -237,10 +231,9 @@ def connect_watch(index: int, count: int) -> dict[int, socket.socket]:
         connection = socket.create_connection((host, int(store().blocking_key_value_get(key, _WEEK))))
         connection.sendall(_WORD.pack(index))
         return {0: connection}
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    with socket.create_server(
-        ("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=count
-    ) as server:
+    is_dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_dual else socket.AF_INET
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=is_dual, backlog=count) as server:
         store().key_value_set(key, str(server.getsockname()[1]))
         connections = [server.accept()[0] for _ in range(1, count)]
     return {read_word(connection): connection for connection in connections}
@@ -277,10 +270,9 @@ def end(session: Session, process: int) -> NoReturn:
 
 def abandon(status: int = 1) -> NoReturn:
     """Ends this process without waiting for the others, which end because of it."""
-    with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed
-        sys.stdout.flush()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed
+            stream.flush()
     os._exit(status)
 
 

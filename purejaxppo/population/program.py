@@ -1,7 +1,6 @@
 """The compiled functions of a population: `init`, `advance` and `play` for chunks of members that fit the memory."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
@@ -28,7 +26,6 @@ from purejaxppo.population.options import Options
 from purejaxppo.population.sharding import (
     OverSeeds,
     check_data_placement,
-    data_mesh,
     in_turn,
     make_shared,
     make_spread,
@@ -36,9 +33,8 @@ from purejaxppo.population.sharding import (
     seed_shardings,
     together,
 )
-from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store, widest
+from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store
 from purejaxppo.population.sweep import Program, with_numbers
-from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import Agent, play_episodes
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
@@ -56,7 +52,6 @@ ACCELERATOR_WIDTH = 8_192  # members per GPU or TPU in a chunk, memory permittin
 
 
 Numbers = Mapping[int, Any]  # `Program.numbers`, of one member or of all
-AgentOf = Callable[[Numbers], Agent]
 
 
 class Job(NamedTuple):
@@ -90,18 +85,6 @@ class Compiled(NamedTuple):
     capacity: int  # most updates of one call
 
 
-class Placed(NamedTuple):
-    """The functions of `Compiled` before they are compiled, and the shardings of their arguments."""
-
-    init: Callable[..., RunnerState]
-    update: Callable[..., tuple[RunnerState, Metrics]]
-    play: Callable[..., Any]
-    gather: Callable[[RunnerState], RunnerState]
-    runners: Any  # of runners [n, ...]
-    members: Any  # of any other arrays [n, ...]
-    everywhere: Any  # of an array that each device has whole
-
-
 AGENT = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # attributes of every agent
 
 
@@ -122,18 +105,15 @@ def member_shapes(program: Program, options: Options) -> MemberResult:
     """The shapes of one member's results."""
     agent = make_setting_agent(program.env, program.config, options)
     runner, row = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
-    num_updates = program.config.num_updates
-    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_updates, *x.shape), x.dtype), row)
+    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((program.config.num_updates, *x.shape), x.dtype), row)
     returns = jax.ShapeDtypeStruct((options.evaluation_episodes,), jnp.float32)
     return MemberResult(runner, metrics, returns, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Array, dict[int, np.ndarray]]:
     """Training keys, evaluation keys and numbers of the members of `rows`; the last one is repeated up to `width`."""
-    members = np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1)
-    setting, index = np.divmod(members, job.num_seeds)
-    keys = folded_keys(job.seed, index)
-    play_keys = folded_keys(job.seed + EVALUATION_SEED, index)
+    setting, seed = np.divmod(padded_members(rows, width), job.num_seeds)
+    keys, play_keys = (folded_keys(base, seed) for base in (job.seed, job.seed + EVALUATION_SEED))
     return keys, play_keys, {leaf: values[setting] for leaf, values in job.program.numbers.items()}
 
 
@@ -142,8 +122,18 @@ def init_inputs(job: Job, rows: Rows, width: int) -> tuple[Any, ...]:
     keys, _, numbers = member_inputs(job, rows, width)
     if job.start is None:
         return keys, numbers
-    seeds = np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1) % job.num_seeds
+    seeds = padded_members(rows, width) % job.num_seeds
     return keys, numbers, jax.tree.map(lambda x: x[seeds], job.start)
+
+
+def padded_members(rows: Rows, width: int) -> np.ndarray:
+    """The members of `rows`; the last one is repeated up to `width`. -> [width]"""
+    return np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1)
+
+
+def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
+    """The keys of `seed_keys` at these indices. -> [n] typed keys"""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices, jnp.int32))
 
 
 def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
@@ -154,8 +144,7 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     devices = used_devices(options.placement, job.num_members)
     multiple = len(devices) if options.placement == "seeds" else 1
     on_cpu = devices[0].platform == "cpu"
-    most = (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices)
-    width = chunk_width(job, most, multiple)
+    width = chunk_width(job, (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices), multiple)
     in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
 
     def planned(per_member: int) -> MemoryPlan:
@@ -178,10 +167,12 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
 
 def chunk_width(job: Job, most: int, multiple: int) -> int:
     """The members of a chunk: as many as before if some have begun, so that their results do not change."""
-    before = job.store.widest()
-    if not before and isinstance(job.store, DiskStore):
-        before = widest(unfinished_rows(job.store.folder))
-    return -(-before // multiple) * multiple if before else even_width(job.num_left, most, multiple)
+    begun = job.store.parts()
+    if not begun and isinstance(job.store, DiskStore):
+        begun = unfinished_rows(job.store.folder)
+    if not begun:
+        return even_width(job.num_left, most, multiple)
+    return -(-max(last - first for first, last in begun) // multiple) * multiple
 
 
 def used_devices(placement: str, num_members: int) -> list[Any]:
@@ -190,30 +181,75 @@ def used_devices(placement: str, num_members: int) -> list[Any]:
 
 
 def compile_program(job: Job, options: Options, width: int) -> Compiled:
-    """The functions of a job for chunks of `width` members."""
+    """The functions of a job for chunks of `width` members.
+
+    With placement "seeds" these are dealt out over the devices, and no program waits for another. With "data" each runs
+    on all devices: its environments and minibatches are divided, its parameters are on each.
+    """
     devices = used_devices(options.placement, job.num_members)
     capacity = call_capacity(job.store.like.metrics, width)
     _, play_keys, numbers = member_inputs(job, (0, 1), width)
     starts = init_inputs(job, (0, 1), width)
-    place = {"seeds": place_by_seed, "data": place_by_data}[options.placement]
-    placed = place(job, options, devices, width, capacity)
-    runners = jax.eval_shape(placed.init, *starts)
+    init, update, play = member_functions(job.program, options, capacity, len(devices))
+    by_seed, everywhere = seed_shardings(devices)
+    if options.placement == "data":
+        init, play = jax.vmap(init), jax.vmap(play)
+        runners = jax.eval_shape(init, *starts)
+        of_runners = runner_shardings(devices, runners)
+        of_members = everywhere = of_runners.key
+        update = make_shared(jax.vmap(update, in_axes=(0, 0, None)), of_runners, num_replicated=2)
+        gather = jax.jit(lambda runners: runners, out_shardings=everywhere)
+    else:
+        how = over_seeds(job.program.config, width, devices)
+        init, play = make_spread(init, devices), make_spread(play, devices)
+        update = make_spread(update, devices, num_replicated=1, over_seeds=how)
+        runners = jax.eval_shape(init, *starts)
+        of_runners, of_members = by_seed, by_seed
+        gather = lambda runners: runners  # noqa: E731
     fast, quick = compiler_options(devices[0].platform), quickly_compiled(devices[0].platform)
-    init = jax.jit(placed.init, in_shardings=placed.members, out_shardings=placed.runners, compiler_options=quick)
-    advance = jax.jit(
-        placed.update,
-        in_shardings=(placed.runners, placed.members, placed.everywhere),
-        out_shardings=(placed.runners, placed.members),
-        donate_argnums=0,
-        compiler_options=fast,
-    )
-    play = jax.jit(placed.play, in_shardings=placed.members, out_shardings=placed.members, compiler_options=fast)
-    init, advance, play = compile_at_once(
-        init.lower(*starts),
-        advance.lower(runners, numbers, jnp.int32(0)),
-        play.lower(runners.train_state, play_keys, numbers),
-    )
-    return Compiled(init, advance, play, placed.gather, capacity)
+    placed = [
+        jax.jit(init, in_shardings=of_members, out_shardings=of_runners, compiler_options=quick).lower(*starts),
+        jax.jit(
+            update,
+            in_shardings=(of_runners, of_members, everywhere),
+            out_shardings=(of_runners, of_members),
+            donate_argnums=0,
+            compiler_options=fast,
+        ).lower(runners, numbers, jnp.int32(0)),
+        jax.jit(play, in_shardings=of_members, out_shardings=of_members, compiler_options=fast).lower(
+            runners.train_state, play_keys, numbers
+        ),
+    ]
+    with ThreadPoolExecutor() as pool:  # the compiler mostly uses a single core
+        init, advance, play = pool.map(lambda lowered: lowered.compile(), placed)
+    return Compiled(init, advance, play, gather, capacity)
+
+
+def member_functions(
+    program: Program, options: Options, capacity: int, num_devices: int
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """`init`, `update` and `play` of one member, as in `Compiled`; `numbers` are its own."""
+
+    def agent_of(numbers: Numbers) -> Any:
+        return make_setting_agent(*with_numbers(program, numbers), options)
+
+    def init(key: jax.Array, numbers: Numbers, start: TrainState | None = None) -> RunnerState:
+        agent = agent_of(numbers)
+        return agent.init(key) if start is None else agent.continue_from(start, key)
+
+    def update(runner: RunnerState, numbers: Numbers, count: jax.Array) -> tuple[RunnerState, Metrics]:
+        agent = agent_of(numbers)
+        return update_up_to(
+            share(agent, num_devices) if options.placement == "data" else agent, runner, count, capacity
+        )
+
+    def play(train_state: TrainState, key: jax.Array, numbers: Numbers) -> tuple[jax.Array, jax.Array]:
+        if not options.evaluation_episodes:
+            return jnp.zeros(0), jnp.int32(0)
+        end = play_episodes(agent_of(numbers), train_state, key, options.evaluation_episodes)
+        return end.episode_return, jnp.sum(end.running, dtype=jnp.int32)
+
+    return init, update, play
 
 
 def call_capacity(metrics: Metrics, width: int) -> int:
@@ -225,57 +261,6 @@ def call_capacity(metrics: Metrics, width: int) -> int:
     share = 1 if num_updates < 2 * REPORTS else -(-(num_updates - 1) // (REPORTS - 1))
     fits = MOST_METRICS * num_updates // (width * tree_bytes(metrics))
     return max(1, min(share, MOST_UPDATES, fits))
-
-
-def place_by_seed(job: Job, options: Options, devices: Sequence[Any], width: int, capacity: int) -> Placed:
-    """Deals the members out over the devices; no program waits for another."""
-    agent_of = functools.partial(member_agent, job.program, options)
-    by_seed, everywhere = seed_shardings(devices)
-    return Placed(
-        init=make_spread(functools.partial(init_member, agent_of), devices),
-        update=make_spread(
-            functools.partial(update_member, agent_of, capacity),
-            devices,
-            num_replicated=1,
-            over_seeds=over_seeds(job.program.config, width, devices),
-        ),
-        play=make_spread(functools.partial(evaluate_member, agent_of, options.evaluation_episodes), devices),
-        gather=lambda runners: runners,
-        runners=by_seed,
-        members=by_seed,
-        everywhere=everywhere,
-    )
-
-
-def place_by_data(job: Job, options: Options, devices: Sequence[Any], width: int, capacity: int) -> Placed:
-    """Runs each member on all devices: its environments and minibatches are divided, its parameters are on each."""
-    mesh = data_mesh(devices)
-    agent_of = functools.partial(member_agent, job.program, options)
-    everywhere = NamedSharding(mesh, PartitionSpec())  # each device has the whole
-
-    def shared_agent_of(numbers: Numbers) -> Agent:
-        agent = agent_of(numbers)
-        assert isinstance(agent, PPO)  # check_data_placement has refused the others
-        return share(agent, len(devices))
-
-    init = jax.vmap(functools.partial(init_member, agent_of))
-    update_parts = jax.vmap(functools.partial(update_member, shared_agent_of, capacity), in_axes=(0, 0, None))
-    runners = jax.eval_shape(init, *init_inputs(job, (0, 1), width))
-    return Placed(
-        init=init,
-        update=make_shared(update_parts, mesh, runners, num_replicated=2),
-        play=jax.vmap(functools.partial(evaluate_member, agent_of, options.evaluation_episodes)),
-        gather=jax.jit(lambda runners: runners, out_shardings=everywhere),
-        runners=runner_shardings(mesh, runners),
-        members=everywhere,
-        everywhere=everywhere,
-    )
-
-
-def compile_at_once(*programs: jax.stages.Lowered) -> list[jax.stages.Compiled]:
-    """Compiles the programs in parallel: the compiler mostly uses a single core."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda program: program.compile(), programs))
 
 
 @contextlib.contextmanager
@@ -291,34 +276,6 @@ def finishing_programs() -> Iterator[None]:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # a program may fail
             jax.block_until_ready(jax.live_arrays())
         raise
-
-
-def member_agent(program: Program, options: Options, numbers: Numbers) -> Agent:
-    """The agent of a member, from its own numbers."""
-    return make_setting_agent(*with_numbers(program, numbers), options)
-
-
-def init_member(agent_of: AgentOf, key: jax.Array, numbers: Numbers, start: TrainState | None = None) -> RunnerState:
-    """The state of a member before its first update, with the parameters of `start` if given."""
-    agent = agent_of(numbers)
-    return agent.init(key) if start is None else agent.continue_from(start, key)
-
-
-def update_member(
-    agent_of: AgentOf, capacity: int, runner: RunnerState, numbers: Numbers, count: jax.Array
-) -> tuple[RunnerState, Metrics]:
-    """Takes `count` updates of a member, at most `capacity`. -> (runner, metrics [rows])"""
-    return update_up_to(agent_of(numbers), runner, count, capacity)
-
-
-def evaluate_member(
-    agent_of: AgentOf, num_episodes: int, train_state: TrainState, key: jax.Array, numbers: Numbers
-) -> tuple[jax.Array, jax.Array]:
-    """Plays greedy episodes of a member. -> (returns [num_episodes], number of episodes cut [])"""
-    if not num_episodes:
-        return jnp.zeros(0), jnp.int32(0)
-    end = play_episodes(agent_of(numbers), train_state, key, num_episodes)
-    return end.episode_return, jnp.sum(end.running, dtype=jnp.int32)
 
 
 def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
@@ -347,8 +304,3 @@ def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: 
         return runner, jax.tree.map(lambda all_rows, x: all_rows.at[i].set(x), metrics, row)
 
     return jax.lax.fori_loop(0, count, update_and_note, (runner, metrics))
-
-
-def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
-    """The keys of `seed_keys` at these indices. -> [n] typed keys"""
-    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(indices, jnp.int32))

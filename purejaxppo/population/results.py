@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxppo.population.checkpoints import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.restore import KeptStates, kept_states
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point, show_value
@@ -43,9 +43,8 @@ class Population:
     costs: Costs
 
     def __repr__(self) -> str:
-        agent, point = self.agent, ", ".join(f"{name}={show_value(value)}" for name, value in self.point.items())
-        of = f", {point}" if point else ""
-        return f"Population(env={agent.env.name}, seeds={self.num_seeds}, updates={agent.config.num_updates}{of})"
+        facts = {"env": self.agent.env.name, "seeds": self.num_seeds, "updates": self.agent.config.num_updates}
+        return f"Population({', '.join(f'{name}={show_value(value)}' for name, value in (facts | self.point).items())})"
 
     @property
     def num_seeds(self) -> int:
@@ -122,11 +121,8 @@ class Population:
         return last_returns(self.column("episode_return_mean"), self.column("episodes"))
 
     @property
-    def episodes_cut(self) -> np.ndarray | None:
-        """The number of each seed's greedy episodes that reached the limit of steps before their end, [S].
-
-        None if the results are of an older version, which did not keep it.
-        """
+    def episodes_cut(self) -> np.ndarray:
+        """The number of each seed's greedy episodes that reached the limit of steps before their end, [S]."""
         return self.store.episodes_cut(self.rows)
 
     def best(self) -> int:
@@ -186,8 +182,13 @@ class Sweep:
     @property
     def metrics(self) -> Metrics:
         """The metrics, [settings, S, U]. Raises PPOError if settings differ in updates, or in steps of an update."""
-        check_equal("updates", [population.agent.config.num_updates for population in self])
-        check_equal("steps of an update", [population.agent.config.batch_size for population in self])
+        for what, name in (("updates", "num_updates"), ("steps of an update", "batch_size")):
+            numbers = {getattr(population.agent.config, name) for population in self}
+            if len(numbers) > 1:
+                raise PPOError(
+                    f"the settings have {min(numbers)} to {max(numbers)} {what}, which do not fit one array; "
+                    "read the metrics of each setting, sweep[i].metrics"
+                )
         return jax.tree.map(lambda *x: np.stack(x), *(population.metrics for population in self))
 
     def final_returns(self) -> np.ndarray:
@@ -205,23 +206,20 @@ class Sweep:
 
         A setting whose interval overlaps that of the greatest IQM ties with it: `area` orders these, and IQM the rest.
         """
-        ranked = rank(self.points, self.final_returns())
-        return sort_ranked(
-            [
-                row._replace(num_diverged=count_diverged(population), area=population.area())
-                for row, population in zip(ranked, self, strict=True)
-            ]
-        )
+        rows = rank(self.points, self.final_returns())
+        for i, population in enumerate(self):
+            rows[i] = rows[i]._replace(num_diverged=count_diverged(population), area=population.area())
+        return sort_ranked(rows)
 
     def to_dataframe(self) -> "DataFrame":
         """A pandas DataFrame with a row for each setting, seed and update; the point in columns "setting.NAME"."""
         import pandas
 
-        frames = [
-            population.to_dataframe().assign(setting=i, **{f"setting.{name}": [x] * n for name, x in point.items()})
-            for i, (point, population) in enumerate(zip(self.points, self.populations, strict=True))
-            for n in [population.metrics.updates.size]
-        ]
+        frames = [population.to_dataframe() for population in self]
+        for i, (frame, point) in enumerate(zip(frames, self.points, strict=True)):
+            frame["setting"] = i
+            for name, value in point.items():
+                frame[f"setting.{name}"] = [value] * len(frame)  # which may be a tuple
         return pandas.concat(frames, ignore_index=True)
 
 
@@ -241,12 +239,12 @@ def count_diverged(population: Population) -> int:
 
 def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
     """Each setting with the IQM of the scores that are finite. scores: [settings, S]"""
-    rows = []
-    for i, (point, row) in enumerate(zip(points, scores, strict=True)):
-        known = row[np.isfinite(row)]
-        nothing = Interval(float("nan"), float("nan"), float("nan"))
-        rows.append(Ranked(i, point, aggregate(known).iqm if known.size else nothing, int(known.size)))
-    return rows
+    known = [row[np.isfinite(row)] for row in scores]
+    intervals = [aggregate(row).iqm if row.size else Interval(*[math.nan] * 3) for row in known]
+    return [
+        Ranked(i, point, iqm, row.size)
+        for i, (point, iqm, row) in enumerate(zip(points, intervals, known, strict=True))
+    ]
 
 
 def sort_ranked(rows: list[Ranked]) -> list[Ranked]:
@@ -266,12 +264,3 @@ def best_of(scores: Any, what: str) -> int:
     if np.all(np.isnan(scores)):
         raise PPOError(f"no {what} has finished an episode in its last updates; train longer, or evaluate at the end")
     return int(np.nanargmax(scores))
-
-
-def check_equal(what: str, numbers: Sequence[int]) -> None:
-    """Raises PPOError unless all settings have the same number. `what` names it in the message."""
-    if len(set(numbers)) > 1:
-        raise PPOError(
-            f"the settings have {min(numbers)} to {max(numbers)} {what}, which do not fit one array; "
-            "read the metrics of each setting, sweep[i].metrics"
-        )

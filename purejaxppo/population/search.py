@@ -1,10 +1,13 @@
-"""The pieces of a search for hyperparameters: members that train together, their scores and their ranking.
+"""The pieces of a search for hyperparameters: its space, and members that train together, their scores and ranking.
 
 The searches are pure functions of a key (`halving`, `pbt`). Axes: N members, G generations or rungs, D devices.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import math
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,14 +17,15 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.search_space import Hyper, Space, draw
-from purejaxppo.population.sweep import at_point
+from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_space, full_name
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import RunnerState, count_timesteps
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.validation import check_function, check_key
 
+Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
+Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
 AgentOf = Callable[[Hyper], Agent]  # the agent of one member
 
 
@@ -58,6 +62,45 @@ class SearchResult(struct.PyTreeNode):
         return count_timesteps(self.updates, self.batch_size)
 
 
+def settle_space(env: Environment, config: Config, space: Space) -> Space:
+    """The space with full names. Raises PPOError unless it holds domains of numbers that one program can take."""
+    check_space(space)
+    space = {full_name(env, config, name): domain for name, domain in space.items()}
+    static = [field.name for field in dataclasses.fields(config) if field.metadata.get("static", False)]
+    for name, domain in space.items():
+        if name in static:
+            raise PPOError(
+                f"{name} is a part of the program, and a search has one program for all its members; "
+                "take it out of the space, and compare its values by a sweep"
+            )
+        if not isinstance(domain, Uniform | LogUniform):
+            raise PPOError(f"{name} = {domain!r} is not a domain; give uniform(low, high) or log_uniform(low, high)")
+        for bound in domain:
+            at_point(env, config, {name: bound})
+    return space
+
+
+def draw(space: Space, key: jax.Array, num_members: int) -> Hyper:
+    """Independent values of every name. Each name has its own stream: another name leaves its values as they are."""
+    hyper = {}
+    for name, domain in space.items():
+        is_log = isinstance(domain, LogUniform)
+        low, high = map(math.log, domain) if is_log else domain
+        value = low + jax.random.uniform(key_of(name, key), (num_members,)) * (high - low)
+        hyper[name] = clip(domain, jnp.exp(value) if is_log else value)
+    return hyper
+
+
+def clip(domain: Uniform | LogUniform, value: jax.Array) -> jax.Array:
+    """The nearest value within the domain."""
+    return jnp.clip(value, domain.low, domain.high)
+
+
+def key_of(name: str, key: jax.Array) -> jax.Array:
+    """The key for one hyperparameter."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
 def make_agent_of(env: Environment, config: Config, make_agent: MakeAgent) -> AgentOf:
     """The agent of a member as a function of its hyperparameters, which may be tracers.
 
@@ -65,11 +108,7 @@ def make_agent_of(env: Environment, config: Config, make_agent: MakeAgent) -> Ag
     """
     check_function("make_agent", make_agent, "give make_ppo, or a functools.partial of it with parts of your own")
     make_agent(env, config)
-
-    def agent_of(hyper: Hyper) -> Agent:
-        return make_agent(*at_point(env, config, hyper))
-
-    return agent_of
+    return lambda hyper: make_agent(*at_point(env, config, hyper))
 
 
 def check_read(space: Space, update: Callable[[Hyper, jax.Array], RunnerState], reason: str) -> None:

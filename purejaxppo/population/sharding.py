@@ -29,12 +29,6 @@ def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed
     return f"{members}, {at_most}{-(-num_members // used)} on each of {used} {device_kind(devices)}s"
 
 
-def describe_sharing(num_runs: int, devices: Sequence[Any]) -> str:
-    """A line for people: as `describe_devices`, with each run on all devices."""
-    runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
-    return f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
-
-
 def device_kind(devices: Sequence[Any]) -> str:
     """The name of such a device for people."""
     return devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
@@ -45,12 +39,7 @@ OverSeeds = Callable[..., Any]  # (fn, num_replicated) -> fn of [S, ...] seeds a
 
 def together(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
     """Runs all seeds in step, by vmap: one program of S times the width."""
-
-    def all_at_once(*args: Any) -> Any:
-        num_mapped = len(args) - num_replicated
-        return jax.vmap(fn, in_axes=(0,) * num_mapped + (None,) * num_replicated)(*args)
-
-    return all_at_once
+    return lambda *args: jax.vmap(fn, (0,) * (len(args) - num_replicated) + (None,) * num_replicated)(*args)
 
 
 def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
@@ -63,9 +52,10 @@ def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
     return one_by_one
 
 
-def seed_mesh(devices: Sequence[Any]) -> Mesh:
-    """The mesh over which members are dealt out."""
-    return Mesh(np.array(devices), (_SEEDS,))
+def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
+    """The shardings of arrays [S, ...] that are dealt out over the devices, and of those that each device has whole."""
+    mesh = Mesh(np.array(devices), (_SEEDS,))
+    return NamedSharding(mesh, PartitionSpec(_SEEDS)), NamedSharding(mesh, PartitionSpec())
 
 
 def make_spread(
@@ -76,14 +66,13 @@ def make_spread(
     `over_seeds` runs the seeds of one device. The last `num_replicated` arguments are the same for every seed. The
     number of devices has to divide S.
     """
-    mesh = seed_mesh(devices)
-    by_seed, everywhere = PartitionSpec(_SEEDS), PartitionSpec()
+    by_seed, everywhere = seed_shardings(devices)
 
     def spread(*args: Any) -> Any:
-        in_specs = (by_seed,) * (len(args) - num_replicated) + (everywhere,) * num_replicated
+        in_specs = (by_seed.spec,) * (len(args) - num_replicated) + (everywhere.spec,) * num_replicated
         own = keep_constants(over_seeds(fn, num_replicated))
         # No collective runs inside, so there is no replication to check.
-        on_each = jax.shard_map(own, mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False)
+        on_each = jax.shard_map(own, mesh=by_seed.mesh, in_specs=in_specs, out_specs=by_seed.spec, check_vma=False)
         return on_each(*args)
 
     return spread
@@ -97,12 +86,6 @@ def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(fn)
 
 
-def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
-    """The shardings of arrays [S, ...] that are dealt out over the devices, and of those that each device has whole."""
-    mesh = seed_mesh(devices)
-    return NamedSharding(mesh, PartitionSpec(_SEEDS)), NamedSharding(mesh, PartitionSpec())
-
-
 def pad_seeds(x: PyTree, multiple: int) -> PyTree:
     """Repeats the last seed until `multiple` divides the leading axis. [S, ...] -> [S', ...]"""
 
@@ -113,21 +96,15 @@ def pad_seeds(x: PyTree, multiple: int) -> PyTree:
     return jax.tree.map(pad, x)
 
 
-def data_mesh(devices: Sequence[Any]) -> Mesh:
-    """The mesh of the devices that share the environments of each run."""
-    return Mesh(np.array(devices), (DATA,))
-
-
 def check_data_placement(agent: Any, num_devices: int) -> None:
     """Raises PPOError for an agent whose runs do not divide over the devices."""
     if not isinstance(agent, PPO):
         raise PPOError(f'placement = "data" shares the minibatches of a PPO; for a {type(agent).__name__} leave it out')
     config = agent.config
     what = "num_envs * num_steps" if config.cell is None else "the number of sequences"
-    for name, size in (
-        ("num_envs", config.num_envs),
-        (f"the minibatch, {what} / num_minibatches", config.num_samples // config.num_minibatches),
-    ):
+    minibatch = config.num_samples // config.num_minibatches
+    sizes = {"num_envs": config.num_envs, f"the minibatch, {what} / num_minibatches": minibatch}
+    for name, size in sizes.items():
         if size % num_devices:
             raise PPOError(
                 f'placement = "data": {name} = {size} does not divide over {num_devices} devices; '
@@ -136,25 +113,25 @@ def check_data_placement(agent: Any, num_devices: int) -> None:
 
 
 def make_shared(
-    fn: Callable[..., Any], mesh: Mesh, runners: RunnerState, num_replicated: int
+    fn: Callable[..., Any], shardings: RunnerState, num_replicated: int
 ) -> Callable[..., tuple[RunnerState, Any]]:
     """Runs `fn`, (runners, replicated arguments) -> (runners, replicated result), on each device's part of the runners.
 
-    runners: their shapes, [S, ...]
+    shardings: of the runners, by `runner_shardings`
     """
-    specs = jax.tree.map(lambda sharding: sharding.spec, runner_shardings(mesh, runners))
+    specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
     return jax.shard_map(
         keep_constants(fn),
-        mesh=mesh,
+        mesh=jax.tree.leaves(shardings)[0].mesh,
         in_specs=(specs, *[PartitionSpec()] * num_replicated),
         out_specs=(specs, PartitionSpec()),
         check_vma=False,  # it cannot tell that results of `from_all` are the same everywhere
     )
 
 
-def runner_shardings(mesh: Mesh, runners: RunnerState) -> RunnerState:
+def runner_shardings(devices: Sequence[Any], runners: RunnerState) -> RunnerState:
     """The shardings of S runs: environments [S, B, ...] divided over the devices, everything else on each device."""
+    mesh = Mesh(np.array(devices), (DATA,))
     by_env, everywhere = NamedSharding(mesh, PartitionSpec(None, DATA)), NamedSharding(mesh, PartitionSpec())
     shardings = jax.tree.map(lambda _: everywhere, runners)
-    of_envs = {name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ENV_FIELDS}
-    return shardings.replace(**of_envs)
+    return shardings.replace(**{name: jax.tree.map(lambda _: by_env, getattr(runners, name)) for name in ENV_FIELDS})

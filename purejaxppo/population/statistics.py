@@ -117,17 +117,18 @@ def aggregate(
     values = scores.T.ravel()  # stratum by stratum
     order = np.argsort(values, kind="stable")
     ranked = values[order]
-    gaps = optimality_gaps(ranked, target)
+    gaps = np.maximum(math.nan if target is None else target - ranked, np.zeros_like(ranked))
     estimates = pooled_statistics(np.ones((1, len(ranked))), ranked, gaps)[0]
     if num_runs < 2:
         return Aggregates(*(Interval(float(estimate), math.nan, math.nan) for estimate in estimates))
     random = np.random.default_rng(seed)
-    resampled = []
-    for count in blocks(num_resamples, len(ranked)):
-        counts = draw_counts(random, count * num_strata, num_runs).reshape(count, -1).take(order, axis=1)
-        resampled.append(pooled_statistics(counts, ranked, gaps))
-    samples = np.concatenate(resampled).T
-    return Aggregates(*(percentile_interval(*pair) for pair in zip(estimates, samples, strict=True)))
+    resampled = [
+        pooled_statistics(
+            draw_counts(random, count * num_strata, num_runs).reshape(count, -1).take(order, axis=1), ranked, gaps
+        )
+        for count in blocks(num_resamples, len(ranked))
+    ]
+    return Aggregates(*map(percentile_interval, estimates, np.concatenate(resampled).T))
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
@@ -157,10 +158,10 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
     if min(len(x), len(y)) < 2:
         return Interval(float(estimate), math.nan, math.nan)
     random = np.random.default_rng(seed)
-    resampled = []
-    for count in blocks(num_resamples, len(x) + len(y)):
-        of_x, of_y = (draw_counts(random, count, len(runs)) for runs in (x, y))
-        resampled.append(share_of_wins(of_x, of_y, below, up_to))
+    resampled = [
+        share_of_wins(draw_counts(random, count, len(x)), draw_counts(random, count, len(y)), below, up_to)
+        for count in blocks(num_resamples, len(x) + len(y))
+    ]
     return percentile_interval(estimate, np.concatenate(resampled))
 
 
@@ -193,11 +194,6 @@ def finite_scores(name: str, scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def optimality_gaps(scores: np.ndarray, target: float | None) -> np.ndarray:
-    """max(target - score, 0); NaN without a target. [N] -> [N]"""
-    return np.full_like(scores, math.nan) if target is None else np.maximum(target - scores, 0)
-
-
 def blocks(num_resamples: int, num_values: int) -> Iterator[int]:
     """Splits the resamples into counts that fit the memory; they add up to num_resamples."""
     most = max(1, BLOCK // num_values)
@@ -213,9 +209,13 @@ def draw_counts(random: np.random.Generator, num_samples: int, num_runs: int) ->
 
 
 def pooled_statistics(counts: np.ndarray, ranked: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """IQM, mean, median and mean gap of R samples that hold value i of N counts[:, i] times. [R, N], [N] -> [R, 4]"""
-    n = len(ranked)
-    return np.stack([middle_mean(counts, ranked), counts @ ranked / n, median(counts, ranked), counts @ gaps / n], -1)
+    """IQM, mean, median and mean gap of R samples that hold value i of N counts[:, i] times. [R, N], [N] -> [R, 4]
+
+    The median is (v_floor((N-1)/2) + v_floor(N/2)) / 2, v_k the value that has place k = 0 ... N-1 in a sample.
+    """
+    n, filled = len(ranked), np.cumsum(counts, axis=-1)
+    lower, upper = (ranked[np.count_nonzero(filled <= place, axis=-1)] for place in ((n - 1) // 2, n // 2))
+    return np.stack([middle_mean(counts, ranked), counts @ ranked / n, (lower + upper) / 2, counts @ gaps / n], -1)
 
 
 def middle_mean(counts: np.ndarray, ranked: np.ndarray) -> np.ndarray:
@@ -228,17 +228,6 @@ def middle_mean(counts: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     filled = np.cumsum(counts, axis=-1)
     kept = np.clip(filled, cut, n - cut) - np.clip(filled - counts, cut, n - cut)
     return kept @ ranked / (n - 2 * cut)
-
-
-def median(counts: np.ndarray, ranked: np.ndarray) -> np.ndarray:
-    """(v_floor((N-1)/2) + v_floor(N/2)) / 2, v_k the value that has place k = 0 ... N-1 in a sample.
-
-    counts: [R, N], ranked: [N] -> [R]
-    """
-    n = len(ranked)
-    filled = np.cumsum(counts, axis=-1)
-    lower, upper = (ranked[np.count_nonzero(filled <= place, axis=-1)] for place in ((n - 1) // 2, n // 2))
-    return (lower + upper) / 2
 
 
 def share_of_wins(of_x: np.ndarray, of_y: np.ndarray, below: np.ndarray, up_to: np.ndarray) -> np.ndarray:

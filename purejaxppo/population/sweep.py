@@ -48,13 +48,15 @@ class Program(NamedTuple):
 
 def uniform(low: float, high: float) -> Uniform:
     """Numbers drawn evenly from [low, high). Raises PPOError unless low < high."""
-    check_bounds("uniform", low, high, least=-math.inf)
+    if not (is_number(low) and is_number(high) and low < high):
+        raise PPOError(f"uniform({low!r}, {high!r}): give numbers with low < high")
     return Uniform(float(low), float(high))
 
 
 def log_uniform(low: float, high: float) -> LogUniform:
     """Numbers drawn from [low, high) evenly in their logarithm. Raises PPOError unless 0 < low < high."""
-    check_bounds("log_uniform", low, high, least=0.0)
+    if not (is_number(low) and is_number(high) and 0 < low < high):
+        raise PPOError(f"log_uniform({low!r}, {high!r}): give numbers with 0 < low < high")
     return LogUniform(float(low), float(high))
 
 
@@ -99,11 +101,8 @@ def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> 
             raise PPOError(
                 f"space: {name} = {domain!r} is not a domain; give uniform(low, high), log_uniform or a list"
             )
-    columns = {
-        name: draw_values(domain, num_points, np.random.default_rng([seed, *name.encode()]))
-        for name, domain in space.items()
-    }
-    return [{name: column[i] for name, column in columns.items()} for i in range(num_points)]
+    columns = [draw_values(x, num_points, np.random.default_rng([seed, *name.encode()])) for name, x in space.items()]
+    return [dict(zip(space, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def check_space(space: Any) -> None:
@@ -137,34 +136,25 @@ def make_points(env: Environment, config: Config, sweep: Mapping[str, Sequence[A
     points = grid(sweep) if isinstance(sweep, Mapping) else list(sweep)
     if not points:
         raise PPOError("sweep has no points; give at least one, or leave it out")
+    named = []
     for point in points:
         if not isinstance(point, Mapping):
             raise PPOError(f"sweep holds {point!r}, which is not a dict of names and values")
-    return [named_fully(env, config, point) for point in points]
-
-
-def named_fully(env: Environment, config: Config, point: Point) -> Point:
-    """The point with "env." before parameters of the environment. Raises PPOError if two names mean the same one."""
-    named = {full_name(env, config, name): plain(value) for name, value in point.items()}
-    if len(named) < len(point):
-        raise PPOError(f"the names {', '.join(point)} are not all of different parameters; leave one out")
+        named.append({full_name(env, config, name): plain(value) for name, value in point.items()})
+        if len(named[-1]) < len(point):
+            raise PPOError(f"the names {', '.join(point)} are not all of different parameters; leave one out")
     return named
 
 
 def full_name(env: Environment, config: Config, name: str) -> str:
     """The name, with "env." before a parameter of the environment. Raises PPOError if it is unknown."""
     fields = [field.name for field in dataclasses.fields(config)]
-    parameters = [ENV + parameter for parameter in param_names(env)]
-    if name in fields or name in parameters:
-        return name
-    if f"{ENV}{name}" in parameters:
-        return f"{ENV}{name}"
+    params: Any = env.params
+    parameters = [ENV + field.name for field in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else []
+    for known in (name, f"{ENV}{name}"):
+        if known in fields or known in parameters:
+            return known
     raise PPOError(unknown("name in a sweep", name, fields + parameters))
-
-
-def param_names(env: Environment) -> list[str]:
-    """The names of the environment's parameters."""
-    return [field.name for field in dataclasses.fields(env.params)] if dataclasses.is_dataclass(env.params) else []
 
 
 def at_point(env: Environment, config: Config, point: Point) -> tuple[Environment, Config]:
@@ -200,14 +190,13 @@ def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:
 
     The others stay constants, which the compiler can fold.
     """
-    columns = zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
-    stacked = [np.stack([np.asarray(value) for value in column]) for column in columns]
     narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
-    return {
-        i: values.astype(narrow.get(values.dtype, values.dtype))
-        for i, values in enumerate(stacked)
-        if np.any(values != values[:1])
-    }
+    found = {}
+    for i, column in enumerate(zip(*map(jax.tree.leaves, trees), strict=True)):
+        values = np.stack([np.asarray(value) for value in column])
+        if np.any(values != values[:1]):
+            found[i] = values.astype(narrow.get(values.dtype, values.dtype))
+    return found
 
 
 def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environment, Config]:
@@ -216,13 +205,6 @@ def with_numbers(program: Program, numbers: Mapping[int, Any]) -> tuple[Environm
     for i, value in numbers.items():
         leaves[i] = value
     return jax.tree.unflatten(structure, leaves)
-
-
-def check_bounds(name: str, low: float, high: float, *, least: float) -> None:
-    """Raises PPOError unless least < low < high, both finite."""
-    if not (is_number(low) and is_number(high) and least < low < high):
-        above = f"{least:g} < " if least > -math.inf else ""
-        raise PPOError(f"{name}({low!r}, {high!r}): give numbers with {above}low < high")
 
 
 def check_whole(name: str, value: Any, *, least: int = 1) -> None:

@@ -1,37 +1,36 @@
 """Training a population: many seeds of one setting, or of each setting of a sweep."""
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Unpack, overload
+from contextlib import nullcontext
+from typing import Any, Unpack, overload
+
+import jax
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.chunks import Spent, train_job
-from purejaxppo.population.jobs import held, make_jobs, tell_begin
-from purejaxppo.population.options import MakeAgent, Options, PopulationOptions, settle_options
+from purejaxppo.population.jobs import POPULATION, make_jobs, tell_begin
+from purejaxppo.population.options import (
+    MakeAgent,
+    Options,
+    PopulationOptions,
+    Start,
+    check_start_of,
+    settle_options,
+)
 from purejaxppo.population.program import EVALUATION_SEED, Job, make_setting_agent
 from purejaxppo.population.results import Costs, Population, Sweep
-from purejaxppo.population.start import Start, check_start_of
-from purejaxppo.population.store import POPULATION
 from purejaxppo.population.sweep import Point, at_point, check_whole, make_points
 from purejaxppo.ppo.checks import check_env
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.utils.devices import idle_cores
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import read_json
+from purejaxppo.utils.files import make_folder, read_json
+from purejaxppo.utils.lock import locked
 from purejaxppo.utils.validation import MAX_SEED, check_seed
 
 SweepOf = Mapping[str, Sequence[Any]] | Sequence[Point]  # a grid of values by name, or points
-
-
-class Plan(NamedTuple):
-    """The settings of a population, and what is left to train."""
-
-    points: list[Point]
-    agents: list[Agent]  # of each point
-    jobs: list[Job]
-    is_sweep: bool
 
 
 @overload
@@ -89,12 +88,19 @@ def train_population(
             memory, before anything is run.
         Interrupted: where `should_stop` said so.
     """
-    warn_of_idle_cores()
+    message = idle_cores()
+    if message:
+        warnings.warn(message, stacklevel=2)
     check_setting(env, config, num_seeds, seed)
     settled = settle_options(config, num_seeds, make_agent, options)
     points, agents = make_settings(env, config, sweep, settled)
-    with held(settled.out):
-        is_begun = settled.out is not None and os.path.exists(settled.out / POPULATION)
+    lock, is_begun = nullcontext(), False
+    if settled.out is not None:
+        is_begun = (settled.out / POPULATION).exists()
+        if jax.process_index() == 0:  # it holds the folder for all
+            make_folder(settled.out)
+            lock = locked(settled.out)
+    with lock:
         jobs = make_jobs(env, config, points, num_seeds, seed, settled)
         tell_begin(jobs, settled, is_begun=is_begun)
         spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)
@@ -102,7 +108,7 @@ def train_population(
         for job in jobs:
             spent, cost = train_job(job, settled, spent)
             costs.append(cost)
-    return assemble(Plan(points, agents, jobs, sweep is not None), costs)
+    return assemble(points, agents, jobs, costs, is_sweep=sweep is not None)
 
 
 def open_population(
@@ -132,15 +138,16 @@ def open_population(
     settled = settle_options(config, num_seeds, make_agent, options)._replace(placement="seeds", extend=False)
     if settled.out is None:
         raise PPOError("out is missing; give the folder that train_population(..., out=...) has written")
-    if not os.path.exists(settled.out / POPULATION):
+    place = settled.out / POPULATION
+    if not place.exists():
         raise PPOError(
             f"{str(settled.out)!r} holds no population; train it with train_population(..., out={str(settled.out)!r})"
         )
     if settled.start.digest is None:
-        settled = settled._replace(start=Start(None, read_json(settled.out / POPULATION).get("init_from")))
+        settled = settled._replace(start=Start(None, read_json(place).get("init_from")))
     points, agents = make_settings(env, config, sweep, settled)
-    plan = Plan(points, agents, make_jobs(env, config, points, num_seeds, seed, settled), sweep is not None)
-    return assemble(plan, [Costs(0.0, 0.0, 0, None)] * len(plan.jobs))
+    jobs = make_jobs(env, config, points, num_seeds, seed, settled)
+    return assemble(points, agents, jobs, [Costs(0.0, 0.0, 0, None)] * len(jobs), is_sweep=sweep is not None)
 
 
 def check_setting(env: Environment, config: Config, num_seeds: int, seed: int) -> None:
@@ -163,21 +170,14 @@ def make_settings(
     return points, agents
 
 
-def assemble(plan: Plan, costs: Sequence[Costs]) -> Population | Sweep:
+def assemble(
+    points: list[Point], agents: list[Agent], jobs: Sequence[Job], costs: Sequence[Costs], *, is_sweep: bool
+) -> Population | Sweep:
     """The populations in the order of the points, each with its rows of the results; without a sweep the only one."""
-    found = {
-        setting: Population(
-            plan.agents[setting], plan.points[setting], job.store, (i * job.num_seeds, (i + 1) * job.num_seeds), cost
-        )
-        for job, cost in zip(plan.jobs, costs, strict=True)
-        for i, setting in enumerate(job.program.settings)
-    }
-    in_order = tuple(found[setting] for setting in range(len(plan.points)))
-    return Sweep(tuple(plan.points), in_order) if plan.is_sweep else in_order[0]
-
-
-def warn_of_idle_cores() -> None:
-    """Warns if JAX has started with fewer CPU devices than there are cores."""
-    message = idle_cores()
-    if message:
-        warnings.warn(message, stacklevel=3)
+    found: dict[int, Population] = {}
+    for job, cost in zip(jobs, costs, strict=True):
+        for i, setting in enumerate(job.program.settings):
+            rows = (i * job.num_seeds, (i + 1) * job.num_seeds)
+            found[setting] = Population(agents[setting], points[setting], job.store, rows, cost)
+    populations = tuple(found[setting] for setting in range(len(points)))
+    return Sweep(tuple(points), populations) if is_sweep else populations[0]

@@ -1,5 +1,6 @@
 """Evaluating finished runs again, here or in Gymnasium, and comparing them."""
 
+import contextlib
 import functools
 import importlib
 import math
@@ -26,7 +27,7 @@ from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.load import LoadedRun
-from purejaxppo.runs.results import interval_entries
+from purejaxppo.runs.results import aggregate_entries
 from purejaxppo.runs.tables import cut_rows
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
@@ -49,13 +50,10 @@ def evaluate_run(run: LoadedRun, num_seeds: int, num_episodes: int, *, seed: int
         end = play_episodes(run.agent, state, key, num_episodes, sampled=sampled)
         return end.episode_return, end.running
 
-    play_all = jax.jit(jax.vmap(play))
-    keys, store = seed_keys(seed, num_seeds), run.population.store
-    blocks = [
-        play_all(store.runners((first, last)).train_state, keys[first:last])
-        for first in range(0, num_seeds, BLOCK)
-        for last in [min(first + BLOCK, num_seeds)]
-    ]
+    play_all, keys, blocks = jax.jit(jax.vmap(play)), seed_keys(seed, num_seeds), []
+    for first in range(0, num_seeds, BLOCK):
+        last = min(first + BLOCK, num_seeds)
+        blocks.append(play_all(run.population.store.runners((first, last)).train_state, keys[first:last]))
     return Played(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
@@ -70,33 +68,24 @@ def evaluate_in_gymnasium(run: LoadedRun, num_seeds: int, num_episodes: int, *, 
             "leave out --backend gymnasium"
         )
     act = jax.jit(functools.partial(act_for_each, run.agent, sampled=sampled))
-    envs = make_gymnasium(run.spec.env, num_episodes)
-    try:
-        played = [
-            play_in_gymnasium(
-                envs,
-                functools.partial(act, run.seed(i).train_state),
-                seed=seed + i * num_episodes,
-                memory=start_memories(run.agent.start_memory, (num_episodes,)),
-            )
-            for i in range(num_seeds)
-        ]
-    finally:
-        envs.close()
-    return Played(*(np.stack(rows) for rows in zip(*played, strict=True)))
-
-
-def make_gymnasium(name: str, num_envs: int) -> Any:
-    """Gymnasium's vector environment, stepped in this process."""
     try:
         gymnasium = importlib.import_module("gymnasium")
     except ImportError:
         raise PPOError('Gymnasium is not installed; pip install "purejaxppo[gymnasium]"') from None
     try:
-        return gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode="sync")
+        envs = gymnasium.make_vec(run.spec.env, num_envs=num_episodes, vectorization_mode="sync")
     except gymnasium.error.Error as error:
         reason = " ".join(str(error).split())
-        raise PPOError(f"Gymnasium does not make {name}: {reason}; leave out --backend gymnasium") from None
+        raise PPOError(f"Gymnasium does not make {run.spec.env}: {reason}; leave out --backend gymnasium") from None
+    memory = start_memories(run.agent.start_memory, (num_episodes,))
+    with contextlib.closing(envs):
+        played = [
+            play_in_gymnasium(
+                envs, functools.partial(act, run.seed(i).train_state), seed=seed + i * num_episodes, memory=memory
+            )
+            for i in range(num_seeds)
+        ]
+    return Played(*(np.stack(rows) for rows in zip(*played, strict=True)))
 
 
 def play_in_gymnasium(
@@ -130,11 +119,10 @@ def act_for_each(
 def summarise_evaluation(solved_at: float | None, played: Played) -> dict[str, Any]:
     """The content of the file that `purejaxppo eval --json` writes."""
     mean = played.returns.mean(axis=1)
-    aggregates = aggregate(mean, target=solved_at)._asdict()
     return {
         "eval/mean_reward": float(mean.mean()),
         "return_per_seed": mean.tolist(),
-        **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
+        **aggregate_entries(aggregate(mean, target=solved_at)),
         "episodes": played.returns.shape[1],
         "episodes_cut": int(played.is_cut.sum()),
         "solved_at": solved_at,
@@ -145,19 +133,18 @@ def summarise_evaluation(solved_at: float | None, played: Played) -> dict[str, A
 def evaluation_table(summary: Mapping[str, Any]) -> dict[str, str]:
     """The table of an evaluation."""
     mean = np.asarray(summary["return_per_seed"])
-    kind = "sampled" if summary["sampled"] else "greedy"
+    what, num_seeds = f"{'sampled' if summary['sampled'] else 'greedy'} return", len(mean)
+    ends = ", ".join(f"{show_return(mean[i])} ({i})" for i in (mean.argmin(), mean.argmax()))
+    iqm = with_interval(*(summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high")))
     rows = {
-        f"{kind} return, IQM of {_count(len(mean), 'seed')}": with_interval(
-            *(summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))
-        ),
-        f"{kind} return, mean and median": f"{show_return(mean.mean())}, {show_return(float(np.median(mean)))}",
-        f"{kind} return, worst and best seed": ", ".join(
-            f"{show_return(mean[i])} ({i})" for i in (mean.argmin(), mean.argmax())
-        ),
+        f"{what}, IQM of {num_seeds} seed{'' if num_seeds == 1 else 's'}": iqm,
+        f"{what}, mean and median": f"{show_return(mean.mean())}, {show_return(float(np.median(mean)))}",
+        f"{what}, worst and best seed": ends,
         "episodes of each seed": str(summary["episodes"]),
-    } | cut_rows(summary["episodes_cut"], summary["episodes"] * len(mean))
+        **cut_rows(summary["episodes_cut"], summary["episodes"] * num_seeds),
+    }
     if summary["solved_at"] is not None:
-        rows["seeds solved"] = f"{summary['seeds_solved']} of {len(mean)}  (mean >= {summary['solved_at']:g})"
+        rows["seeds solved"] = f"{summary['seeds_solved']} of {num_seeds}  (mean >= {summary['solved_at']:g})"
     return rows
 
 
@@ -186,20 +173,12 @@ def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
 
 def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
     """A table, with a head, of runs by their final greedy returns [S], each compared with the first."""
+    rows = [["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]]
     first = next(iter(returns.values()))
-    head = ["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]
-    rows = [
-        [
-            label,
-            str(len(scores)),
-            f"{(found := iqm_interval(scores)).estimate:.{(digits := decimals_of(*found))}f}",
-            interval_text(found.low, found.high, digits),
-            "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2),
-        ]
-        for label, scores in returns.items()
-    ]
-    return [head, *rows]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    for label, scores in returns.items():
+        found = iqm_interval(scores)
+        digits = decimals_of(*found)
+        numbers = [f"{found.estimate:.{digits}f}", interval_text(found.low, found.high, digits)]
+        wins = "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2)
+        rows.append([label, str(len(scores)), *numbers, wins])
+    return rows

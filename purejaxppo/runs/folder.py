@@ -4,7 +4,7 @@ import platform
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,6 @@ KEPT = "kept"  # the states that are filmed beside the first and the last
 METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
 PICTURES = ("report.html", "curves.png", "sweep.png", "after.gif")  # which show how a run has ended
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
-CSV_BLOCK = 10_000  # rows written at a time
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -69,10 +68,13 @@ def write_metrics(folder: Path, names: Sequence[str], column: Callable[[str], np
 
     column: name -> [S, U], called for one name at a time, because all of them may not fit the memory
     """
+    import pandas
+
     write_whole(folder / "metrics.npz", lambda file: _write_npz(file, names, column))
     num_seeds, num_updates = column("timesteps").shape
     rows = _rows if num_seeds * num_updates <= CSV_ROWS else _quantile_rows
-    write_whole(folder / "metrics.csv", lambda file: _write_csv(file, rows(names, column)))
+    table = pandas.DataFrame(rows(names, column))  # nine digits are what a float32 needs
+    write_whole(folder / "metrics.csv", lambda file: table.to_csv(file, index=False, float_format="%.9g", na_rep="nan"))
 
 
 def git_revision() -> str | None:
@@ -114,24 +116,10 @@ def _rows(names: Sequence[str], column: Callable[[str], np.ndarray]) -> dict[str
 def _quantile_rows(names: Sequence[str], column: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
     table = {"update": np.arange(column("timesteps").shape[1]) + 1}
     for name in names:
+        value = column(name).astype(np.float64)
+        some = ~np.all(np.isnan(value), axis=0)
+        quantiles = np.full((len(_QUANTILES), value.shape[1]), np.nan)
         with np.errstate(all="ignore"):
-            quantiles = _nan_quantiles(column(name))
+            quantiles[:, some] = np.nanquantile(value[:, some], _QUANTILES, axis=0)
         table |= {f"{name}_q{100 * q:g}": row for q, row in zip(_QUANTILES, quantiles, strict=True)}
     return table
-
-
-def _nan_quantiles(value: np.ndarray) -> np.ndarray:
-    some = ~np.all(np.isnan(value.astype(np.float64)), axis=0)
-    quantiles = np.full((len(_QUANTILES), value.shape[1]), np.nan)
-    quantiles[:, some] = np.nanquantile(value[:, some].astype(np.float64), _QUANTILES, axis=0)
-    return quantiles
-
-
-def _write_csv(file: BinaryIO, table: Mapping[str, np.ndarray]) -> None:
-    """Writes columns under their names, with the nine digits that a float32 needs."""
-    file.write((",".join(table) + "\n").encode())
-    formats = ["%d" if np.issubdtype(column.dtype, np.integer) else "%.9g" for column in table.values()]
-    length = len(next(iter(table.values())))
-    for first in range(0, length, CSV_BLOCK):
-        block = [column[first : first + CSV_BLOCK].astype(np.float64) for column in table.values()]
-        np.savetxt(file, np.column_stack(block), fmt=formats, delimiter=",")

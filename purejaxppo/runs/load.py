@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from purejaxppo.envs import make_env
+from purejaxppo.population.checkpoints import KeptStates
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.restore import KeptStates
 from purejaxppo.population.results import Population, Sweep
-from purejaxppo.population.store import DiskStore, Store, part_name
+from purejaxppo.population.store import DiskStore, missing_rows, part_name
 from purejaxppo.population.train import open_population
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
@@ -141,38 +141,32 @@ def mend_finished(spec: RunSpec, folder: Path) -> tuple[FinishedRun | FinishedSw
     Raises PPOError if a result is missing or damaged, because the files are written from the results.
     """
     found = open_results(spec, folder)
-    settings = list(found) if isinstance(found, Sweep) else [found]
+    settings, is_sweep = list(found) if isinstance(found, Sweep) else [found], isinstance(found, Sweep)
     for store in {id(population.store): population.store for population in settings}.values():
-        check_results(store, folder)
-    summary, damaged = look_over(folder, spec, len(settings) if isinstance(found, Sweep) else None)
+        if isinstance(store, DiskStore):
+            check_results(store, folder)
+    try:
+        summary = with_nans(read_summary(folder, spec.num_seeds, len(settings) if is_sweep else None))
+        held = digests(folder, sweep_files(len(settings)) if is_sweep else METRICS)
+        damaged = [name for name, now in held.items() if now is None or summary["files"].get(name) != now]
+    except PPOError:
+        summary, damaged = None, [SUMMARY]
     if summary is not None and not damaged:
-        read = (
-            FinishedSweep(spec, found, summary) if isinstance(found, Sweep) else read_run(spec, found, folder, summary)
-        )
-        return read, []
+        if isinstance(found, Sweep):
+            return FinishedSweep(spec, found, summary), []
+        return read_run(spec, found, folder, summary), []
     if isinstance(found, Sweep):
         return write_sweep(spec, found, folder, summary), damaged
     return write_run(spec, found, folder, summary), damaged
 
 
-def look_over(folder: Path, spec: RunSpec, num_settings: int | None) -> tuple[dict[str, Any] | None, list[str]]:
-    """The summary of a finished run, None if it is damaged, and the files that have changed since it was written."""
-    try:
-        summary = read_summary(folder, spec.num_seeds, num_settings)
-    except PPOError:
-        return None, [SUMMARY]
-    known = summary.get("files", {})
-    held = digests(folder, METRICS if num_settings is None else sweep_files(num_settings))
-    return with_nans(summary), [name for name, now in held.items() if now is None or known.get(name) != now]
-
-
-def check_results(store: Store, folder: Path) -> None:
+def check_results(store: DiskStore, folder: Path) -> None:
     """Raises PPOError if results of a finished run are missing or damaged."""
-    if not isinstance(store, DiskStore):
-        return
-    remedy = f"remove {folder / SUMMARY} to train them anew with --resume"
-    for first, last in store.missing():
-        raise PPOError(f"{folder} is finished, and {store.folder} lacks members {first} to {last - 1}; {remedy}")
+    for first, last in missing_rows(store):
+        raise PPOError(
+            f"{folder} is finished, and {store.folder} lacks members {first} to {last - 1}; "
+            f"remove {folder / SUMMARY} to train them anew with --resume"
+        )
     for part in map(part_name, store.parts()):
         for place in (store.folder / name / part for name in ("runners", "metrics", "best")):
             try:

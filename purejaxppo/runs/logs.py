@@ -5,7 +5,7 @@ import importlib.util
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,17 +58,14 @@ class TensorBoard(AbstractContextManager):
 
     def __call__(self, metrics: dict[str, float], step: int) -> None:
         """Adds a point to each curve. Updates that a run repeats replace the earlier points."""
-        writer = self._writer(int(metrics.get(FIRST_SEED, 0)), step)
-        for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
-
-    def _writer(self, first_seed: int, step: int) -> Any:
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
+        first_seed = int(metrics.get(FIRST_SEED, 0))
         if first_seed not in self._writers:
             folder = self._folder / f"from-seed-{first_seed}" if first_seed else self._folder
             self._writers[first_seed] = SummaryWriter(str(folder), purge_step=step)
-        return self._writers[first_seed]
+        for name, value in metrics.items():
+            self._writers[first_seed].add_scalar(name, value, step)
 
 
 class WandB(AbstractContextManager):
@@ -119,7 +116,12 @@ def open_logs(
             logs.append(opened.enter_context(TensorBoard(folder)))
         if wandb_project is not None:
             logs.append(opened.enter_context(WandB(folder, config, wandb_project)))
-        yield tell_all(logs)
+
+        def log(metrics: dict[str, float], step: int) -> None:
+            for each in logs:
+                each(metrics, step)
+
+        yield log
 
 
 def check_installed(extra: str) -> None:
@@ -143,16 +145,6 @@ def refused_by_wandb(error: Exception) -> PPOError:
     """An error of wandb as a line that says what to do."""
     reason = " ".join(str(error).split()).rstrip(".")
     return PPOError(f"--wandb: {reason}; run wandb login, or set WANDB_MODE=offline")
-
-
-def tell_all(logs: Sequence[Log]) -> Log:
-    """A log that passes everything on to several logs."""
-
-    def log(metrics: dict[str, float], step: int) -> None:
-        for each in logs:
-            each(metrics, step)
-
-    return log
 
 
 def lines_before(path: Path, first_seed: float | None, step: int) -> list[str]:

@@ -83,16 +83,13 @@ def agent_in_python(make_agent: MakeAgent, config: Config | None = None) -> OwnA
     """An agent that a caller passes, under the name by which a command can import it. config: of its own class."""
     check_function("make_agent", make_agent, CALLED_LIKE)
     module = sys.modules.get(getattr(make_agent, "__module__", None) or "")
-    name = getattr(make_agent, "__qualname__", "")
+    name, place = getattr(make_agent, "__qualname__", ""), getattr(module, "__name__", "")
     is_found = module is not None and getattr(module, name, None) is make_agent
-    place = getattr(module, "__name__", "")
     if place == "__main__":
         place = Path(getattr(module, "__file__", None) or "").name
-    return OwnAgent(
-        name=f"{place}:{name}" if is_found and place else UNNAMED,
-        make_agent=make_agent,
-        config=find_config(make_agent, module) if config is None else config,
-    )
+    if config is None:
+        config = find_config(make_agent, module)
+    return OwnAgent(f"{place}:{name}" if is_found and place else UNNAMED, make_agent, config)
 
 
 def find_config(make_agent: MakeAgent, module: Any) -> Config | None:

@@ -48,36 +48,16 @@ class Preset:
     family: str | None = None  # pattern of the environments that it is the default for
 
 
+_SMALL = PPOConfig(num_envs=16, num_steps=64)
 # Close to the best of `python benchmarks/solve.py search`; the safest of eight such settings: on 512 other seeds, as
 # `solve.py check --seeds 512 --first-seed 2000` trains them, all solved it.
-_FAST = PPOConfig(
-    num_envs=16,
-    num_steps=64,
-    total_timesteps=80_000,
-    num_minibatches=4,
-    hidden_sizes=(64,),
-    learning_rate=7e-3,
-    ent_coef=0.0,
-    clip_value=False,
+_FAST = _SMALL.replace(
+    total_timesteps=80_000, num_minibatches=4, hidden_sizes=(64,), learning_rate=7e-3, ent_coef=0.0, clip_value=False
 )
-
-_RECURRENT = RecurrentConfig(
-    num_envs=16,
-    num_steps=64,
-    total_timesteps=40_960,
-    learning_rate=3e-3,
-    clip_value=False,
-)
-
-# Four epochs of eight minibatches on 2,048 steps, with observations normalised; the next three share them.
+_RECURRENT = RecurrentConfig(num_envs=16, num_steps=64, total_timesteps=40_960, learning_rate=3e-3, clip_value=False)
+# Four epochs of eight minibatches on 2,048 steps, with observations normalised; the next five share them.
 _NORMALISED = PPOConfig(
-    num_envs=16,
-    num_steps=128,
-    update_epochs=4,
-    num_minibatches=8,
-    learning_rate=1e-3,
-    ent_coef=0.0,
-    normalize_obs=True,
+    num_envs=16, num_steps=128, update_epochs=4, num_minibatches=8, learning_rate=1e-3, ent_coef=0.0, normalize_obs=True
 )
 _ACROBOT = _NORMALISED.replace(total_timesteps=400_000)
 # -1 in every step until the goal: lambda near 1 carries the goal's news far, and the scale of the return is unknown.
@@ -93,52 +73,34 @@ _CATCH = PPOConfig(num_envs=16, num_steps=32, total_timesteps=100_000, learning_
 # One path of 2^8 pays: with 64 environments almost every seed meets it by chance.
 _DEEP_SEA = _CATCH.replace(num_envs=64, total_timesteps=300_000)
 # The first action decides what the last step pays, and the steps between pay at random: nothing is discounted.
-_UMBRELLA_CHAIN = PPOConfig(num_envs=16, num_steps=64, total_timesteps=51_200, learning_rate=3e-3, gamma=1.0)
-_DISCOUNTING_CHAIN = PPOConfig(num_envs=16, num_steps=100, total_timesteps=80_000, learning_rate=2e-3)
-_FOUR_ROOMS = PPOConfig(num_envs=16, num_steps=64, total_timesteps=100_000, learning_rate=2e-3)
+_UMBRELLA_CHAIN = _SMALL.replace(total_timesteps=51_200, learning_rate=3e-3, gamma=1.0)
+_DISCOUNTING_CHAIN = _SMALL.replace(num_steps=100, total_timesteps=80_000, learning_rate=2e-3)
+_FOUR_ROOMS = _SMALL.replace(total_timesteps=100_000, learning_rate=2e-3)
 # The ice takes two thirds of the steps elsewhere; only the goal pays, whenever it is reached: nothing is discounted.
-_FROZEN_LAKE = PPOConfig(
-    num_envs=16,
-    num_steps=64,
-    total_timesteps=150_000,
-    learning_rate=3e-3,
-    gamma=1.0,
-    gae_lambda=0.98,
-    ent_coef=0.02,
-)
-
+_FROZEN_LAKE = _SMALL.replace(total_timesteps=150_000, learning_rate=3e-3, gamma=1.0, gae_lambda=0.98, ent_coef=0.02)
 # Small enough for a CPU: a million steps, and one trunk of a convolution and a hidden layer.
-_MINATAR = PPOConfig(
-    num_envs=32,
-    num_steps=32,
-    total_timesteps=1_000_000,
-    update_epochs=3,
-    num_minibatches=8,
-    learning_rate=2e-3,
-    activation="relu",
-    share_trunk=True,
-    hidden_sizes=(64,),
+_MINATAR = PPOConfig(num_envs=32, num_steps=32, total_timesteps=1_000_000, update_epochs=3, num_minibatches=8).replace(
+    learning_rate=2e-3, activation="relu", share_trunk=True, hidden_sizes=(64,)
 )
 
+_BY_ENV = {
+    "acrobot": ("Acrobot-v1", _ACROBOT),
+    "mountaincar": ("MountainCar-v0", _MOUNTAIN_CAR),
+    "mountaincar-continuous": ("MountainCarContinuous-v0", _MOUNTAIN_CAR_CONTINUOUS),
+    "pendulum": ("Pendulum-v1", _PENDULUM),
+    "catch": ("Catch-bsuite", _CATCH),
+    "deepsea": ("DeepSea-bsuite", _DEEP_SEA),
+    "umbrellachain": ("UmbrellaChain-bsuite", _UMBRELLA_CHAIN),
+    "discountingchain": ("DiscountingChain-bsuite", _DISCOUNTING_CHAIN),
+    "reacher": ("Reacher-misc", _REACHER),
+    "fourrooms": ("FourRooms-misc", _FOUR_ROOMS),
+    "frozenlake": ("FrozenLake-misc", _FROZEN_LAKE),
+}
 PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16, "CartPole-*"),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
     "cleanrl": Preset("CleanRL's and PureJaxRL's CartPole script", "CartPole-v1", PPOConfig(), 16),
-    "acrobot": Preset("Acrobot-v1", "Acrobot-v1", _ACROBOT, 16, "Acrobot-*"),
-    "mountaincar": Preset("MountainCar-v0", "MountainCar-v0", _MOUNTAIN_CAR, 16, "MountainCar-*"),
-    "mountaincar-continuous": Preset(
-        "MountainCarContinuous-v0", "MountainCarContinuous-v0", _MOUNTAIN_CAR_CONTINUOUS, 16, "MountainCarContinuous-*"
-    ),
-    "pendulum": Preset("Pendulum-v1", "Pendulum-v1", _PENDULUM, 16, "Pendulum-*"),
-    "catch": Preset("Catch-bsuite", "Catch-bsuite", _CATCH, 16, "Catch-*"),
-    "deepsea": Preset("DeepSea-bsuite", "DeepSea-bsuite", _DEEP_SEA, 16, "DeepSea-*"),
-    "umbrellachain": Preset("UmbrellaChain-bsuite", "UmbrellaChain-bsuite", _UMBRELLA_CHAIN, 16, "UmbrellaChain-*"),
-    "discountingchain": Preset(
-        "DiscountingChain-bsuite", "DiscountingChain-bsuite", _DISCOUNTING_CHAIN, 16, "DiscountingChain-*"
-    ),
-    "reacher": Preset("Reacher-misc", "Reacher-misc", _REACHER, 16, "Reacher-*"),
-    "fourrooms": Preset("FourRooms-misc", "FourRooms-misc", _FOUR_ROOMS, 16, "FourRooms-*"),
-    "frozenlake": Preset("FrozenLake-misc", "FrozenLake-misc", _FROZEN_LAKE, 16, "FrozenLake-*"),
+    **{name: Preset(env, env, config, 16, f"{env.split('-')[0]}-*") for name, (env, config) in _BY_ENV.items()},
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"

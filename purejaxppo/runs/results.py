@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxppo.population.results import Population, Ranked, Sweep
+from purejaxppo.population.results import Population, Ranked, Sweep, count_diverged
 from purejaxppo.population.sharding import describe_devices
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate
 from purejaxppo.population.sweep import show_value
@@ -19,6 +19,7 @@ from purejaxppo.runs.summary import SUMMARY, digests
 from purejaxppo.utils.files import load_tree, make_folder, write_json, write_whole
 
 EVALUATION_EPISODES = 100  # of each seed, at the end
+NO_AGGREGATES = Aggregates(*[Interval(math.nan, math.nan, math.nan)] * len(Aggregates._fields))
 
 
 class FinishedRun(NamedTuple):
@@ -38,13 +39,6 @@ class FinishedSweep(NamedTuple):
     summary: dict[str, Any]
 
 
-def kept_states(folder: Path, like: TrainState) -> dict[str, TrainState]:
-    """The states of seed 0 that were kept for its films, in the order of their updates."""
-    names = [path.name.removeprefix("after-") for path in (folder / KEPT).glob("after-*")]
-    updates = sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
-    return {f"after-{n}": load_tree(folder / KEPT / f"after-{n}", like) for n in updates}
-
-
 def write_run(
     spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any] | None = None
 ) -> FinishedRun:
@@ -56,8 +50,12 @@ def write_run(
 
 
 def read_run(spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any]) -> FinishedRun:
-    """A run that is written already, with the states for its films."""
-    return FinishedRun(spec, population, kept_states(folder, population.store.like.runner.train_state), summary)
+    """A run that is written already, with the states for its films, in the order of their updates."""
+    names = [path.name.removeprefix("after-") for path in (folder / KEPT).glob("after-*")]
+    updates = sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
+    like = population.store.like.runner.train_state
+    kept = {f"after-{n}": load_tree(folder / KEPT / f"after-{n}", like) for n in updates}
+    return FinishedRun(spec, population, kept, summary)
 
 
 def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, Any] | None = None) -> FinishedSweep:
@@ -66,8 +64,7 @@ def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, An
         place = folder / SETTINGS / f"{i:04d}"
         make_folder(place)
         write_metrics(place, metric_names(population), population.column)
-    rows = sweep.table()
-    write_whole(folder / TABLE, lambda file: file.write(("\n".join(table_lines(rows)) + "\n").encode()))
+    write_whole(folder / TABLE, lambda file: file.write(table_text(sweep.table()).encode()))
     summary = (summary or summarise_sweep(spec, sweep)) | {"files": digests(folder, sweep_files(len(sweep)))}
     write_json(folder / SUMMARY, summary)
     return FinishedSweep(spec, sweep, summary)
@@ -83,37 +80,29 @@ def metric_names(population: Population) -> list[str]:
     return population.store.like.metrics.columns()
 
 
-def table_lines(rows: list[Ranked]) -> list[str]:
-    """The lines of table.csv, the best setting first."""
+def table_text(rows: list[Ranked]) -> str:
+    """The content of table.csv, the best setting first."""
     names = list({name: None for row in rows for name in row.point})
-    head = ["setting", *names, "seeds", "diverged", "iqm", "iqm_95_low", "iqm_95_high", "area", "ties"]
-    lines = [
-        [
-            row.setting,
-            *(show_value(row.point.get(name)) for name in names),
-            row.num_seeds,
-            row.num_diverged,
-            *(f"{x:.9g}" for x in (*row.iqm, row.area)),
-            str(row.ties).lower(),
-        ]
-        for row in rows
-    ]
-    return [",".join(map(str, line)) for line in [head, *lines]]
+    lines = [["setting", *names, "seeds", "diverged", "iqm", "iqm_95_low", "iqm_95_high", "area", "ties"]]
+    for row in rows:
+        values = [show_value(row.point.get(name)) for name in names]
+        numbers = [f"{x:.9g}" for x in (*row.iqm, row.area)]
+        lines.append([str(row.setting), *values, str(row.num_seeds), str(row.num_diverged), *numbers])
+        lines[-1].append(str(row.ties).lower())
+    return "".join(",".join(line) + "\n" for line in lines)
 
 
 def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
     """The content of summary.json: the final returns, which seeds diverged, and what the run took."""
-    final, diverged_at = population.final_returns(), or_none(population.diverged_at)
-    aggregates = aggregate_finite(final, spec.solved_at)._asdict()
+    final = population.final_returns()
+    finite = final[np.isfinite(final)]  # an environment may pay NaN
+    aggregates = aggregate(finite, target=spec.solved_at) if finite.size else NO_AGGREGATES
     return {
         "final_return_per_seed": final.tolist(),
-        **{key: number for name, found in aggregates.items() for key, number in interval_entries(name, found).items()},
-        "evaluation_episodes": num_episodes(population),
-        "evaluation_episodes_cut": count_cut([population]),
+        **aggregate_entries(aggregates),
         "solved_at": spec.solved_at,
         "seeds_solved": None if spec.solved_at is None else int(np.sum(final >= spec.solved_at)),
-        "diverged": sum(x is not None for x in diverged_at),
-        "diverged_at": diverged_at,
+        "diverged_at": or_none(population.diverged_at),
         **costs(spec, [population]),
     }
 
@@ -125,31 +114,19 @@ def summarise_sweep(spec: RunSpec, sweep: Sweep) -> dict[str, Any]:
         "best_setting": rows[0].setting,
         "best_point": rows[0].point,
         "tied_settings": [row.setting for row in rows[1:] if row.ties],
-        "evaluation_episodes": num_episodes(sweep[0]),
-        "evaluation_episodes_cut": count_cut(list(sweep)),
-        "diverged": sum(row.num_diverged for row in rows),
         "diverged_at": [or_none(population.diverged_at) for population in sweep],
         **costs(spec, list(sweep)),
     }
 
 
-def num_episodes(population: Population) -> int:
-    """The number of greedy episodes that each seed has played at the end."""
-    return population.store.like.returns.shape[0]
-
-
-def count_cut(populations: list[Population]) -> int | None:
-    """The number of greedy episodes of all seeds that were cut; None if the results are of an older version."""
-    cut = [population.episodes_cut for population in populations]
-    return None if any(x is None for x in cut) else sum(int(x.sum()) for x in cut if x is not None)
-
-
-def aggregate_finite(returns: np.ndarray, target: float | None) -> Aggregates:
-    """`aggregate` of the seeds whose return is finite; an environment may pay NaN. [S]"""
-    finite = returns[np.isfinite(returns)]
-    if finite.size:
-        return aggregate(finite, target=target)
-    return Aggregates(*[Interval(math.nan, math.nan, math.nan)] * len(Aggregates._fields))
+def aggregate_entries(aggregates: Aggregates) -> dict[str, float]:
+    """The entries final_return_NAME of each aggregate, and its 95% bounds."""
+    bounds = ("", "_95_low", "_95_high")
+    return {
+        f"final_return_{name}{bound}": number
+        for name, interval in aggregates._asdict().items()
+        for bound, number in zip(bounds, interval, strict=True)
+    }
 
 
 def or_none(diverged_at: np.ndarray) -> list[int | None]:
@@ -157,28 +134,20 @@ def or_none(diverged_at: np.ndarray) -> list[int | None]:
     return [None if update < 0 else update for update in diverged_at.tolist()]
 
 
-def interval_entries(name: str, interval: Interval) -> dict[str, float]:
-    """The entries final_return_NAME and its 95% bounds."""
-    return {
-        f"final_return_{name}": interval.estimate,
-        f"final_return_{name}_95_low": interval.low,
-        f"final_return_{name}_95_high": interval.high,
-    }
-
-
 def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
-    """The time and memory that a run took. The speed is None if nothing was left to train."""
+    """The seeds, time and memory that a run took. The speed is None if nothing was left to train."""
     programs = {id(population.costs): population.costs for population in populations}.values()
-    seconds = sum(spent.train_seconds for spent in programs)
-    timesteps = sum(spent.timesteps for spent in programs)
-    plans = [spent.plan for spent in programs if spent.plan is not None]
+    seconds, timesteps = (sum(getattr(cost, name) for cost in programs) for name in ("train_seconds", "timesteps"))
     return {
         "num_seeds": spec.num_seeds,
+        "diverged": sum(count_diverged(population) for population in populations),
+        "evaluation_episodes": populations[0].store.like.returns.shape[0],
+        "evaluation_episodes_cut": sum(int(population.episodes_cut.sum()) for population in populations),
         "env_steps": sum(population.agent.config.actual_timesteps * spec.num_seeds for population in populations),
         "env_steps_per_second": timesteps / seconds if timesteps else None,
-        "compile_seconds": sum(spent.compile_seconds for spent in programs),
+        "compile_seconds": sum(cost.compile_seconds for cost in programs),
         "train_seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
-        "planned_memory_bytes": max((plan.peak for plan in plans), default=None),
+        "planned_memory_bytes": max((cost.plan.peak for cost in programs if cost.plan is not None), default=None),
         "devices": describe_devices(spec.num_seeds, jax.devices()),
     }

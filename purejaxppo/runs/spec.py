@@ -12,11 +12,11 @@ import numpy as np
 from purejaxppo.envs import make_env
 from purejaxppo.population.algorithms import ALGORITHMS, Algorithm, algorithm_of
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
+from purejaxppo.population.jobs import POPULATION
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sharding import PLACEMENTS
-from purejaxppo.population.store import POPULATION
 from purejaxppo.population.sweep import ENV, Point, check_whole
 from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import git_revision
@@ -44,8 +44,6 @@ _KINDS: dict[str, Any] = {
     "init_from": str | None,
     "agent": str | None,
 }
-# Entries that earlier versions did not write, and their defaults.
-_CAME_LATER: dict[str, Any] = {"init_from": None, "agent": None}
 OWN = "own"  # the algorithm of a config whose class is the user's own
 MOST_NAMED = 8  # run folders that an error names
 
@@ -83,11 +81,10 @@ class RunSpec:
     @property
     def solved_at(self) -> float | None:
         """The return at which a seed has solved its task, in the first setting that has one. None if unknown."""
-        changed = [
-            {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
+        found = [
+            solved_at(self.env, self.env_params | {name.removeprefix(ENV): value for name, value in point.items()})
             for point in self.sweep or [{}]
         ]
-        found = [solved_at(self.env, self.env_params | params) for params in changed]
         return next((threshold for threshold in found if threshold is not None), None)
 
 
@@ -96,17 +93,19 @@ def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config 
 
     make_agent, config: as in `load_run`
     """
-    if (folder / POPULATION).exists() and not (folder / "config.json").exists():
-        raise PPOError(
-            f"{str(folder)!r} was written by train_population(out=...), and is not a run folder; "
-            "read it with open_population(env, config, num_seeds=..., out=...)"
-        )
-    if not (folder / "config.json").exists() and (below := runs_below(folder)):
-        more = ", ..." if len(below) > MOST_NAMED else ""
-        raise PPOError(
-            f"{str(folder)!r} is not a run folder, and holds {len(below)}; give one of them, the newest first: "
-            f"{', '.join(map(str, below[:MOST_NAMED]))}{more}"
-        )
+    if not (folder / "config.json").exists():
+        if (folder / POPULATION).exists():
+            raise PPOError(
+                f"{str(folder)!r} was written by train_population(out=...), and is not a run folder; "
+                "read it with open_population(env, config, num_seeds=..., out=...)"
+            )
+        below = sorted(folder.glob("*/config.json"), key=lambda path: (-path.stat().st_mtime, path))
+        if below:
+            named = ", ".join(str(path.parent) for path in below[:MOST_NAMED])
+            raise PPOError(
+                f"{str(folder)!r} is not a run folder, and holds {len(below)}; give one of them, the newest first: "
+                f"{named}{', ...' if len(below) > MOST_NAMED else ''}"
+            )
     spec = spec_from_json(read_json(folder / "config.json"), folder, make_agent, config)
     try:
         check_whole("num_seeds", spec.num_seeds)
@@ -117,71 +116,48 @@ def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config 
     return spec
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """The run folders in a folder, the newest first."""
-    found = {path.parent: path.stat().st_mtime for path in folder.glob("*/config.json")}
-    return sorted(found, key=lambda path: (-found[path], path))
-
-
 def spec_to_json(spec: RunSpec) -> dict[str, Any]:
     """The content of config.json. Raises PPOError for a hyperparameter of the user's own that JSON cannot hold."""
-    config = {field.name: _json_value(field.name, getattr(spec.config, field.name)) for field in fields(spec.config)}
-    known = type(spec.config) in ALGORITHMS
-    return {
-        "env": spec.env,
-        "env_params": spec.env_params,
-        "algorithm": ALGORITHMS[type(spec.config)].name if known else OWN,
-        "config": config,
-        "num_seeds": spec.num_seeds,
-        "seed": spec.seed,
-        "preset": spec.preset,
-        "sweep": None if spec.sweep is None else [_json_point(point) for point in spec.sweep],
-        "placement": spec.placement,
-        "checkpoint_every": spec.checkpoint_every,
-        "keep_checkpoints": spec.keep_checkpoints,
-        "keep_best": spec.keep_best,
-        "log_names": spec.log_names,
-        "init_from": spec.init_from,
-        "agent": spec.agent,
-        "actual_timesteps": spec.config.actual_timesteps,
-        "versions": versions(),
-        "git_revision": git_revision(),
+    special = {
+        "algorithm": ALGORITHMS[type(spec.config)].name if type(spec.config) in ALGORITHMS else OWN,
+        "config": to_json({field.name: getattr(spec.config, field.name) for field in fields(spec.config)}),
+        "sweep": None if spec.sweep is None else [to_json(point) for point in spec.sweep],
     }
+    content = {name: special[name] if name in special else getattr(spec, name) for name in _KINDS}
+    about = {"actual_timesteps": spec.config.actual_timesteps, "versions": versions(), "git_revision": git_revision()}
+    return content | about
 
 
 def spec_from_json(
     content: dict[str, Any], folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None
 ) -> RunSpec:
     """The inverse of `spec_to_json`. Raises PPOError for content that it never writes."""
-    path, content = folder / "config.json", _CAME_LATER | content
+    path, not_of_a_run = folder / "config.json", "it is not the config of a run"
     for name, kind in _KINDS.items():
         if name not in content:
-            raise PPOError(f"{path} lacks '{name}'; it is not the config of a run")
+            raise PPOError(f"{path} lacks '{name}'; {not_of_a_run}")
         if not isinstance(content[name], kind) or (isinstance(content[name], bool) and kind is not bool):
-            raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; it is not the config of a run")
+            raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; {not_of_a_run}")
     points = content["sweep"]
     if points is not None and not all(isinstance(point, dict) for point in points):
-        raise PPOError(
-            f"{path}: sweep = {shown(points)} is not a list of names and values; it is not the config of a run"
-        )
-    if content["agent"] is None and make_agent is not None:
-        raise PPOError(f"{folder} was trained by the agent of its config; leave out make_agent")
+        raise PPOError(f"{path}: sweep = {shown(points)} is not a list of names and values; {not_of_a_run}")
     own = None
     if content["agent"] is not None:
         own = agent_of_run(content["agent"], folder) if make_agent is None else agent_in_python(make_agent, config)
+    elif make_agent is not None:
+        raise PPOError(f"{folder} was trained by the agent of its config; leave out make_agent")
     try:
         check_choice("placement", content["placement"], PLACEMENTS)
         check_choice("log_names", content["log_names"], tuple(NAMES))
         config_class = find_config_class(content["algorithm"], config if own is None else own.config)
-        read = config_class().replace(**_python_point(content["config"]))
+        read = config_class().replace(**from_json(content["config"]))
     except PPOError as error:
         raise PPOError(f"{path}: {error}") from None
-    names = [field.name for field in fields(RunSpec) if field.name not in ("config", "sweep", "make_agent")]
     return RunSpec(
         config=read,
-        sweep=None if points is None else tuple(map(_python_point, points)),
+        sweep=None if points is None else tuple(map(from_json, points)),
         make_agent=None if own is None else own.make_agent,
-        **{name: content[name] for name in names},
+        **{name: content[name] for name in _KINDS if name not in ("algorithm", "config", "sweep")},
     )
 
 
@@ -199,27 +175,21 @@ def find_config_class(algorithm: str, own: Config | None) -> type[Config]:
     return type(own)
 
 
-def _json_value(name: str, x: Any) -> Any:
-    value = x.item() if isinstance(x, np.generic | np.ndarray | jax.Array) and np.size(x) == 1 else x
-    parts = value if isinstance(value, tuple | list) else [value]
-    if not all(part is None or isinstance(part, int | float | str) for part in parts):
-        raise PPOError(f"config.{name} = {shown(x)} cannot be kept in config.json; make it a number, text or a tuple")
-    return _json_number(value)
+def to_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as JSON holds them. Raises PPOError for one that it cannot hold."""
+    content = {}
+    for name, x in values.items():
+        value = x.item() if isinstance(x, np.generic | np.ndarray | jax.Array) and np.size(x) == 1 else x
+        parts = value if isinstance(value, tuple | list) else [value]
+        if not all(part is None or isinstance(part, int | float | str) for part in parts):
+            raise PPOError(
+                f"config.{name} = {shown(x)} cannot be kept in config.json; make it a number, text or a tuple"
+            )
+        content[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return content
 
 
-def _json_number(x: Any) -> Any:
-    return str(x) if isinstance(x, float) and not math.isfinite(x) else x
-
-
-def _json_point(point: Point) -> dict[str, Any]:
-    return {name: _json_number(value) for name, value in point.items()}
-
-
-def _python_point(point: dict[str, Any]) -> Point:
-    return {name: _python_value(value) for name, value in point.items()}
-
-
-def _python_value(x: Any) -> Any:
-    if isinstance(x, list):
-        return tuple(x)
-    return float(x) if isinstance(x, str) and x in ("inf", "-inf", "nan") else x
+def from_json(content: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `to_json`: lists are tuples again, and numbers that are not finite are numbers."""
+    values = {name: tuple(x) if isinstance(x, list) else x for name, x in content.items()}
+    return {name: float(x) if x in ("inf", "-inf", "nan") else x for name, x in values.items()}

@@ -9,17 +9,11 @@ from typing import Any
 from purejaxppo.population.processes import ask_to_stop, asked_to_stop
 
 
-def stop_signals() -> list[signal.Signals]:
-    """The signals that stop a training. SIGHUP is sent when a connection is lost, unless nohup has it ignored."""
-    known = [signal.SIGINT, signal.SIGTERM]
-    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        known.append(hangup)
-    return known
-
-
 class StopSignal(AbstractContextManager):
-    """Notes the first Ctrl-C, SIGTERM or SIGHUP, which the training asks for; the second one interrupts it at once."""
+    """Notes the first Ctrl-C, SIGTERM or SIGHUP, which the training asks for; the second one interrupts it at once.
+
+    SIGHUP is sent when a connection is lost.
+    """
 
     def __init__(self) -> None:
         self.number = signal.SIGINT
@@ -28,7 +22,11 @@ class StopSignal(AbstractContextManager):
         self._terminals: list[int] = []
 
     def __enter__(self) -> "StopSignal":
-        self._before = {each: signal.signal(each, self._note) for each in stop_signals()}
+        signals = [signal.SIGINT, signal.SIGTERM]
+        hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup has it ignored
+            signals.append(hangup)
+        self._before = {each: signal.signal(each, self._note) for each in signals}
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         return self
 

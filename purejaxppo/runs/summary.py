@@ -13,7 +13,9 @@ from purejaxppo.utils.validation import shown
 
 SUMMARY = "summary.json"
 _NUMBER = int | float | None  # JSON has no NaN
-_COSTS: dict[str, Any] = {
+_AGGREGATES = [f"final_return_{name}{bound}" for name in Aggregates._fields for bound in ("", "_95_low", "_95_high")]
+# The entries of every summary, and those of a run and of a sweep beside them, with their types.
+_BOTH: dict[str, Any] = {
     "num_seeds": int,
     "env_steps": int,
     "env_steps_per_second": _NUMBER,
@@ -24,19 +26,17 @@ _COSTS: dict[str, Any] = {
     "devices": str,
     "diverged": int,
     "diverged_at": list,
+    "evaluation_episodes": int,
+    "evaluation_episodes_cut": int,
+    "files": dict,
 }
-_AGGREGATES = [f"final_return_{name}{bound}" for name in Aggregates._fields for bound in ("", "_95_low", "_95_high")]
 _RUN: dict[str, Any] = {
-    **_COSTS,
     **dict.fromkeys(_AGGREGATES, _NUMBER),
     "final_return_per_seed": list,
-    "evaluation_episodes": int,
     "solved_at": _NUMBER,
     "seeds_solved": int | None,
 }
-# Entries that summaries of older versions lack.
-_LATER: dict[str, Any] = {"evaluation_episodes_cut": int | None, "tied_settings": list}
-_SWEEP: dict[str, Any] = {**_COSTS, "best_setting": int, "best_point": dict}
+_SWEEP: dict[str, Any] = {"best_setting": int, "best_point": dict, "tied_settings": list}
 
 
 def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict[str, Any]:
@@ -44,23 +44,20 @@ def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict
     path = folder / SUMMARY
     content = read_json(path)
     remedy = f"purejaxppo train --resume {folder} writes it anew"
-    known = _RUN if num_settings is None else _SWEEP
-    for name in known:
+    for name, kind in (_BOTH | (_RUN if num_settings is None else _SWEEP)).items():
         if name not in content:
             raise PPOError(f"{path} lacks '{name}'; {remedy}")
-    for name, kind in (known | _LATER).items():
-        if name in content and not is_of(content[name], kind):
+        if not is_of(content[name], kind):
             raise PPOError(f"{path}: {name} = {shown(content[name])} cannot be; {remedy}")
     rows = [content["diverged_at"]] if num_settings is None else content["diverged_at"]
     returns = content.get("final_return_per_seed", [None] * num_seeds)
-    solved = [content.get(name) is None for name in ("solved_at", "seeds_solved")]
+    are_rows = all(is_row(row, num_seeds, int | None) for row in rows)
     fits = {
-        "diverged_at": len(rows) == (num_settings or 1) and all(is_row(row, num_seeds, int | None) for row in rows),
+        "diverged_at": len(rows) == (num_settings or 1) and are_rows,
+        "diverged": are_rows and content["diverged"] == sum(x is not None for row in rows for x in row),
         "final_return_per_seed": is_row(returns, num_seeds, _NUMBER),
-        "seeds_solved": solved[0] == solved[1],
-        "files": isinstance(content.get("files", {}), dict),
+        "seeds_solved": (content.get("solved_at") is None) == (content.get("seeds_solved") is None),
     }
-    fits["diverged"] = fits["diverged_at"] and content["diverged"] == sum(x is not None for row in rows for x in row)
     for name, is_well in fits.items():
         if not is_well:
             raise PPOError(f"{path}: {name} = {shown(content.get(name))} does not fit the run; {remedy}")
@@ -92,13 +89,11 @@ def is_row(row: Any, length: int, kind: Any) -> bool:
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
     """The SHA-256 of each file, None if it cannot be read."""
-    return {name: digest(folder / name) for name in names}
-
-
-def digest(path: Path) -> str | None:
-    """The SHA-256 of a file, None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            with (folder / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            found[name] = None
+    return found

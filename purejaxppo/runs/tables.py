@@ -1,7 +1,7 @@
 """The tables that a run or a sweep ends with, as rows of text."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,55 +9,48 @@ from purejaxppo.population.results import Ranked
 from purejaxppo.population.statistics import decimals_of, interval_text, show_return, with_interval
 from purejaxppo.population.sweep import show_point, show_value
 from purejaxppo.ppo.evaluate import MAX_STEPS
-from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep
+from purejaxppo.runs.results import FinishedRun, FinishedSweep
 
 MOST_NAMED = 8  # diverged runs that a line names
 
 
 def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     """The table that a run ends with."""
-    summary = finished.summary
+    summary, num_seeds = finished.summary, finished.summary["num_seeds"]
     iqm = (summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))
     rows = {f"{return_name(summary)}, IQM": with_interval(*iqm)}
     if summary["solved_at"] is not None:
         episodes = summary["evaluation_episodes"]
         what = f"mean of {episodes} episodes" if episodes else return_name(summary)
-        bar = f"{what} >= {summary['solved_at']:g}"
-        rows["seeds solved"] = f"{summary['seeds_solved']} of {summary['num_seeds']}  ({bar})"
-    rows |= cut_rows(summary.get("evaluation_episodes_cut"), summary["evaluation_episodes"] * summary["num_seeds"])
+        rows["seeds solved"] = f"{summary['seeds_solved']} of {num_seeds}  ({what} >= {summary['solved_at']:g})"
+    rows |= cut_rows(summary["evaluation_episodes_cut"], summary["evaluation_episodes"] * num_seeds)
     if summary["diverged"]:
         first = min(update for update in summary["diverged_at"] if update is not None)
-        rows["seeds diverged"] = f"{summary['diverged']} of {summary['num_seeds']}  (the first after {first} updates)"
+        rows["seeds diverged"] = f"{summary['diverged']} of {num_seeds}  (the first after {first} updates)"
     return rows | speed_rows(summary) | {"run folder": str(folder)}
 
 
 def return_name(summary: Mapping[str, Any]) -> str:
-    """The name of the returns that seeds are compared by: a population without greedy episodes has those of training.
-
-    Summaries of sweeps from earlier versions do not say; they are always of greedy episodes.
-    """
+    """The name of the returns that seeds are compared by: without greedy episodes, those of training."""
     return "final greedy return" if summary.get("evaluation_episodes", 1) else "final training return"
 
 
-def cut_rows(num_cut: int | None, num_episodes: int) -> dict[str, str]:
-    """A row with the number of evaluation episodes that were cut; no row if there are none, or if it is unknown."""
-    if not num_cut:
-        return {}
+def cut_rows(num_cut: int, num_episodes: int) -> dict[str, str]:
+    """A row with the number of evaluation episodes that were cut; no row if there are none."""
     text = f"{num_cut:,} of {num_episodes:,}  (had not ended after {MAX_STEPS:,} steps; their returns stop there)"
-    return {"episodes cut": text}
+    return {"episodes cut": text} if num_cut else {}
 
 
 def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
     """The table that a sweep ends with, below the table of its settings."""
     summary = finished.summary
-    num_episodes = summary.get("evaluation_episodes", EVALUATION_EPISODES) * summary["num_seeds"] * len(finished.sweep)
-    cut = cut_rows(summary.get("evaluation_episodes_cut"), num_episodes)
-    return (
-        best_rows(finished.sweep.table(), return_name(summary))
-        | cut
-        | speed_rows(summary)
-        | {"sweep folder": str(folder)}
-    )
+    num_episodes = summary["evaluation_episodes"] * summary["num_seeds"] * len(finished.sweep)
+    return {
+        **best_rows(finished.sweep.table(), return_name(summary)),
+        **cut_rows(summary["evaluation_episodes_cut"], num_episodes),
+        **speed_rows(summary),
+        "sweep folder": str(folder),
+    }
 
 
 def best_rows(rows: list[Ranked], name: str = "final greedy return") -> dict[str, str]:
@@ -90,23 +83,17 @@ def sweep_rows(finished: FinishedSweep, most: int = 20) -> list[list[str]]:
     """
     rows = finished.sweep.table()
     names = list({name: None for row in rows for name in row.point})
-    digits = [decimals_of(*row.iqm) for row in rows]
-    columns = {
-        f"{return_name(finished.summary)}, IQM": [
-            f"{row.iqm.estimate:.{n}f}" for row, n in zip(rows, digits, strict=True)
-        ],
-        "95% interval": [interval_text(*row.iqm[1:], n) for row, n in zip(rows, digits, strict=True)],
-        "mean training return": [show_return(row.area) for row in rows],
+    columns: dict[str, Callable[[Ranked], str]] = {
+        **{name: lambda row, name=name: show_value(row.point.get(name)) for name in names},
+        f"{return_name(finished.summary)}, IQM": lambda row: f"{row.iqm.estimate:.{decimals_of(*row.iqm)}f}",
+        "95% interval": lambda row: interval_text(*row.iqm[1:], decimals_of(*row.iqm)),
+        "mean training return": lambda row: show_return(row.area),
     }
     if rows[0].ties:
-        columns["ties"] = ["yes" if row.ties else "" for row in rows]
+        columns["ties"] = lambda row: "yes" if row.ties else ""
     if any(row.num_diverged for row in rows):
-        columns["diverged"] = [str(row.num_diverged) for row in rows]
-    shown = [
-        [*(show_value(row.point.get(name)) for name in names), *(texts[i] for texts in columns.values())]
-        for i, row in enumerate(rows[:most])
-    ]
-    return [[*names, *columns], *shown]
+        columns["diverged"] = lambda row: str(row.num_diverged)
+    return [list(columns), *([show(row) for show in columns.values()] for row in rows[:most])]
 
 
 def describe_divergence(summary: dict[str, Any]) -> str:

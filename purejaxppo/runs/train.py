@@ -5,25 +5,24 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from purejaxppo.envs import make_env
-from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
+from purejaxppo.population.checkpoints import make_policy, updates_done
 from purejaxppo.population.logs import LogProgress, named
-from purejaxppo.population.memory import MemoryPlan, describe_plan
-from purejaxppo.population.options import Progress, ignore, never
+from purejaxppo.population.memory import describe_plan
+from purejaxppo.population.options import Progress, carried, ignore, never
 from purejaxppo.population.results import Sweep
-from purejaxppo.population.sharding import describe_devices, describe_sharing
-from purejaxppo.population.start import carried
+from purejaxppo.population.sharding import describe_devices, device_kind
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABLE
-from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told, tell_all
+from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told
 from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep, write_run, write_sweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
@@ -31,33 +30,34 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import leaf_names, load_tree, save_tree, write_json
 
 if TYPE_CHECKING:
-    from purejaxppo.runs.console import JsonView, ProgressView, UpdateView
+    from purejaxppo.runs.console import View
 
 
 def plan(spec: RunSpec) -> str:
     """A text for people: what is about to run, and on which devices."""
-    config, env = spec.config, make_env(spec.env, **spec.env_params)
+    config, devices, num_runs = spec.config, jax.devices(), spec.num_members
     steps = f"{config.actual_timesteps:,} steps"
     if config.actual_timesteps != config.total_timesteps:
         steps += f" ({config.total_timesteps:,} asked for, in whole rollouts of {config.batch_size:,})"
+    where = describe_devices(num_runs, devices, "seed" if spec.sweep is None else "run")
     if spec.placement == "data":
-        where = describe_sharing(spec.num_members, jax.devices())
-    else:
-        where = describe_devices(spec.num_members, jax.devices(), "seed" if spec.sweep is None else "run")
+        runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
+        where = f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
     if jax.process_count() > 1:
         where += f" in {jax.process_count()} processes"
     start = "" if spec.init_from is None else f", from the parameters of {spec.init_from}"
     agent = "" if spec.agent is None else f", agent {spec.agent}"
-    lines = [f"{spec.env}, preset {spec.preset}{agent}: {where}, {steps} each{start}"]
-    if spec.sweep is not None:
-        lines.insert(0, describe_programs(env, config, spec.sweep, spec.num_seeds))
-    return "\n".join(lines)
+    line = f"{spec.env}, preset {spec.preset}{agent}: {where}, {steps} each{start}"
+    if spec.sweep is None:
+        return line
+    env = make_env(spec.env, **spec.env_params)
+    return f"{describe_programs(env, config, spec.sweep, spec.num_seeds)}\n{line}"
 
 
 class Watched(NamedTuple):
     """How a training is watched."""
 
-    view: "ProgressView | UpdateView | JsonView"
+    view: "View"
     tensorboard: bool = False
     wandb: str | None = None  # the project
     memory_limit: int | str | None = None
@@ -70,7 +70,7 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
 
     Returns None in all processes but the first.
     """
-    view, logs = watched.view, nullcontext(tell_all([]))
+    view, logs = watched.view, nullcontext(lambda metrics, step: None)
     if spec.sweep is None and jax.process_index() == 0:
         content = spec_to_json(spec)
         logs = open_logs(folder, content, has_tensorboard=watched.tensorboard, wandb_project=watched.wandb)
@@ -87,7 +87,7 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
             tell,
             memory_limit=watched.memory_limit,
             should_stop=watched.should_stop,
-            on_begin=view.resume if watched.is_begun else ignore,
+            on_begin=view.say if watched.is_begun else ignore,
             on_plan=lambda memory: view.planned(describe_plan(memory)),
         )
         if isinstance(finished, FinishedRun):
@@ -97,26 +97,21 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
 
 
 def train_in_folder(
-    spec: RunSpec,
-    folder: Path,
-    on_chunk: Callable[[Progress], None],
-    *,
-    memory_limit: int | str | None = None,
-    should_stop: Callable[[], bool] = never,
-    on_begin: Callable[[str], None] = ignore,
-    on_plan: Callable[[MemoryPlan], None] = ignore,
+    spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None], **options: Any
 ) -> FinishedRun | FinishedSweep | None:
     """Trains and evaluates a run, and writes its folder. Members whose results are there are not trained again.
 
-    The first of several processes writes; the others return None.
+    The first of several processes writes; the others return None. options: of `train_population`
     """
     env, is_first = make_env(spec.env, **spec.env_params), jax.process_index() == 0
     if is_first:
         write_json(folder / "config.json", spec_to_json(spec))
 
     def keep_and_tell(progress: Progress) -> None:
-        if is_first and progress.members[0] == 0 and progress.updates in spec.algorithm.film_after:
-            keep_state(folder, progress)
+        place = folder / KEPT / f"after-{progress.updates}"
+        is_filmed = progress.members[0] == 0 and progress.updates in spec.algorithm.film_after
+        if is_first and is_filmed and not place.exists():
+            save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))
         on_chunk(progress)
 
     trained = train_population(
@@ -127,7 +122,6 @@ def train_in_folder(
         sweep=spec.sweep,
         make_agent=spec.make_agent,
         placement=spec.placement,
-        memory_limit=memory_limit,
         evaluation_episodes=EVALUATION_EPISODES,
         out=folder / RESULTS,
         checkpoint_every=spec.checkpoint_every,
@@ -136,10 +130,8 @@ def train_in_folder(
         extend=True,  # config.json says how long the run is to be
         init_from=None if spec.init_from is None else load_start(spec, folder),
         report_at=spec.algorithm.film_after,
-        should_stop=should_stop,
-        on_begin=on_begin,
-        on_plan=on_plan,
         on_chunk=keep_and_tell,
+        **options,
     )
     if not is_first:
         return None
@@ -157,7 +149,7 @@ def load_start(spec: RunSpec, folder: Path) -> TrainState:
     like = carried(jax.eval_shape(agent.init, jax.random.key(0)).train_state)
     has_moments = any(name.startswith(".reward_moments") for name in leaf_names(folder / START))
     like = like.replace(reward_moments=jax.eval_shape(lambda: init_moments(())) if has_moments else None)
-    return load_tree(folder / START, of_rows(like, spec.num_seeds))
+    return load_tree(folder / START, of_rows(like, (0, spec.num_seeds)))
 
 
 def extended(spec: RunSpec, folder: Path, total_timesteps: int) -> RunSpec:
@@ -198,17 +190,10 @@ def check_not_lost(spec: RunSpec, folder: Path) -> None:
     It only warns if a checkpoint may not have been due yet. spec: as the run was begun
     """
     done = steps_told(folder) // spec.config.batch_size
-    if spec.checkpoint_every is None or done == 0 or any(map(has_states, (folder / RESULTS).glob("program-*"))):
+    if spec.checkpoint_every is None or done == 0 or any(map(updates_done, (folder / RESULTS).glob("program-*"))):
         return
     place = folder / RESULTS
     said = f"{folder} had done {done} of {spec.config.num_updates} updates, and no checkpoint is left in {place}"
     if isinstance(spec.checkpoint_every, int) and done > spec.checkpoint_every:
         raise PPOError(f"{said}; put it back, or remove {folder / PROGRESS} to train from the start")
     warnings.warn(f"{said}: it begins from the start", stacklevel=2)
-
-
-def keep_state(folder: Path, progress: Progress) -> None:
-    """Keeps the train state of seed 0 for a film."""
-    place = folder / KEPT / f"after-{progress.updates}"
-    if not place.exists():
-        save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))

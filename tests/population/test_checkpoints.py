@@ -26,7 +26,7 @@ from purejaxppo.population.checkpoints import (
     training_returns,
     unfinished_rows,
 )
-from purejaxppo.population.chunks import Pace, next_count, next_stop
+from purejaxppo.population.chunks import Pace, next_count
 from purejaxppo.runs import train as runs_train
 
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
@@ -95,7 +95,7 @@ def unfinished(folder):
     return {path.name: checkpoints(path) for path in (folder / "program-0" / "unfinished").glob("*")}
 
 
-@pytest.mark.parametrize("report", [1, 2, 7, 15, 20, 21, 33, 41, 55, 60])
+@pytest.mark.parametrize("report", [1, 7, 20, 21, 33, 60])
 def test_a_population_that_stops_goes_on_bit_for_bit(env, whole, tmp_path, report):
     with pytest.raises(pjp.Interrupted, match="of 21 updates"):
         train(env, tmp_path, should_stop=stop_at(report))
@@ -110,7 +110,7 @@ def test_a_population_that_stops_goes_on_bit_for_bit(env, whole, tmp_path, repor
     assert unfinished(tmp_path) == {}
 
 
-@pytest.mark.parametrize("every", [1, 4, 20])
+@pytest.mark.parametrize("every", [1, 20])
 def test_checkpoints_change_no_result(env, whole, tmp_path, every):
     assert_same(train(env, tmp_path, checkpoint_every=every), whole)
     assert unfinished(tmp_path) == {}
@@ -128,7 +128,7 @@ def die_after(members, updates):
     return die
 
 
-@pytest.mark.parametrize(("updates", "kept"), [(3, []), (5, [4]), (9, [4, 8]), (14, [8, 12])])
+@pytest.mark.parametrize(("updates", "kept"), [(3, []), (9, [4, 8]), (14, [8, 12])])
 def test_at_most_one_interval_is_lost(env, whole, tmp_path, updates, kept):
     with pytest.raises(Died):
         train(env, tmp_path, checkpoint_every=4, on_chunk=die_after(4, updates))
@@ -270,12 +270,12 @@ def test_a_population_in_memory_stops_too(env):
     ],
 )
 def test_the_host_looks_at_the_next_report_or_checkpoint(done, capacity, every, stop):
-    assert next_stop(done, 20, capacity, every) == stop
+    assert next_count(done, 20, capacity, Policy(every, None, KEPT, False), Pace(0.0, 1e9)) == stop - done
 
 
 @pytest.mark.parametrize(
     ("left", "speed", "count"),
-    [(10.0, 0.0, 1), (10.0, 0.3, 3), (10.0, 100.0, 6), (-1.0, 100.0, 1), (0.025, 100.0, 2)],
+    [(10.0, 0.0, 1), (10.0, 3.0, 3), (0.5, 5.0, 2), (10.0, 100.0, 6), (-1.0, 100.0, 1), (0.025, 100.0, 2)],
 )
 def test_the_host_looks_when_a_checkpoint_by_time_is_due(left, speed, count, monkeypatch):
     monkeypatch.setattr(training.time, "perf_counter", lambda: 1_000.0)

@@ -12,8 +12,7 @@ import purejaxppo as pjp
 from purejaxppo.population import halving, pbt, search
 from purejaxppo.population.halving import halving_timesteps, make_successive_halving
 from purejaxppo.population.pbt import make_pbt, pbt_timesteps
-from purejaxppo.population.search import Member
-from purejaxppo.population.search_space import draw
+from purejaxppo.population.search import Member, draw
 from purejaxppo.population.sweep import log_uniform, uniform
 
 SMALL = pjp.PPOConfig(

@@ -1,13 +1,11 @@
 """Results that stay: chunks on disk, populations that were interrupted, and those that do not fit together."""
 
 import functools
-import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from flax import struct
 
 import purejaxppo as pjp
 from purejaxppo.population import chunks, program
@@ -15,7 +13,6 @@ from purejaxppo.population.chunks import over_processes
 from purejaxppo.population.jobs import own_rows
 from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
-from purejaxppo.utils.files import save_tree
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
 
@@ -47,11 +44,6 @@ def kept(env, tmp_path_factory):
         return folder, train(env, folder)
 
 
-def as_metrics(leaves):
-    """A pytree with attributes of these names, as a struct of flax is."""
-    return type("OldMetrics", (struct.PyTreeNode,), {"__annotations__": dict.fromkeys(leaves, np.ndarray)})(**leaves)
-
-
 def assert_same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one.metrics, other.metrics)
     jax.tree.map(np.testing.assert_array_equal, one.runners.train_state, other.runners.train_state)
@@ -63,25 +55,12 @@ def parts(folder):
     return sorted(path.name for path in (folder / "program-0" / "runners").iterdir())
 
 
-def test_results_that_do_not_tell_which_episodes_were_cut_are_read(kept, env, tmp_path):
-    folder, population = kept
-    assert population.episodes_cut.tolist() == [0] * 10
-    shutil.copytree(folder, tmp_path / "old")
-    part = sorted((tmp_path / "old" / "program-0" / "metrics").iterdir())[1]
-    about = json.loads((part / "manifest.json").read_text())["about"]
-    tree = {"metrics": jax.tree.map(lambda x: x[4:8], population.metrics), "returns": np.zeros((4, 3), np.float32)}
-    shutil.rmtree(part)
-    save_tree(part, tree, about)  # as an older version wrote it
-    old = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "old")
-    assert old.episodes_cut is None
-    assert old.final_returns()[4:8].tolist() == [0.0] * 4
-
-
 def test_the_rows_that_are_missing():
-    assert complement([], 5) == [(0, 5)]
-    assert complement([(0, 5)], 5) == []
-    assert complement([(3, 4), (0, 2)], 6) == [(2, 3), (4, 6)]
-    assert complement([(0, 4), (2, 6)], 8) == [(6, 8)]
+    assert complement([], (0, 5)) == [(0, 5)]
+    assert complement([(0, 5)], (0, 5)) == []
+    assert complement([(3, 4), (0, 2)], (0, 6)) == [(2, 3), (4, 6)]
+    assert complement([(0, 4), (2, 6)], (0, 8)) == [(6, 8)]
+    assert complement([(0, 4), (6, 9)], (3, 8)) == [(4, 6)]
 
 
 @pytest.mark.parametrize("rows", [[(0, 10)], [(2, 3), (7, 9), (11, 20)], [(0, 1)], []])
@@ -97,6 +76,8 @@ def test_results_on_disk_are_those_in_memory(env, kept):
     folder, on_disk = kept
     in_memory = train(env, None)
     assert_same(on_disk, in_memory)
+    assert on_disk.episodes_cut.tolist() == in_memory.episodes_cut.tolist() == [0] * 10
+    assert on_disk.column("timesteps").tolist() == [[64, 128, 192]] * 10
     assert parts(folder) == ["00000000-00000004", "00000004-00000008", "00000008-00000010"]
     one = on_disk.seed(9)
     jax.tree.map(np.testing.assert_array_equal, one.train_state, in_memory.seed(9).train_state)
@@ -113,25 +94,6 @@ def test_what_is_there_is_not_trained_again(env, kept):
     assert_same(again, first)
     opened = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=folder)
     assert_same(opened, first)
-
-
-def test_metrics_of_earlier_versions_that_hold_timesteps_are_read(env, kept, tmp_path):
-    folder, population = kept
-    shutil.copytree(folder, tmp_path / "a")
-    for part in (tmp_path / "a" / "program-0" / "metrics").iterdir():
-        about = json.loads((part / "manifest.json").read_text())["about"]
-        with np.load(part / "leaves.npz") as file:
-            kept_leaves = {name: file[name] for name in file.files}
-        returns, metrics = kept_leaves["['returns']"], "['metrics']."
-        leaves = {name.removeprefix(metrics): x for name, x in kept_leaves.items() if name.startswith(metrics)}
-        updates = leaves.pop("updates")
-        shutil.rmtree(part)
-        leaves["timesteps"] = updates * np.int32(SMALL.batch_size)
-        old = {"metrics": as_metrics(leaves), "returns": returns}
-        save_tree(part, old, about)
-    again = pjp.open_population(env, SMALL, num_seeds=10, evaluation_episodes=3, out=tmp_path / "a")
-    assert_same(again, population)
-    assert again.column("timesteps").tolist() == [[64, 128, 192]] * 10
 
 
 @pytest.mark.parametrize("after", [0, 4, 8])
@@ -233,7 +195,7 @@ def test_results_of_a_chunk_are_gone_from_the_device(env):
 
 
 def test_the_steps_of_all_processes_add_up_exactly(monkeypatch):
-    mine, theirs = Costs(2.0, 3.0, 5_000_000_001, None), [1.0, 4.0, *divmod(7_000_000_003, 2**24)]
+    mine, theirs = Costs(2.0, 3.0, 5_000_000_001, None), np.array([[1.0, 4.0, 7_000_000_003.0]])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(chunks, "gather_rows", lambda rows: np.vstack([rows, np.float32([theirs])]))
+    monkeypatch.setattr(chunks, "gather_rows", lambda rows: np.vstack([rows, theirs.view(np.int32)]))
     assert over_processes(mine) == Costs(2.0, 4.0, 12_000_000_004, None)
