@@ -802,6 +802,9 @@ COMMANDS = [
     ("bench --quik", "unknown option '--quik'; did you mean --quick"),
     ("bench --seeds 0", "--seeds: 0 is below 1; give a whole number"),
     ("bench --timesteps 1", "--timesteps 1 is below one rollout of 512; give at least that"),
+    ("bench --repeats 0", "--repeats: 0 is below 1"),
+    ("bench --out no/bench.json", "'no' is not a folder that you can write to; take another"),
+    ("bench --total-timesteps 1000", "unknown option '--total-timesteps'; did you mean --timesteps"),
     ("bench --config.gamma 3", "gamma = 3.0 is out of range; give a number"),
 ]  # fmt: skip
 

@@ -45,8 +45,7 @@ def bench(options: argparse.Namespace) -> int:
     """Measures, and prints a table."""
     from rich.console import Console
 
-    from purejaxppo.cli.bench.report import show_table
-    from purejaxppo.cli.bench.run import make_plan, run_bench
+    from purejaxppo.cli.bench.run import make_plan, run_bench, show_table
 
     use_all_cores()
     config = PPOConfig(**given_fields(options, PPOConfig()))
