@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.cli import evaluate as evaluate_command
+from purejaxppo.cli import finished as finished_commands
 from purejaxppo.cli import main as cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
@@ -851,13 +851,13 @@ def test_words_that_no_shell_would_pass_are_refused_in_one_line(words, refused):
 
 
 def test_too_little_memory_is_one_line_with_a_remedy(refused, monkeypatch, places):
-    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
+    monkeypatch.setattr(finished_commands, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
     line = refused(["eval", "run"])
     assert re.search("error: the memory is too small: RESOURCE_EXHAUSTED.*; take fewer seeds", line), line
 
 
 def test_another_error_of_jax_is_not_hidden(monkeypatch, places, tmp_path):
-    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
+    monkeypatch.setattr(finished_commands, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
     with pytest.raises(RuntimeError, match="nonsense"):
         cli.main(["eval", str(tmp_path / "run")])
 

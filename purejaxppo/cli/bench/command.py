@@ -7,7 +7,7 @@ import jax
 from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options, given_fields
 from purejaxppo.cli.option_types import file_to_write, whole_from
-from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.runs.presets import Preset
 from purejaxppo.utils.devices import use_all_cores
@@ -20,24 +20,13 @@ def add_options(parser: Parser, _: Preset) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="measure tiny sizes, for a first look: the numbers mean little"
     )
-    parser.add_argument(
-        "--seeds",
-        metavar="N",
-        nargs="+",
-        type=whole_from(1),
-        help="seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
-    )
-    parser.add_argument(
-        "--timesteps",
-        metavar="N",
-        type=whole_from(1, MAX_STEPS),
-        help="environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)",
-    )
-    parser.add_argument(
-        "--repeats", metavar="N", type=whole_from(1), help="repetitions of each measurement (default 5)"
-    )
+    about = "seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)"
+    option(parser, "--seeds", "N", whole_from(1), about, nargs="+")
+    about = "environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)"
+    option(parser, "--timesteps", "N", whole_from(1, MAX_STEPS), about)
+    option(parser, "--repeats", "N", whole_from(1), "repetitions of each measurement (default 5)")
     add_cache_option(parser)
-    parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all measurements to a file")
+    option(parser, "--out", "FILE", file_to_write(".json"), "write all measurements to a file")
     add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from rich.console import Console
+
 from purejaxppo.cli import doctor
 from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.doctor.findings import Finding, fault
-from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.envs import Environment, make_env, names_own_code
 from purejaxppo.envs.user_code import find_own, is_factory, make_own_env
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
@@ -25,24 +27,16 @@ SIZES: dict[str, Any] = {"num_envs": 8, "num_steps": 32, "total_timesteps": 8 * 
 
 def add_options(parser: Parser, _: Preset) -> None:
     """The environment and the network."""
-    parser.add_argument(
-        "--env",
-        metavar="MODULE:FACTORY",
-        help="also check an environment: a factory in a module or in FILE.py, or a name",
-    )
-    parser.add_argument(
-        "--network",
-        metavar="MODULE:FACTORY",
-        help="check this network in it, not the default ones; the factory may take the Environment",
-    )
+    about = "also check an environment: a factory in a module or in FILE.py, or a name"
+    option(parser, "--env", "MODULE:FACTORY", str, about)
+    about = "check this network in it, not the default ones; the factory may take the Environment"
+    option(parser, "--network", "MODULE:FACTORY", str, about)
     add_cache_option(parser)
 
 
 def print_findings(options: argparse.Namespace) -> int:
     """Prints a line for each finding. -> exit status: 1 if there is a fault"""
-    from rich.console import Console
-
-    from purejaxppo.runs.console import print_table
+    from purejaxppo.runs.console import print_table  # which loads more of rich
 
     use_all_cores()
     try:
