@@ -10,7 +10,7 @@ from rich.console import Console
 
 from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.option_types import a_path, each_once, file_to_write, one_of, whole_from
-from purejaxppo.cli.parser import Command, Parser, option
+from purejaxppo.cli.parser import Command, Parser, option, switch
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.ppo.evaluate import record_episodes
 from purejaxppo.ppo.factory import seed_keys
@@ -53,9 +53,7 @@ def add_evaluation(parser: Parser, _: Preset) -> None:
     option(parser, "--episodes", "N", whole_from(1), "episodes per seed (default 100)", default=100)
     option(parser, "--seeds", "N", whole_from(1), "play only the first N seeds (default all)")
     option(parser, "--seed", "N", whole_from(0, MAX_SEED), "seed of the episodes (default 1)", default=1)
-    parser.add_argument(
-        "--sampled", action="store_true", help="sample actions as in training (default: the most probable ones)"
-    )
+    switch(parser, "--sampled", "sample actions as in training (default: the most probable ones)")
     about = "gymnax (default): as in training; gymnasium: Gymnasium's environment of that name"
     option(parser, "--backend", "NAME", one_of(BACKENDS), about, default="gymnax")
     option(parser, "--json", "FILE", file_to_write(".json"), "write the results to a file as well")

@@ -83,6 +83,11 @@ def option(to: Any, name: str, metavar: str, read: Callable[[str], Any], about: 
     return to.add_argument(name, metavar=metavar, type=read, help=about, **more)
 
 
+def switch(to: Any, name: str, about: str, **more: Any) -> None:
+    """Adds an option without a value."""
+    to.add_argument(name, action="store_true", help=about, **more)
+
+
 def config_option(name: str) -> str:
     """The option of a hyperparameter: --config.learning-rate"""
     return PREFIX + name.replace("_", "-")

@@ -14,7 +14,7 @@ from purejaxppo.cli.option_types import (
     read_interval,
     whole_from,
 )
-from purejaxppo.cli.parser import Parser, option
+from purejaxppo.cli.parser import Parser, option, switch
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.processes import HEARTBEAT
@@ -30,11 +30,12 @@ def add_train_options(parser: Parser, preset: Preset) -> None:
     """The options of train."""
     _add_run_options(parser, preset)
     group = parser.add_argument_group("logs, in addition to progress.jsonl in the run folder")
-    group.add_argument("--tensorboard", action="store_true", help="write event files to the run folder")
+    switch(group, "--tensorboard", "write event files to the run folder")
     about = "log to this project of Weights & Biases; WANDB_MODE=offline needs no network"
     option(group, "--wandb", "PROJECT", a_name, about)
     about = "naming of the logged numbers: sb3 (default) or cleanrl"
     option(group, "--log-names", "NAMES", one_of(list(NAMES)), about)
+    parser.set_defaults(over=None, random=None, random_seed=None)
     _add_hyperparameters(parser, preset)
 
 
@@ -48,6 +49,7 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
     option(parser, "--over", "NAME=VALUES", read_domain, about, action="append")
     option(parser, "--random", "N", whole_from(1, MAX_SETTINGS), "draw N settings, instead of the whole grid")
     option(parser, "--random-seed", "N", whole_from(0, MAX_SEED), "seed of the draw (default 0)")
+    parser.set_defaults(tensorboard=False, wandb=None, log_names=None)
     _add_run_options(parser, preset)
     _add_hyperparameters(parser, preset)
 
@@ -55,12 +57,7 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
 def _add_run_options(parser: Parser, preset: Preset) -> None:
     add = functools.partial(option, parser)
     add("--config", "FILE", a_path, "read options from a TOML file; those given here take precedence")
-    add(
-        "--write-config",
-        "FILE",
-        file_to_write(".toml"),
-        "write the options to a TOML file for --config, instead of training",
-    )
+    add("--write-config", "FILE", file_to_write(".toml"), "write the options to such a file, instead of training")
     add("--preset", "NAME", str, "settings to start from (default by environment; see purejaxppo presets)")
     add("--env", "NAME", str, "see purejaxppo envs; FILE.py:CLASS for your own (default the preset's)")
     add("--agent", "FILE.py:FUNCTION", str, "train your own agent: a function (env, config) -> agent")
@@ -69,41 +66,23 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add("--seed", "N", whole_from(0, MAX_SEED - EVALUATION_SEED), "base of all seeds (default 0)")
     add("--out", "FOLDER", a_path, "run folder (default runs/ENV-DATE-TIME)")
     add(
-        "--resume",
-        "FOLDER",
-        a_path,
-        "go on with an interrupted run; with --total-timesteps N, train any run up to N steps",
+        "--resume", "FOLDER", a_path, "go on with an interrupted run; with --total-timesteps N, any run, up to N steps"
     )
-    add(
-        "--init-from",
-        "RUN",
-        a_path,
-        "start from a finished run's parameters, seed by seed; its settings are the defaults",
-    )
-    add(
-        "--checkpoint-every",
-        "N",
-        read_interval,
-        "save a checkpoint every N updates, or after a time: 60s, 5m, 1.5h (default never)",
-    )
+    add("--init-from", "RUN", a_path, "start from a finished run's parameters; its settings are the defaults")
+    about = "save a checkpoint every N updates, or after a time: 60s, 5m, 1.5h (default never)"
+    add("--checkpoint-every", "N", read_interval, about)
     add("--keep", "N", whole_from(1), "newest checkpoints to keep (default 2)", dest="keep_checkpoints")
-    parser.add_argument(
-        "--keep-best", action="store_true", default=None, help="also keep each seed at its best training return"
-    )
+    switch(parser, "--keep-best", "also keep each seed at its best training return", default=None)
     add_cache_option(parser)
     add("--memory-limit", "SIZE", parse_bytes, "such as 4GiB or 500MB (default 90%% of the free memory)")
-    add(
-        "--placement",
-        "NAME",
-        one_of(PLACEMENTS),
-        "spread over devices: seeds (default), or data (the environments of each seed)",
-    )
+    about = "spread over devices: seeds (default), or data (the environments of each seed)"
+    add("--placement", "NAME", one_of(PLACEMENTS), about)
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--quiet", action="store_true", help="print errors only")
-    shown.add_argument("--json-lines", action="store_true", help="print one JSON object per line, for programs")
-    parser.add_argument("--strict", action="store_true", help="exit with status 3 if an update was not finite")
+    switch(shown, "--quiet", "print errors only")
+    switch(shown, "--json-lines", "print one JSON object per line, for programs")
+    switch(parser, "--strict", "exit with status 3 if an update was not finite")
     group = parser.add_argument_group("several processes that share the run folder, on one machine or many")
-    group.add_argument("--cluster", action="store_true", help="take the next three from SLURM, GKE or Cloud TPU")
+    switch(group, "--cluster", "take the next three from SLURM, GKE or Cloud TPU")
     option(group, "--coordinator", "HOST:PORT", str, "address of process 0")
     option(group, "--num-processes", "N", whole_from(1), "number of processes")
     option(group, "--process-id", "I", whole_from(0), "number of this process, from 0")

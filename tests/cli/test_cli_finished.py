@@ -170,19 +170,9 @@ def test_comparison_counts_wins_against_the_first():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["eval", "nowhere"], "nowhere"),
-        (["eval", "{a}", "--episodes", "0"], "--episodes"),
-        (["eval", "{a}", "--backend", "brax"], "gymnax, gymnasium"),
         (["eval", "{catch}", "--backend", "gymnasium"], "Catch-bsuite"),
-        (["eval", "{a}", "--json", "no/such/x.json"], "no/such"),
-        (["eval", "{a}", "--json", "x.txt"], ".json"),
-        (["render", "{a}", "--seed", "3"], "0 to 2"),
-        (["render", "{a}", "--out", "film.webm"], ".gif or .mp4"),
-        (["plot", "{a}", "--out", "figure.jpg"], ".png or .pdf or .svg"),
         (["plot", "{a}", "{catch}"], "plot them apart"),
         (["plot", *["{a}"] * 9], "8"),
-        (["plot"], "RUN"),
-        (["doctor", "--fix"], "--fix"),
     ],
 )
 def test_bad_input_is_refused_with_one_line(folder, refused, arguments, named):

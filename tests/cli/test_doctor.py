@@ -363,7 +363,7 @@ SCALE, MOVE = "divide them by 255", "jnp.moveaxis(obs, 0, -1)"
 )  # fmt: skip
 def test_images_of_bytes_or_with_channels_first_are_noted(camera, said):
     env = pjp.make_env(camera)
-    found = check_images(env, play(env, jax.random.key(0), num_steps=8, num_envs=2))
+    found = check_images(play(env, jax.random.key(0), num_steps=8, num_envs=2))
     assert isinstance(found, Note) == bool(said)
     assert [text for text in (SCALE, MOVE) if text in found] == said
 

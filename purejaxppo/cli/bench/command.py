@@ -7,7 +7,7 @@ import jax
 from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options, given_fields
 from purejaxppo.cli.option_types import file_to_write, whole_from
-from purejaxppo.cli.parser import Command, Parser, option
+from purejaxppo.cli.parser import Command, Parser, option, switch
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.runs.presets import Preset
 from purejaxppo.utils.devices import use_all_cores
@@ -17,9 +17,7 @@ from purejaxppo.utils.validation import MAX_STEPS
 
 def add_options(parser: Parser, _: Preset) -> None:
     """The sizes, and the hyperparameters of the training that is measured."""
-    parser.add_argument(
-        "--quick", action="store_true", help="measure tiny sizes, for a first look: the numbers mean little"
-    )
+    switch(parser, "--quick", "measure tiny sizes, for a first look: the numbers mean little")
     about = "seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)"
     option(parser, "--seeds", "N", whole_from(1), about, nargs="+")
     about = "environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)"
@@ -38,14 +36,8 @@ def bench(options: argparse.Namespace) -> int:
 
     use_all_cores()
     config = PPOConfig(**given_fields(options, PPOConfig()))
-    plan = make_plan(
-        jax.default_backend(),
-        config,
-        seeds=options.seeds,
-        timesteps=options.timesteps,
-        repeats=options.repeats,
-        quick=options.quick,
-    )
+    plan = make_plan(jax.default_backend(), config, options.quick, options.seeds, options.timesteps)
+    plan = plan._replace(repeats=options.repeats or plan.repeats)
     with Console(stderr=True).status("starting") as status:  # shows nothing when stderr is redirected
         report = run_bench(config, plan, say=status.update)
     print(show_table(report))

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
-from purejaxppo.cli.bench.compiling import measure_compiling
 from purejaxppo.cli.bench.programs import limit_programs, phase_programs, sizes_for, stepping_programs
 from purejaxppo.cli.bench.timing import Probe, Spread, in_pairs, make_probe, measure_in_turn, spread_of
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
@@ -26,7 +27,6 @@ from purejaxppo.utils.files import versions
 
 ENV = "CartPole-v1"  # gymnax has it too
 OBS_SIZE, NUM_ACTIONS = 4, 2  # its
-COMPILING_REPEATS = 3  # fewer than of the rest, as each starts two processes
 LEAST_UPDATES = 4  # of a training, by default
 
 
@@ -37,13 +37,20 @@ class Plan(NamedTuple):
     timesteps: int  # of each seed
     repeats: int
     least_seconds: float  # of one repetition, except for whole trainings
-    quick: bool
+    quick: bool = False
+
+
+PLANS = {
+    "quick": Plan((1, 2), 2_048, 2, 0.005, quick=True),
+    "cpu": Plan((1, 16, 64, 256), 100_000, 5, 0.3),
+    "accelerator": Plan((1, 64, 1_024, 2_048, 8_192), 500_000, 5, 0.3),
+}
 
 
 class Trained(NamedTuple):
-    """The results of a timed training."""
+    """One timed training."""
 
-    env_steps_per_second: float
+    compile_seconds: float
     final_returns: list[float]  # of the seeds that finished an episode
     planned_bytes: int
 
@@ -58,13 +65,7 @@ class Row(NamedTuple):
 
 
 def make_plan(
-    platform: str,
-    config: PPOConfig,
-    *,
-    seeds: Sequence[int] | None = None,
-    timesteps: int | None = None,
-    repeats: int | None = None,
-    quick: bool = False,
+    platform: str, config: PPOConfig, quick: bool, seeds: Sequence[int] | None, timesteps: int | None
 ) -> Plan:
     """The plan that the caller asks for, with defaults that suit the platform: an accelerator needs thousands of seeds.
 
@@ -72,21 +73,32 @@ def make_plan(
     """
     if timesteps is not None and timesteps < config.batch_size:
         raise PPOError(f"--timesteps {timesteps} is below one rollout of {config.batch_size}; give at least that")
-    if quick:
-        default = Plan((1, 2), 2_048, 2, 0.005, quick)
-    elif platform == "cpu":
-        default = Plan((1, 16, 64, 256), 100_000, 5, 0.3, quick)
-    else:
-        default = Plan((1, 64, 1_024, 2_048, 8_192), 500_000, 5, 0.3, quick)
+    default = PLANS["quick" if quick else "cpu" if platform == "cpu" else "accelerator"]
     return default._replace(
         seeds=tuple(seeds or default.seeds),
         timesteps=timesteps or max(default.timesteps, LEAST_UPDATES * config.batch_size),
-        repeats=repeats or default.repeats,
     )
 
 
 def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Measures everything on the devices of this process. `say` is called with the name of each measurement."""
+    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
+        use_only(cache)  # so that the first training of a size compiles anew, and the others find its program
+        try:
+            return measure(config, plan, say)
+        finally:
+            use_only(None)
+
+
+def use_only(cache: str | None) -> None:
+    """Keeps every compiled program in this folder, or none."""
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+
+
+def measure(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    """The report."""
     config = config.replace(total_timesteps=plan.timesteps)
     trained: dict[int, list[Trained]] = {num_seeds: [] for num_seeds in plan.seeds}
     say("compiling")
@@ -98,15 +110,17 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
     for num_seeds, runs in trained.items():
         probes[train_name(num_seeds)] = functools.partial(train_once, env, config, num_seeds, runs)
     spreads = measure_in_turn(probes, plan.repeats, say)
-    sizes_compiled = [min(plan.seeds)] if plan.quick else sorted({min(plan.seeds), max(plan.seeds)})
-    compiling = {
-        num_seeds: measure_compiling(ENV, config, num_seeds, 1 if plan.quick else COMPILING_REPEATS, say)
-        for num_seeds in sizes_compiled
-    }
     work = work_per_step(config, OBS_SIZE, NUM_ACTIONS)
-    rows = [*speed_rows(spreads, trained, work), *phase_rows(spreads), *cost_rows(compiling, trained)]
+    rows = [*speed_rows(spreads, trained, work), *phase_rows(spreads), *cost_rows(trained)]
     return {
-        "machine": describe_machine(devices),
+        "machine": {
+            "platform": devices[0].platform,
+            "device": devices[0].device_kind,
+            "num_devices": len(devices),
+            "cores": cpu_cores(),
+            "versions": versions(),
+            "git_revision": git_revision(),
+        },
         "plan": plan._asdict(),
         "config": dataclasses.asdict(config),
         "measured": [{"name": x.name, "unit": x.unit, "remark": x.remark, **x.spread._asdict()} for x in rows],
@@ -128,9 +142,8 @@ def train_once(env: Environment, config: PPOConfig, num_seeds: int, trained: lis
     population = train_population(env, config, num_seeds=num_seeds, seed=repetition)
     costs, returns = population.costs, population.final_returns()
     assert costs.plan is not None  # something was left to train
-    speed = costs.timesteps / costs.train_seconds
-    trained.append(Trained(speed, returns[~np.isnan(returns)].tolist(), costs.plan.peak))
-    return speed
+    trained.append(Trained(population.compile_seconds, returns[~np.isnan(returns)].tolist(), costs.plan.peak))
+    return costs.timesteps / costs.train_seconds
 
 
 def speed_rows(spreads: Mapping[str, Spread], trained: Mapping[int, list[Trained]], work: Work) -> list[Row]:
@@ -179,13 +192,14 @@ def phase_rows(spreads: Mapping[str, Spread]) -> list[Row]:
     ]
 
 
-def cost_rows(compiling: Mapping[int, Mapping[str, Spread]], trained: Mapping[int, list[Trained]]) -> list[Row]:
-    """Seconds to compile, and the peak memory of this process."""
-    rows = [
-        Row(f"compile, {show_seeds(num_seeds)}, {name} cache", spread, "s")
-        for num_seeds, both in compiling.items()
-        for name, spread in both.items()
-    ]
+def cost_rows(trained: Mapping[int, list[Trained]]) -> list[Row]:
+    """Seconds to compile, with an empty cache in the first repetition, and the peak memory of this process."""
+    rows = []
+    for num_seeds, runs in trained.items():
+        cold, *warm = [run.compile_seconds for run in runs]
+        rows.append(Row(f"compile, {show_seeds(num_seeds)}, empty cache", spread_of([cold]), "s"))
+        if warm:
+            rows.append(Row(f"compile, {show_seeds(num_seeds)}, full cache", spread_of(warm), "s"))
     peak, planned = peak_memory_bytes(), max(run.planned_bytes for runs in trained.values() for run in runs)
     if peak is not None:
         remark = f"{show_bytes(planned)} planned for the largest population"
@@ -217,17 +231,3 @@ def show_table(report: dict[str, Any]) -> str:
 def show_number(x: float) -> str:
     """Three digits, or a whole number with commas."""
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
-
-
-def describe_machine(devices: Sequence[Any]) -> dict[str, Any]:
-    """The machine, its devices and the versions."""
-    settings: Any = jax.config  # its attributes are made at run time
-    return {
-        "platform": devices[0].platform,
-        "device": devices[0].device_kind,
-        "num_devices": len(devices),
-        "cores": cpu_cores(),
-        "matmul_precision": settings.jax_default_matmul_precision or "default",
-        "versions": versions(),
-        "git_revision": git_revision(),
-    }

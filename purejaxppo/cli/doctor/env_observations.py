@@ -17,8 +17,9 @@ CHANNELS = 2  # an axis that is this many times shorter than both others holds t
 BRIGHT = 100  # an image with larger numbers holds bytes
 
 
-def check_observations(env: Environment, trial: Trial) -> str:
+def check_observations(trial: Trial) -> str:
     """Checks that the observations are finite and within their space."""
+    env = trial.env
     seen = [arrays_of(env, obs) for obs in (trial.taken.obs, trial.taken.step.obs, trial.start[0])]
     values = []
     for i, (place, space) in enumerate(parts_of(env.observation_space).items()):
@@ -75,11 +76,11 @@ def share(is_wrong: np.ndarray) -> str:
     return f"{int(np.any(is_wrong, axis=1).sum()):,} of {len(is_wrong):,} observations"
 
 
-def check_images(env: Environment, trial: Trial) -> str:
+def check_images(trial: Trial) -> str:
     """Checks that images are scaled and have their channels last."""
     found, notes = [], []
-    parts = parts_of(env.observation_space).items()
-    for (place, space), x in zip(parts, arrays_of(env, trial.taken.obs), strict=True):
+    parts = parts_of(trial.env.observation_space).items()
+    for (place, space), x in zip(parts, arrays_of(trial.env, trial.taken.obs), strict=True):
         shape = shape_of(space)
         if not (isinstance(space, Box) and len(shape) in (2, 3) and sorted(shape)[-2] >= IMAGE_SIDE):
             continue

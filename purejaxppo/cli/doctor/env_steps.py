@@ -41,33 +41,33 @@ def compiled(env: Environment) -> Environment:
     return env.replace(reset=jax.jit(env.reset), step=jax.jit(env.step))
 
 
-def check_bits(env: Environment, trial: Trial, again: Trial) -> str:
+def check_bits(trial: Trial, again: Trial) -> str:
     """Checks that the same key gives the same steps, and that no key is used twice."""
     if not same_bits(trial, again):
         raise PPOError("the same program with the same key gives different bits; draw from key only")
     try:
         with jax.debug_key_reuse(True):
-            change_alone(compiled(env), trial, 1)
+            change_alone(compiled(trial.env), trial, 1)
     except KeyReuseError:
         return Note("the same key gives the same bits; but reset or step uses a key twice: split it")
     return "the same key gives the same bits"
 
 
-def check_lanes(env: Environment, trial: Trial) -> str:
+def check_lanes(trial: Trial) -> str:
     """Checks that each lane of a vmapped step gives what the step gives alone."""
-    change = change_alone(compiled(env), trial, COMPARED)
+    change = change_alone(compiled(trial.env), trial, COMPARED)
     if change:
         raise PPOError(f"under vmap, reset or step gives something else than alone: {change}")
     return "under vmap, reset and step give the same as alone"
 
 
-def check_jit(env: Environment, trial: Trial) -> str:
+def check_jit(trial: Trial) -> str:
     """Checks that a step without jit gives what the compiled step gives."""
     row = jax.tree.map(lambda x: x[0, 0], trial.taken)
-    operations = len(jax.make_jaxpr(env.step)(row.key, row.state, row.action, env.params).eqns)
+    operations = len(jax.make_jaxpr(trial.env.step)(row.key, row.state, row.action, trial.env.params).eqns)
     if operations > BY_HAND:
         return f"not checked: without jit, a step of {operations:,} operations takes too long"
-    change = change_alone(env, trial, 1)
+    change = change_alone(trial.env, trial, 1)
     if change:
         raise PPOError(f"without jit, reset or step gives something else: {change}")
     return "reset and step give the same without jit"
@@ -92,10 +92,10 @@ def check_rewards(trial: Trial) -> str:
     return f"from {reward.min():.4g} to {reward.max():.4g}"
 
 
-def check_actions(env: Environment, trial: Trial) -> str:
+def check_actions(trial: Trial) -> str:
     """Checks that the action makes a difference in some step."""
     matters = np.asarray(trial.taken.matters)
-    if any(map(is_choice, parts_of(env.action_space).values())) and not matters.any():
+    if any(map(is_choice, parts_of(trial.env.action_space).values())) and not matters.any():
         return Note(f"another action would have changed nothing in any of {matters.size:,} steps")
     return f"another action changes {100 * matters.mean():.0f}% of the steps"
 
@@ -105,8 +105,9 @@ def is_choice(space: Space) -> bool:
     return isinstance(space, Box) or math.prod(np.ravel(space)) > 1  # n, or sizes
 
 
-def check_masks(env: Environment, trial: Trial) -> str:
+def check_masks(trial: Trial) -> str:
     """Checks that some action is legal until the episode is over."""
+    env = trial.env
     if env.action_mask is None:
         return "none"
     structure, legal = structure_of(env.action_space), []
@@ -165,14 +166,14 @@ def share_like_starts(starts: PyTree, after: PyTree, done: np.ndarray) -> float:
     return ends if ends > 0.5 and others < 0.5 * ends else 0.0
 
 
-def check_episodes(env: Environment, trial: Trial, key: jax.Array, max_steps: int) -> str:
+def check_episodes(trial: Trial, key: jax.Array, max_steps: int) -> str:
     """Checks that episodes end, and notes a time limit that terminates them instead of truncating."""
     num_steps, num_envs = trial.done.shape
     # Each environment begins an episode at the first step.
     lengths = np.concatenate([np.diff(np.flatnonzero(column), prepend=-1) for column in trial.done.T])
     if not lengths.size:
         max_steps = max(num_steps, max_steps)
-        search = jax.jit(functools.partial(steps_to_first_end, env, num_envs=num_envs, max_steps=max_steps))
+        search = jax.jit(functools.partial(steps_to_first_end, trial.env, num_envs=num_envs, max_steps=max_steps))
         ends_after = int(search(key)) if max_steps > num_steps else num_steps
         if ends_after >= max_steps:
             raise PPOError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from purejaxppo.cli.doctor import env_observations, env_steps
 from purejaxppo.cli.doctor.findings import Check, Finding, fault, run_checks
-from purejaxppo.cli.doctor.trial import Trial, envs_that_fit, play, traces_alike
+from purejaxppo.cli.doctor.trial import envs_that_fit, play, traces_alike
 from purejaxppo.envs import make_env
 from purejaxppo.envs.base import Environment, Step
 from purejaxppo.envs.spaces import example_action, show_space
@@ -16,6 +16,19 @@ from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_size
+
+STEP_CHECKS = {  # of the steps of a trial
+    "lanes": env_steps.check_lanes,
+    "jit": env_steps.check_jit,
+    "starts": env_steps.check_starts,
+    "observations": env_observations.check_observations,
+    "images": env_observations.check_images,
+    "rewards": env_steps.check_rewards,
+    "actions": env_steps.check_actions,
+    "masks": env_steps.check_masks,
+    "flags": env_steps.check_flags,
+    "final observation": env_steps.check_final_observation,
+}
 
 
 def check_env(
@@ -57,7 +70,10 @@ def check_env(
         trial, again = program(key), program(key)
     except Exception as error:  # what only shows when it runs
         return [*findings, fault("run", error)]
-    return findings + run_checks(step_checks(built, trial, again, key, max_steps))
+    checks: dict[str, Check] = {name: functools.partial(check, trial) for name, check in STEP_CHECKS.items()}
+    checks = {"bits": lambda: env_steps.check_bits(trial, again), **checks}
+    checks["episodes"] = lambda: env_steps.check_episodes(trial, key, max_steps)
+    return findings + run_checks(checks)
 
 
 def program_checks(env: Environment, trace_rollout: Check) -> dict[str, Check]:
@@ -69,24 +85,6 @@ def program_checks(env: Environment, trace_rollout: Check) -> dict[str, Check]:
         "types": lambda: check_types(env),
         "vmap": lambda: check_vmap(env, trace_rollout),
         "key": lambda: check_key(env),
-    }
-
-
-def step_checks(env: Environment, trial: Trial, again: Trial, key: jax.Array, max_steps: int) -> dict[str, Check]:
-    """The checks of random steps. `again` is the same trial from another call of its program."""
-    return {
-        "bits": lambda: env_steps.check_bits(env, trial, again),
-        "lanes": lambda: env_steps.check_lanes(env, trial),
-        "jit": lambda: env_steps.check_jit(env, trial),
-        "starts": lambda: env_steps.check_starts(trial),
-        "observations": lambda: env_observations.check_observations(env, trial),
-        "images": lambda: env_observations.check_images(env, trial),
-        "rewards": lambda: env_steps.check_rewards(trial),
-        "actions": lambda: env_steps.check_actions(env, trial),
-        "masks": lambda: env_steps.check_masks(env, trial),
-        "flags": lambda: env_steps.check_flags(trial),
-        "final observation": lambda: env_steps.check_final_observation(trial),
-        "episodes": lambda: env_steps.check_episodes(env, trial, key, max_steps),
     }
 
 

@@ -34,6 +34,7 @@ class Taken(NamedTuple):
 class Trial(NamedTuple):
     """T random steps of B environments, which begin anew where an episode ends; and N starts."""
 
+    env: Environment
     taken: Taken
     start_key: jax.Array  # [N]
     start: tuple[PyTree, PyTree]  # [N, ...], obs and state
@@ -63,7 +64,7 @@ def play(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Tri
     carry = reset_batch(env, reset_key, num_envs)
     _, taken = jax.lax.scan(step, carry, (*keys, make_starts(env, begin_key, shape)))
     start_keys = jax.random.split(start_key, NUM_STARTS)
-    return Trial(taken, start_keys, jax.vmap(env.reset, in_axes=(0, None))(start_keys, env.params))
+    return Trial(env, taken, start_keys, jax.vmap(env.reset, in_axes=(0, None))(start_keys, env.params))
 
 
 def random_actions(env: Environment, keys: jax.Array, obs: PyTree) -> PyTree:
