@@ -47,10 +47,9 @@ def print_completion(options: argparse.Namespace) -> int:
                 action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
             elif action.metavar == "FILE":
                 action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
-        for name, action in (
-            command.short_names.items() if options.shell != "tcsh" else ()
-        ):  # whose list would be doubled
-            action.option_strings = [*action.option_strings, name]
+        if options.shell != "tcsh":  # whose list would be doubled
+            for name, action in command.short_names.items():
+                action.option_strings = [*action.option_strings, name]
     commands["completion"]._actions[-1].choices = SHELLS
     print(shtab.complete(parser, options.shell) + (_BASH if options.shell == "bash" else ""))
     return 0

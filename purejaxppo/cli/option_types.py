@@ -14,10 +14,9 @@ from purejaxppo.utils.validation import MAX_COUNT, whole
 
 def read_number(text: str) -> float:
     """A number."""
-    number = number_in(text)
-    if number is None:
+    if number_in(text) is None:
         raise PPOError(f"{text!r} is not a number; give one such as 0.5 or 3e-4")
-    return float(number)
+    return float(text)
 
 
 def whole_from(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:

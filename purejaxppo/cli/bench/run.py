@@ -82,34 +82,22 @@ def make_plan(
 
 def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Measures everything on the devices of this process. `say` is called with the name of each measurement."""
-    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
-        use_only(cache)  # so that the first training of a size compiles anew, and the others find its program
-        try:
-            return measure(config, plan, say)
-        finally:
-            use_only(None)
-
-
-def use_only(cache: str | None) -> None:
-    """Keeps every compiled program in this folder, or none."""
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-
-
-def measure(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """The report."""
     config = config.replace(total_timesteps=plan.timesteps)
     trained: dict[int, list[Trained]] = {num_seeds: [] for num_seeds in plan.seeds}
-    say("compiling")
     env, devices = make_env(ENV), jax.local_devices()
-    agent, sizes = make_ppo(env, config), sizes_for(devices[0].platform, plan.quick)
-    programs = limit_programs(sizes, devices)
-    programs |= stepping_programs(agent, sizes, devices) | phase_programs(agent, sizes, devices)
-    probes: dict[str, Probe] = {name: make_probe(timed, plan.least_seconds) for name, timed in programs.items()}
-    for num_seeds, runs in trained.items():
-        probes[train_name(num_seeds)] = functools.partial(train_once, env, config, num_seeds, runs)
-    spreads = measure_in_turn(probes, plan.repeats, say)
+    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
+        # A cache of its own: the first training of a size compiles anew, and the others find its program.
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation_cache.reset_cache()
+        say("compiling")
+        agent, sizes = make_ppo(env, config), sizes_for(devices[0].platform, plan.quick)
+        programs = limit_programs(sizes, devices)
+        programs |= stepping_programs(agent, sizes, devices) | phase_programs(agent, sizes, devices)
+        probes: dict[str, Probe] = {name: make_probe(timed, plan.least_seconds) for name, timed in programs.items()}
+        for num_seeds, runs in trained.items():
+            probes[train_name(num_seeds)] = functools.partial(train_once, env, config, num_seeds, runs)
+        spreads = measure_in_turn(probes, plan.repeats, say)
     work = work_per_step(config, OBS_SIZE, NUM_ACTIONS)
     rows = [*speed_rows(spreads, trained, work), *phase_rows(spreads), *cost_rows(trained)]
     return {
