@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from purejaxppo.cli.option_types import read_number, read_sizes, read_switch, read_value, whole_from
-from purejaxppo.cli.parser import Parser, config_option, option
+from purejaxppo.cli.parser import PREFIX, Parser, option
 from purejaxppo.ppo.config import Config, option_text
 from purejaxppo.utils.validation import MAX_STEPS
 
@@ -76,7 +76,7 @@ def add_config_options(parser: Parser, config: Config, title: str, without: Sequ
         if field.name == "total_timesteps":
             read = whole_from(1, MAX_STEPS)
         about = f"{MEANINGS.get(field.name, 'of your config')} ({option_text(getattr(config, field.name))})"
-        name = config_option(field.name)
+        name = PREFIX + field.name.replace("_", "-")
         parser.add_short(option(group, name, metavar, read, about, dest=f"config.{field.name}"))
 
 

@@ -88,11 +88,6 @@ def switch(to: Any, name: str, about: str, **more: Any) -> None:
     to.add_argument(name, action="store_true", help=about, **more)
 
 
-def config_option(name: str) -> str:
-    """The option of a hyperparameter: --config.learning-rate"""
-    return PREFIX + name.replace("_", "-")
-
-
 def presets_with(name: str) -> list[str]:
     """The presets that have the hyperparameter of this option, which may be given without its prefix."""
     field_name = name.replace(PREFIX, "--", 1)[2:].replace("-", "_")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +14,13 @@ from purejaxppo.envs.base import Environment, Step
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.losses import LossContext
 from purejaxppo.ppo.memory import start_memories
-from purejaxppo.ppo.types import Batch, Metrics, RunnerState
+from purejaxppo.ppo.types import Batch, Metrics, RunnerState, TrainState
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Terms
 
 ENDS = 1 / 8  # probability that a step ends the episode, where ends are made to happen
 ROUNDING = 1e-4  # of a log-probability, or of a value relative to the largest, computed in another shape, at most
-
-
-class Lesson(NamedTuple):
-    """Two updates of an agent; in the second the loss only compares."""
-
-    before: RunnerState
-    after: RunnerState  # the first update
-    compared: Metrics  # of the second: policy_loss and value_loss are the largest changes, see `compare`
 
 
 def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
@@ -54,23 +46,28 @@ def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
     try:
         with jax.default_matmul_precision("highest"):
             options = quickly_compiled(jax.default_backend())
-            lesson = jax.jit(functools.partial(learn_twice, agent), compiler_options=options)(jax.random.key(seed))
+            learn = jax.jit(functools.partial(learn_twice, agent), compiler_options=options)
+            before, after, compared = learn(jax.random.key(seed))
     except Exception as error:  # user code may raise anything
         return [*findings, fault("update", error)]
     first, remedy = "first minibatch", "the output for an observation must not depend on the others in the batch"
     if jax.tree.leaves(agent.start_memory):
         first, remedy = "replay", "replay must be apply along time, from start where an episode begins"
-    return findings + run_checks({first: lambda: check_ratio(lesson, remedy), "update": lambda: check_update(lesson)})
+    checks = {first: lambda: check_ratio(compared, remedy), "update": lambda: check_update(before, after)}
+    return findings + run_checks(checks)
 
 
-def learn_twice(agent: PPO, key: jax.Array) -> Lesson:
-    """An update as it is, and one whose first pass over all of its rollout is compared with the rollout."""
+def learn_twice(agent: PPO, key: jax.Array) -> tuple[TrainState, TrainState, Metrics]:
+    """An update as it is, and one whose first pass over all of its rollout is compared with the rollout.
+
+    -> (initial state, state after the first update, metrics of the second: see `compare`)
+    """
     agent = dataclasses.replace(agent, env=with_ends(agent.env))
     config = agent.config.replace(update_epochs=1, num_minibatches=1, target_kl=None)
     before = agent.init(key)
     after, _ = agent.update(before)
     _, compared = dataclasses.replace(agent, config=config, loss=compare).update(after)
-    return Lesson(before, after, compared)
+    return before.train_state, after.train_state, compared
 
 
 def with_ends(env: Environment) -> Environment:
@@ -114,20 +111,19 @@ def check_network(agent: PPO) -> str:
     return f"{size:,} parameters; init and apply always trace to the same program"
 
 
-def check_ratio(lesson: Lesson, remedy: str) -> str:
+def check_ratio(compared: Metrics, remedy: str) -> str:
     """Checks that learning starts from the policy that acted: ratio 1, and the same values."""
-    log_ratio, change = float(lesson.compared.policy_loss), float(lesson.compared.value_loss)
+    log_ratio, change = float(compared.policy_loss), float(compared.value_loss)
     if not (log_ratio <= ROUNDING and change <= ROUNDING):
         raise PPOError(
             f"the policy that learns did not act: log ratio {log_ratio:.2g}, values {change:.2g} off; {remedy}"
         )
-    ended = f"{int(lesson.compared.episodes):,} episodes ended"
+    ended = f"{int(compared.episodes):,} episodes ended"
     return f"log ratio 0 within {log_ratio:.0e} nats, values within {change:.0e}, {ended}"
 
 
-def check_update(lesson: Lesson) -> str:
+def check_update(before: TrainState, after: TrainState) -> str:
     """Checks that everything stays finite and that every parameter changes."""
-    before, after = lesson.before.train_state, lesson.after.train_state
     for what, state in (("init", before.params), ("the first update", (after.params, after.opt_state))):
         for path, x in jax.tree_util.tree_leaves_with_path(state):
             if not np.all(np.isfinite(x)):
