@@ -1,4 +1,4 @@
-"""Reads the words of the command line, and the TOML file that --config names."""
+"""All commands by name, and how the words of the command line and the TOML file that --config names are read."""
 
 import argparse
 import dataclasses
@@ -6,15 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purejaxppo import __version__
-from purejaxppo.cli.commands import COMMANDS
+from purejaxppo.cli.bench.command import BENCH
+from purejaxppo.cli.completion import COMPLETION
+from purejaxppo.cli.doctor.command import DOCTOR
+from purejaxppo.cli.finished import EVALUATE, PLOT, RENDER, REPORT
+from purejaxppo.cli.lists import ENVS, LIST_PRESETS
 from purejaxppo.cli.option_types import a_path
-from purejaxppo.cli.parser import Parser
+from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.train import SWEEP, TRAIN
 from purejaxppo.runs.own_agent import bring_agent
 from purejaxppo.runs.presets import Preset, default_preset, find_preset
 from purejaxppo.runs.run_file import read_words
 from purejaxppo.utils.files import read_json
 from purejaxppo.utils.suggest import unknown
 
+COMMANDS: dict[str, Command] = {
+    "train": TRAIN,
+    "sweep": SWEEP,
+    "eval": EVALUATE,
+    "render": RENDER,
+    "plot": PLOT,
+    "report": REPORT,
+    "doctor": DOCTOR,
+    "bench": BENCH,
+    "envs": ENVS,
+    "presets": LIST_PRESETS,
+    "completion": COMPLETION,
+}
 _EXAMPLES = """examples:
   purejaxppo train                                   train 16 seeds on CartPole-v1, in seconds
   purejaxppo train --env Acrobot-v1 --seeds 64       with the preset for that environment
@@ -24,19 +42,26 @@ _EXAMPLES = """examples:
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:
     """The options that the words give, and for the others those of the file that --config names."""
-    path = chosen_file(words)
-    of_file, switched_off = ([], []) if path is None else read_words(path)
+    path = first_options(words, "--config").config if words[:1] in (["train"], ["sweep"]) else None
+    of_file, switched_off = ([], []) if path is None else read_words(a_path(path))
     parser, commands = make_parser(chosen_preset([*words[:1], *of_file, *words[1:]]))
     check_command(commands, parser, words)
+    given = parse(parser, commands, words)
     if path is None:
-        return parse(parser, commands, words)
+        return given
     command = commands[words[0]]
     command.source = f"{path}: "
     for word in [*of_file, *switched_off]:
         command.check_in_file(word.split("=")[0], is_false=word in switched_off)
-    base = parse(parser, commands, [words[0], *of_file])
-    command.source = ""
-    return merged(command, base, parse(parser, commands, words))
+    return merged(command, parse(parser, commands, [words[0], *of_file]), given)
+
+
+def first_options(words: Sequence[str], *options: str) -> argparse.Namespace:
+    """The values of some options, which decide what the others are."""
+    parser = Parser(add_help=False)
+    for name in options:
+        parser.add_argument(name, nargs="?")
+    return parser.parse_known_args(words)[0]
 
 
 def parse(parser: Parser, commands: dict[str, Parser], words: Sequence[str]) -> argparse.Namespace:
@@ -59,13 +84,6 @@ def merged(command: Parser, base: argparse.Namespace, given: argparse.Namespace)
     return argparse.Namespace(**options)
 
 
-def chosen_file(words: Sequence[str]) -> Path | None:
-    """The file that --config of train or sweep names."""
-    parser = Parser(add_help=False)
-    parser.add_argument("--config", type=a_path, nargs="?")
-    return parser.parse_known_args(words)[0].config if words[:1] in (["train"], ["sweep"]) else None
-
-
 def check_command(commands: dict[str, Parser], parser: Parser, words: Sequence[str]) -> None:
     """Exits with status 2 unless the words begin with a command, or ask for help or the version."""
     if not words:
@@ -84,10 +102,7 @@ def chosen_preset(words: Sequence[str]) -> Preset:
 
     Imports the agent that --agent names; if its file defines a config, that takes the place of the preset's.
     """
-    parser = Parser(add_help=False)
-    for option in ("--preset", "--env", "--init-from", "--agent"):
-        parser.add_argument(option, nargs="?")
-    known, _ = parser.parse_known_args(words)
+    known = first_options(words, "--preset", "--env", "--init-from", "--agent")
     if known.preset is None and known.init_from:
         known.preset = read_json(Path(known.init_from) / "config.json").get("preset")
     preset = find_preset(default_preset(known.env) if known.preset is None else known.preset)
@@ -104,19 +119,17 @@ def make_parser(preset: Preset) -> tuple[Parser, dict[str, Parser]]:
         epilog=_EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"purejaxppo {__version__}")
-    add = parser.add_subparsers(
+    subparsers = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND", parser_class=Parser, prog=parser.prog
-    ).add_parser
-    commands = {
-        name: add(
+    )
+    commands = {}
+    for name, command in COMMANDS.items():
+        commands[name] = subparsers.add_parser(
             name,
             usage=command.usage,
             help=command.about,
             description=command.about,
             epilog=f"examples:\n{command.examples}",
         )
-        for name, command in COMMANDS.items()
-    }
-    for name, command in COMMANDS.items():
         command.add_options(commands[name], preset)
     return parser, commands

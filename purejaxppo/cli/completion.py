@@ -2,9 +2,9 @@
 
 import argparse
 
-from purejaxppo.cli.evaluate import BACKENDS
+from purejaxppo.cli.finished import BACKENDS
 from purejaxppo.cli.option_types import one_of
-from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.envs import env_names
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.sharding import PLACEMENTS
@@ -26,19 +26,11 @@ complete -o bashdefault -F _purejaxppo purejaxppo"""
 
 def add_options(parser: Parser, _: Preset) -> None:
     """The shell."""
-    parser.add_argument(
-        "shell", metavar="SHELL", type=one_of(SHELLS), help='bash, zsh or tcsh: eval "$(purejaxppo completion bash)"'
-    )
+    option(parser, "shell", "SHELL", one_of(SHELLS), 'bash, zsh or tcsh: eval "$(purejaxppo completion bash)"')
 
 
 def print_completion(options: argparse.Namespace) -> int:
-    """Prints the script."""
-    print(completion_script(options.shell))
-    return 0
-
-
-def completion_script(shell: str) -> str:
-    """The script for a shell: it completes commands, options, files, and the names of environments and presets."""
+    """Prints the script: it completes commands, options, files, and the names of environments and presets."""
     import shtab
 
     from purejaxppo.cli.arguments import make_parser  # which imports the commands, this one among them
@@ -48,17 +40,19 @@ def completion_script(shell: str) -> str:
     names |= {"--backend": BACKENDS}
     for command in commands.values():
         for action in command._actions:
-            option = (action.option_strings or [""])[-1]
-            if option in names:
-                action.choices = names[option]
+            name = (action.option_strings or [""])[-1]
+            if name in names:
+                action.choices = names[name]
             elif action.metavar in ("RUN", "FOLDER"):
                 action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]
             elif action.metavar == "FILE":
                 action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
-        for option, action in command.short_names().items() if shell != "tcsh" else ():  # whose list would be doubled
-            action.option_strings = [*action.option_strings, option]
+        if options.shell != "tcsh":  # whose list would be doubled
+            for name, action in command.short_names.items():
+                action.option_strings = [*action.option_strings, name]
     commands["completion"]._actions[-1].choices = SHELLS
-    return shtab.complete(parser, shell) + (_BASH if shell == "bash" else "")
+    print(shtab.complete(parser, options.shell) + (_BASH if options.shell == "bash" else ""))
+    return 0
 
 
 COMPLETION = Command(

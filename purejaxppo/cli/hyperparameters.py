@@ -2,12 +2,13 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from purejaxppo.cli.option_types import reader_of
-from purejaxppo.cli.parser import Parser, config_option
+from purejaxppo.cli.option_types import read_number, read_sizes, read_switch, read_value, whole_from
+from purejaxppo.cli.parser import PREFIX, Parser, option
 from purejaxppo.ppo.config import Config, option_text
+from purejaxppo.utils.validation import MAX_STEPS
 
 # Also the description of the fields in the reference of the docs.
 MEANINGS = {
@@ -51,7 +52,15 @@ MEANINGS = {
     "normalize_obs": "true: normalize observations by their running mean and standard deviation",
     "normalize_reward": "true: divide rewards by the running scale of the return",
 }
-_METAVARS: dict[Any, str] = {int: "N", int | None: "N", bool: "BOOL", str: "NAME", tuple[int, ...]: "N,N"}
+_READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {  # metavar and reader, by the type of the field
+    int: ("N", whole_from(1)),
+    int | None: ("N", whole_from(1)),
+    float: ("X", read_number),
+    float | None: ("X", read_number),
+    bool: ("BOOL", read_switch),
+    str: ("NAME", str),
+    tuple[int, ...]: ("N,N", read_sizes),
+}
 
 
 def add_config_options(parser: Parser, config: Config, title: str, without: Sequence[str] = ()) -> None:
@@ -63,14 +72,12 @@ def add_config_options(parser: Parser, config: Config, title: str, without: Sequ
     for field in dataclasses.fields(config):
         if field.name in without:
             continue
-        action = group.add_argument(
-            config_option(field.name),
-            dest=f"config.{field.name}",
-            metavar=_METAVARS.get(field.type, "X"),
-            type=reader_of(field.name, field.type),
-            help=f"{MEANINGS.get(field.name, 'of your config')} ({option_text(getattr(config, field.name))})",
-        )
-        parser.add_short(action)
+        metavar, read = _READERS.get(field.type, ("X", read_value))  # a field of the user's own may have any type
+        if field.name == "total_timesteps":
+            read = whole_from(1, MAX_STEPS)
+        about = f"{MEANINGS.get(field.name, 'of your config')} ({option_text(getattr(config, field.name))})"
+        name = PREFIX + field.name.replace("_", "-")
+        parser.add_short(option(group, name, metavar, read, about, dest=f"config.{field.name}"))
 
 
 def given_fields(options: argparse.Namespace, config: Config) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.envs import env_names, make_env
 from purejaxppo.envs.suites import SUITES, is_installed
 from purejaxppo.runs.presets import PRESETS, Preset
@@ -10,7 +10,7 @@ from purejaxppo.runs.presets import PRESETS, Preset
 
 def add_suite(parser: Parser, _: Preset) -> None:
     """The suite."""
-    parser.add_argument("suite", metavar="SUITE", nargs="?", help="list the environments of brax or jumanji")
+    option(parser, "suite", "SUITE", str, "list the environments of brax or jumanji", nargs="?")
 
 
 def list_envs(options: argparse.Namespace) -> int:

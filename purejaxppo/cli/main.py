@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
-from purejaxppo.cli.arguments import read_options
-from purejaxppo.cli.commands import COMMANDS
+from purejaxppo.cli.arguments import COMMANDS, read_options
 from purejaxppo.cli.compile_cache import use_cache
 from purejaxppo.population.processes import end_with
 from purejaxppo.utils.errors import PPOError

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from purejaxppo.runs.presets import PRESETS, Preset
+from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 
 PREFIX = "--config."  # of the option of a hyperparameter
@@ -20,6 +21,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=wide, **options)
         self.source = ""  # "FILE: " while the words come from a file
+        self.short_names: dict[str, argparse.Action] = {}  # of the hyperparameters
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Lets a type refuse a text by a PPOError, whose message argparse would drop."""
+        try:
+            return action.type(arg_string) if callable(action.type) else arg_string
+        except PPOError as error:
+            raise argparse.ArgumentError(action, str(error)) from None
 
     def error(self, message: str) -> NoReturn:
         """Exits with status 2."""
@@ -27,33 +36,31 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, word: str) -> NoReturn:
         """Exits with status 2 because this command does not have the option."""
-        option = word.split("=")[0]
-        if not option.startswith("-"):
+        name = word.split("=")[0]
+        if not name.startswith("-"):
             self.error(f"{word!r} is one word too many; leave it out, or see {self.prog} --help")
-        presets = [] if "--preset" not in self._option_string_actions else presets_with(option)
+        presets = presets_with(name) if "--preset" in self._option_string_actions else []
         if presets:
-            self.error(f"the preset has no {option}; take --preset {presets[0]}, which has it")
-        options = [name for action in self._actions for name in action.option_strings]
-        if not option.startswith(PREFIX):
-            options = [without_prefix(name) for name in options]
-        self.error(unknown("option", option, options))
+            self.error(f"the preset has no {name}; take --preset {presets[0]}, which has it")
+        options = [option for action in self._actions for option in action.option_strings]
+        if not name.startswith(PREFIX):
+            options = [option.replace(PREFIX, "--", 1) for option in options]
+        self.error(unknown("option", name, options))
 
     def add_short(self, action: argparse.Action) -> None:
         """Adds the name of a hyperparameter without its prefix, unless it is taken. The help does not mention it."""
-        self._option_string_actions.setdefault(without_prefix(action.option_strings[0]), action)
+        short = action.option_strings[0].replace(PREFIX, "--", 1)
+        if self._option_string_actions.setdefault(short, action) is action:
+            self.short_names[short] = action
 
-    def short_names(self) -> dict[str, argparse.Action]:
-        """The names that `add_short` has added."""
-        return {name: x for name, x in self._option_string_actions.items() if name not in x.option_strings}
-
-    def check_in_file(self, option: str, *, is_false: bool) -> None:
+    def check_in_file(self, name: str, *, is_false: bool) -> None:
         """Exits with status 2 unless the option can be given like this in a file, outside of its tables."""
-        if option in self.short_names():
-            self.error(f"{option[2:]} is a hyperparameter; put it into the table [config]")
-        if is_false and option not in self._option_string_actions:
-            self.refuse(option)
-        if is_false and self._option_string_actions[option].nargs != 0:
-            self.error(f"argument {option}: false is not a value of it; give another, or leave it out")
+        if name in self.short_names:
+            self.error(f"{name[2:]} is a hyperparameter; put it into the table [config]")
+        if is_false and name not in self._option_string_actions:
+            self.refuse(name)
+        if is_false and self._option_string_actions[name].nargs != 0:
+            self.error(f"argument {name}: false is not a value of it; give another, or leave it out")
 
 
 class Command(NamedTuple):
@@ -71,21 +78,21 @@ def wide(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120)
 
 
-def config_option(name: str) -> str:
-    """The option of a hyperparameter: --config.learning-rate"""
-    return PREFIX + name.replace("_", "-")
+def option(to: Any, name: str, metavar: str, read: Callable[[str], Any], about: str, **more: Any) -> argparse.Action:
+    """Adds an argument with a value to a parser or a group. `read` raises PPOError for a text that is not valid."""
+    return to.add_argument(name, metavar=metavar, type=read, help=about, **more)
 
 
-def without_prefix(option: str) -> str:
-    """The short name of an option: --learning-rate"""
-    return option.replace(PREFIX, "--", 1)
+def switch(to: Any, name: str, about: str, **more: Any) -> None:
+    """Adds an option without a value."""
+    to.add_argument(name, action="store_true", help=about, **more)
 
 
-def presets_with(option: str) -> list[str]:
-    """The presets that have the hyperparameter of this option."""
-    short = without_prefix(option)
+def presets_with(name: str) -> list[str]:
+    """The presets that have the hyperparameter of this option, which may be given without its prefix."""
+    field_name = name.replace(PREFIX, "--", 1)[2:].replace("-", "_")
     return [
-        name
-        for name, preset in PRESETS.items()
-        if short in [without_prefix(config_option(field.name)) for field in dataclasses.fields(preset.config)]
+        preset
+        for preset, entry in PRESETS.items()
+        if field_name in [field.name for field in dataclasses.fields(entry.config)]
     ]

@@ -29,26 +29,26 @@ from purejaxppo.runs.summary import is_finished
 from purejaxppo.runs.train import check_checkpoints, check_not_lost, extended, save_start
 from purejaxppo.utils.errors import PPOError
 
-_PROCESS_OPTIONS = ("cluster", "coordinator", "num_processes", "process_id", "heartbeat")
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
-_SHOWN_OPTIONS = ("quiet", "json_lines", "strict", "tensorboard", "wandb")
 _TOTAL = "config.total_timesteps"
-_GIVEN_AGAIN = ("command", "resume", "agent", _TOTAL, "memory_limit", "cache")
-_ON_RESUME = (*_GIVEN_AGAIN, *_SHOWN_OPTIONS, *_CHECKPOINT_OPTIONS, *_PROCESS_OPTIONS)
+_ON_RESUME = (
+    *("command", "resume", "agent", _TOTAL, "memory_limit", "cache"),
+    *("quiet", "json_lines", "strict", "tensorboard", "wandb"),
+    *("cluster", "coordinator", "num_processes", "process_id", "heartbeat"),
+    *_CHECKPOINT_OPTIONS,
+)
 
 
 def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """Makes a new run and its empty folder."""
-    check_logs(options)
     source = load_source(options)
     spec = make_spec(options, source)
     check_checkpoints(spec)
-    check_login(options)
+    check_logs(options)
     name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
-    if options.out is None:  # in one process alone: `join_processes` refuses several
+    folder = options.out
+    if folder is None:  # in one process alone: `join_processes` refuses several
         folder = make_free_folder(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    else:
-        folder = options.out
     if jax.process_index() == 0:
         make_run_folder(folder)
         if source is not None:
@@ -67,7 +67,6 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     for name, value in vars(options).items():
         if name not in allowed and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
-    check_logs(options)
     bring_env(options.env)
     begun = load_spec(options.resume)
     if options.env not in (None, begun.env):
@@ -77,27 +76,23 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     spec = dataclasses.replace(begun, **checkpoint_options(options))
     total = getattr(options, _TOTAL)
     spec = spec if total is None else extended(spec, options.resume, total)
-    if spec.sweep is not None and (getattr(options, "tensorboard", None) or getattr(options, "wandb", None)):
+    if spec.sweep is not None and (options.tensorboard or options.wandb):
         raise PPOError(
             f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
         )
     check_checkpoints(spec)
     if not is_finished(options.resume):
         check_not_lost(begun, options.resume)
-    check_login(options)
+    check_logs(options)
     return spec, options.resume
 
 
 def check_logs(options: argparse.Namespace) -> None:
-    """Raises PPOError if the package of a requested log is not installed."""
+    """Raises PPOError if a requested log lacks its package or a login, before a folder is made."""
     for extra in ("tensorboard", "wandb"):
-        if getattr(options, extra, None):
+        if getattr(options, extra):
             check_installed(extra)
-
-
-def check_login(options: argparse.Namespace) -> None:
-    """Raises PPOError if the user is not logged in to a requested log, before a folder is made."""
-    if getattr(options, "wandb", None) and jax.process_index() == 0:
+    if options.wandb and jax.process_index() == 0:
         check_wandb_login()
 
 
@@ -124,15 +119,14 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     preset_name = options.preset
     if preset_name is None:
         preset_name = default_preset(options.env) if source is None else source.spec.preset
-    preset = find_preset(preset_name)
-    own = bring_agent(options.agent)
-    base = preset.config if own is None or own.config is None else own.config
-    env_name, env_params, config, num_seeds = preset.env, {}, base, preset.num_seeds
+    preset, own = find_preset(preset_name), bring_agent(options.agent)
+    config = preset.config if own is None or own.config is None else own.config
+    env_name, env_params, num_seeds = preset.env, {}, preset.num_seeds
     if source is not None:
         num_seeds = source.spec.num_seeds
         if options.preset is None:
             env_name, env_params = source.spec.env, source.spec.env_params
-            config = source.config if type(source.config) is type(base) else base
+            config = source.config if type(source.config) is type(config) else config
     config = config.replace(**given_fields(options, config))
     if options.env not in (None, env_name):
         env_name, env_params = options.env, {}
@@ -158,7 +152,7 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
         preset=preset_name,
         sweep=None if points is None else tuple(points),
         placement=options.placement or "seeds",
-        log_names=getattr(options, "log_names", None) or "sb3",
+        log_names=options.log_names or "sb3",
         agent=options.agent,
         make_agent=None if own is None else own.make_agent,
         init_from=None if options.init_from is None else str(options.init_from),

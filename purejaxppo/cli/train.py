@@ -4,7 +4,7 @@ import argparse
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
@@ -23,9 +23,6 @@ from purejaxppo.runs.tables import describe_divergence
 from purejaxppo.runs.train import Watched, is_extended, plan, reopen, train_watched
 from purejaxppo.utils.errors import Interrupted, NotWritten, PPOError
 from purejaxppo.utils.lock import locked
-
-if TYPE_CHECKING:
-    pass
 
 DIVERGED = 3  # the exit status of --strict
 
@@ -69,10 +66,18 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
     else:
         view.begin(plan(spec), spec_to_json(spec))
     stop = StopSignal()
+    watched = Watched(
+        view,
+        tensorboard=options.tensorboard,
+        wandb=options.wandb,
+        memory_limit=options.memory_limit,
+        should_stop=stop.is_set_anywhere,
+        is_begun=bool(options.resume),
+    )
     try:
         with stop:
             if not is_done:
-                finished = train_watched(spec, folder, watched(options, view, stop))
+                finished = train_watched(spec, folder, watched)
             stop.from_now_on_at_once()
             if finished is not None:
                 show_finished(finished, folder, console)
@@ -88,18 +93,6 @@ def train_in(folder: Path, spec: RunSpec, options: argparse.Namespace) -> int:
         raise PPOError(f"{error}; go on with --resume {folder}") from None
     leave()
     return diverged_status(finished.summary) if options.strict and finished is not None else 0
-
-
-def watched(options: argparse.Namespace, view: Any, stop: StopSignal) -> Watched:
-    """How the options ask the training to be watched. Only `train` has logs."""
-    return Watched(
-        view,
-        tensorboard=getattr(options, "tensorboard", False),
-        wandb=getattr(options, "wandb", None),
-        memory_limit=options.memory_limit,
-        should_stop=stop.is_set_anywhere,
-        is_begun=bool(options.resume),
-    )
 
 
 def diverged_status(summary: dict[str, Any]) -> int:

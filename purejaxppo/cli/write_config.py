@@ -1,7 +1,6 @@
 """--write-config: writes what a command would run to a TOML file, which --config reads."""
 
 import argparse
-import dataclasses
 from typing import Any
 
 import tomli_w
@@ -28,7 +27,6 @@ def write_config(options: argparse.Namespace) -> int:
 
 def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
     """The run under the names of its options, with every hyperparameter."""
-    config = {field.name: getattr(spec.config, field.name) for field in dataclasses.fields(spec.config)}
     plain = {
         "preset": spec.preset,
         "env": spec.env,
@@ -40,12 +38,12 @@ def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
         "checkpoint_every": spec.checkpoint_every,
         "keep": options.keep_checkpoints,
         "keep_best": options.keep_best,
-        "log_names": getattr(options, "log_names", None),
+        "log_names": options.log_names,
         "init_from": spec.init_from,
-        "random": getattr(options, "random", None),
-        "random_seed": getattr(options, "random_seed", None),
+        "random": options.random,
+        "random_seed": options.random_seed,
     }
-    tables = {"config": config, "env-param": spec.env_params, "over": dict(getattr(options, "over", None) or {})}
+    tables = {"config": vars(spec.config), "env-param": spec.env_params, "over": dict(options.over or {})}
     return {dashed(name): value for name, value in plain.items() if value is not None} | {
         table: {dashed(name): toml_value(value) for name, value in content.items() if value is not None}
         for table, content in tables.items()

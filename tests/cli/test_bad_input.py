@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.cli import evaluate as evaluate_command
+from purejaxppo.cli import finished as finished_commands
 from purejaxppo.cli import main as cli
 from purejaxppo.population import train as population_train
 from purejaxppo.population.processes import check_address
@@ -769,6 +769,9 @@ COMMANDS = [
     ("sweep --over gamma=log:a:b", "'a' is not a number; give one such as"),
     ("sweep --over gamma=uniform:0.9:0.1", r"uniform\(0.9, 0.1\): give numbers with low < high"),
     ("sweep --over gamma=uniform:0.1:0.9", "--over gamma is a range.*say how many .* --random N"),
+    ("sweep --over gamma=log:0:1", r"log_uniform\(0.0, 1.0\): give numbers with 0 < low < high"),
+    ("sweep --over gamma=0.9,2", "gamma = 2 is out of range"),
+    ("sweep --over activation=tanh,rleu", "activation = 'rleu' is unknown"),
     ("sweep --over gamma=0.9 --random 0", "--random: 0 is below 1; give a whole number"),
     ("sweep --over gamma=0.9 --random 99999999", "--random: 99999999 is above 1000000; give a whole number"),
     ("sweep --over gamma=0.9 --random-seed 3", "--random-seed 3 would do nothing without --random N; leave it out"),
@@ -788,6 +791,8 @@ COMMANDS = [
     ("render run --max-steps 2000000000", "--max-steps: 2000000000 is above 1000000; give a whole number"),
     ("render run --strat 1", "unknown option '--strat'; did you mean --start"),
     ("render run --seed 2", "seed 2 is not among the 2 of this population; take 0 to 1"),
+    ("plot", "arguments are required: RUN"),
+    ("plot run --out a.jpg", "'a.jpg' does not end in .png or .pdf or .svg"),
     ("render run --out film.mpg", "'film.mpg' does not end in .gif or .mp4"),
     ("report nowhere", "config.json cannot be read: .*is 'nowhere' a finished run"),
     ("report run --out page.pdf", "'page.pdf' does not end in .html"),
@@ -802,6 +807,9 @@ COMMANDS = [
     ("bench --quik", "unknown option '--quik'; did you mean --quick"),
     ("bench --seeds 0", "--seeds: 0 is below 1; give a whole number"),
     ("bench --timesteps 1", "--timesteps 1 is below one rollout of 512; give at least that"),
+    ("bench --repeats 0", "--repeats: 0 is below 1"),
+    ("bench --out no/bench.json", "'no' is not a folder that you can write to; take another"),
+    ("bench --total-timesteps 1000", "unknown option '--total-timesteps'; did you mean --timesteps"),
     ("bench --config.gamma 3", "gamma = 3.0 is out of range; give a number"),
 ]  # fmt: skip
 
@@ -848,13 +856,13 @@ def test_words_that_no_shell_would_pass_are_refused_in_one_line(words, refused):
 
 
 def test_too_little_memory_is_one_line_with_a_remedy(refused, monkeypatch, places):
-    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
+    monkeypatch.setattr(finished_commands, "evaluate_run", lambda *_, **__: jnp.zeros((2**31 - 1, 2**20)))
     line = refused(["eval", "run"])
     assert re.search("error: the memory is too small: RESOURCE_EXHAUSTED.*; take fewer seeds", line), line
 
 
 def test_another_error_of_jax_is_not_hidden(monkeypatch, places, tmp_path):
-    monkeypatch.setattr(evaluate_command, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
+    monkeypatch.setattr(finished_commands, "evaluate_run", lambda *_, **__: jax.devices("nonsense"))
     with pytest.raises(RuntimeError, match="nonsense"):
         cli.main(["eval", str(tmp_path / "run")])
 

@@ -14,12 +14,19 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli.bench import programs, timing
-from purejaxppo.cli.bench.compiling import compile_elsewhere
-from purejaxppo.cli.bench.report import show_number, show_table
-from purejaxppo.cli.bench.run import Trained, assemble, compiled_once, compiled_sizes, make_plan, with_rest
+from purejaxppo.cli.bench.run import (
+    Row,
+    Trained,
+    cost_rows,
+    make_plan,
+    phase_rows,
+    show_number,
+    show_table,
+    speed_rows,
+    train_name,
+)
 from purejaxppo.cli.bench.timing import in_pairs, measure_in_turn, spread_of
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
-from purejaxppo.utils.files import write_json
 
 QUICK = programs.sizes_for("cpu", quick=True)
 
@@ -57,7 +64,7 @@ def test_the_work_of_one_layer_by_hand():
 
 
 def test_the_limit_of_the_machine_of_the_goals():
-    limit = step_limit(Work(227_200, 1280), flop_rate=297e9, tanh_rate=2 * 3.4e9)
+    limit = step_limit(Work(227_200, 1280), gflop_rate=297, gtanh_rate=2 * 3.4)
     assert limit == pytest.approx(1.05e6, rel=0.01)
 
 
@@ -83,90 +90,119 @@ def test_short_calls_are_repeated_and_the_first_is_not_timed(monkeypatch):
         calls.append(clock[0])
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    assert timing.calls_within(call, 0.8) == 8
-    assert timing.make_probe(timing.Timed(call, 3.0), 0.8)(0) == 3.0 / 0.125
+    probe = timing.make_probe(timing.Timed(call, 3.0), 0.8)
+    before = len(calls)
+    assert probe(0) == 3.0 / 0.125
+    assert len(calls) - before == 8
 
 
 @pytest.mark.parametrize("num_devices", [1, jax.local_device_count()])
 def test_every_program_does_what_its_amount_says(num_devices):
     """With one device as well, as an accelerator has."""
     devices = jax.local_devices()[:num_devices]
-    limits = programs.limit_programs(QUICK, devices)
-    assert limits["sgemm"].call().shape == (num_devices, 256, 256)
-    assert limits["sgemm"].amount == 2 * 256**3 * num_devices
-    assert limits["tanh"].amount == limits["tanh"].call().size * 64
+    products, tanh = programs.limit_programs(QUICK, devices).values()
+    assert products.call().shape == (num_devices, 256, 256)
+    assert products.amount == pytest.approx(2e-9 * 256**3 * num_devices)
+    assert tanh.amount == pytest.approx(1e-9 * tanh.call().size * 64)
     config = pjp.PPOConfig(total_timesteps=512)  # fewer than one call steps without a policy
     agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), config)
-    stepping = programs.stepping_programs(agent, QUICK, devices)
-    obs, episodes = stepping["env_only"].call()
+    ours, gymnax = programs.stepping_programs(agent, QUICK, devices).values()
+    obs, episodes = ours.call()
     assert obs.shape == (num_devices, 64, 4)
-    assert stepping["env_only"].amount == 64 * 16 * num_devices
-    assert 0 < episodes.length_sum.sum() <= stepping["env_only"].amount
+    assert ours.amount == 64 * 16 * num_devices
+    assert 0 < episodes.length_sum.sum() <= ours.amount
     assert episodes.count.min() > 10  # random actions fall, and episodes begin anew
-    assert stepping["rollout"].call()[1].reward.size == stepping["rollout"].amount == 2 * 512 * num_devices
-    _, rewards = stepping["gymnax_step_spread"].call()
-    assert rewards.sum() == stepping["gymnax_step_spread"].amount  # one for each step
+    _, rewards = gymnax.call()
+    assert rewards.sum() == gymnax.amount  # one for each step
 
 
 def test_the_limits_compute_what_they_say():
     sizes = QUICK._replace(matrix=8, products=3, tanh=16, tanh_chain=2, tanh_rounds=5)
-    limits = programs.limit_programs(sizes, jax.local_devices())
+    products, tanh = programs.limit_programs(sizes, jax.local_devices()).values()
     a = np.asarray(jax.random.normal(jax.random.key(0), (jax.local_device_count(), 8, 8))) / np.sqrt(8)
-    np.testing.assert_allclose(limits["sgemm"].call(), a @ a @ a @ a, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(products.call(), a @ a @ a @ a, rtol=1e-4, atol=1e-5)
     x = np.linspace(-1, 1, 16)
     for _ in range(10):
         x = np.tanh(x)
-    np.testing.assert_allclose(limits["tanh"].call()[0], x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tanh.call()[0], x, rtol=1e-5, atol=1e-6)
 
 
 def test_the_parts_of_an_update_are_those_of_the_update():
     agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig())
-    runner = agent.init(jax.random.key(0))
-    _, transitions, logits = programs.act_on(agent, runner, programs.noise_of(agent, runner))
-    batch = programs.judge_steps(agent, runner, transitions, logits)
-    assert batch.obs.shape == (512, 4)
-    (params, _), _ = programs.learn_from(agent, runner, batch)
-    moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), params, runner.train_state.params)
+    phases = programs.phase_programs(agent, QUICK, jax.local_devices()[:1])
+    assert {timed.amount for timed in phases.values()} == {2 * 512}
+    before = programs.init_runners(agent, 2, jax.local_devices()[:1]).train_state.params
+    assert phases["values and GAE"].call().obs.shape == (2, 512, 4)
+    (params, _), _ = phases["learning"].call()
+    moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), params, before)
     assert min(jax.tree.leaves(moved)) > 0
-    descended = programs.descend_plainly(agent, runner, batch)
-    assert jax.tree.structure(descended) == jax.tree.structure(params)
-    assert sorted(programs.draw_permutations(agent, runner)[3].ravel().tolist()) == list(range(512))
+    assert jax.tree.structure(phases["- of which gradients"].call()) == jax.tree.structure(params)
+    assert sorted(phases["- of which permutations"].call()[1, 3].ravel().tolist()) == list(range(512))
 
 
 def test_what_is_measured_follows_the_platform():
     config = pjp.PPOConfig()
-    assert make_plan("cpu", config).seeds == (1, 16, 64, 256)
-    on_gpu = make_plan("gpu", config)
+    assert make_plan("cpu", config, False, None, None).seeds == (1, 16, 64, 256)
+    on_gpu = make_plan("gpu", config, False, None, None)
     assert on_gpu.seeds == (1, 64, 1_024, 2_048, 8_192)
     assert on_gpu.timesteps == 500_000
-    assert compiled_sizes(on_gpu) == [1, 8_192]
-    asked = make_plan("gpu", config, seeds=[3], timesteps=1_000, repeats=7, quick=True)
-    assert asked[:3] == ((3,), 1_000, 7)
+    assert make_plan("gpu", config, True, [3], 1_000)[:3] == ((3,), 1_000, 2)
     large = config.replace(num_envs=2048, num_steps=32, num_minibatches=32)
-    assert make_plan("cpu", large, quick=True).timesteps == 4 * 2048 * 32
+    assert make_plan("cpu", large, True, None, None).timesteps == 4 * 2048 * 32
     assert programs.sizes_for("gpu", quick=False).matrix == programs.sizes_for("cpu", quick=False).matrix == 2048
 
 
-def test_a_cache_of_the_callers_own_is_left_alone():
-    before = jax.config.jax_compilation_cache_dir
-    assert before
-    with compiled_once():
-        assert jax.config.jax_compilation_cache_dir == before
-
-
 @pytest.fixture(scope="module")
-def report():
-    """As `run_bench` makes it, from invented measurements."""
-    names = ["sgemm", "tanh", "env_only", "gymnax_step", "gymnax_step_spread", "rollout", "train.1", "train.16"]
-    phases = ["phase.update", "phase.noise", "phase.rollout", "phase.learning", "phase.learning.gradients"]
-    rates = [2e11, 8e9, 6e6, 2e6, 3e6, 1e6, 2.5e5, 5e5, 5e5, 1e7, 4e6, 1e6, 2e6]
-    spreads = {name: spread_of([rate, 2 * rate]) for name, rate in zip([*names, *phases], rates, strict=True)}
-    trained = {
-        1: [Trained(2.5e5, [], 2**20), Trained(5e5, [], 2**20)],
-        16: [Trained(5e5, [100.0] * 16, 2**30), Trained(1e6, [500.0] * 16, 2**30)],
+def rows():
+    """As `run_bench` makes them, from invented measurements."""
+    rates = {
+        "large matrix products": 200,
+        "tanh in cache": 8,
+        "environment only, random actions": 6e6,
+        "gymnax's own step, one jit": 2e6,
+        "train, 1 seed": 2.5e5,
+        "train, 16 seeds": 5e5,
+        "update": 5e5,
+        "noise": 1e7,
+        "rollout": 4e6,
+        "values and GAE": 5e6,
+        "learning": 1e6,
+        "- of which gradients": 2e6,
+        "- of which permutations": 2e7,
     }
-    compiling = {"16": {"cold": spread_of([6.0])._asdict(), "warm": spread_of([1.0])._asdict()}}
-    return {
+    spreads = {name: spread_of([rate, 2 * rate]) for name, rate in rates.items()}
+    trained = {
+        1: [Trained(5.0, [], 2**20)],
+        16: [Trained(6.0, [100.0] * 16, 2**30), Trained(1.0, [500.0] * 16, 2**30)],
+    }
+    work = work_per_step(pjp.PPOConfig(), 4, 2)
+    found = [*speed_rows(spreads, trained, work), *phase_rows(spreads), *cost_rows(trained)]
+    return {row.name: row for row in found}
+
+
+def test_what_follows_from_the_measurements(rows):
+    limit = 1 / (227_200 / 2e11 + 1280 / 8e9)
+    assert rows["limit of training"].spread.values == pytest.approx([limit, 2 * limit])
+    assert "227 kFLOP and 1,280 tanh" in rows["limit of training"].remark
+    assert rows["train, 16 seeds"].remark.startswith(
+        "65% of the limit, 170 GFLOP/s; final training return, IQM 300.0  ("
+    )
+    assert "no episode at the end" in rows["train, 1 seed"].remark
+    assert rows["ours over gymnax's"].spread.median == 3.0
+    assert rows["rollout with the policy"].spread.least == pytest.approx(1 / (1e-7 + 2.5e-7))
+    assert rows["phase: update"].spread.values == pytest.approx([2.0, 1.0])
+    rest = 2.0 - 0.1 - 0.25 - 0.2 - 1.0
+    assert rows["phase: rest"].spread.values == pytest.approx([rest, rest / 2])
+    assert rows["- of which gradients"].spread.median == pytest.approx(0.375)
+    assert rows["compile, 16 seeds, empty cache"][1:3] == (spread_of([6.0]), "s")
+    assert rows["compile, 16 seeds, full cache"][1:3] == (spread_of([1.0]), "s")
+    assert "compile, 1 seed, full cache" not in rows
+    assert "1 GiB planned" in rows["peak memory"].remark
+
+
+def test_the_table_has_a_line_for_each_measurement():
+    row = Row("tanh in cache", spread_of([8.0, 16.0]), "G/s", "fast")
+    report = {
         "machine": {
             "platform": "gpu",
             "device": "A Device",
@@ -174,66 +210,16 @@ def report():
             "cores": 8,
             "versions": {"jax": "0.11.2"},
         },
-        "plan": make_plan("gpu", pjp.PPOConfig())._asdict(),
+        "plan": {"repeats": 2},
         "config": vars(pjp.PPOConfig()),
-        **assemble(spreads, trained, work_per_step(pjp.PPOConfig(), 4, 2)),
-        "compile_seconds": compiling,
-        "peak_memory_bytes": 2**31,
+        "measured": [{"name": row.name, "unit": row.unit, "remark": row.remark, **row.spread._asdict()}],
     }
-
-
-def test_what_follows_from_the_measurements(report):
-    limit = 1 / (227_200 / 2e11 + 1280 / 8e9)
-    assert report["limits"]["env_steps_per_second"]["values"] == pytest.approx([limit, 2 * limit])
-    single, many = report["training"]
-    assert many["share_of_limit"]["values"] == pytest.approx([5e5 / limit] * 2)
-    assert many["flop_per_second"]["median"] == pytest.approx(7.5e5 * 227_200)
-    assert many["final_return_iqm"]["estimate"] == pytest.approx(300.0)
-    assert len(many["final_returns"]) == 32
-    assert single["final_return_iqm"] is None  # no episode ended
-    assert report["env_steps_per_second"]["env_only_over_gymnax_step"]["median"] == 3.0
-    phases = report["phases_microseconds_per_env_step"]
-    assert phases["update"]["values"] == pytest.approx([2.0, 1.0])
-    assert phases["rest"]["values"] == pytest.approx([2.0 - 0.1 - 0.25 - 1.0, 1.0 - 0.05 - 0.125 - 0.5])
-
-
-def test_the_rest_leaves_out_what_is_within_a_part():
-    rates = {"update": spread_of([1e6]), "learning": spread_of([2e6]), "learning.gradients": spread_of([4e6])}
-    assert with_rest(rates)["rest"].median == pytest.approx(0.5)
-
-
-def test_the_table_says_what_the_report_holds(report):
     lines = show_table(report).splitlines()
     assert lines[0].startswith("1 x A Device (gpu, 8 cores), jax 0.11.2; CartPole-v1, 4 x 128 steps,")
-    rows = {line.split("  ")[0]: line for line in lines[2:]}
-    assert rows["large matrix products"].split()[3:] == ["300", "200", "400", "GFLOP/s"]
-    assert rows["tanh in cache"].split()[3:] == ["12", "8", "16", "G/s"]
-    assert "227 kFLOP and 1,280 tanh" in rows["limit of training"]
-    assert "final training return, IQM 300.0  (" in rows["train, 16 seeds"]
-    assert "65% of the limit, 170 GFLOP/s" in rows["train, 16 seeds"]
-    assert "no episode at the end" in rows["train, 1 seed"]
-    assert rows["compile, 16 seeds, cold cache"].split()[5:] == ["6", "6", "6", "s"]
-    assert rows["- of which gradients"].split()[4] == "0.375"
-    assert "2 GiB" in rows["peak memory"]
-    assert "1 GiB planned" in rows["peak memory"]
+    assert lines[3].split() == ["tanh", "in", "cache", "12", "8", "16", "G/s", "fast"]
+    assert len({line.index(word) for line, word in zip(lines[2:], ("unit", "G/s"), strict=True)}) == 1
     assert show_number(1234567.8) == "1,234,568"
     assert show_number(0.12345) == "0.123"
-
-
-def test_the_report_is_json(report, tmp_path):
-    write_json(tmp_path / "bench.json", report)
-    read = json.loads((tmp_path / "bench.json").read_text())
-    assert read["training"][1]["env_steps_per_second"] == {
-        "median": 7.5e5,
-        "least": 5e5,
-        "most": 1e6,
-        "values": [5e5, 1e6],
-    }
-
-
-def test_a_failing_compilation_is_an_error_that_says_why(tmp_path):
-    with pytest.raises(pjp.PPOError, match="unknown environment 'CartPole-v7'"):
-        compile_elsewhere("CartPole-v7", pjp.PPOConfig(), 1, str(tmp_path))
 
 
 @pytest.mark.slow
@@ -245,34 +231,13 @@ def test_the_quick_benchmark_from_end_to_end(tmp_path):
     assert not set(done.stdout) & {chr(i) for i in range(32) if i != 10}
     report = json.loads(out.read_text())
     assert done.stdout.rstrip("\n") == show_table(report)
-    cold, warm = (report["compile_seconds"]["2"][name]["median"] for name in ("cold", "warm"))
-    assert warm < cold
-    (trained,) = report["training"]
-    assert trained["seeds"] == 2
-    assert 0 < trained["share_of_limit"]["median"] < 1
-    assert len(trained["final_returns"]) == 4  # two seeds, two repetitions
-    assert len(set(trained["final_returns"])) > 2  # which are not the same runs
-    phases = report["phases_microseconds_per_env_step"]
-    parts = ("noise", "rollout", "values_and_gae", "learning", "rest")
-    assert sum(np.array(phases[name]["values"]) for name in parts) == pytest.approx(phases["update"]["values"])
-    assert report["peak_memory_bytes"] > 1e8
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["bench", "--seeds", "0"], "--seeds: 0 is below 1"),
-        (["bench", "--seeds", "two"], "--seeds: 'two' is not a whole number"),
-        (["bench", "--repeats", "0"], "--repeats: 0 is below 1"),
-        (["bench", "--timesteps", "100"], "--timesteps 100 is below one rollout of 512; give at least that"),
-        (["bench", "--out", "nowhere/bench.json"], "'nowhere' is not a folder that you can write to"),
-        (["bench", "--config.num-minibatches", "3"], "num_minibatches = 3"),
-        (["bench", "--quik"], "unknown option '--quik'; did you mean --quick"),
-        (["bench", "--config.total-timesteps", "1000"], "unknown option '--config.total-timesteps'"),
-    ],
-)
-def test_bad_input_is_one_line_and_status_2(arguments, said, refused):
-    assert said in refused(arguments)
+    measured = {row["name"]: row for row in report["measured"]}
+    assert measured["compile, 2 seeds, full cache"]["most"] < measured["compile, 2 seeds, empty cache"]["least"]
+    assert len(measured[train_name(2)]["values"]) == 2
+    parts = ("noise", "rollout", "values and GAE", "learning", "rest")
+    total = sum(np.array(measured[f"phase: {name}"]["values"]) for name in parts)
+    assert total == pytest.approx(measured["phase: update"]["values"])
+    assert measured["peak memory"]["median"] > 0.1
 
 
 @pytest.fixture(scope="module")

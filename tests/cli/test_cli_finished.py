@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 import purejaxppo as pjp
-from purejaxppo import report
+from purejaxppo.cli import finished
 from purejaxppo.cli import main as cli
-from purejaxppo.cli import render
 from purejaxppo.report import drawings
 from purejaxppo.runs.finished import act_for_each, comparison_rows, describe_wins, labels_of, play_in_gymnasium, shorten
 
@@ -115,7 +114,7 @@ def test_plot_compares_runs(folder, capsys):
 
 def test_the_picture_of_two_runs_has_the_probability_of_improvement(folder, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report, "plot_comparison", lambda curves, path, **options: drawn.append((curves, options)))
+    monkeypatch.setattr(finished, "plot_comparison", lambda curves, path, **options: drawn.append((curves, options)))
     assert cli.main(["plot", str(folder / "a"), str(folder / "b")]) == 0
     assert cli.main(["plot", str(folder / "a"), str(folder / "b"), str(folder / "a" / ".." / "a")]) == 0
     assert cli.main(["plot", str(folder / "a")]) == 0
@@ -148,7 +147,7 @@ def test_names_lose_their_middle():
 
 
 def test_render_refuses_what_it_cannot_do_before_it_plays(folder, refused, monkeypatch):
-    monkeypatch.setattr(render, "record_episodes", lambda *_, **__: pytest.fail("played"))
+    monkeypatch.setattr(finished, "record_episodes", lambda *_, **__: pytest.fail("played"))
     monkeypatch.setitem(sys.modules, "av", None)
     assert "purejaxppo[video]" in refused(["render", str(folder / "a"), "--out", "film.mp4"])
     monkeypatch.setattr(drawings, "PICTURES", {})
@@ -171,19 +170,9 @@ def test_comparison_counts_wins_against_the_first():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["eval", "nowhere"], "nowhere"),
-        (["eval", "{a}", "--episodes", "0"], "--episodes"),
-        (["eval", "{a}", "--backend", "brax"], "gymnax, gymnasium"),
         (["eval", "{catch}", "--backend", "gymnasium"], "Catch-bsuite"),
-        (["eval", "{a}", "--json", "no/such/x.json"], "no/such"),
-        (["eval", "{a}", "--json", "x.txt"], ".json"),
-        (["render", "{a}", "--seed", "3"], "0 to 2"),
-        (["render", "{a}", "--out", "film.webm"], ".gif or .mp4"),
-        (["plot", "{a}", "--out", "figure.jpg"], ".png or .pdf or .svg"),
         (["plot", "{a}", "{catch}"], "plot them apart"),
         (["plot", *["{a}"] * 9], "8"),
-        (["plot"], "RUN"),
-        (["doctor", "--fix"], "--fix"),
     ],
 )
 def test_bad_input_is_refused_with_one_line(folder, refused, arguments, named):

@@ -135,29 +135,3 @@ def test_placement_is_an_option(tmp_path, capsys):
     assert "3 runs, the environments of each over" in out
     assert "".join(out.split()).endswith(f"report{tmp_path / 'a' / 'report.html'}")
     assert json.loads((tmp_path / "a" / "config.json").read_text())["placement"] == "data"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["sweep"], "a sweep needs --over NAME=VALUES"),
-        (["sweep", "--over", "gamma"], "--over: 'gamma' is not NAME=VALUES"),
-        (["sweep", "--over", "gama=0.9"], "unknown name in a sweep 'gama'; did you mean gamma"),
-        (["sweep", "--over", "gamma=0.9,2"], "gamma = 2 is out of range"),
-        (["sweep", "--over", "gamma=uniform:0.9:1"], "say how many settings to draw with --random N"),
-        (["sweep", "--over", "gamma=normal:0:1"], "'normal:0:1' is not a range; give log:LOW:HIGH or uniform:LOW:HIGH"),
-        (["sweep", "--over", "gamma=log:0:1"], "log_uniform(0.0, 1.0): give numbers with 0 < low < high"),
-        (["sweep", "--over", "activation=tanh,rleu"], "activation = 'rleu' is unknown"),
-        (["sweep", "--over", "gamma=0.9", "--random", "0"], "--random: 0 is below 1"),
-        (["train", "--memory-limit", "lots"], "--memory-limit: memory limit 'lots' is not a size"),
-        (["train", "--placement", "date"], "--placement: 'date' is unknown; take one of seeds, data"),
-        (["train", "--resume", "nothing"], "is 'nothing' a finished run?"),
-        (["train", "--resume", "nothing", "--seeds", "3"], "--resume goes on with the run as it is; leave out --seeds"),
-        (["train", "--resume", "nothing", "--seed", "3"], "--resume goes on with the run as it is; leave out --seed"),
-        (["train", "--out", "a", "--num-processes", "2"], "coordinator and process_id missing; give all of"),
-        (["train", "--preset", "keras", "--placement", "data"], "for a FullBatchPPO leave it out"),
-        (["train", "--memory-limit", "1KiB"], "memory limit 1 KiB is below the"),
-    ],
-)
-def test_bad_input_is_one_line_and_status_2(arguments, said, refused):
-    assert said in refused(arguments)

@@ -15,12 +15,12 @@ from packaging.specifiers import SpecifierSet
 import purejaxppo as pjp
 from purejaxppo.cli import doctor
 from purejaxppo.cli import main as cli
-from purejaxppo.cli.doctor import machine, probes
+from purejaxppo.cli.doctor import command, machine
+from purejaxppo.cli.doctor.command import make_own_agent
 from purejaxppo.cli.doctor.env_observations import check_images
-from purejaxppo.cli.doctor.env_program import check_types
-from purejaxppo.cli.doctor.releases import WRONG_RELEASES
+from purejaxppo.cli.doctor.environment import check_types
+from purejaxppo.cli.doctor.findings import Note
 from purejaxppo.cli.doctor.trial import play
-from purejaxppo.cli.doctor.user_code import make_own_agent
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"num_steps": 64, "num_envs": 8, "max_steps": 256}
@@ -125,10 +125,10 @@ def test_nothing_is_found_wrong_with_a_healthy_environment(env):
     findings = look_at(env)
     assert not faults(findings)
     assert list(findings) == [
-        *("interface", "purity", "types", "vmap", "scan", "key", "bits", "lanes", "jit"),
+        *("interface", "purity", "types", "vmap", "key", "bits", "lanes", "jit"),
         *("starts", "observations", "images", "rewards", "actions", "masks", "flags", "final observation", "episodes"),
     ]
-    assert {name for name, finding in findings.items() if finding.is_note} <= {"types", "flags"}
+    assert {name for name, finding in findings.items() if finding.is_note} <= {"flags"}
     assert all("\n" not in finding.text for finding in findings.values())
 
 
@@ -193,12 +193,12 @@ class WritesInPlace(Corridor):
         (object(), "interface", "object is not an environment: it lacks reset"),
         (Remembers(), "purity", "keeps a traced value, as self.x = ... does; return it in the state"),
         (WritesInPlace(), "purity", "step changes its argument `state`"),
-        (OneByOne(), "vmap", "reset or step cannot be vmapped"),
+        (OneByOne(), "vmap", "vmap"),
     ],
 )
 def test_a_fault_that_tracing_shows_is_found(env, name, said):
     found = faults(look_at(env))
-    assert list(found) == ([name, "scan"] if name == "vmap" else [name])
+    assert list(found) == [name]
     assert said in found[name]
     assert "\n" not in found[name]
 
@@ -222,29 +222,14 @@ def step_with_numbers(key, state, action, params):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"reset": weak_reset}, "state.time is weakly typed int32[] from reset and int32[] from step"),
-        ({"step": step_with_numbers}, "terminated is int32, not bool"),
+        ({"reset": weak_reset}, "state.time is int32[] from step, not weakly typed int32[]"),
+        ({"step": step_with_numbers}, "terminated is int32[] from step, not bool[]"),
     ],
 )
 def test_types_that_nobody_settled_are_found(changes, said):
-    env = by_hand(**changes)
-    finding = check_types(env, env)
-    assert not finding.is_well
-    assert said in finding.text
-
-
-def test_what_make_env_settles_is_a_note():
-    class Weak(Corridor):
-        reset = staticmethod(weak_reset)
-
-        def step(self, key, state, action, params):
-            obs, state, *rest = super().step(key, state, action, params)
-            return obs, state._replace(time=state.time.astype(jnp.int32)), *rest
-
-    finding = check_types(Weak(), pjp.make_env(Weak()))
-    assert finding.is_well
-    assert finding.is_note
-    assert "make_env converts this; your own loops have to do it themselves: state.time is weakly typed" in finding.text
+    with pytest.raises(pjp.PPOError) as caught:
+        check_types(by_hand(**changes))
+    assert said in str(caught.value)
 
 
 # Faults that show in random steps
@@ -378,10 +363,9 @@ SCALE, MOVE = "divide them by 255", "jnp.moveaxis(obs, 0, -1)"
 )  # fmt: skip
 def test_images_of_bytes_or_with_channels_first_are_noted(camera, said):
     env = pjp.make_env(camera)
-    finding = check_images(camera, env, play(env, jax.random.key(0), num_steps=8, num_envs=2))
-    assert finding.is_well
-    assert finding.is_note == bool(said)
-    assert [text for text in (SCALE, MOVE) if text in finding.text] == said
+    found = check_images(play(env, jax.random.key(0), num_steps=8, num_envs=2))
+    assert isinstance(found, Note) == bool(said)
+    assert [text for text in (SCALE, MOVE) if text in found] == said
 
 
 def test_check_env_looks_at_images():
@@ -495,7 +479,7 @@ def look_at_agent(env, network):
 @pytest.mark.parametrize(("network", "first"), [(LINEAR, "first minibatch"), (MEMORY, "replay")])
 def test_nothing_is_found_wrong_with_a_healthy_agent(corridor, network, first):
     findings = look_at_agent(corridor, network)
-    assert list(findings) == ["network", "rows", first, "update"]
+    assert list(findings) == ["network", first, "update"]
     assert not faults(findings)
     assert not any(finding.is_note for finding in findings.values())
 
@@ -505,8 +489,8 @@ def test_nothing_is_found_wrong_with_a_healthy_agent(corridor, network, first):
     [
         (
             LINEAR._replace(init=idle_init, apply=centred_apply),
-            ["rows", "first minibatch"],
-            "do not average over leading axes",
+            ["first minibatch"],
+            "must not depend on the others in the batch",
         ),
         (LINEAR._replace(apply=dropout_apply), ["network"], "apply traces to a different program each time"),
         (LINEAR._replace(init=python_init), ["network"], "init traces to a different program each time"),
@@ -574,8 +558,8 @@ def test_the_command_looks_at_an_environment_and_a_network(own, capsys):
 
 
 def test_without_a_network_both_kinds_of_agent_are_looked_at(own, capsys, monkeypatch):
-    monkeypatch.setattr("purejaxppo.cli.doctor.user_code.check_env", lambda env: [])
-    monkeypatch.setattr("purejaxppo.cli.doctor.user_code.SIZES", SMALL | {"hidden_sizes": (4,)})
+    monkeypatch.setattr(doctor, "check_env", lambda env: [])
+    monkeypatch.setattr(command, "SIZES", SMALL | {"hidden_sizes": (4,)})
     assert cli.main(["doctor", "--env", "own_env.py:corridor"]) == 0
     said = said_of(capsys)
     assert "ok policy: first minibatch" in said
@@ -591,7 +575,7 @@ def test_without_a_network_both_kinds_of_agent_are_looked_at(own, capsys, monkey
     ],
 )
 def test_the_command_leaves_with_status_1_for_a_fault(own, capsys, monkeypatch, name, said):
-    monkeypatch.setattr("purejaxppo.cli.doctor.user_code.examine_agent", lambda kind, make: [])
+    monkeypatch.setattr(command, "examine_agent", lambda kind, make: [])
     assert cli.main(["doctor", "--env", f"own_env:{name}"]) == 1
     assert said in said_of(capsys)
 
@@ -620,63 +604,68 @@ def test_a_factory_takes_the_environment_or_nothing(corridor):
 # The machine
 
 
-def test_this_machine_is_found_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(probes, "busy_cores", lambda: 0.1)
+def test_this_machine_is_found_well(tmp_path):
     findings = {finding.name: finding for finding in doctor.examine(tmp_path)}
     assert not faults(findings)
     assert jax.__version__ in findings["versions"].text
-    assert findings["cores"].is_note
     assert not list(tmp_path.iterdir())
 
 
-def test_idle_cores_and_folders_that_cannot_be_written_are_seen(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "cpu_cores", lambda: 64)
-    assert not machine.check_devices().is_well
-    (tmp_path / "file").write_text("")
-    assert not machine.check_folder(tmp_path / "file").is_well
-    monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/" + name)
-    assert not machine.check_accelerator().is_well
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        (machine.check_devices, {"idle_cores": lambda: "63 idle"}),
+        (machine.check_devices, {"shutil.which": lambda name: "/usr/bin/" + name}),
+        (machine.check_memory, {"memory_limit_bytes": lambda given, devices: 2**20}),
+        (lambda: machine.check_folder(Path(__file__)), {}),
+        (machine.check_sums, {"layer_error": lambda: 2.2}),
+        (machine.check_scans, {"seconds_per_step": lambda length: length}),
+    ],
+)
+def test_a_fault_of_the_machine_is_seen(check, changes, monkeypatch):
+    for name, value in changes.items():
+        monkeypatch.setattr(f"purejaxppo.cli.doctor.machine.{name}", value)
+    with pytest.raises(pjp.PPOError):
+        check()
+
+
+def test_what_is_worth_knowing_of_the_machine_is_a_note(monkeypatch):
+    monkeypatch.setattr(machine, "layer_error", lambda: 3e-5)
+    assert "JAX_DEFAULT_MATMUL_PRECISION" in machine.check_sums()
+    monkeypatch.setattr(machine, "row_sum_error", lambda: 2.2)
+    assert "row @ matrix" in machine.check_sums()
+    assert isinstance(machine.check_sums(), Note)
     before = jax.config.jax_compilation_cache_dir
     try:
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "cache"))
-        assert not machine.check_cache().is_well
         jax.config.update("jax_compilation_cache_dir", None)
-        assert "each process compiles anew" in machine.check_cache().text
+        assert "each process compiles anew" in machine.show_cache()
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_wrong_numbers_and_slow_scans_are_seen(monkeypatch):
-    monkeypatch.setattr(probes, "row_sum_error", lambda: 2.2)
-    assert machine.check_sums().is_note
-    monkeypatch.setattr(probes, "layer_error", lambda: 2.2)
-    assert not machine.check_sums().is_well
-    assert machine.check_precision().is_note
-    monkeypatch.setattr(probes, "scan_growth", lambda: 88.0)
-    assert not machine.check_scans().is_well
-    with jax.enable_x64(True):
-        assert "JAX_ENABLE_X64" in machine.check_precision().text
-        assert not machine.check_precision().is_well
+def test_double_precision_is_seen():
+    with jax.enable_x64(True), pytest.raises(pjp.PPOError, match="jax_enable_x64"):
+        machine.check_training()
 
 
 def test_a_product_of_fewer_bits_is_seen():
     """As a GPU may round it; a CPU does not, unless the numbers are of half precision."""
     x = np.random.default_rng(0).uniform(1.0, 2.0, 1_000)
-    assert probes.relative_error(jnp.asarray(x, jnp.bfloat16), x) > 1e-3
-    assert probes.relative_error(jnp.asarray(x, jnp.float32), x) < 1e-7
+    assert machine.relative_error(jnp.asarray(x, jnp.bfloat16), x) > 1e-3
+    assert machine.relative_error(jnp.asarray(x, jnp.float32), x) < 1e-7
 
 
 def test_the_releases_that_are_wrong_are_left_out_of_the_installation():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (pin,) = (text.removeprefix("jax") for text in project["dependencies"] if text.startswith("jax>"))
     changelog = (ROOT / "CHANGELOG.md").read_text()
-    for version in WRONG_RELEASES:
+    for version, fault in machine.WRONG_RELEASES.items():
         assert not SpecifierSet(pin).contains(version)
         assert version in changelog
-        finding = machine.check_release(version)
-        assert not finding.is_well
-        assert WRONG_RELEASES[version] in finding.text
-    assert machine.check_release("0.11.2").is_well
+        with pytest.raises(pjp.PPOError) as caught:
+            machine.check_release(version)
+        assert fault in str(caught.value)
+    assert machine.check_release("0.11.2").startswith("0.11.2 has none")
     assert SpecifierSet(pin).contains("0.11.2")
 
 
@@ -697,4 +686,4 @@ def test_the_page_names_every_finding_and_its_example_is_what_it_says():
     findings = look_at(names["Walk"]())
     assert list(faults(findings)) == ["observations"]
     in_tables = set(re.findall(r"`([a-z ]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))))
-    assert in_tables == {*findings, "network", "rows", "first minibatch", "replay", "update"}
+    assert in_tables == {*findings, "network", "first minibatch", "replay", "update"}

@@ -7,7 +7,7 @@ import jax
 from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options, given_fields
 from purejaxppo.cli.option_types import file_to_write, whole_from
-from purejaxppo.cli.parser import Command, Parser
+from purejaxppo.cli.parser import Command, Parser, option, switch
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.runs.presets import Preset
 from purejaxppo.utils.devices import use_all_cores
@@ -17,27 +17,14 @@ from purejaxppo.utils.validation import MAX_STEPS
 
 def add_options(parser: Parser, _: Preset) -> None:
     """The sizes, and the hyperparameters of the training that is measured."""
-    parser.add_argument(
-        "--quick", action="store_true", help="measure tiny sizes, for a first look: the numbers mean little"
-    )
-    parser.add_argument(
-        "--seeds",
-        metavar="N",
-        nargs="+",
-        type=whole_from(1),
-        help="seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)",
-    )
-    parser.add_argument(
-        "--timesteps",
-        metavar="N",
-        type=whole_from(1, MAX_STEPS),
-        help="environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)",
-    )
-    parser.add_argument(
-        "--repeats", metavar="N", type=whole_from(1), help="repetitions of each measurement (default 5)"
-    )
+    switch(parser, "--quick", "measure tiny sizes, for a first look: the numbers mean little")
+    about = "seeds of each population to train (default 1 16 64 256 on a CPU, 1 64 1024 2048 8192 elsewhere)"
+    option(parser, "--seeds", "N", whole_from(1), about, nargs="+")
+    about = "environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)"
+    option(parser, "--timesteps", "N", whole_from(1, MAX_STEPS), about)
+    option(parser, "--repeats", "N", whole_from(1), "repetitions of each measurement (default 5)")
     add_cache_option(parser)
-    parser.add_argument("--out", metavar="FILE", type=file_to_write(".json"), help="write all measurements to a file")
+    option(parser, "--out", "FILE", file_to_write(".json"), "write all measurements to a file")
     add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
 
 
@@ -45,19 +32,12 @@ def bench(options: argparse.Namespace) -> int:
     """Measures, and prints a table."""
     from rich.console import Console
 
-    from purejaxppo.cli.bench.report import show_table
-    from purejaxppo.cli.bench.run import make_plan, run_bench
+    from purejaxppo.cli.bench.run import make_plan, run_bench, show_table
 
     use_all_cores()
     config = PPOConfig(**given_fields(options, PPOConfig()))
-    plan = make_plan(
-        jax.default_backend(),
-        config,
-        seeds=options.seeds,
-        timesteps=options.timesteps,
-        repeats=options.repeats,
-        quick=options.quick,
-    )
+    plan = make_plan(jax.default_backend(), config, options.quick, options.seeds, options.timesteps)
+    plan = plan._replace(repeats=options.repeats or plan.repeats)
     with Console(stderr=True).status("starting") as status:  # shows nothing when stderr is redirected
         report = run_bench(config, plan, say=status.update)
     print(show_table(report))

@@ -1,6 +1,6 @@
 """The programs that are timed in addition to whole trainings: machine limits, stepping, and the phases of an update.
 
-All of them run on every device at once, each device with its own rows.
+Each program runs on every device at once, each device with its own rows.
 """
 
 import functools
@@ -17,9 +17,9 @@ from purejaxppo.ppo.agent import PPO, assess, draw_noise, learn, make_context, p
 from purejaxppo.ppo.factory import make_ppo, seed_keys
 from purejaxppo.ppo.losses import ppo_loss
 from purejaxppo.ppo.memory import to_samples
-from purejaxppo.ppo.rollout import RolloutNoise, make_noise, rollout
+from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
-from purejaxppo.ppo.types import Batch, RunnerState, Transition
+from purejaxppo.ppo.types import Batch, RunnerState
 from purejaxppo.utils.devices import compiler_options
 from purejaxppo.utils.tree import PyTree
 
@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
     tanh_rounds: int  # over all numbers in a call
     envs: int  # stepped at once without a policy
     steps: int  # of each of them in a call
-    seeds: int  # of which a rollout and the phases of an update are timed
+    seeds: int  # of which the phases of an update are timed
 
 
 def sizes_for(platform: str, quick: bool) -> Sizes:
@@ -57,7 +57,7 @@ def on_devices(
 
 
 def limit_programs(sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
-    """Large matrix products and tanh in cache. Amounts: FLOP and tanh, over all devices."""
+    """Large matrix products and tanh in cache. Amounts: 10^9 FLOP and 10^9 tanh, over all devices."""
 
     def multiply(a: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, sizes.products, lambda _, x: a @ x, a)
@@ -69,53 +69,41 @@ def limit_programs(sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
     count, n = len(devices), sizes.matrix
     matrices = jax.random.normal(jax.random.key(0), (count, n, n)) / math.sqrt(n)  # so that products stay in range
     numbers = jnp.broadcast_to(jnp.linspace(-1.0, 1.0, sizes.tanh), (count, sizes.tanh))
+    num_tanh = sizes.tanh * sizes.tanh_chain * sizes.tanh_rounds
+    run = functools.partial(on_devices, over_seeds=in_turn)
     return {
-        "sgemm": Timed(
-            on_devices(multiply, devices, matrices, over_seeds=in_turn), 2.0 * n**3 * sizes.products * count
-        ),
-        "tanh": Timed(
-            on_devices(apply_tanh, devices, numbers, over_seeds=in_turn),
-            float(sizes.tanh * sizes.tanh_chain * sizes.tanh_rounds * count),
-        ),
+        "large matrix products": Timed(run(multiply, devices, matrices), 2e-9 * n**3 * sizes.products * count),
+        "tanh in cache": Timed(run(apply_tanh, devices, numbers), 1e-9 * num_tanh * count),
     }
 
 
 def stepping_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
-    """Steps with random actions, in our environment and in gymnax's, and with the policy. Amounts: env-steps."""
+    """Steps with random actions, auto-reset included: ours on all devices, gymnax's in one jit. Amounts: env-steps."""
     per_device = sizes.envs * sizes.steps
     shape = {"num_envs": sizes.envs, "num_steps": sizes.steps, "num_minibatches": 1, "total_timesteps": per_device}
     wide = make_ppo(agent.env, agent.config.replace(**shape))
-    keys, count = seed_keys(0, len(devices)), len(devices)
-    acting = init_runners(agent, sizes.seeds * count, devices)
-    gymnax_steps = make_gymnax_steps(sizes)
+
+    def draw_actions(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        return jax.random.randint(key, shape, 0, wide.actions.num_outputs)
+
+    def random_rollout(runner: RunnerState) -> tuple[PyTree, PyTree]:
+        noise = make_noise(wide.env, draw_actions, runner.key, (sizes.steps, sizes.envs))
+        runner, _, _, episodes = rollout(wide.env, lambda obs, action: (action, ()), runner, noise)
+        return runner.obs, episodes
+
+    runners, one = init_runners(wide, len(devices), devices), devices[:1]
+    gymnax_steps = on_devices(make_gymnax_steps(sizes), one, seed_keys(0, 1), over_seeds=in_turn)
     return {
-        "env_only": Timed(
-            on_devices(functools.partial(random_rollout, wide), devices, init_runners(wide, count, devices)),
-            per_device * count,
+        "environment only, random actions": Timed(
+            on_devices(random_rollout, devices, runners), per_device * len(devices)
         ),
-        "gymnax_step": Timed(on_devices(gymnax_steps, devices[:1], keys[:1], over_seeds=in_turn), per_device),
-        "gymnax_step_spread": Timed(on_devices(gymnax_steps, devices, keys, over_seeds=in_turn), per_device * count),
-        "rollout": Timed(
-            on_devices(functools.partial(policy_rollout, agent), devices, acting),
-            sizes.seeds * count * agent.config.batch_size,
-        ),
+        "gymnax's own step, one jit": Timed(gymnax_steps, per_device),
     }
 
 
 def init_runners(agent: PPO, num_seeds: int, devices: Sequence[Any]) -> RunnerState:
     """The initial states of the seeds, [S, ...]."""
     return on_devices(agent.init, devices, seed_keys(0, num_seeds))()
-
-
-def random_rollout(agent: PPO, runner: RunnerState) -> tuple[PyTree, PyTree]:
-    """One rollout with random actions, auto-reset included. -> (last observations, episode statistics)"""
-
-    def draw_actions(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        return jax.random.randint(key, shape, 0, agent.actions.num_outputs)
-
-    noise = make_noise(agent.env, draw_actions, runner.key, (agent.config.num_steps, agent.config.num_envs))
-    runner, _, _, episodes = rollout(agent.env, lambda obs, action: (action, ()), runner, noise)
-    return runner.obs, episodes
 
 
 def make_gymnax_steps(sizes: Sizes) -> Callable[[jax.Array], tuple[PyTree, jax.Array]]:
@@ -140,21 +128,6 @@ def make_gymnax_steps(sizes: Sizes) -> Callable[[jax.Array], tuple[PyTree, jax.A
     return steps
 
 
-def policy_rollout(agent: PPO, runner: RunnerState) -> tuple[RunnerState, Transition, jax.Array]:
-    """One rollout with the policy, its noise included. -> (runner, transitions [T, B, ...], logits [T, B, n])"""
-    return act_on(agent, runner, noise_of(agent, runner))
-
-
-def noise_of(agent: PPO, runner: RunnerState) -> RolloutNoise:
-    """The noise of a rollout."""
-    return draw_noise(agent, runner.key)
-
-
-def act_on(agent: PPO, runner: RunnerState, noise: RolloutNoise) -> tuple[RunnerState, Transition, jax.Array]:
-    """The rollout with this noise."""
-    return play(agent, runner, noise)[:3]
-
-
 def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
     """One update of a population, whole and in parts. Amounts: env-steps.
 
@@ -162,31 +135,28 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
     """
     num_seeds, config = sizes.seeds * len(devices), agent.config
     runners = init_runners(agent, num_seeds, devices)
-    noise = on_devices(functools.partial(noise_of, agent), devices, runners)
-    act = on_devices(functools.partial(act_on, agent), devices, runners, noise())
-    _, transitions, logits = act()
-    judge = on_devices(functools.partial(judge_steps, agent), devices, runners, transitions, logits)
-    batch = judge()
+
+    def compiled(fn: Callable[..., Any], *more: PyTree) -> Callable[[], Any]:
+        return on_devices(fn, devices, runners, *more)
+
+    noise = compiled(lambda runner: draw_noise(agent, runner.key))
+    act = compiled(lambda runner, noise: play(agent, runner, noise)[:3], noise())
+    judge = compiled(
+        lambda runner, steps, logits: to_samples(assess(agent, runner, steps, logits, runner.key)[1]), *act()[1:]
+    )
+    batch, rate = judge(), jnp.float32(1e-4)
     calls = {
-        "update": on_devices(agent.update, devices, runners),
+        "update": compiled(agent.update),
         "noise": noise,
         "rollout": act,
-        "values_and_gae": judge,
-        "learning": on_devices(functools.partial(learn_from, agent), devices, runners, batch),
-        "learning.gradients": on_devices(functools.partial(descend_plainly, agent), devices, runners, batch),
-        "learning.permutations": on_devices(functools.partial(draw_permutations, agent), devices, runners),
+        "values and GAE": judge,
+        "learning": compiled(lambda runner, batch: learn(agent, rate, runner.train_state, batch, runner.key), batch),
+        "- of which gradients": compiled(functools.partial(descend_plainly, agent), batch),
+        "- of which permutations": compiled(
+            lambda runner: shuffled_indices(runner.key, config.update_epochs, config.num_minibatches, config.batch_size)
+        ),
     }
-    return {f"phase.{name}": Timed(call, num_seeds * config.batch_size) for name, call in calls.items()}
-
-
-def judge_steps(agent: PPO, runner: RunnerState, transitions: Transition, logits: jax.Array) -> Batch:
-    """Values, advantages and log-probabilities of a rollout."""
-    return to_samples(assess(agent, runner, transitions, logits, runner.key)[1])
-
-
-def learn_from(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
-    """All epochs on a batch."""
-    return learn(agent, jnp.float32(1e-4), runner.train_state, batch, runner.key)
+    return {name: Timed(call, num_seeds * config.batch_size) for name, call in calls.items()}
 
 
 def descend_plainly(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
@@ -205,9 +175,3 @@ def descend_plainly(agent: PPO, runner: RunnerState, batch: Batch) -> PyTree:
 
     steps = jnp.arange(config.update_epochs * config.num_minibatches)
     return jax.lax.scan(descend, runner.train_state.params, steps)[0]
-
-
-def draw_permutations(agent: PPO, runner: RunnerState) -> jax.Array:
-    """The order of the samples in each epoch."""
-    config = agent.config
-    return shuffled_indices(runner.key, config.update_epochs, config.num_minibatches, config.batch_size)

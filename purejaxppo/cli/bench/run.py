@@ -1,27 +1,23 @@
 """The whole benchmark: limits, stepping, phases and trainings in turn, then compilation. Its report is plain JSON."""
 
-import contextlib
 import dataclasses
 import functools
-import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
-from purejaxppo.cli.bench.compiling import measure_compiling
 from purejaxppo.cli.bench.programs import limit_programs, phase_programs, sizes_for, stepping_programs
-from purejaxppo.cli.bench.timing import Probe, Spread, in_pairs, make_probe, measure_in_turn
+from purejaxppo.cli.bench.timing import Probe, Spread, in_pairs, make_probe, measure_in_turn, spread_of
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
 from purejaxppo.envs import make_env
 from purejaxppo.envs.base import Environment
-from purejaxppo.envs.spaces import Box
-from purejaxppo.population.results import Population
-from purejaxppo.population.statistics import aggregate
+from purejaxppo.population.memory import show_bytes
+from purejaxppo.population.statistics import aggregate, with_interval
 from purejaxppo.population.train import train_population
-from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.runs.folder import git_revision, peak_memory_bytes
@@ -29,8 +25,8 @@ from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import versions
 
-ENV = "CartPole-v1"  # the work per step is counted for it, and gymnax has it too
-COMPILING_REPEATS = 3  # fewer than of the rest, as each starts two processes
+ENV = "CartPole-v1"  # gymnax has it too
+OBS_SIZE, NUM_ACTIONS = 4, 2  # its
 LEAST_UPDATES = 4  # of a training, by default
 
 
@@ -41,25 +37,35 @@ class Plan(NamedTuple):
     timesteps: int  # of each seed
     repeats: int
     least_seconds: float  # of one repetition, except for whole trainings
-    quick: bool
+    quick: bool = False
+
+
+PLANS = {
+    "quick": Plan((1, 2), 2_048, 2, 0.005, quick=True),
+    "cpu": Plan((1, 16, 64, 256), 100_000, 5, 0.3),
+    "accelerator": Plan((1, 64, 1_024, 2_048, 8_192), 500_000, 5, 0.3),
+}
 
 
 class Trained(NamedTuple):
-    """The results of a timed training."""
+    """One timed training."""
 
-    env_steps_per_second: float
+    compile_seconds: float
     final_returns: list[float]  # of the seeds that finished an episode
     planned_bytes: int
 
 
+class Row(NamedTuple):
+    """One measurement of the report."""
+
+    name: str
+    spread: Spread
+    unit: str
+    remark: str = ""
+
+
 def make_plan(
-    platform: str,
-    config: PPOConfig,
-    *,
-    seeds: Sequence[int] | None = None,
-    timesteps: int | None = None,
-    repeats: int | None = None,
-    quick: bool = False,
+    platform: str, config: PPOConfig, quick: bool, seeds: Sequence[int] | None, timesteps: int | None
 ) -> Plan:
     """The plan that the caller asks for, with defaults that suit the platform: an accelerator needs thousands of seeds.
 
@@ -67,16 +73,10 @@ def make_plan(
     """
     if timesteps is not None and timesteps < config.batch_size:
         raise PPOError(f"--timesteps {timesteps} is below one rollout of {config.batch_size}; give at least that")
-    if quick:
-        default = Plan((1, 2), 2_048, 2, 0.005, quick)
-    elif platform == "cpu":
-        default = Plan((1, 16, 64, 256), 100_000, 5, 0.3, quick)
-    else:
-        default = Plan((1, 64, 1_024, 2_048, 8_192), 500_000, 5, 0.3, quick)
+    default = PLANS["quick" if quick else "cpu" if platform == "cpu" else "accelerator"]
     return default._replace(
         seeds=tuple(seeds or default.seeds),
         timesteps=timesteps or max(default.timesteps, LEAST_UPDATES * config.batch_size),
-        repeats=repeats or default.repeats,
     )
 
 
@@ -84,144 +84,138 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
     """Measures everything on the devices of this process. `say` is called with the name of each measurement."""
     config = config.replace(total_timesteps=plan.timesteps)
     trained: dict[int, list[Trained]] = {num_seeds: [] for num_seeds in plan.seeds}
-    with compiled_once():
+    env, devices = make_env(ENV), jax.local_devices()
+    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
+        # A cache of its own: the first training of a size compiles anew, and the others find its program.
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation_cache.reset_cache()
         say("compiling")
-        env, devices = make_env(ENV), jax.local_devices()
-        agent = make_ppo(env, config)
-        probes = program_probes(agent, plan, devices)
-        for num_seeds in plan.seeds:
-            probes[train_name(num_seeds)] = functools.partial(train_once, env, config, num_seeds, trained[num_seeds])
+        agent, sizes = make_ppo(env, config), sizes_for(devices[0].platform, plan.quick)
+        programs = limit_programs(sizes, devices)
+        programs |= stepping_programs(agent, sizes, devices) | phase_programs(agent, sizes, devices)
+        probes: dict[str, Probe] = {name: make_probe(timed, plan.least_seconds) for name, timed in programs.items()}
+        for num_seeds, runs in trained.items():
+            probes[train_name(num_seeds)] = functools.partial(train_once, env, config, num_seeds, runs)
         spreads = measure_in_turn(probes, plan.repeats, say)
-    compiling = {
-        num_seeds: measure_compiling(ENV, config, num_seeds, 1 if plan.quick else COMPILING_REPEATS, say)
-        for num_seeds in compiled_sizes(plan)
-    }
-    assert isinstance(env.observation_space, Box)  # as CartPole's is
-    work = work_per_step(config, math.prod(env.observation_space.shape), agent.actions.num_outputs)
+    work = work_per_step(config, OBS_SIZE, NUM_ACTIONS)
+    rows = [*speed_rows(spreads, trained, work), *phase_rows(spreads), *cost_rows(trained)]
     return {
-        "machine": describe_machine(devices),
+        "machine": {
+            "platform": devices[0].platform,
+            "device": devices[0].device_kind,
+            "num_devices": len(devices),
+            "cores": cpu_cores(),
+            "versions": versions(),
+            "git_revision": git_revision(),
+        },
         "plan": plan._asdict(),
         "config": dataclasses.asdict(config),
-        **assemble(spreads, trained, work),
-        "compile_seconds": {
-            str(num_seeds): {name: spread._asdict() for name, spread in both.items()}
-            for num_seeds, both in compiling.items()
-        },
-        "peak_memory_bytes": peak_memory_bytes(),
+        "measured": [{"name": x.name, "unit": x.unit, "remark": x.remark, **x.spread._asdict()} for x in rows],
     }
-
-
-def compiled_sizes(plan: Plan) -> list[int]:
-    """Sizes of the populations whose compilation is timed: the smallest and the largest."""
-    return [min(plan.seeds)] if plan.quick else sorted({min(plan.seeds), max(plan.seeds)})
-
-
-def program_probes(agent: PPO, plan: Plan, devices: Sequence[Any]) -> dict[str, Probe]:
-    """Compiles the programs that are measured in addition to whole trainings."""
-    sizes = sizes_for(devices[0].platform, plan.quick)
-    programs = limit_programs(sizes, devices)
-    programs |= stepping_programs(agent, sizes, devices) | phase_programs(agent, sizes, devices)
-    return {name: make_probe(timed, plan.least_seconds) for name, timed in programs.items()}
 
 
 def train_name(num_seeds: int) -> str:
     """The name of the measurement of a population."""
-    return f"train.{num_seeds}"
+    return f"train, {show_seeds(num_seeds)}"
+
+
+def show_seeds(count: int) -> str:
+    """1 seed, 16 seeds"""
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def train_once(env: Environment, config: PPOConfig, num_seeds: int, trained: list[Trained], repetition: int) -> float:
-    """Env-steps per second of a whole `train_population`. Each repetition has its own seeds."""
+    """Env-steps per second of a `train_population`, without compilation. Each repetition has its own seeds."""
     population = train_population(env, config, num_seeds=num_seeds, seed=repetition)
-    trained.append(what_it_left(population))
-    return trained[-1].env_steps_per_second
-
-
-def what_it_left(population: Population) -> Trained:
-    """The speed without compilation, and the final returns."""
     costs, returns = population.costs, population.final_returns()
     assert costs.plan is not None  # something was left to train
-    return Trained(
-        costs.timesteps / costs.train_seconds, returns[~np.isnan(returns)].tolist(), planned_bytes=costs.plan.peak
-    )
+    trained.append(Trained(population.compile_seconds, returns[~np.isnan(returns)].tolist(), costs.plan.peak))
+    return costs.timesteps / costs.train_seconds
 
 
-def assemble(spreads: dict[str, Spread], trained: dict[int, list[Trained]], work: Work) -> dict[str, Any]:
-    """The measurements by kind, and their ratios, which are taken repetition by repetition."""
-    limit = in_pairs(functools.partial(step_limit, work), spreads["sgemm"], spreads["tanh"])
-    phases = {name.removeprefix("phase."): spread for name, spread in spreads.items() if name.startswith("phase.")}
-    stepping = {name: spreads[name] for name in ("env_only", "gymnax_step", "gymnax_step_spread", "rollout")}
-    for name in ("gymnax_step", "gymnax_step_spread"):
-        stepping[f"env_only_over_{name}"] = in_pairs(lambda a, b: a / b, spreads["env_only"], spreads[name])
-    return {
-        "work_per_env_step": work._asdict(),
-        "limits": {
-            "sgemm_flop_per_second": spreads["sgemm"]._asdict(),
-            "tanh_per_second": spreads["tanh"]._asdict(),
-            "env_steps_per_second": limit._asdict(),
-        },
-        "env_steps_per_second": {name: spread._asdict() for name, spread in stepping.items()},
-        "training": [
-            describe_training(num_seeds, runs, spreads[train_name(num_seeds)], limit, work)
-            for num_seeds, runs in trained.items()
-        ],
-        "phases_microseconds_per_env_step": {name: spread._asdict() for name, spread in with_rest(phases).items()},
-    }
+def speed_rows(spreads: Mapping[str, Spread], trained: Mapping[int, list[Trained]], work: Work) -> list[Row]:
+    """The limits of the machine and of training on it, steps without learning, and whole trainings.
+
+    A ratio or a limit is taken repetition by repetition.
+    """
+    products, tanh = spreads["large matrix products"], spreads["tanh in cache"]
+    limit = in_pairs(functools.partial(step_limit, work), products, tanh)
+    ours, gymnax = spreads["environment only, random actions"], spreads["gymnax's own step, one jit"]
+    acting = in_pairs(lambda *rates: 1 / sum(1 / rate for rate in rates), spreads["noise"], spreads["rollout"])
+    needs = f"at {work.flop / 1e3:,.0f} kFLOP and {work.tanh:,} tanh per env-step"
+    rows = [
+        Row("large matrix products", products, "GFLOP/s"),
+        Row("tanh in cache", tanh, "G/s"),
+        Row("limit of training", limit, "env-steps/s", needs),
+        Row("environment only, random actions", ours, "env-steps/s"),
+        Row("gymnax's own step, one jit", gymnax, "env-steps/s"),
+        Row("ours over gymnax's", in_pairs(lambda a, b: a / b, ours, gymnax), "times"),
+        Row("rollout with the policy", acting, "env-steps/s"),
+    ]
+    for num_seeds, runs in trained.items():
+        speed = spreads[train_name(num_seeds)]
+        share = in_pairs(lambda rate, most: rate / most, speed, limit).median
+        returns = np.array([x for run in runs for x in run.final_returns])
+        learned = "no episode at the end"
+        if returns.size:  # of the last tenth of training, over the seeds of all repetitions
+            learned = f"final training return, IQM {with_interval(*aggregate(returns).iqm)}"
+        rate = f"{show_number(speed.median * work.flop / 1e9)} GFLOP/s"
+        rows.append(Row(train_name(num_seeds), speed, "env-steps/s", f"{share:.0%} of the limit, {rate}; {learned}"))
+    return rows
 
 
-def with_rest(phases: dict[str, Spread]) -> dict[str, Spread]:
-    """Converts to microseconds per env-step, and adds the rest: the whole update minus its parts.
+def phase_rows(spreads: Mapping[str, Spread]) -> list[Row]:
+    """One update in its parts, and the rest: the whole minus its parts.
 
     Alone, the parts write results to memory that stay in the cache within the whole, so the rest can be below 0.
     """
-    times = {name: in_pairs(lambda rate: 1e6 / rate, spread) for name, spread in phases.items()}
-    parts = [time for name, time in times.items() if name != "update" and "." not in name]
-    return {**times, "rest": in_pairs(lambda whole, *parts: whole - sum(parts), times["update"], *parts)}
+    parts = ("noise", "rollout", "values and GAE", "learning")
+    shown = ("update", *parts, "- of which gradients", "- of which permutations")
+    times = {name: in_pairs(lambda rate: 1e6 / rate, spreads[name]) for name in shown}
+    rest = in_pairs(lambda whole, *parts: whole - sum(parts), times["update"], *(times[name] for name in parts))
+    return [
+        Row(name if name.startswith("-") else f"phase: {name}", time, "us per env-step")
+        for name, time in {**times, "rest": rest}.items()
+    ]
 
 
-def describe_training(
-    num_seeds: int, runs: Sequence[Trained], speed: Spread, limit: Spread, work: Work
-) -> dict[str, Any]:
-    """A population: its speed, its share of the limit, and the returns of the runs that were timed."""
-    returns = np.array([x for run in runs for x in run.final_returns])
-    iqm = aggregate(returns).iqm._asdict() if returns.size else None
-    return {
-        "seeds": num_seeds,
-        "env_steps_per_second": speed._asdict(),
-        "flop_per_second": in_pairs(lambda rate: rate * work.flop, speed)._asdict(),
-        "share_of_limit": in_pairs(lambda rate, most: rate / most, speed, limit)._asdict(),
-        "final_return_iqm": iqm,  # of the last tenth of training, over the seeds of all repetitions
-        "final_returns": returns.tolist(),
-        "planned_bytes": max(run.planned_bytes for run in runs),
-    }
+def cost_rows(trained: Mapping[int, list[Trained]]) -> list[Row]:
+    """Seconds to compile, with an empty cache in the first repetition, and the peak memory of this process."""
+    rows = []
+    for num_seeds, runs in trained.items():
+        cold, *warm = [run.compile_seconds for run in runs]
+        rows.append(Row(f"compile, {show_seeds(num_seeds)}, empty cache", spread_of([cold]), "s"))
+        if warm:
+            rows.append(Row(f"compile, {show_seeds(num_seeds)}, full cache", spread_of(warm), "s"))
+    peak, planned = peak_memory_bytes(), max(run.planned_bytes for runs in trained.values() for run in runs)
+    if peak is not None:
+        remark = f"{show_bytes(planned)} planned for the largest population"
+        rows.append(Row("peak memory", spread_of([peak / 2**30]), "GiB", remark))
+    return rows
 
 
-def describe_machine(devices: Sequence[Any]) -> dict[str, Any]:
-    """The machine, its devices and the versions."""
-    settings: Any = jax.config  # its attributes are made at run time
-    return {
-        "platform": devices[0].platform,
-        "device": devices[0].device_kind,
-        "num_devices": len(devices),
-        "cores": cpu_cores(),
-        "matmul_precision": settings.jax_default_matmul_precision or "default",
-        "versions": versions(),
-        "git_revision": git_revision(),
-    }
+def show_table(report: dict[str, Any]) -> str:
+    """The machine, the versions and the sizes, and a line for each measurement: numbers are right-aligned."""
+    machine, config = report["machine"], report["config"]
+    title = (
+        f"{machine['num_devices']} x {machine['device']} ({machine['platform']}, {machine['cores']} cores), "
+        f"jax {machine['versions']['jax']}; {ENV}, {config['num_envs']} x {config['num_steps']} steps, "
+        f"{config['update_epochs']} epochs x {config['num_minibatches']} minibatches, "
+        f"{config['total_timesteps']:,} steps a seed; {report['plan']['repeats']} repetitions"
+    )
+    rows = [("measured", "median", "least", "most", "unit", "")] + [
+        (x["name"], *(show_number(x[key]) for key in ("median", "least", "most")), x["unit"], x["remark"])
+        for x in report["measured"]
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(widths[i]) if i in (1, 2, 3) else cell.ljust(widths[i]) for i, cell in enumerate(row))
+        for row in rows
+    ]
+    return "\n".join([title, "", *map(str.rstrip, lines)])
 
 
-@contextlib.contextmanager
-def compiled_once() -> Iterator[None]:
-    """Keeps compiled programs for later repetitions in a temporary cache, unless there is a cache already.
-
-    Without effect once JAX has compiled something without a cache.
-    """
-    settings: Any = jax.config  # its attributes are made at run time
-    if settings.jax_compilation_cache_dir:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        try:
-            yield
-        finally:
-            jax.config.update("jax_compilation_cache_dir", None)
+def show_number(x: float) -> str:
+    """Three digits, or a whole number with commas."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"

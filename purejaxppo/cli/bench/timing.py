@@ -14,7 +14,7 @@ class Timed(NamedTuple):
     """A compiled call and the amount of its work."""
 
     call: Callable[[], Any]
-    amount: float  # FLOP, tanh or environment steps
+    amount: float
 
 
 class Spread(NamedTuple):
@@ -44,18 +44,12 @@ def seconds_of(call: Callable[[], Any], count: int) -> float:
     return time.perf_counter() - started
 
 
-def calls_within(call: Callable[[], Any], least_seconds: float) -> int:
-    """A number of calls that takes at least so long, after a first call that compiles."""
-    seconds_of(call, 1)
-    count = 1
-    while seconds_of(call, count) < least_seconds:
-        count *= 2
-    return count
-
-
 def make_probe(timed: Timed, least_seconds: float) -> Probe:
-    """Makes a probe of the amount per second, measured over at least so long."""
-    count = calls_within(timed.call, least_seconds)
+    """A probe of the amount per second, measured over at least so long, after a first call that compiles."""
+    seconds_of(timed.call, 1)
+    count = 1
+    while seconds_of(timed.call, count) < least_seconds:
+        count *= 2
     return lambda _: count * timed.amount / seconds_of(timed.call, count)
 
 

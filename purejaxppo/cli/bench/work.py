@@ -31,6 +31,6 @@ def work_per_step(config: PPOConfig, obs_size: int, num_actions: int) -> Work:
     )
 
 
-def step_limit(work: Work, flop_rate: float, tanh_rate: float) -> float:
-    """1 / (FLOP / FLOP rate + tanh / tanh rate), env-steps per second; both rates per second, of the whole machine."""
-    return 1.0 / (work.flop / flop_rate + work.tanh / tanh_rate)
+def step_limit(work: Work, gflop_rate: float, gtanh_rate: float) -> float:
+    """Env-steps per second of a machine with these rates, in 10^9 per second: 1 / (FLOP / rate + tanh / rate)."""
+    return 1e9 / (work.flop / gflop_rate + work.tanh / gtanh_rate)

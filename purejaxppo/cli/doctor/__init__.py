@@ -4,6 +4,5 @@ from purejaxppo.cli.doctor.agent import check_agent
 from purejaxppo.cli.doctor.environment import check_env
 from purejaxppo.cli.doctor.findings import Finding
 from purejaxppo.cli.doctor.machine import examine
-from purejaxppo.cli.doctor.user_code import examine_own
 
-__all__ = ["Finding", "check_agent", "check_env", "examine", "examine_own"]
+__all__ = ["Finding", "check_agent", "check_env", "examine"]

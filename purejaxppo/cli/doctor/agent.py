@@ -2,35 +2,25 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.cli.doctor.findings import Finding, attempted, fault, note, well
-from purejaxppo.cli.doctor.trial import first_difference, traces_alike
+from purejaxppo.cli.doctor.findings import Finding, Note, fault, run_checks
+from purejaxppo.cli.doctor.trial import traces_alike
 from purejaxppo.envs.base import Environment, Step
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.losses import LossContext
 from purejaxppo.ppo.memory import start_memories
-from purejaxppo.ppo.types import Batch, Metrics, RunnerState
+from purejaxppo.ppo.types import Batch, Metrics, RunnerState, TrainState
 from purejaxppo.utils.devices import quickly_compiled
-from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Terms
 
 ENDS = 1 / 8  # probability that a step ends the episode, where ends are made to happen
-ROUNDING = 1e-4  # of a log-probability or value that is computed in another shape, at most
-
-
-class Lesson(NamedTuple):
-    """Two updates of an agent; in the second the loss only looks."""
-
-    before: RunnerState
-    after: RunnerState  # the first update
-    looked: Metrics  # of the second: policy_loss and value_loss are the largest changes, see `look`
-    batched: PyTree  # what the network gives for B observations at once
-    alone: PyTree  # and for each of them alone
+ROUNDING = 1e-4  # of a log-probability, or of a value relative to the largest, computed in another shape, at most
 
 
 def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
@@ -50,36 +40,34 @@ def check_agent(agent: Any, *, seed: int = 0) -> list[Finding]:
     """
     if not isinstance(agent, PPO):
         raise PPOError(f"agent must come from make_ppo, got {type(agent).__name__}")
-    findings = [attempted("network", lambda: check_network(agent))]
+    findings = run_checks({"network": lambda: check_network(agent)})
     if not findings[0].is_well:
         return findings
     try:
         with jax.default_matmul_precision("highest"):
             options = quickly_compiled(jax.default_backend())
-            lesson = jax.jit(functools.partial(learn_twice, agent), compiler_options=options)(jax.random.key(seed))
+            learn = jax.jit(functools.partial(learn_twice, agent), compiler_options=options)
+            before, after, compared = learn(jax.random.key(seed))
     except Exception as error:  # user code may raise anything
-        return [*findings, fault("update", in_one_line(error))]
-    first = "replay" if jax.tree.leaves(agent.start_memory) else "first minibatch"
-    checks = {
-        "rows": lambda: check_rows(lesson),
-        first: lambda: check_ratio(first, lesson),
-        "update": lambda: check_update(lesson),
-    }
-    return findings + [attempted(name, check) for name, check in checks.items()]
+        return [*findings, fault("update", error)]
+    first, remedy = "first minibatch", "the output for an observation must not depend on the others in the batch"
+    if jax.tree.leaves(agent.start_memory):
+        first, remedy = "replay", "replay must be apply along time, from start where an episode begins"
+    checks = {first: lambda: check_ratio(compared, remedy), "update": lambda: check_update(before, after)}
+    return findings + run_checks(checks)
 
 
-def learn_twice(agent: PPO, key: jax.Array) -> Lesson:
-    """An update as it is, and one whose first pass over all of its rollout is looked at."""
+def learn_twice(agent: PPO, key: jax.Array) -> tuple[TrainState, TrainState, Metrics]:
+    """An update as it is, and one whose first pass over all of its rollout is compared with the rollout.
+
+    -> (initial state, state after the first update, metrics of the second: see `compare`)
+    """
     agent = dataclasses.replace(agent, env=with_ends(agent.env))
     config = agent.config.replace(update_epochs=1, num_minibatches=1, target_kl=None)
-    looking = dataclasses.replace(agent, config=config, loss=look)
     before = agent.init(key)
     after, _ = agent.update(before)
-    _, looked = looking.update(after)
-    memory = start_memories(agent.start_memory, (agent.config.num_envs,))
-    give = functools.partial(outputs, agent, before)
-    given = (before.obs, memory)
-    return Lesson(before, after, looked, batched=give(given), alone=jax.lax.map(give, given))
+    _, compared = dataclasses.replace(agent, config=config, loss=compare).update(after)
+    return before.train_state, after.train_state, compared
 
 
 def with_ends(env: Environment) -> Environment:
@@ -93,84 +81,56 @@ def with_ends(env: Environment) -> Environment:
     return env.replace(step=step)
 
 
-def look(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[jax.Array, Terms]:
-    """A loss that teaches nothing: its terms are the largest |log ratio| and the largest change of a value."""
+def compare(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[jax.Array, Terms]:
+    """A loss that teaches nothing: its terms are the largest |log ratio| and the largest relative change of a value."""
     parameters, value = context.apply(params, minibatch.obs)[:2]
     log_ratio = context.distribution(parameters).log_prob(minibatch.action) - minibatch.log_prob
+    scale = jnp.maximum(1.0, jnp.max(jnp.abs(minibatch.value)))
     terms = {
         "policy_loss": jnp.max(jnp.abs(log_ratio)),
-        "value_loss": jnp.max(jnp.abs(value - minibatch.value)),
+        "value_loss": jnp.max(jnp.abs(value - minibatch.value)) / scale,
         "approx_kl": jnp.zeros(()),  # an adaptive learning rate asks for it
     }
     return 0.0 * jnp.sum(value), terms
 
 
-def outputs(agent: PPO, runner: RunnerState, given: tuple[PyTree, PyTree]) -> PyTree:
-    """Log-probability of the mode, value, and memory, at observations and memories [..., ...]."""
-    obs, memory = given
-    distribution, after = agent.policy(runner.train_state, memory, obs)
-    return {
-        "log_prob": distribution.log_prob(distribution.mode()),
-        "value": agent.value(runner.train_state, obs, memory),
-        "memory": after,
-    }
-
-
-def check_network(agent: PPO) -> Finding:
+def check_network(agent: PPO) -> str:
     """Checks that the network is a function of its inputs alone. Runs nothing."""
     runner = jax.eval_shape(agent.init, key := jax.eval_shape(lambda: jax.random.key(0)))
     memory = jax.eval_shape(lambda: start_memories(agent.start_memory, (agent.config.num_envs,)))
+
+    def outputs(runner: RunnerState, memory: PyTree) -> PyTree:
+        distribution, after = agent.policy(runner.train_state, memory, runner.obs)
+        return distribution.mode(), after, agent.value(runner.train_state, runner.obs, memory)
+
     if not traces_alike(agent.init, key):
-        return fault("network", "init traces to a different program each time; draw from key only")
-    if not traces_alike(lambda runner, given: outputs(agent, runner, given), runner, (runner.obs, memory)):
-        return fault("network", "apply traces to a different program each time: it draws or counts in Python")
+        raise PPOError("init traces to a different program each time; draw from key only")
+    if not traces_alike(outputs, runner, memory):
+        raise PPOError("apply traces to a different program each time: it draws or counts in Python")
     size = sum(x.size for x in jax.tree.leaves(runner.train_state.params))
-    return well("network", f"{size:,} parameters; init and apply always trace to the same program")
+    return f"{size:,} parameters; init and apply always trace to the same program"
 
 
-def check_rows(lesson: Lesson) -> Finding:
-    """Checks that the outputs for one observation do not depend on the others in the batch."""
-    difference = first_difference(lesson.alone, lesson.batched)
-    if difference:
-        return fault(
-            "rows",
-            f"the outputs of a row depend on other rows of its batch: {difference}; do not average over leading axes",
-        )
-    return well("rows", "the outputs of each observation depend on it alone")
-
-
-def check_ratio(name: str, lesson: Lesson) -> Finding:
+def check_ratio(compared: Metrics, remedy: str) -> str:
     """Checks that learning starts from the policy that acted: ratio 1, and the same values."""
-    log_ratio, change = float(lesson.looked.policy_loss), float(lesson.looked.value_loss)
-    ended = int(lesson.looked.episodes)
-    if not (log_ratio <= ROUNDING and change <= ROUNDING * max(1.0, value_scale(lesson))):
-        remedy = (
-            "replay must be apply along time, from start where an episode begins" if name == "replay" else "see rows"
+    log_ratio, change = float(compared.policy_loss), float(compared.value_loss)
+    if not (log_ratio <= ROUNDING and change <= ROUNDING):
+        raise PPOError(
+            f"the policy that learns did not act: log ratio {log_ratio:.2g}, values {change:.2g} off; {remedy}"
         )
-        return fault(
-            name,
-            f"the policy that learns did not act: log ratio {log_ratio:.2g}, values {change:.2g} off; {remedy}",
-        )
-    return well(name, f"log ratio 0 within {log_ratio:.0e} nats, values within {change:.0e}, {ended:,} episodes ended")
+    ended = f"{int(compared.episodes):,} episodes ended"
+    return f"log ratio 0 within {log_ratio:.0e} nats, values within {change:.0e}, {ended}"
 
 
-def value_scale(lesson: Lesson) -> float:
-    """The largest value, which rounding grows with."""
-    return float(np.max(np.abs(np.asarray(lesson.batched["value"]))))
-
-
-def check_update(lesson: Lesson) -> Finding:
+def check_update(before: TrainState, after: TrainState) -> str:
     """Checks that everything stays finite and that every parameter changes."""
-    before, after = lesson.before.train_state, lesson.after.train_state
     for what, state in (("init", before.params), ("the first update", (after.params, after.opt_state))):
         for path, x in jax.tree_util.tree_leaves_with_path(state):
-            if not np.all(np.isfinite(np.asarray(x))):
-                return fault(
-                    "update",
-                    f"{jax.tree_util.keystr(path)} is not finite after {what}; check the network and the rewards",
-                )
+            if not np.all(np.isfinite(x)):
+                name = jax.tree_util.keystr(path)
+                raise PPOError(f"{name} is not finite after {what}; check the network and the rewards")
     pairs = zip(jax.tree_util.tree_leaves_with_path(before.params), jax.tree.leaves(after.params), strict=True)
-    still = [jax.tree_util.keystr(path) for (path, x), y in pairs if np.array_equal(np.asarray(x), np.asarray(y))]
+    still = [jax.tree_util.keystr(path) for (path, x), y in pairs if np.array_equal(x, y)]
     if still:
-        return note("update", f"the first update did not change {', '.join(still[:4])}; does the loss depend on it?")
-    return well("update", "finite, and every parameter changed")
+        return Note(f"the first update did not change {', '.join(still[:4])}; does the loss depend on it?")
+    return "finite, and every parameter changed"

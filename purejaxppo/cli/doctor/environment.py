@@ -1,36 +1,34 @@
 """`check_env`: looks at an environment, with a finding for each promise that it has to keep."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from purejaxppo.cli.doctor.env_observations import check_images, check_observations, show_space
-from purejaxppo.cli.doctor.env_program import check_key, check_purity, check_scan, check_types, check_vmap
-from purejaxppo.cli.doctor.env_steps import (
-    check_actions,
-    check_bits,
-    check_episodes,
-    check_final_observation,
-    check_flags,
-    check_jit,
-    check_lanes,
-    check_masks,
-    check_rewards,
-    check_starts,
-    steps_alone,
-)
-from purejaxppo.cli.doctor.findings import Finding, attempted, fault, well
-from purejaxppo.cli.doctor.trial import (
-    envs_that_fit,
-    play,
-)
+from purejaxppo.cli.doctor import env_observations, env_steps
+from purejaxppo.cli.doctor.findings import Check, Finding, fault, run_checks
+from purejaxppo.cli.doctor.trial import envs_that_fit, play, traces_alike
 from purejaxppo.envs import make_env
-from purejaxppo.envs.base import Environment
+from purejaxppo.envs.base import Environment, Step
+from purejaxppo.envs.spaces import example_action, show_space
 from purejaxppo.utils.devices import quickly_compiled
-from purejaxppo.utils.errors import in_one_line
+from purejaxppo.utils.errors import PPOError, in_one_line
+from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_size
+
+STEP_CHECKS = {  # of the steps of a trial
+    "lanes": env_steps.check_lanes,
+    "jit": env_steps.check_jit,
+    "starts": env_steps.check_starts,
+    "observations": env_observations.check_observations,
+    "images": env_observations.check_images,
+    "rewards": env_steps.check_rewards,
+    "actions": env_steps.check_actions,
+    "masks": env_steps.check_masks,
+    "flags": env_steps.check_flags,
+    "final observation": env_steps.check_final_observation,
+}
 
 
 def check_env(
@@ -60,44 +58,112 @@ def check_env(
     try:
         built = make_env(env)
     except Exception as error:  # user code may raise anything
-        return [fault("interface", in_one_line(error))]
+        return [fault("interface", error)]
     num_envs = envs_that_fit(built, num_steps, num_envs)
     run = functools.partial(play, built, num_steps=num_steps, num_envs=num_envs)
     key = jax.random.key(seed)
-    before: dict[str, Callable[[], Finding]] = {
-        "interface": lambda: well("interface", describe(built)),
-        "purity": lambda: check_purity(built),
-        "types": lambda: check_types(env, built),
-        "vmap": lambda: check_vmap(built),
-        "scan": lambda: check_scan(run, key),
-        "key": lambda: check_key(built),
-    }
-    findings = [attempted(name, check) for name, check in before.items()]
+    findings = run_checks(program_checks(built, lambda: jax.eval_shape(run, key)))
     if any(not finding.is_well for finding in findings if finding.name != "types"):
         return findings
     try:
         program = jax.jit(run, compiler_options=quickly_compiled(jax.default_backend()))
         trial, again = program(key), program(key)
-        alone = steps_alone(built, trial)
     except Exception as error:  # what only shows when it runs
-        return [*findings, fault("run", in_one_line(error))]
-    after: dict[str, Callable[[], Finding]] = {
-        "bits": lambda: check_bits(trial, again, alone),
-        "lanes": lambda: check_lanes(trial, alone),
-        "jit": lambda: check_jit(built, trial),
-        "starts": lambda: check_starts(trial),
-        "observations": lambda: check_observations(built, trial),
-        "images": lambda: check_images(env, built, trial),
-        "rewards": lambda: check_rewards(trial),
-        "actions": lambda: check_actions(built, trial),
-        "masks": lambda: check_masks(built, trial),
-        "flags": lambda: check_flags(trial),
-        "final observation": lambda: check_final_observation(trial),
-        "episodes": lambda: check_episodes(built, trial, key, max_steps),
+        return [*findings, fault("run", error)]
+    checks: dict[str, Check] = {name: functools.partial(check, trial) for name, check in STEP_CHECKS.items()}
+    checks = {"bits": lambda: env_steps.check_bits(trial, again), **checks}
+    checks["episodes"] = lambda: env_steps.check_episodes(trial, key, max_steps)
+    return findings + run_checks(checks)
+
+
+def program_checks(env: Environment, trace_rollout: Check) -> dict[str, Check]:
+    """The checks of reset and step as programs: they are traced, and nothing runs."""
+    spaces = f"observes {show_space(env.observation_space)} and acts in {show_space(env.action_space)}"
+    return {
+        "interface": lambda: f"{env.name} {spaces}",
+        "purity": lambda: check_purity(env),
+        "types": lambda: check_types(env),
+        "vmap": lambda: check_vmap(env, trace_rollout),
+        "key": lambda: check_key(env),
     }
-    return findings + [attempted(name, check) for name, check in after.items()]
 
 
-def describe(env: Environment) -> str:
-    """One line about the environment: its name, observations and actions."""
-    return f"{env.name} observes {show_space(env.observation_space)} and acts in {show_space(env.action_space)}"
+def example_inputs(env: Environment) -> tuple[jax.Array, PyTree, PyTree]:
+    """Shapes of what `step` takes: key, state, action."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    _, state = jax.eval_shape(env.reset, key, env.params)
+    return key, state, jax.eval_shape(lambda: example_action(env.action_space))
+
+
+def check_purity(env: Environment) -> str:
+    """Checks that reset and step keep nothing outside of the state and do not change their arguments."""
+    key, state, action = example_inputs(env)
+    changed = []
+
+    def step(key: jax.Array, state: PyTree, action: PyTree) -> Step:
+        given = [id(x) for x in jax.tree.leaves(state)]
+        after = env.step(key, state, action, env.params)
+        changed.append(given != [id(x) for x in jax.tree.leaves(state)])
+        return after
+
+    try:
+        with jax.checking_leaks():
+            jax.make_jaxpr(lambda key: env.reset(key, env.params))(key)
+            jax.make_jaxpr(step)(key, state, action)
+    except Exception as error:  # a leak, or what an earlier one has led to
+        if "leak" not in str(error).lower():
+            raise
+        raise PPOError(
+            f"reset or step keeps a traced value, as self.x = ... does; return it in the state ({in_one_line(error)})"
+        ) from None
+    if any(changed):
+        raise PPOError("step changes its argument `state`; return a new one")
+    return "reset and step keep nothing outside of the state, and do not change their arguments"
+
+
+def check_types(env: Environment) -> str:
+    """Checks that step returns the shapes, dtypes and weak types of reset, a float32 reward and bool flags."""
+    key, state, action = example_inputs(env)
+    after = jax.eval_shape(env.step, key, state, action, env.params)
+    obs = jax.eval_shape(env.reset, key, env.params)[0]
+    number, flag = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.bool_)
+    wanted = Step(obs, state, number, flag, flag, after.info)
+    remedy = "give make_env an object with reset and step, which it converts"
+    if jax.tree.structure(after) != jax.tree.structure(wanted):
+        raise PPOError(f"step returns a different structure than reset; {remedy}")
+    pairs = zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(wanted), strict=True)
+    wrong = [
+        f"{jax.tree_util.keystr(path)[1:]} is {show_type(x)} from step, not {show_type(y)}"
+        for (path, x), y in pairs
+        if show_type(x) != show_type(y)
+    ]
+    if wrong:
+        raise PPOError(f"{'; '.join(wrong)}; {remedy}")
+    return "reset and step agree in structure, shape, dtype and weak type"
+
+
+def show_type(x: jax.ShapeDtypeStruct | jax.Array) -> str:
+    """Shape, dtype and weak type."""
+    return f"{'weakly typed ' if x.weak_type else ''}{x.dtype}{list(x.shape)}"
+
+
+def check_vmap(env: Environment, trace_rollout: Check) -> str:
+    """Checks that reset and step can be vmapped, over their parameters too, and looped over with auto-resets."""
+    arguments = (*example_inputs(env), jax.eval_shape(lambda: env.params))
+    key, state, action, params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), arguments)
+    jax.eval_shape(jax.vmap(env.reset), key, params)
+    jax.eval_shape(jax.vmap(env.step), key, state, action, params)
+    trace_rollout()
+    return "over keys, states, actions and parameters; a rollout with auto-resets is one program"
+
+
+def check_key(env: Environment) -> str:
+    """Checks that reset and step always trace to the same program. What Python draws or counts would be a constant."""
+    key, state, action = example_inputs(env)
+    for name, function, args in (("reset", env.reset, (key,)), ("step", env.step, (key, state, action))):
+        if not traces_alike(function, *args, env.params):
+            raise PPOError(
+                f"{name} traces to a different program each time: it draws from Python or NumPy, counts calls, or "
+                "reads a clock; draw from key, and keep what changes in the state"
+            )
+    return "reset and step always trace to the same program"

@@ -1,6 +1,6 @@
 """The result of a check: a finding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from purejaxppo.utils.errors import in_one_line
@@ -22,24 +22,25 @@ class Finding(NamedTuple):
         return "note" if self.is_note else "ok"
 
 
-def well(name: str, text: str) -> Finding:
-    """Nothing to do."""
-    return Finding(name, True, text)
+class Note(str):
+    """The text of a check that found nothing wrong, but something worth a look."""
 
 
-def note(name: str, text: str) -> Finding:
-    """Nothing wrong, but something worth knowing."""
-    return Finding(name, True, text, is_note=True)
+Check = Callable[[], str]  # returns the text of its finding, or a Note; an exception is a fault
 
 
-def fault(name: str, text: str) -> Finding:
-    """Something wrong."""
-    return Finding(name, False, text)
+def fault(name: str, error: BaseException) -> Finding:
+    """The finding of a check that raised an exception."""
+    return Finding(name, False, in_one_line(error))
 
 
-def attempted(name: str, check: Callable[[], Finding]) -> Finding:
-    """Runs a check. An exception becomes a finding too."""
-    try:
-        return check()
-    except Exception as error:  # user code may raise anything
-        return fault(name, in_one_line(error))
+def run_checks(checks: Mapping[str, Check]) -> list[Finding]:
+    """Runs the checks one after the other."""
+    findings = []
+    for name, check in checks.items():
+        try:
+            text = check()
+            findings.append(Finding(name, True, text, is_note=isinstance(text, Note)))
+        except Exception as error:  # user code may raise anything
+            findings.append(fault(name, error))
+    return findings

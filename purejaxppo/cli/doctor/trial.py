@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.envs.base import Environment, Step
-from purejaxppo.envs.spaces import Box, Space, example_action, parts_of, structure_of
+from purejaxppo.envs.spaces import Box, Space, parts_of, structure_of
 from purejaxppo.envs.vector import make_starts, reset_batch, step_batch
 from purejaxppo.policies.actions import actions_in, bounds
 from purejaxppo.policies.distributions import masked_logits
@@ -20,50 +20,56 @@ NUM_STARTS = 256
 TRIAL_BYTES = 2**28  # of a trial, at most: fewer environments where one observes and remembers much
 
 
+class Taken(NamedTuple):
+    """Random steps, [T, B, ...] each."""
+
+    key: jax.Array
+    obs: PyTree  # before the step
+    state: PyTree  # before the step
+    action: PyTree
+    step: Step
+    matters: jax.Array  # bool: another action would have made another step
+
+
 class Trial(NamedTuple):
     """T random steps of B environments, which begin anew where an episode ends; and N starts."""
 
-    key: jax.Array  # [T, B]
-    obs: PyTree  # [T, B, ...], before the step
-    state: PyTree  # [T, B, ...], before the step
-    action: PyTree  # [T, B, ...]
-    step: Step  # [T, B, ...]
-    matters: jax.Array  # [T, B] bool: another action would have made another step
+    env: Environment
+    taken: Taken
     start_key: jax.Array  # [N]
     start: tuple[PyTree, PyTree]  # [N, ...], obs and state
 
     @property
     def done(self) -> np.ndarray:
         """[T, B] bool, where an episode ends."""
-        return np.asarray(self.step.terminated | self.step.truncated)
+        return np.asarray(self.taken.step.terminated | self.taken.step.truncated)
 
 
 def play(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Trial:
     """A trial from a key."""
     reset_key, start_key, play_key, action_key, other_key = jax.random.split(key, 5)
     shape = (num_steps, num_envs)
-    start_keys = jax.random.split(start_key, NUM_STARTS)
     step_key, begin_key = jax.random.split(play_key)
-    scanned = (
-        jax.random.split(step_key, shape),
-        jax.random.split(action_key, shape),
-        jax.random.split(other_key, shape),
-        make_starts(env, begin_key, shape),
-    )
+    keys = [jax.random.split(key, shape) for key in (step_key, action_key, other_key)]
+    vmapped_step = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
-    def step(carry: tuple[PyTree, PyTree], given: tuple) -> tuple[tuple[PyTree, PyTree], tuple]:
+    def step(carry: tuple[PyTree, PyTree], given: tuple) -> tuple[tuple[PyTree, PyTree], Taken]:
         obs, state = carry
         keys, action_keys, other_keys, starts = given
-        draw = jax.vmap(lambda key, obs: random_action(env, key, obs))
-        action, other = draw(action_keys, obs), draw(other_keys, obs)
-        obs_after, state_after, taken = step_batch(env, keys, state, action, starts)
-        instead = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, other, env.params)
-        return (obs_after, state_after), (keys, obs, state, action, taken, differ(taken, instead))
+        action, other = random_actions(env, action_keys, obs), random_actions(env, other_keys, obs)
+        obs_after, state_after, after = step_batch(env, keys, state, action, starts)
+        instead = vmapped_step(keys, state, other, env.params)
+        return (obs_after, state_after), Taken(keys, obs, state, action, after, differ(after, instead))
 
     carry = reset_batch(env, reset_key, num_envs)
-    _, (keys, obs, state, action, taken, matters) = jax.lax.scan(step, carry, scanned)
-    start = jax.vmap(env.reset, in_axes=(0, None))(start_keys, env.params)
-    return Trial(keys, obs, state, action, taken, matters, start_keys, start)
+    _, taken = jax.lax.scan(step, carry, (*keys, make_starts(env, begin_key, shape)))
+    start_keys = jax.random.split(start_key, NUM_STARTS)
+    return Trial(env, taken, start_keys, jax.vmap(env.reset, in_axes=(0, None))(start_keys, env.params))
+
+
+def random_actions(env: Environment, keys: jax.Array, obs: PyTree) -> PyTree:
+    """Random legal actions of B environments."""
+    return jax.vmap(lambda key, obs: random_action(env, key, obs))(keys, obs)
 
 
 def random_action(env: Environment, key: jax.Array, obs: PyTree) -> PyTree:
@@ -110,21 +116,13 @@ def steps_to_first_end(env: Environment, key: jax.Array, num_envs: int, max_step
     def step(carry: tuple) -> tuple:
         obs, state, count, _ = carry
         action_key, step_key = jax.random.split(jax.random.fold_in(play_key, count))
-        draw = jax.vmap(lambda key, obs: random_action(env, key, obs))
-        action = draw(jax.random.split(action_key, num_envs), obs)
+        action = random_actions(env, jax.random.split(action_key, num_envs), obs)
         keys = jax.random.split(step_key, num_envs)
         after = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, env.params)
         return after.obs, after.state, count + 1, jnp.any(after.terminated | after.truncated)
 
     begin = (obs, state, jnp.int32(0), jnp.bool_(False))
     return jax.lax.while_loop(lambda carry: ~carry[3] & (carry[2] < max_steps), step, begin)[2]
-
-
-def example_inputs(env: Environment) -> tuple[jax.Array, PyTree, PyTree]:
-    """Shapes of what `step` takes: key, state, action."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    _, state = jax.eval_shape(env.reset, key, env.params)
-    return key, state, jax.eval_shape(lambda: example_action(env.action_space))
 
 
 def traces_alike(function: Callable[..., Any], *args: Any) -> bool:
@@ -135,23 +133,14 @@ def traces_alike(function: Callable[..., Any], *args: Any) -> bool:
     """
     with jax.disable_jit():
         first, second = (jax.make_jaxpr(lambda *args: function(*args))(*args) for _ in range(2))
-    return program_text(first) == program_text(second) and all(map(same, first.consts, second.consts))
+    texts = [re.sub(r"0x[0-9a-f]+", "", str(program)) for program in (first, second)]  # without addresses
+    return texts[0] == texts[1] and same_bits(first.consts, second.consts)
 
 
-def program_text(program: Any) -> str:
-    """The program without the addresses of Python's objects."""
-    return re.sub(r"0x[0-9a-f]+", "", str(program))
-
-
-def same(x: Any, y: Any) -> bool:
-    """True if two arrays have the same bits, NaN included."""
-    x, y = (np.asarray(key_data(value)) for value in (x, y))
-    return x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes()
-
-
-def all_same(x: PyTree, y: PyTree) -> bool:
-    """True if two trees have the same bits."""
-    return all(map(same, jax.tree.leaves(x), jax.tree.leaves(y)))
+def same_bits(x: PyTree, y: PyTree) -> bool:
+    """True if two trees of the same types have the same bits, NaN included."""
+    pairs = zip(jax.tree.leaves(key_data(x)), jax.tree.leaves(key_data(y)), strict=True)
+    return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 
 
 def first_difference(expected: PyTree, found: PyTree) -> str | None:
