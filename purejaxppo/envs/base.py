@@ -73,6 +73,7 @@ class Environment(struct.PyTreeNode):
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # observations are MaskedObs
     draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # draws one step, for films
+    takes_turns: bool = struct.field(pytree_node=False, default=False)  # two players share the policy: see SelfPlay
 
     def __repr__(self) -> str:
         limits = {name: getattr(self.params, name, None) for name in TIME_LIMITS}

@@ -238,6 +238,7 @@ def _from_object(env: Any) -> Environment:
         name=getattr(env, "name", type(env).__name__),
         action_mask=action_mask,
         draw=getattr(env, "draw", None),
+        takes_turns=getattr(env, "takes_turns", False),
     )
 
 

@@ -13,6 +13,9 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure
 from purejaxppo.utils.validation import shown
 
+# The parts of an observation of which the default network's actor sees the first and its critic the second, by
+# MuJoCo Playground's names: a simulator tells the critic what a robot cannot measure (Pinto et al. 2018).
+ACTOR_SEES, CRITIC_SEES = "state", "privileged_state"
 NOT_SPLIT = 2**32 - 1  # folded into a key gives none of those that it is split into
 
 
@@ -224,10 +227,14 @@ class ActorCritic(nn.Module):
     head: Callable[[jax.Array], PyTree]  # from them to the distribution's parameters
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
-        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
-        outputs = self.tower(self.num_outputs, output_init=orthogonal(0.01), name="actor")(obs)
-        value = self.tower(1, output_init=orthogonal(1.0), name="critic")(obs)
+    def __call__(self, obs: jax.Array | tuple[jax.Array, jax.Array]) -> tuple[PyTree, jax.Array]:
+        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]
+
+        obs: or a pair of them, the actor's and the critic's
+        """
+        actor_obs, critic_obs = for_each_tower(obs)
+        outputs = self.tower(self.num_outputs, output_init=orthogonal(0.01), name="actor")(actor_obs)
+        value = self.tower(1, output_init=orthogonal(1.0), name="critic")(critic_obs)
         return self.head(outputs), value[..., 0]
 
 
@@ -262,6 +269,8 @@ def make_actor_critic(
 ) -> Network:
     """The default network: MLP towers over the flattened observation, `ActorCritic` or `SharedActorCritic`.
 
+    Of an observation with the parts `state` and `privileged_state`, the actor sees the first and the critic the second.
+
     obs_shape: that of each array of the observation
     """
     tower = functools.partial(MLP, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
@@ -273,12 +282,29 @@ def make_actor_critic(
 
 def flat_init(module: nn.Module, obs_shape: PyTree, key: jax.Array, obs: PyTree) -> PyTree:
     """The parameters of a module that takes the flattened observation."""
-    return module.init(key, flat(obs, obs_shape))
+    return module.init(key, tower_obs(obs, obs_shape))
 
 
 def flat_apply(module: nn.Module, obs_shape: PyTree, params: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
     """The module at the flattened observation."""
-    return cast(Any, module.apply(params, flat(obs, obs_shape)))
+    return cast(Any, module.apply(params, tower_obs(obs, obs_shape)))
+
+
+def is_asymmetric(obs_shape: PyTree) -> bool:
+    """True for the shapes of an observation in two parts, one for the actor and one for the critic."""
+    return isinstance(obs_shape, dict) and obs_shape.keys() == {ACTOR_SEES, CRITIC_SEES}
+
+
+def for_each_tower(obs: jax.Array | tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The observations of actor and critic: a pair as it is, or one array for both."""
+    return obs if isinstance(obs, tuple) else (obs, obs)
+
+
+def tower_obs(obs: PyTree, obs_shape: PyTree) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """The flattened observation; a pair of them, for actor and critic, if it `is_asymmetric`."""
+    if not is_asymmetric(obs_shape):
+        return flat(obs, obs_shape)
+    return flat(obs[ACTOR_SEES], obs_shape[ACTOR_SEES]), flat(obs[CRITIC_SEES], obs_shape[CRITIC_SEES])
 
 
 def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:

@@ -8,7 +8,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.policies.networks import as_logits, convolved, flat, hidden_layers, is_image, orthogonal, shared_output
+from purejaxppo.policies.networks import (
+    as_logits,
+    convolved,
+    for_each_tower,
+    hidden_layers,
+    is_image,
+    orthogonal,
+    shared_output,
+    tower_obs,
+)
 from purejaxppo.utils.tree import PyTree
 
 
@@ -230,7 +239,8 @@ class RecurrentActorCritic(nn.Module):
 
     def inputs(self, obs: jax.Array) -> PyTree:
         """The input's part of each tower's gates."""
-        return {"actor": self.actor.inputs(obs), "critic": self.critic.inputs(obs)}
+        actor_obs, critic_obs = for_each_tower(obs)
+        return {"actor": self.actor.inputs(actor_obs), "critic": self.critic.inputs(critic_obs)}
 
     def recurrent(self) -> PyTree:
         """The parameters of each tower's cell."""
@@ -301,9 +311,9 @@ def make_recurrent_actor_critic(
     )
 
 
-def tower_input(obs_shape: PyTree, obs: PyTree) -> jax.Array:
-    """The towers' input: an image unchanged, any other observation flattened."""
-    return obs if is_image(obs_shape) else flat(obs, obs_shape)
+def tower_input(obs_shape: PyTree, obs: PyTree) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """The towers' input: an image unchanged, any other observation as `tower_obs` gives it."""
+    return obs if is_image(obs_shape) else tower_obs(obs, obs_shape)
 
 
 def init_module(module: RecurrentActorCritic, obs_shape: PyTree, key: jax.Array, memory: PyTree, obs: PyTree) -> PyTree:

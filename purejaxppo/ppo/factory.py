@@ -20,6 +20,7 @@ from purejaxppo.policies.networks import (
     apply_own,
     as_network,
     init_beside,
+    is_asymmetric,
     is_image,
     make_actor_critic,
     make_cnn_actor_critic,
@@ -108,6 +109,11 @@ def make_ppo(
     for name, function in own.items():
         if function is not None:
             check_function(name, function, CALLED_LIKE[name])
+    if env.takes_turns and advantage is gae_advantage:
+        raise PPOError(
+            f"{env.name} has two players who take turns, and gae_advantage takes them for one; give advantage=..., or "
+            "the make_agent of purejaxppo.examples.self_play"
+        )
     beside = as_modules(modules)
     actions = make_actions(env, config.box_policy, config.box_std)
     plain = with_modules(make_network(env, actions, config, network), beside)
@@ -193,6 +199,7 @@ def make_network(env: Environment, actions: Actions, config: PPOConfig, given: A
 def make_default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network:
     """Convolutional towers for an image, MLP towers for everything else."""
     obs_shape = shapes_of(env.observation_space)
+    check_trunk(env, config)
     towers = SharedActorCritic if config.share_trunk else ActorCritic
     parts = (config.hidden_sizes, config.activation, actions.head, towers)
     if is_image(obs_shape):
@@ -203,6 +210,7 @@ def make_default_network(env: Environment, actions: Actions, config: PPOConfig) 
 def make_default_recurrent_network(env: Environment, actions: Actions, config: PPOConfig) -> RecurrentNetwork:
     """The towers of `make_default_network`, each with a cell after its hidden layers."""
     assert config.cell is not None
+    check_trunk(env, config)
     return make_recurrent_actor_critic(
         actions.num_outputs,
         shapes_of(env.observation_space),
@@ -214,6 +222,14 @@ def make_default_recurrent_network(env: Environment, actions: Actions, config: P
         actions.head,
         SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic,
     )
+
+
+def check_trunk(env: Environment, config: PPOConfig) -> None:
+    """Raises PPOError if actor and critic would share a trunk, and see different parts of the observation."""
+    if config.share_trunk and is_asymmetric(shapes_of(env.observation_space)):
+        raise PPOError(
+            f"share_trunk = True would show the actor what only the critic may see in {env.name}: leave it False"
+        )
 
 
 def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Network]) -> Any:

@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo import examples
-from purejaxppo.examples import a2c, auxiliary_loss, nnx_network, rnd, single_file, success_rate, vtrace
+from purejaxppo.examples import a2c, auxiliary_loss, nnx_network, rnd, self_play, single_file, success_rate, vtrace
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), num_minibatches=2)
 NAMES = sorted({module.name for module in pkgutil.iter_modules(examples.__path__)} - {"keras", "keras_display"})
@@ -204,3 +205,20 @@ def test_the_success_rate_is_in_the_metrics_and_in_the_data_frame():
     assert ((share >= 0) & (share <= 1)).all()
     assert 0 < share.mean() < 1
     np.testing.assert_array_equal(population.to_dataframe()["episode/success"], share.ravel())
+
+
+def test_the_advantage_of_self_play_counts_the_other_players_value_negatively():
+    """Against the recursion of its docstring in float64, with moves of one player and the other in any order."""
+    steps, noise = random_steps()
+    sign = np.where(noise < 0, -1.0, 1.0).astype(np.float32)
+    config = pjp.PPOConfig(gamma=0.9, gae_lambda=0.8)
+    given = steps.replace(info={"next_value_sign": jnp.asarray(sign)})
+    advantage = self_play.negamax_advantage(given, SimpleNamespace(config=config))
+    expected, later = np.zeros(sign.shape), np.zeros(sign.shape[1])
+    for t in reversed(range(len(sign))):
+        next_value = np.where(steps.terminated[t], 0.0, steps.next_value[t].astype(np.float64))
+        delta = steps.reward[t] + 0.9 * sign[t] * next_value - steps.value[t]
+        later = delta + np.where(steps.terminated[t] | steps.truncated[t], 0.0, 0.9 * 0.8 * sign[t] * later)
+        expected[t] = later
+    np.testing.assert_allclose(advantage, expected, rtol=1e-5)
+    assert {-1.0, 1.0} == set(sign.ravel().tolist())

@@ -1,0 +1,58 @@
+"""Self-play: one policy plays both sides of a game of two, by moves, and the advantage flips the value's sign.
+
+In `pgx/NAME/self_play` a step is one move, seen by the player who makes it. The value of the next observation is the
+other player's, and counts with a minus (negamax), as does all that follows.
+
+To run it: python -m purejaxppo.examples.self_play
+"""
+
+import jax
+import jax.numpy as jnp
+
+import purejaxppo as pjp
+
+CONFIG = pjp.PPOConfig(
+    num_envs=128,
+    num_steps=16,
+    total_timesteps=600_000,
+    learning_rate=2e-3,
+    gamma=1.0,
+    ent_coef=0.3,
+    hidden_sizes=(128,),
+    activation="relu",
+)
+
+
+def negamax_advantage(steps: pjp.Steps, context: pjp.LossContext) -> jax.Array:
+    """`gae` with the value of the player who moves next, whose gain is the mover's loss. -> [T, B]
+
+        delta_t = r_t + gamma s_t V(o_{t+1}) [not terminated_t] - V(o_t),  s_t = -1 where the other player moves next
+        A_t     = delta_t + gamma lambda s_t A_{t+1} [neither terminated_t nor truncated_t]
+
+    It is `gae` of what one player sees, who is the mover at the first step, with the signs turned back for the other.
+    """
+    sign = steps.info["next_value_sign"]
+    side = jnp.cumprod(jnp.concatenate([jnp.ones_like(sign[:1]), sign[:-1]]), axis=0)  # 1 at that player's steps, or -1
+    seen = (side * steps.reward, side * steps.value, side * sign * steps.next_value)
+    numbers = {"gamma": context.config.gamma, "gae_lambda": context.config.gae_lambda}
+    return side * pjp.gae(*seen, steps.terminated, steps.truncated, **numbers)
+
+
+def make_agent(env: pjp.Environment, config: pjp.PPOConfig) -> pjp.PPO:
+    """PPO that learns both sides of a game."""
+    return pjp.make_ppo(env, config, advantage=negamax_advantage)
+
+
+def main() -> None:
+    """Trains four seeds of tic-tac-toe, and prints how 1,000 games against a random player end."""
+    env, game = pjp.make_env("pgx/tic_tac_toe/self_play"), pjp.make_env("pgx/tic_tac_toe")
+    population = pjp.train_population(env, CONFIG, num_seeds=4, make_agent=make_agent)
+    agent = pjp.make_ppo(game, CONFIG)
+    play = jax.jit(jax.vmap(lambda state: pjp.evaluate(agent, state, jax.random.key(0), 1_000)[0]))
+    for result in play(population.train_state):
+        won, drawn, lost = (int(jnp.sum(jnp.sign(result) == sign)) for sign in (1, 0, -1))
+        print(f"won {won}, drawn {drawn}, lost {lost}")
+
+
+if __name__ == "__main__":
+    main()
