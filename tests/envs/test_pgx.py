@@ -140,7 +140,7 @@ def test_an_illegal_move_loses():
 
 @pytest.mark.parametrize("name", ["pgx/tic_tac_toe", "pgx/tic_tac_toe/self_play"])
 def test_the_doctor_finds_nothing(name):
-    assert [finding for finding in pjp.check_env(pjp.make_env(name)) if finding.verdict != "ok"] == []
+    assert all(finding.is_well for finding in pjp.check_env(pjp.make_env(name)))
 
 
 def test_names_of_pgx_are_its_games_and_those_of_two_in_self_play():
