@@ -10,7 +10,10 @@ from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 
-SUITES = ("brax", "jumanji")
+SUITES = {  # by name, the package that each is imported from
+    "brax": "brax",
+    "jumanji": "jumanji",
+}
 
 
 class Adapter(Protocol):
@@ -46,7 +49,7 @@ class Adapted:
 
 def is_installed(suite: str) -> bool:
     """True if the suite can be imported. Does not import it."""
-    return importlib.util.find_spec(suite) is not None
+    return importlib.util.find_spec(SUITES[suite]) is not None
 
 
 def find_adapter(suite: str) -> Adapter:
@@ -62,7 +65,7 @@ def find_adapter(suite: str) -> Adapter:
 def suite_of(env: object) -> str | None:
     """The suite that an environment's class comes from, directly or by inheritance, or None."""
     packages = [base.__module__.partition(".")[0] for base in type(env).__mro__]
-    return next((suite for suite in SUITES if suite in packages), None)
+    return next((suite for suite, package in SUITES.items() if package in packages), None)
 
 
 def suite_names(suite: str) -> list[str]:
