@@ -49,7 +49,8 @@ class Step(NamedTuple):
     info: dict[str, Any] = {}  # numbers to report by name, [] each: success, distance, ...
 
 
-TIME_LIMITS = ("max_steps_in_episode", "episode_length")  # parameters of that meaning, in gymnax and Brax
+# Parameters of that meaning: in gymnax, in Brax, in the MiniGrid suites and in Craftax.
+TIME_LIMITS = ("max_steps_in_episode", "episode_length", "max_steps", "max_timesteps")
 STEP_VALUES = Step._fields[:-1]  # those that a step has to return
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)

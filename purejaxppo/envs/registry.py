@@ -49,7 +49,7 @@ def env_names(suite: str | None = None) -> list[str]:
     """Lists the names that `make_env` takes.
 
     Args:
-        suite: "brax" or "jumanji"; by default the names of gymnax, of this library and of `register_env`
+        suite: one of the other suites, such as "brax"; by default the names of gymnax, of this library and of `register_env`
 
     Raises:
         PPOError: if the suite is unknown or not installed
@@ -84,9 +84,10 @@ def register_env(name: str, env: Any) -> None:
 
 
 def make_env(env: Any, **params: Any) -> Environment:
-    """Makes an Environment from a name, an instance of gymnax, Brax or Jumanji, or your own object.
+    """Makes an Environment from a name, an instance of gymnax or of another suite, or your own object.
 
-    A name with a slash is of another suite, if that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1.
+    A name with a slash is of another suite, if that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1,
+    craftax/Craftax-Symbolic-v1, xminigrid/MiniGrid-DoorKey-5x5, navix/Navix-DoorKey-5x5-v0.
 
     Your own object has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,

@@ -123,7 +123,7 @@ def names() -> list[str]:
 
 
 def make(name: str) -> Any:
-    """A game by name, for `adapt`. Raises PPOError for an unknown one."""
+    """A game by name, or its self-play. Raises PPOError for an unknown one."""
     if name not in names():
         raise PPOError(unknown("environment of Pgx", name, names()))
     game, _, form = name.partition("/")
@@ -137,7 +137,7 @@ def adapt(game: Any, opponent: Opponent = random_opponent) -> PgxEnvironment:
 
     opponent: (key, state) -> a legal action; `state.observation` and `state.legal_action_mask` are the mover's
     """
-    return game if isinstance(game, SelfPlay) else PgxEnvironment(game, opponent)
+    return PgxEnvironment(game, opponent)
 
 
 @functools.lru_cache(maxsize=256)
