@@ -17,9 +17,10 @@ CONFIG = pjp.PPOConfig(
     total_timesteps=600_000,
     learning_rate=2e-3,
     gamma=1.0,
+    gae_lambda=0.8,
     ent_coef=0.3,
-    hidden_sizes=(128,),
-    activation="relu",
+    clip_value=False,
+    hidden_sizes=(128, 128),
 )
 
 
@@ -29,10 +30,10 @@ def negamax_advantage(steps: pjp.Steps, context: pjp.LossContext) -> jax.Array:
         delta_t = r_t + gamma s_t V(o_{t+1}) [not terminated_t] - V(o_t),  s_t = -1 where the other player moves next
         A_t     = delta_t + gamma lambda s_t A_{t+1} [neither terminated_t nor truncated_t]
 
-    It is `gae` of what one player sees, who is the mover at the first step, with the signs turned back for the other.
+    It is `gae` in the view of one player, who makes the first move, with the signs turned back at the other's moves.
     """
     sign = steps.info["next_value_sign"]
-    side = jnp.cumprod(jnp.concatenate([jnp.ones_like(sign[:1]), sign[:-1]]), axis=0)  # 1 at that player's steps, or -1
+    side = jnp.cumprod(jnp.concatenate([jnp.ones_like(sign[:1]), sign[:-1]]), axis=0)
     seen = (side * steps.reward, side * steps.value, side * sign * steps.next_value)
     numbers = {"gamma": context.config.gamma, "gae_lambda": context.config.gae_lambda}
     return side * pjp.gae(*seen, steps.terminated, steps.truncated, **numbers)

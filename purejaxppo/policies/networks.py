@@ -316,9 +316,9 @@ def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:
 
 
 def is_image(obs_shape: PyTree) -> bool:
-    """True for the shape of one image, with room for a convolution."""
+    """True for the shape of one image, where a convolution has several places: at 3 x 3 it is a narrow dense layer."""
     is_one = isinstance(obs_shape, tuple) and all(isinstance(size, int) for size in obs_shape)
-    return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
+    return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) > 3
 
 
 def make_cnn_actor_critic(
@@ -328,7 +328,7 @@ def make_cnn_actor_critic(
     head: Callable[[jax.Array], PyTree] = as_logits,
     towers: Callable[..., nn.Module] = ActorCritic,
 ) -> Network:
-    """The default network for images [height, width, channels] of at least 3 x 3: convolutional towers."""
+    """The default network for images [height, width, channels] of at least 4 x 4: convolutional towers."""
     tower = functools.partial(CNN, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
     module = towers(tower, num_outputs, head)
     return Network(init=module.init, apply=cast(Any, module.apply))

@@ -120,6 +120,9 @@ _MINATAR = PPOConfig(
     hidden_sizes=(64,),
 )
 
+# Episodes last 1,000 steps and pay in each.
+_PLAYGROUND = _NORMALISED.replace(num_envs=64, num_steps=32, total_timesteps=500_000, normalize_reward=True)
+
 PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16, "CartPole-*"),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
@@ -140,6 +143,8 @@ PRESETS = {
     "fourrooms": Preset("FourRooms-misc", "FourRooms-misc", _FOUR_ROOMS, 16, "FourRooms-*"),
     "frozenlake": Preset("FrozenLake-misc", "FrozenLake-misc", _FROZEN_LAKE, 16, "FrozenLake-*"),
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
+    "pgx-minatar": Preset("Pgx's MinAtar games", "pgx/minatar-breakout", _MINATAR, 4, "pgx/minatar-*"),
+    "playground": Preset("MuJoCo Playground, on a CPU", "playground/CartpoleBalance", _PLAYGROUND, 1, "playground/*"),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
     ),
