@@ -6,6 +6,8 @@ other player's, and counts with a minus (negamax), as does all that follows.
 To run it: python -m purejaxppo.examples.self_play
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +20,7 @@ CONFIG = pjp.PPOConfig(
     learning_rate=2e-3,
     gamma=1.0,
     gae_lambda=0.8,
-    ent_coef=0.3,
+    ent_coef=0.1,
     clip_value=False,
     hidden_sizes=(128, 128),
 )
@@ -39,9 +41,28 @@ def negamax_advantage(steps: pjp.Steps, context: pjp.LossContext) -> jax.Array:
     return side * pjp.gae(*seen, steps.terminated, steps.truncated, **numbers)
 
 
+def with_random_openings(env: pjp.Environment, most: int = 4) -> pjp.Environment:
+    """The game, begun with up to `most` random moves: the policy sees positions that it would not choose itself."""
+
+    def reset(key: jax.Array, params: Any) -> tuple[Any, Any]:
+        key, start_key, count_key = jax.random.split(key, 3)
+        obs, state = env.reset(start_key, params)
+        count = jax.random.randint(count_key, (), 0, most + 1)
+        for i in range(most):
+            action_key, step_key = jax.random.split(jax.random.fold_in(key, i))
+            action = jax.random.categorical(action_key, jnp.log(obs.action_mask))
+            after = env.step(step_key, state, action, params)
+            is_played = (i < count) & ~(after.terminated | after.truncated)
+            new, old = (after.obs, after.state), (obs, state)
+            obs, state = jax.tree.map(lambda x, y, is_played=is_played: jnp.where(is_played, x, y), new, old)
+        return obs, state
+
+    return env.replace(reset=reset)
+
+
 def make_agent(env: pjp.Environment, config: pjp.PPOConfig) -> pjp.PPO:
-    """PPO that learns both sides of a game."""
-    return pjp.make_ppo(env, config, advantage=negamax_advantage)
+    """PPO that learns both sides of a game with action masks."""
+    return pjp.make_ppo(with_random_openings(env), config, advantage=negamax_advantage)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def test_an_example_uses_public_names_and_says_how_it_is_run(name):
     assert 'if __name__ == "__main__":\n    main()\n' in source
     assert "from purejaxppo" not in source
     assert "import purejaxppo." not in source
-    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110}.get(name, 60)
+    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110, "self_play": 85}.get(name, 60)
 
 
 def test_importing_the_examples_computes_nothing():
@@ -222,3 +222,14 @@ def test_the_advantage_of_self_play_counts_the_other_players_value_negatively():
         expected[t] = later
     np.testing.assert_allclose(advantage, expected, rtol=1e-5, atol=1e-6)
     assert {-1.0, 1.0} == set(sign.ravel().tolist())
+
+
+def test_an_opening_plays_legal_moves_and_ends_no_game():
+    pytest.importorskip("pgx", reason='pgx is not installed; pip install "purejaxppo[pgx]"')
+    env = self_play.with_random_openings(pjp.make_env("pgx/tic_tac_toe/self_play"), most=3)
+    keys = jax.random.split(jax.random.key(0), 64)
+    obs, state = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys, env.params)
+    stones = np.asarray(obs.obs).sum(axis=(1, 2, 3))
+    assert set(stones.tolist()) == {0.0, 1.0, 2.0, 3.0}
+    np.testing.assert_array_equal(np.asarray(obs.action_mask).sum(axis=1), 9 - stones)
+    assert not np.asarray(state.pgx.terminated).any()
