@@ -120,6 +120,30 @@ _MINATAR = PPOConfig(
     hidden_sizes=(64,),
 )
 
+# Enough for DoorKey of 5 x 5 on a CPU.
+_MINIGRID = PPOConfig(
+    num_envs=16,
+    num_steps=64,
+    total_timesteps=200_000,
+    learning_rate=2e-3,
+    activation="relu",
+    share_trunk=True,
+    hidden_sizes=(64,),
+)
+
+# The PPO of the authors' baselines (github.com/MichaelTMatthews/Craftax_Baselines, ppo.py), with the rollouts of their
+# runs of a million steps. A billion steps take their 1,024 environments and 64 steps.
+_CRAFTAX = PPOConfig(
+    num_envs=256,
+    num_steps=16,
+    total_timesteps=1_000_000,
+    num_minibatches=8,
+    learning_rate=2e-4,
+    gae_lambda=0.8,
+    max_grad_norm=1.0,
+    hidden_sizes=(512, 512, 512),
+)
+
 PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16, "CartPole-*"),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
@@ -140,6 +164,11 @@ PRESETS = {
     "fourrooms": Preset("FourRooms-misc", "FourRooms-misc", _FOUR_ROOMS, 16, "FourRooms-*"),
     "frozenlake": Preset("FrozenLake-misc", "FrozenLake-misc", _FROZEN_LAKE, 16, "FrozenLake-*"),
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
+    "navix": Preset("the MiniGrid tasks of Navix", "navix/Navix-DoorKey-5x5-v0", _MINIGRID, 4, "navix/*"),
+    "xminigrid": Preset("the tasks of XLand-MiniGrid", "xminigrid/MiniGrid-DoorKey-5x5", _MINIGRID, 4, "xminigrid/*"),
+    "craftax": Preset(
+        "Craftax, as in its authors' baselines", "craftax/Craftax-Classic-Symbolic-v1", _CRAFTAX, 4, "craftax/*"
+    ),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
     ),
