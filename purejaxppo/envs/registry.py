@@ -49,7 +49,7 @@ def env_names(suite: str | None = None) -> list[str]:
     """Lists the names that `make_env` takes.
 
     Args:
-        suite: one of the other suites, such as "brax"; by default the names of gymnax, of this library and of `register_env`
+        suite: such as "brax"; by default the names of gymnax, of this library and of `register_env`
 
     Raises:
         PPOError: if the suite is unknown or not installed

@@ -79,10 +79,11 @@ def as_planes(codes: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
 
 
 def as_picture(pixels: Any) -> Any:
-    """Bytes [height, width, 3] as a PIL image."""
-    from PIL import Image
+    """Bytes [height, width, 3] as a PIL image, with small ones enlarged so that their pixels stay sharp."""
+    from PIL import Image, ImageOps
 
-    return Image.fromarray(np.asarray(pixels).astype(np.uint8))
+    picture = Image.fromarray(np.asarray(pixels).astype(np.uint8))
+    return ImageOps.scale(picture, max(1, 256 // max(picture.size)), Image.Resampling.NEAREST)
 
 
 def is_installed(suite: str) -> bool:

@@ -122,7 +122,31 @@ _MINATAR = PPOConfig(
 
 # Small enough for a CPU: most of Playground's tasks pay in each of 1,000 steps.
 _PLAYGROUND = _NORMALISED.replace(
-    num_envs=64, num_steps=32, total_timesteps=400_000, update_epochs=8, num_minibatches=16, normalize_reward=True
+    num_envs=64, num_steps=32, total_timesteps=500_000, update_epochs=8, num_minibatches=16, normalize_reward=True
+)
+
+# Enough for DoorKey of 5 x 5 on a CPU.
+_MINIGRID = PPOConfig(
+    num_envs=16,
+    num_steps=64,
+    total_timesteps=200_000,
+    learning_rate=2e-3,
+    activation="relu",
+    share_trunk=True,
+    hidden_sizes=(64,),
+)
+
+# The PPO of the authors' baselines (github.com/MichaelTMatthews/Craftax_Baselines, ppo.py), with the rollouts of their
+# runs of a million steps. A billion steps take their 1,024 environments and 64 steps.
+_CRAFTAX = PPOConfig(
+    num_envs=256,
+    num_steps=16,
+    total_timesteps=1_000_000,
+    num_minibatches=8,
+    learning_rate=2e-4,
+    gae_lambda=0.8,
+    max_grad_norm=1.0,
+    hidden_sizes=(512, 512, 512),
 )
 
 PRESETS = {
@@ -147,6 +171,11 @@ PRESETS = {
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
     "pgx-minatar": Preset("Pgx's MinAtar games", "pgx/minatar-breakout", _MINATAR, 4, "pgx/minatar-*"),
     "playground": Preset("MuJoCo Playground, on a CPU", "playground/CartpoleBalance", _PLAYGROUND, 1, "playground/*"),
+    "navix": Preset("the MiniGrid tasks of Navix", "navix/Navix-DoorKey-5x5-v0", _MINIGRID, 4, "navix/*"),
+    "xminigrid": Preset("the tasks of XLand-MiniGrid", "xminigrid/MiniGrid-DoorKey-5x5", _MINIGRID, 4, "xminigrid/*"),
+    "craftax": Preset(
+        "Craftax, as in its authors' baselines", "craftax/Craftax-Classic-Symbolic-v1", _CRAFTAX, 4, "craftax/*"
+    ),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
     ),
