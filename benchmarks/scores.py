@@ -49,7 +49,11 @@ class Row:
 
 # In the order of the table.
 ROWS = {
-    **{name: Row(name) for name, preset in PRESETS.items() if preset.family and name not in ("minatar", "recurrent")},
+    **{
+        name: Row(name)
+        for name, preset in PRESETS.items()
+        if preset.family and name not in ("minatar", "recurrent") and "/" not in preset.env  # of another suite
+    },
     **{
         f"minatar-{game.lower()}": Row("minatar", f"{game}-MinAtar")
         for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")

@@ -3,27 +3,26 @@
 import argparse
 
 from purejaxppo.cli.parser import Command, Parser, option
-from purejaxppo.envs import env_names, make_env
+from purejaxppo.envs import env_names
 from purejaxppo.envs.suites import SUITES, is_installed
-from purejaxppo.runs.presets import PRESETS, Preset
+from purejaxppo.runs.presets import PRESETS, Preset, default_preset
 
 
 def add_suite(parser: Parser, _: Preset) -> None:
     """The suite."""
-    option(parser, "suite", "SUITE", str, "list the environments of brax or jumanji", nargs="?")
+    option(parser, "suite", "SUITE", str, f"list the environments of {', '.join(SUITES)}", nargs="?")
 
 
 def list_envs(options: argparse.Namespace) -> int:
     """Prints the environments."""
     if options.suite is not None:
-        print(*env_names(options.suite), sep="\n")  # to make each of them takes minutes
+        print(*env_names(options.suite), sep="\n")
         return 0
     for name in env_names():
-        env = make_env(name)
-        print(f"{name:<26}{type(env.action_space).__name__:<10}{env.observation_space.__class__.__name__}")
+        print(f"{name:<27}preset {default_preset(name)}")
     for suite in SUITES:
         found = f"purejaxppo envs {suite}" if is_installed(suite) else f'pip install "purejaxppo[{suite}]"'
-        print(f"{suite + '/...':<26}{found}")
+        print(f"{suite + '/...':<27}{found}")
     return 0
 
 
@@ -36,7 +35,7 @@ def list_presets(_: argparse.Namespace) -> int:
 
 
 ENVS = Command(
-    about="Lists the environments and the types of their spaces.",
+    about="Lists the environments and the preset that each is trained with.",
     examples="""  purejaxppo envs
   purejaxppo envs brax                               the environments of an installed suite""",
     add_options=add_suite,

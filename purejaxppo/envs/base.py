@@ -49,7 +49,8 @@ class Step(NamedTuple):
     info: dict[str, Any] = {}  # numbers to report by name, [] each: success, distance, ...
 
 
-TIME_LIMITS = ("max_steps_in_episode", "episode_length")  # parameters of that meaning, in gymnax and Brax
+# Parameters of that meaning: in gymnax, in Brax, in the MiniGrid suites and in Craftax.
+TIME_LIMITS = ("max_steps_in_episode", "episode_length", "max_steps", "max_timesteps")
 STEP_VALUES = Step._fields[:-1]  # those that a step has to return
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
@@ -73,6 +74,7 @@ class Environment(struct.PyTreeNode):
     name: str = struct.field(pytree_node=False)
     action_mask: MaskFunction | None = struct.field(pytree_node=False, default=None)  # observations are MaskedObs
     draw: DrawFunction | None = struct.field(pytree_node=False, default=None)  # draws one step, for films
+    takes_turns: bool = struct.field(pytree_node=False, default=False)  # two players share the policy: see SelfPlay
 
     def __repr__(self) -> str:
         limits = {name: getattr(self.params, name, None) for name in TIME_LIMITS}

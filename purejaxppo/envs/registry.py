@@ -49,7 +49,7 @@ def env_names(suite: str | None = None) -> list[str]:
     """Lists the names that `make_env` takes.
 
     Args:
-        suite: "brax" or "jumanji"; by default the names of gymnax, of this library and of `register_env`
+        suite: such as "brax"; by default the names of gymnax, of this library and of `register_env`
 
     Raises:
         PPOError: if the suite is unknown or not installed
@@ -84,9 +84,10 @@ def register_env(name: str, env: Any) -> None:
 
 
 def make_env(env: Any, **params: Any) -> Environment:
-    """Makes an Environment from a name, an instance of gymnax, Brax or Jumanji, or your own object.
+    """Makes an Environment from a name, an instance of gymnax or of another suite, or your own object.
 
-    A name with a slash is of another suite, if that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1.
+    A name with a slash is of another suite, if that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1,
+    craftax/Craftax-Symbolic-v1, xminigrid/MiniGrid-DoorKey-5x5, navix/Navix-DoorKey-5x5-v0.
 
     Your own object has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,
@@ -97,6 +98,7 @@ def make_env(env: Any, **params: Any) -> Environment:
     If it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
     If it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed.
+    If its `takes_turns` is True, the policy plays both sides of a game of two, and needs an advantage of its own.
 
     Before JAX has started, this makes each core of the machine a CPU device: see `use_all_cores`.
 
@@ -238,6 +240,7 @@ def _from_object(env: Any) -> Environment:
         name=getattr(env, "name", type(env).__name__),
         action_mask=action_mask,
         draw=getattr(env, "draw", None),
+        takes_turns=getattr(env, "takes_turns", False),
     )
 
 

@@ -1,16 +1,29 @@
 """Other suites of environments, each an optional extra with an adapter in a module of its name."""
 
+import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 
-SUITES = ("brax", "jumanji")
+SUITES = {  # by name, the package that each is imported from
+    "brax": "brax",
+    "jumanji": "jumanji",
+    "craftax": "craftax",
+    "xminigrid": "xminigrid",
+    "navix": "navix",
+    "pgx": "pgx",
+    "playground": "mujoco_playground",
+}
+MOST_ADAPTED = 256  # environments given as instances that are kept
 
 
 class Adapter(Protocol):
@@ -21,7 +34,7 @@ class Adapter(Protocol):
         ...
 
     def make(self, name: str) -> Any:
-        """The suite's own environment of one of the names. Raises PPOError for another name."""
+        """The suite's own environment of one of the names, or that one adapted. Raises PPOError for another name."""
         ...
 
     def adapt(self, env: Any) -> Any:
@@ -44,9 +57,38 @@ class Adapted:
         self.__dict__.update(adapted(state).__dict__ if isinstance(state, str) else state)
 
 
+def once(adapt: Callable[..., Any]) -> Callable[..., Any]:
+    """Caches `adapt` by the identity of its arguments, which need not be hashable."""
+    results: dict[tuple[int, ...], tuple[Any, Any]] = {}
+
+    @functools.wraps(adapt)
+    def cached(*given: Any) -> Any:
+        identity = tuple(map(id, given))
+        if identity not in results:
+            if len(results) == MOST_ADAPTED:
+                results.pop(next(iter(results)))
+            results[identity] = given, adapt(*given)  # held, so that no other object gets their identity
+        return results[identity][1]
+
+    return cached
+
+
+def as_planes(codes: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+    """Codes [..., k], the i-th of them out of sizes[i], as planes of zeros and ones. -> [..., sum(sizes)]"""
+    return jnp.concatenate([jax.nn.one_hot(codes[..., i], size) for i, size in enumerate(sizes)], axis=-1)
+
+
+def as_picture(pixels: Any) -> Any:
+    """Bytes [height, width, 3] as a PIL image, with small ones enlarged so that their pixels stay sharp."""
+    from PIL import Image, ImageOps
+
+    picture = Image.fromarray(np.asarray(pixels).astype(np.uint8))
+    return ImageOps.scale(picture, max(1, 256 // max(picture.size)), Image.Resampling.NEAREST)
+
+
 def is_installed(suite: str) -> bool:
     """True if the suite can be imported. Does not import it."""
-    return importlib.util.find_spec(suite) is not None
+    return importlib.util.find_spec(SUITES[suite]) is not None
 
 
 def find_adapter(suite: str) -> Adapter:
@@ -62,7 +104,7 @@ def find_adapter(suite: str) -> Adapter:
 def suite_of(env: object) -> str | None:
     """The suite that an environment's class comes from, directly or by inheritance, or None."""
     packages = [base.__module__.partition(".")[0] for base in type(env).__mro__]
-    return next((suite for suite in SUITES if suite in packages), None)
+    return next((suite for suite, package in SUITES.items() if package in packages), None)
 
 
 def suite_names(suite: str) -> list[str]:
@@ -78,6 +120,7 @@ def adapted(name: str) -> Any:
     suite, _, own_name = name.partition("/")
     adapter = find_adapter(suite)
     with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
-        env = adapter.adapt(adapter.make(own_name))
+        made = adapter.make(own_name)
+        env = made if isinstance(made, Adapted) else adapter.adapt(made)
     env.made_as = name
     return env

@@ -13,6 +13,10 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure, unchanged
 from purejaxppo.utils.validation import shown
 
+# The parts of an observation of which the default network's actor sees the first and its critic the second, by
+# MuJoCo Playground's names: a simulator tells the critic what a robot cannot measure (Pinto et al. 2018).
+ACTOR_SEES, CRITIC_SEES = "state", "privileged_state"
+
 
 class Network(NamedTuple):
     """A pair of pure functions. `apply` takes any leading axes.
@@ -181,10 +185,14 @@ class ActorCritic(nn.Module):
     head: Callable[[jax.Array], PyTree]  # from them to the distribution's parameters
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
-        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
-        outputs = self.tower(self.num_outputs, output_init=orthogonal(0.01), name="actor")(obs)
-        value = self.tower(1, output_init=orthogonal(1.0), name="critic")(obs)
+    def __call__(self, obs: jax.Array | tuple[jax.Array, jax.Array]) -> tuple[PyTree, jax.Array]:
+        """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]
+
+        obs: or a pair of them, the actor's and the critic's
+        """
+        actor_obs, critic_obs = for_each_tower(obs)
+        outputs = self.tower(self.num_outputs, output_init=orthogonal(0.01), name="actor")(actor_obs)
+        value = self.tower(1, output_init=orthogonal(1.0), name="critic")(critic_obs)
         return self.head(outputs), value[..., 0]
 
 
@@ -192,7 +200,7 @@ class SharedActorCritic(ActorCritic):
     """One tower for both: the last of its outputs is the value. The gains are those of `ActorCritic`."""
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
+    def __call__(self, obs: Any) -> tuple[PyTree, jax.Array]:
         """[..., *obs_shape] as the tower takes it -> distribution parameters [..., n], value [...]"""
         outputs = self.tower(self.num_outputs + 1, output_init=shared_output, name="trunk")(obs)
         return self.head(outputs[..., :-1]), outputs[..., -1]
@@ -215,6 +223,8 @@ def make_actor_critic(
 ) -> Network:
     """The default network: convolutional towers for an image, else MLP towers over the flattened observation.
 
+    Of an observation with the parts `state` and `privileged_state`, the actor sees the first and the critic the second.
+
     obs_shape: that of each array of the observation; towers: `ActorCritic` or `SharedActorCritic`
     """
     kind = CNN if is_image(obs_shape) else MLP
@@ -226,10 +236,27 @@ def make_actor_critic(
     )
 
 
-def tower_input(obs: PyTree, obs_shape: PyTree) -> jax.Array:
-    """An image unchanged; the arrays of any other observation [..., *obs_shape], side by side: [..., features]."""
+def is_asymmetric(obs_shape: PyTree) -> bool:
+    """True for the shapes of an observation in two parts, one for the actor and one for the critic."""
+    return isinstance(obs_shape, dict) and obs_shape.keys() == {ACTOR_SEES, CRITIC_SEES}
+
+
+def for_each_tower(obs: jax.Array | tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The observations of actor and critic: a pair as it is, or one array for both."""
+    return obs if isinstance(obs, tuple) else (obs, obs)
+
+
+def tower_input(obs: PyTree, obs_shape: PyTree) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """An image unchanged, any other observation flattened; a pair, for actor and critic, if it `is_asymmetric`."""
     if is_image(obs_shape):
         return obs
+    if is_asymmetric(obs_shape):
+        return flat(obs[ACTOR_SEES], obs_shape[ACTOR_SEES]), flat(obs[CRITIC_SEES], obs_shape[CRITIC_SEES])
+    return flat(obs, obs_shape)
+
+
+def flat(obs: PyTree, obs_shape: PyTree) -> jax.Array:
+    """The arrays of an observation, side by side. [..., *obs_shape] each -> [..., features]"""
     arrays, structure = jax.tree.flatten(obs)
     shapes = structure.flatten_up_to(obs_shape)
     rows = [x.reshape(*x.shape[: x.ndim - len(shape)], -1) for x, shape in zip(arrays, shapes, strict=True)]
@@ -237,6 +264,6 @@ def tower_input(obs: PyTree, obs_shape: PyTree) -> jax.Array:
 
 
 def is_image(obs_shape: PyTree) -> bool:
-    """True for the shape of one image, with room for a convolution."""
+    """True for the shape of one image, where a convolution has several places: at 3 x 3 it is a narrow dense layer."""
     is_one = isinstance(obs_shape, tuple) and all(isinstance(size, int) for size in obs_shape)
-    return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) >= 3
+    return is_one and len(obs_shape) == 3 and min(obs_shape[:2]) > 3

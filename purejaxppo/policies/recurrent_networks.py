@@ -8,7 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.policies.networks import convolved, hidden_layers, is_image, orthogonal, shared_output, tower_input
+from purejaxppo.policies.networks import (
+    convolved,
+    for_each_tower,
+    hidden_layers,
+    is_image,
+    orthogonal,
+    shared_output,
+    tower_input,
+)
 from purejaxppo.utils.tree import PyTree, unchanged
 
 
@@ -211,7 +219,9 @@ class RecurrentActorCritic(nn.Module):
 
     def inputs(self, obs: jax.Array) -> PyTree:
         """The input's part of each tower's gates."""
-        return {name: getattr(self, name).inputs(obs) for name in self.memories}
+        actor_obs, critic_obs = for_each_tower(obs)
+        seen = {"critic": critic_obs}
+        return {name: getattr(self, name).inputs(seen.get(name, actor_obs)) for name in self.memories}
 
     def recurrent(self) -> PyTree:
         """The parameters of each tower's cell."""

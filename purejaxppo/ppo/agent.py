@@ -126,7 +126,7 @@ class PPO(Remade):
         Raises:
             PPOError: If the runner is that of another agent, or the transitions have other shapes.
         """
-        check_runner(runner, self.config.num_envs // self.collective.num_devices)
+        checks.check_runner(runner, self.config.num_envs // self.collective.num_devices)
         transitions = settled_transitions(runner.obs, transitions, (self.config.num_steps, self.config.num_envs))
         step = functools.partial(self.step, runner.train_state)
         return learn_from(self, runner, *replay_steps(step, self.start_memory, runner, transitions))

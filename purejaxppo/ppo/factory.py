@@ -17,6 +17,7 @@ from purejaxppo.policies.networks import (
     Network,
     SharedActorCritic,
     as_network,
+    is_asymmetric,
     make_actor_critic,
 )
 from purejaxppo.policies.recurrent_networks import (
@@ -104,6 +105,11 @@ def make_ppo(
         if function is not None:
             check_function(name, function, CALLED_LIKE[name])
     parts = {"network": network, "modules": modules, "optimizer": optimizer, "schedules": schedules, **own}
+    if env.takes_turns and advantage is gae_advantage:
+        raise PPOError(
+            f"{env.name} has two players who take turns, and gae_advantage takes them for one; give advantage=..., or "
+            "the make_agent of purejaxppo.examples.self_play"
+        )
     beside = as_modules(modules)
     actions = make_actions(env, config.box_policy, config.box_std)
     plain = with_modules(make_network(env, actions, config, network), beside)
@@ -193,12 +199,21 @@ def make_network(env: Environment, actions: Actions, config: PPOConfig, given: A
 
 def make_default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network | RecurrentNetwork:
     """Towers over the observation; with a cell after their hidden layers where the config names one."""
+    check_trunk(env, config)
     parts = (actions.num_outputs, shapes_of(env.observation_space), config.hidden_sizes, config.activation)
     if config.cell is None:
         return make_actor_critic(*parts, actions.head, SharedActorCritic if config.share_trunk else ActorCritic)
     towers = SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic
     cell = (config.cell, config.cell_size, config.steps_of_a_sequence)
     return make_recurrent_actor_critic(*parts, *cell, actions.head, towers)
+
+
+def check_trunk(env: Environment, config: PPOConfig) -> None:
+    """Raises PPOError if actor and critic would share a trunk, and see different parts of the observation."""
+    if config.share_trunk and is_asymmetric(shapes_of(env.observation_space)):
+        raise PPOError(
+            f"share_trunk = True would show the actor what only the critic may see in {env.name}: leave it False"
+        )
 
 
 def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Network]) -> Any:

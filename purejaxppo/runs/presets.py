@@ -83,6 +83,29 @@ _MINATAR = PPOConfig(num_envs=32, num_steps=32, total_timesteps=1_000_000, updat
     learning_rate=2e-3, activation="relu", share_trunk=True, hidden_sizes=(64,)
 )
 
+# Small enough for a CPU: most of Playground's tasks pay in each of 1,000 steps.
+_PLAYGROUND = _NORMALISED.replace(
+    num_envs=64, num_steps=32, total_timesteps=500_000, update_epochs=8, num_minibatches=16, normalize_reward=True
+)
+
+# Enough for DoorKey of 5 x 5 on a CPU.
+_MINIGRID = _SMALL.replace(
+    total_timesteps=200_000, learning_rate=2e-3, activation="relu", share_trunk=True, hidden_sizes=(64,)
+)
+
+# The PPO of the authors' baselines (github.com/MichaelTMatthews/Craftax_Baselines, ppo.py), with the rollouts of their
+# runs of a million steps. A billion steps take their 1,024 environments and 64 steps.
+_CRAFTAX = PPOConfig(
+    num_envs=256,
+    num_steps=16,
+    total_timesteps=1_000_000,
+    num_minibatches=8,
+    learning_rate=2e-4,
+    gae_lambda=0.8,
+    max_grad_norm=1.0,
+    hidden_sizes=(512, 512, 512),
+)
+
 _BY_ENV = {
     "acrobot": ("Acrobot-v1", _ACROBOT),
     "mountaincar": ("MountainCar-v0", _MOUNTAIN_CAR),
@@ -96,12 +119,20 @@ _BY_ENV = {
     "fourrooms": ("FourRooms-misc", _FOUR_ROOMS),
     "frozenlake": ("FrozenLake-misc", _FROZEN_LAKE),
 }
+
 PRESETS = {
     "fast": Preset("fewest seconds to solve CartPole-v1", "CartPole-v1", _FAST, 16, "CartPole-*"),
     "cartpole": Preset("the same settings as fast", "CartPole-v1", _FAST, 16),
     "cleanrl": Preset("CleanRL's and PureJaxRL's CartPole script", "CartPole-v1", PPOConfig(), 16),
     **{name: Preset(env, env, config, 16, f"{env.split('-')[0]}-*") for name, (env, config) in _BY_ENV.items()},
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
+    "pgx-minatar": Preset("Pgx's MinAtar games", "pgx/minatar-breakout", _MINATAR, 4, "pgx/minatar-*"),
+    "playground": Preset("MuJoCo Playground, on a CPU", "playground/CartpoleBalance", _PLAYGROUND, 1, "playground/*"),
+    "navix": Preset("the MiniGrid tasks of Navix", "navix/Navix-DoorKey-5x5-v0", _MINIGRID, 4, "navix/*"),
+    "xminigrid": Preset("the tasks of XLand-MiniGrid", "xminigrid/MiniGrid-DoorKey-5x5", _MINIGRID, 4, "xminigrid/*"),
+    "craftax": Preset(
+        "Craftax, as in its authors' baselines", "craftax/Craftax-Classic-Symbolic-v1", _CRAFTAX, 4, "craftax/*"
+    ),
     "recurrent": Preset(
         "a GRU policy, for what has to be remembered", "MemoryChain-bsuite", _RECURRENT, 8, "MemoryChain-*"
     ),

@@ -803,7 +803,7 @@ COMMANDS = [
     ("presets all", "'all' is one word too many; leave it out"),
     ("completion fish", "'fish' is unknown; take one of bash, zsh, tcsh"),
     ("completion", "the following arguments are required: SHELL"),
-    ("envs extra", "unknown suite 'extra'; take one of brax, jumanji"),
+    ("envs extra", "unknown suite 'extra'; take one of brax, jumanji, craftax, "),
     ("bench --quik", "unknown option '--quik'; did you mean --quick"),
     ("bench --seeds 0", "--seeds: 0 is below 1; give a whole number"),
     ("bench --timesteps 1", "--timesteps 1 is below one rollout of 512; give at least that"),

@@ -316,6 +316,9 @@ def test_an_unknown_suite_and_one_that_is_not_installed_are_refused(monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused(["brax is not installed", 'pip install "purejaxppo[brax]"'], pjp.make_env, "brax/reacher")
     refused(["jumanji is not installed", 'pip install "purejaxppo[jumanji]"'], pjp.env_names, "jumanji")
+    refused(
+        ["craftax is not installed", 'pip install "purejaxppo[craftax]"'], pjp.make_env, "craftax/Craftax-Pixels-v1"
+    )
 
 
 def test_the_suites_are_listed(capsys):
@@ -341,5 +344,6 @@ def snippets():
 
 @pytest.mark.parametrize(("suite", "snippet"), zip(SUITES, snippets(), strict=True), ids=SUITES)
 def test_the_snippet_of_the_page_runs(suite, snippet, capsys):
+    pytest.importorskip(SUITES[suite], reason=f"{suite} is not installed")
     exec(compile(snippet, "suites.md", "exec"), {"__name__": "snippet"})
     assert capsys.readouterr().out.count("\n") >= 2

@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,17 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo import examples
-from purejaxppo.examples import a2c, auxiliary_loss, gymnasium_host, nnx_network, rnd, single_file, success_rate, vtrace
+from purejaxppo.examples import (
+    a2c,
+    auxiliary_loss,
+    gymnasium_host,
+    nnx_network,
+    rnd,
+    self_play,
+    single_file,
+    success_rate,
+    vtrace,
+)
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), num_minibatches=2)
 NAMES = sorted({module.name for module in pkgutil.iter_modules(examples.__path__)} - {"keras", "keras_display"})
@@ -37,7 +48,9 @@ def test_an_example_uses_public_names_and_says_how_it_is_run(name):
     assert 'if __name__ == "__main__":\n    main()\n' in source
     assert "from purejaxppo" not in source
     assert "import purejaxppo." not in source
-    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110, "gymnasium_host": 110}.get(name, 60)
+    assert len(source.splitlines()) <= {"single_file": 300, "rnd": 110, "gymnasium_host": 110, "self_play": 85}.get(
+        name, 60
+    )
 
 
 def test_importing_the_examples_computes_nothing():
@@ -229,3 +242,31 @@ def test_a_simulator_on_the_host_is_learned_from(name, monkeypatch):
     if name == "Pendulum-v1":
         assert not np.any(steps.terminated)
         assert np.abs(np.asarray(steps.action)).max() > 2.0  # the policy's own action, which the bounds cut
+
+
+def test_the_advantage_of_self_play_counts_the_other_players_value_negatively():
+    """Against the recursion of its docstring in float64, with moves of one player and the other in any order."""
+    steps, noise = random_steps()
+    sign = np.where(noise < 0, -1.0, 1.0).astype(np.float32)
+    config = pjp.PPOConfig(gamma=0.9, gae_lambda=0.8)
+    given = steps.replace(info={"next_value_sign": jnp.asarray(sign)})
+    advantage = self_play.negamax_advantage(given, SimpleNamespace(config=config))
+    expected, later = np.zeros(sign.shape), np.zeros(sign.shape[1])
+    for t in reversed(range(len(sign))):
+        next_value = np.where(steps.terminated[t], 0.0, steps.next_value[t].astype(np.float64))
+        delta = steps.reward[t] + 0.9 * sign[t] * next_value - steps.value[t]
+        later = delta + np.where(steps.terminated[t] | steps.truncated[t], 0.0, 0.9 * 0.8 * sign[t] * later)
+        expected[t] = later
+    np.testing.assert_allclose(advantage, expected, rtol=1e-5, atol=1e-6)
+    assert {-1.0, 1.0} == set(sign.ravel().tolist())
+
+
+def test_an_opening_plays_legal_moves_and_ends_no_game():
+    pytest.importorskip("pgx", reason='pgx is not installed; pip install "purejaxppo[pgx]"')
+    env = self_play.with_random_openings(pjp.make_env("pgx/tic_tac_toe/self_play"), most=3)
+    keys = jax.random.split(jax.random.key(0), 64)
+    obs, state = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys, env.params)
+    stones = np.asarray(obs.obs).sum(axis=(1, 2, 3))
+    assert set(stones.tolist()) == {0.0, 1.0, 2.0, 3.0}
+    np.testing.assert_array_equal(np.asarray(obs.action_mask).sum(axis=1), 9 - stones)
+    assert not np.asarray(state.pgx.terminated).any()

@@ -16,6 +16,7 @@ from purejaxppo.policies.networks import (
     CNN,
     MLP,
     SharedStd,
+    is_image,
     make_actor_critic,
     orthogonal,
     orthonormal_columns,
@@ -328,6 +329,10 @@ def test_the_default_network_of_images_is_convolutional():
         agent = purejaxppo.make_ppo(env, purejaxppo.PPOConfig(hidden_sizes=(8,)))
         params = jax.eval_shape(agent.init, jax.random.key(0)).train_state.params
         assert kind in params["params"]["actor"]
+
+
+def test_a_board_of_three_by_three_has_no_room_for_a_convolution():
+    assert [is_image(shape) for shape in ((3, 3, 2), (3, 9, 2), (4, 4, 2))] == [False, False, True]
 
 
 def test_the_standard_deviation_is_a_parameter_or_an_output():

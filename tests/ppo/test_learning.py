@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.examples import self_play
 from purejaxppo.population.statistics import iqm
 
 KEY = jax.random.key(0)
@@ -42,3 +43,53 @@ def test_pendulum_is_learned():
         runner, _ = jax.jit(lambda key, agent=agent: pjp.update_many(agent, agent.init(key), config.num_updates))(KEY)
         returns, _ = jax.jit(functools.partial(pjp.evaluate, agent))(runner.train_state, KEY)
         assert float(jnp.mean(returns)) > -250.0, box_policy  # at random about -1200
+
+
+LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
+
+
+def has_line(board, player):
+    return any(all(board[i] == player for i in line) for line in LINES)
+
+
+def games_lost(choose, opens):
+    """Boards on which player 2 has won at tic-tac-toe, in all its lines of play against player 1.
+
+    choose: player 1's moves, boards [n, 9] -> cells [n]
+    """
+    boards, turn, lost = {(0,) * 9}, 1 if opens else 2, 0
+    while boards:
+        if turn == 1:
+            known = sorted(boards)
+            moves = zip(known, choose(np.array(known)), strict=True)
+        else:
+            moves = ((board, i) for board in boards for i in range(9) if board[i] == 0)
+        after = {(*board[:i], turn, *board[i + 1 :]) for board, i in moves}
+        lost += sum(has_line(board, 2) for board in after)
+        boards = {board for board in after if 0 in board and not has_line(board, turn)}
+        turn = 3 - turn
+    return lost
+
+
+@pytest.mark.slow
+def test_tic_tac_toe_by_self_play_is_never_lost():
+    """Neither in 1,000 games against random moves nor in any line of play, which draws against perfect play."""
+    pytest.importorskip("pgx", reason='pgx is not installed; pip install "purejaxppo[pgx]"')
+    env, game = pjp.make_env("pgx/tic_tac_toe/self_play"), pjp.make_env("pgx/tic_tac_toe")
+    agent, player = self_play.make_agent(env, self_play.CONFIG), pjp.make_ppo(game, self_play.CONFIG)
+    updates = self_play.CONFIG.num_updates
+    runner, _ = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), updates))(KEY)
+    returns, _ = jax.jit(functools.partial(pjp.evaluate, player, num_episodes=1_000))(runner.train_state, KEY)
+    assert float(returns.min()) == 0.0
+    assert float(returns.mean()) > 0.8
+    act = jax.jit(agent.act)
+
+    def choose(boards):
+        padded = np.zeros((1_000, 9), int)  # one shape, and one program, for any number of boards
+        padded[: len(boards)] = boards
+        seen = jnp.asarray(np.stack([padded == 1, padded == 2], axis=-1).reshape(-1, 3, 3, 2), jnp.float32)
+        moves = act(runner.train_state, pjp.MaskedObs(seen, jnp.asarray(padded == 0)))
+        return np.asarray(moves)[: len(boards)].tolist()
+
+    assert games_lost(choose, opens=True) == games_lost(choose, opens=False) == 0
+    assert games_lost(lambda boards: [int(np.argmin(board)) for board in boards], opens=True) > 0  # a weak player

@@ -21,6 +21,7 @@ from purejaxppo.cli.arguments import read_options
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
+from purejaxppo.envs.suites import SUITES
 from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.results import EVALUATION_EPISODES
 from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json
@@ -205,7 +206,7 @@ def test_a_folder_of_runs_is_refused_with_the_runs_in_it(command, refused, tmp_p
 def test_envs_lists_every_name(capsys):
     assert cli.main(["envs"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [*pjp.env_names(), "brax/...", "jumanji/..."]
+    assert [line.split()[0] for line in lines] == [*pjp.env_names(), *(f"{suite}/..." for suite in SUITES)]
 
 
 def test_help_is_there_for_every_config_field(capsys):

@@ -1,0 +1,266 @@
+"""Craftax, XLand-MiniGrid and Navix: they step as their own loops do, and end as they say themselves."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxppo as pjp
+
+KEY = jax.random.key(0)
+STEPS = 1_000
+
+
+def needs(suite):
+    """Skips the test where the suite is not installed."""
+    pytest.importorskip(suite, reason=f"{suite} is not installed")
+
+
+def our_loop(env, begin):
+    """What an environment shows in random steps, from a new start after each end.
+
+    begin: (key of the step, state after it) -> the key of the next start
+    """
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+
+    def advance(key, state, action):
+        after = step(key, state, action, env.params)
+        return after.state, (after.obs, after.reward, after.terminated, after.truncated, after.info)
+
+    return loop(lambda key: reset(key, env.params), advance, begin, env.action_space.n)
+
+
+def loop(reset, advance, begin, num_actions):
+    """As `our_loop`, from a suite's own functions. -> each start's observation; each step's values, stacked"""
+    keys = jax.random.split(jax.random.key(1), STEPS)
+    actions = jax.random.randint(jax.random.key(2), STEPS, 0, num_actions)
+    obs, state = reset(KEY)
+    starts, steps = [obs], []
+    for i in range(STEPS):
+        state, seen = advance(keys[i], state, actions[i])
+        steps.append(jax.device_get(seen))
+        if steps[-1][2] or steps[-1][3]:
+            obs, state = reset(begin(keys[i], state))
+            starts.append(obs)
+    return np.stack(starts), jax.tree.map(lambda *x: np.stack(x), *steps)
+
+
+def assert_same(ours, theirs):
+    """The loops agree. They are different programs, whose real numbers may differ in the last bit."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=2e-7), ours, theirs)
+
+
+# Craftax
+
+
+@pytest.fixture(scope="module")
+def classic():
+    """Craftax-Classic by our name, and Craftax's own."""
+    needs("craftax")
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    own = make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=False)
+    return pjp.make_env("craftax/Craftax-Classic-Symbolic-v1", max_timesteps=150), own
+
+
+def test_craftax_steps_as_its_own_loop_and_death_is_told_from_the_limit(classic):
+    env, own = classic
+    params = own.default_params.replace(max_timesteps=150)
+
+    def advance(key, state, action):
+        obs, after, reward, done, info = own.step(key, state, action, params)
+        del info["discount"]
+        dead, late = after.player_health <= 0, after.timestep >= 150
+        assert bool(done) == bool(dead | late)
+        return after, (obs, reward, dead, late, info)
+
+    def begin(key, after):
+        return jax.random.fold_in(key, 1)
+
+    theirs = loop(lambda key: own.reset(key, params), advance, begin, 17)
+    _, (_, _, terminated, truncated, info) = theirs
+    assert terminated.any()
+    assert (truncated & ~terminated).any()
+    assert (info["Achievements/wake_up"] > 0).any()
+    assert_same(our_loop(env, begin), theirs)
+
+
+def test_craftax_is_named_by_its_own_names():
+    needs("craftax")
+    from craftax.craftax_classic.envs.craftax_symbolic_env import CraftaxClassicSymbolicEnv
+
+    assert "craftax/Craftax-Symbolic-v1" in pjp.env_names("craftax")
+    with pytest.raises(pjp.PPOError, match=r"'Craftax-Symbolic-v2'.*Craftax-Symbolic-v1"):
+        pjp.make_env("craftax/Craftax-Symbolic-v2")
+    with pytest.raises(pjp.PPOError, match=r"CraftaxClassicSymbolicEnv .*auto_reset=False"):
+        pjp.make_env(CraftaxClassicSymbolicEnv())
+
+
+def test_an_instance_of_craftax_is_the_environment_of_its_name(classic):
+    env, own = classic
+    made = pjp.make_env(own)
+    assert made.name == env.name == "craftax/Craftax-Classic-Symbolic-v1"
+    assert (made.observation_space, made.action_space) == (env.observation_space, pjp.Discrete(17))
+    assert made.params.max_timesteps == 10_000
+
+
+# XLand-MiniGrid
+
+
+def xland():
+    """An XLand environment of 50 steps: the red ball wants to be held."""
+    needs("xminigrid")
+    import xminigrid
+    from xminigrid.core.constants import TILES_REGISTRY, Colors, Tiles
+    from xminigrid.core.goals import AgentHoldGoal
+    from xminigrid.core.rules import EmptyRule
+    from xminigrid.types import RuleSet
+
+    ball = TILES_REGISTRY[Tiles.BALL, Colors.RED]
+    ruleset = RuleSet(AgentHoldGoal(tile=ball).encode(), EmptyRule().encode()[None], ball[None])
+    return xminigrid.make("XLand-MiniGrid-R1-9x9", max_steps=50, ruleset=ruleset)
+
+
+def door_key():
+    """DoorKey of 60 steps."""
+    needs("xminigrid")
+    import xminigrid
+
+    return xminigrid.make("MiniGrid-DoorKey-5x5", max_steps=60)
+
+
+@pytest.mark.parametrize("make", [xland, door_key])
+def test_xland_minigrid_steps_as_its_own_loop(make):
+    env, params = made = make()
+    from purejaxppo.envs.adapters.xminigrid import adapt
+
+    own_reset, own_step = (jax.jit(functools.partial(method, params)) for method in (env.reset, env.step))
+
+    def planes(codes):
+        return np.concatenate([np.eye(13)[codes[..., 0]], np.eye(12)[codes[..., 1]]], axis=-1)
+
+    def advance(key, state, action):
+        after = own_step(state, action)
+        over, goal = bool(after.last()), float(after.discount) == 0
+        success = {"success": float(goal and after.reward > 0)}
+        return after, (planes(np.asarray(after.observation)), after.reward, goal, over and not goal, success)
+
+    def reset(key):
+        start = own_reset(key)
+        return planes(np.asarray(start.observation)), start
+
+    def begin(key, after):  # as its GymAutoResetWrapper does
+        return jax.random.split(after.state.key)[0]
+
+    theirs = loop(reset, advance, begin, 6)
+    assert theirs[1][3].any()
+    assert theirs[1][2].any() == (make is xland)
+    assert_same(our_loop(pjp.make_env(adapt(made)), begin), theirs)
+
+
+def test_xland_minigrid_that_resets_by_itself_is_refused_and_dicts_are_observed():
+    needs("xminigrid")
+    from xminigrid.wrappers import DirectionObservationWrapper, GymAutoResetWrapper
+
+    env, _ = door_key()
+    with pytest.raises(pjp.PPOError, match="GymAutoResetWrapper"):
+        pjp.make_env(DirectionObservationWrapper(GymAutoResetWrapper(env)))
+    space = pjp.make_env(DirectionObservationWrapper(env)).observation_space
+    assert space.tree == {"img": pjp.Box((7, 7, 25), 0.0, 1.0), "direction": pjp.Box((4,), 0.0, 1.0)}
+    assert pjp.make_env(env) == pjp.make_env(env)
+    with pytest.raises(pjp.PPOError, match=r"'MiniGrid-DoorKey-5x6'.*MiniGrid-DoorKey-5x5"):
+        pjp.make_env("xminigrid/MiniGrid-DoorKey-5x6")
+    with pytest.raises(pjp.PPOError, match="max_steps = 0"):
+        pjp.make_env("xminigrid/MiniGrid-DoorKey-5x5", max_steps=0)
+
+
+def test_each_episode_of_xland_draws_a_ruleset_of_the_benchmark_of_its_name(tmp_path, monkeypatch):
+    needs("xminigrid")
+    from xminigrid import benchmarks
+
+    goals = jnp.arange(8, dtype=jnp.uint8)[:, None] * jnp.ones(5, jnp.uint8)
+    rules, tiles = jnp.zeros((8, 1, 7), jnp.uint8), jnp.tile(jnp.array([[[3, 1]]], jnp.uint8), (8, 1, 1))
+    stored = {"goals": goals, "rules": rules, "init_tiles": tiles, "num_rules": jnp.zeros(8)}
+    name = benchmarks.registered_benchmarks()[0]
+    benchmarks.save_bz2_pickle(stored, tmp_path / benchmarks.NAME2HFFILENAME[name])
+    monkeypatch.setattr(benchmarks, "DATA_PATH", str(tmp_path))
+    full_name = f"xminigrid/XLand-MiniGrid-R1-9x9/{name}"
+    assert full_name in pjp.env_names("xminigrid")
+    env = pjp.make_env(full_name)
+    _, state = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(jax.random.split(KEY, 32), env.params)
+    drawn = np.asarray(state.state.goal_encoding)
+    assert (drawn == drawn[:, :1]).all()
+    assert len(set(drawn[:, 0].tolist())) > 4
+
+
+# Navix
+
+
+@pytest.mark.parametrize("name", ["Navix-DoorKey-5x5-v0", "Navix-LavaGapS5-v0"])
+def test_navix_steps_as_its_own_loop_and_resets_by_ours(name):
+    needs("navix")
+    import navix
+
+    own = navix.make(name, max_steps=40)
+    own_reset, own_step = jax.jit(own.reset), jax.jit(own.step)
+
+    def planes(codes):
+        codes = np.asarray(codes)
+        return np.concatenate([np.eye(n)[codes[..., i]] for i, n in enumerate((11, 6, 4))], axis=-1)
+
+    def advance(key, state, action):
+        after = own_step(state, action)
+        ends = bool(after.step_type == 2), bool(after.step_type == 1)
+        success = {"success": float(ends[0] and after.reward > 0)}
+        return after, (planes(after.observation), after.reward, *ends, success)
+
+    def reset(given):
+        """Its own auto-reset takes a step, whatever the action; the first start is from a key."""
+        start = own_step(given, 0) if isinstance(given, navix.Timestep) else own_reset(given)
+        return planes(start.observation), start
+
+    theirs = loop(reset, advance, lambda key, after: after, 7)
+    assert theirs[1][2].any() == (name == "Navix-LavaGapS5-v0")
+    assert theirs[1][3].any()
+    env = pjp.make_env(f"navix/{name}", max_steps=40)
+    assert_same(our_loop(env, lambda key, after: after.state.key), theirs)
+
+
+def test_navix_shows_pixels_and_codes_of_any_instance():
+    needs("navix")
+    import navix
+
+    with pytest.raises(pjp.PPOError, match=r"'Navix-DoorKey-5x6-v0'.*Navix-DoorKey-5x5-v0"):
+        pjp.make_env("navix/Navix-DoorKey-5x6-v0")
+    own = navix.make("Navix-Empty-5x5-v0", observation_fn=navix.observations.rgb_first_person)
+    env = pjp.make_env(own, penalty_coeff=0.5)
+    assert env == pjp.make_env(own, penalty_coeff=0.5)
+    assert env.observation_space == pjp.Box((56, 56, 3), 0.0, 1.0)
+    assert env.params.penalty_coeff == 0.5
+    categorical = navix.make("Navix-Empty-5x5-v0", observation_fn=navix.observations.categorical)
+    assert pjp.make_env(categorical).observation_space == pjp.Box((5, 5), -np.inf, np.inf)
+
+
+# All of them
+
+
+MINIGRIDS = [("navix", "navix/Navix-Empty-5x5-v0"), ("xminigrid", "xminigrid/MiniGrid-Empty-5x5")]
+
+
+@pytest.mark.parametrize(("suite", "name"), MINIGRIDS)
+def test_the_minigrids_are_learned_and_filmed(suite, name, tmp_path):
+    """The step pays only at the goal, which is always reached in the end: within 16 steps of at most 100."""
+    needs(suite)
+    env = pjp.make_env(name)
+    config = pjp.PPOConfig(num_envs=8, num_steps=32, total_timesteps=8_192, learning_rate=3e-3, hidden_sizes=(32,))
+    agent = pjp.make_ppo(env, config)
+    runner, metrics = jax.jit(pjp.make_train(env, config))(KEY)
+    success = np.asarray(metrics.extra["episode/success"])
+    assert np.nanmean(success[-8:]) > 0.9
+    assert np.nanmean(metrics.episode_length_mean[-8:]) < 0.5 * np.nanmean(metrics.episode_length_mean[:8])
+    (episode,) = pjp.record_episodes(agent, runner.train_state, KEY, max_steps=3)
+    picture = env.draw(*jax.tree.map(lambda x: x[0], (episode.obs, episode.state)), env.params)
+    assert picture.mode == "RGB"
+    assert len(picture.getcolors(maxcolors=2**24)) > 4
