@@ -66,6 +66,15 @@ def cached_environment():
     return {**os.environ, "COLUMNS": "80", "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
 
 
+@pytest.fixture(scope="module")
+def few_objects():
+    """A leaked tracer is searched for among all objects of Python: leaves out those of before the module."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def bare_options():
     """The default options of a population, with the given placement."""

@@ -88,6 +88,7 @@ def test_a_finished_run_is_left_alone(swept, capsys):
     assert (swept[0] / "summary.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_random_settings_are_drawn(tmp_path):
     folder = tmp_path / "a"
     over = ["--over", "learning-rate=log:1e-4:1e-2", "--over", "num-envs=4", "--random", "2", "--random-seed", "7"]
@@ -96,6 +97,7 @@ def test_random_settings_are_drawn(tmp_path):
     assert list(pjp.load_sweep(folder).points) == pjp.draw_points(2, space, seed=7)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     folder = tmp_path / "a"
     words = ["train", "--preset", "cleanrl", "--quiet", "--config.num-steps", "32", "--seeds", "300"]
@@ -129,6 +131,7 @@ def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     assert pjp.load_run(folder).metrics.entropy.shape == (300, 10)
 
 
+@pytest.mark.slow
 def test_placement_is_an_option(tmp_path, capsys):
     assert cli.main(["train", "--out", str(tmp_path / "a"), "--placement", "data", *TINY]) == 0
     out = capsys.readouterr().out

@@ -16,6 +16,8 @@ from purejaxppo.population.search import Member
 from purejaxppo.population.search_space import draw
 from purejaxppo.population.sweep import log_uniform, uniform
 
+pytestmark = pytest.mark.slow
+
 SMALL = pjp.PPOConfig(
     num_envs=2,
     num_steps=16,

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,8 @@ from purejaxppo.population.program import member_inputs
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.files import to_host
+
+pytestmark = pytest.mark.usefixtures("few_objects")
 
 ENV = pjp.make_env("CartPole-v1")
 QUICK = quickly_compiled("cpu")
@@ -118,16 +119,6 @@ def test_a_second_compilation_is_counted():
     assert len(names) == 2
 
 
-@pytest.fixture
-def little_to_search():
-    """Leaked tracers are searched for among all objects of Python: those that are older are left out."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("little_to_search")
 @pytest.mark.parametrize(("function", "name"), EVERY_CALL)
 def test_no_tracer_leaks(function, name):
     given = arguments(function, name, 0)
@@ -135,7 +126,6 @@ def test_no_tracer_leaks(function, name):
         jax.make_jaxpr(functools.partial(function, name))(*given)
 
 
-@pytest.mark.usefixtures("little_to_search")
 def test_a_leaked_tracer_is_caught():
     leaked = []
     with jax.checking_leaks(), pytest.raises(Exception, match="Leaked"):
