@@ -372,6 +372,7 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
     np.testing.assert_allclose(metrics.value_loss, np.where(error < 1, error**2 / 2, error - 0.5).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [pjp.PPOConfig, pjp.RecurrentConfig])
 def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, config):
     sizes = {"num_envs": 4, "num_steps": 32, "total_timesteps": 128, "hidden_sizes": (8,), "num_minibatches": 1}

@@ -389,6 +389,7 @@ def mean_apply(params, memory, obs):
 UNMASKED = pjp.RecurrentNetwork(lambda key, memory, obs: jnp.ones(()), mean_apply, lambda: jnp.zeros(()))
 
 
+@pytest.mark.slow
 def test_a_box_goes_with_a_memory():
     agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), SMALL.replace(box_policy="squashed", cell="lstm"))
     _, metrics = jax.jit(lambda key: agent.update(agent.init(key)))(jax.random.key(0))
