@@ -26,9 +26,18 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Most programs here compile for seconds and run for milliseconds: they, and those of the processes that tests start, do
 # without LLVM's optimizations. These modules train for long, time something, or check the bits that users get.
 COMPILED_FULLY = {"test_bench", "test_distributions", "test_keras", "test_gae", "test_gymnasium"}
-COMPILED_FULLY |= {"test_checkpoints", "test_population", "test_population_proofs", "test_ppo", "test_survival"}
+COMPILED_FULLY |= {"test_checkpoints", "test_population", "test_population_proofs", "test_survival"}
 COMPILED_FULLY |= {"test_learning", "test_losses", "test_notebooks", "test_pace", "test_optimizer", "test_rollout"}
 COMPILED_FULLY |= {"test_shuffle", "test_update"}
+
+# The longest modules begin first, so that at the end no worker waits long for another (--no-loadscope-reorder).
+LONGEST = ["test_docs", "test_survival", "test_population_processes", "test_recurrent", "test_population_proofs"]
+LONGEST += ["test_notebooks", "test_ppo", "test_keras", "test_gymnasium", "test_actions", "test_extension", "test_envs"]
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 
 
 def compile_quickly(quickly):
@@ -56,6 +65,15 @@ def compiled_fully(request):
 def cached_environment():
     """Variables for a process that shares this session's compiled programs. One that is killed might tear a file."""
     return {**os.environ, "COLUMNS": "80", "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+
+
+@pytest.fixture(scope="module")
+def few_objects():
+    """A leaked tracer is searched for among all objects of Python: leaves out those of before the module."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

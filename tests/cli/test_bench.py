@@ -96,6 +96,7 @@ def test_short_calls_are_repeated_and_the_first_is_not_timed(monkeypatch):
     assert len(calls) - before == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, jax.local_device_count()])
 def test_every_program_does_what_its_amount_says(num_devices):
     """With one device as well, as an accelerator has."""
@@ -127,6 +128,7 @@ def test_the_limits_compute_what_they_say():
     np.testing.assert_allclose(tanh.call()[0], x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_parts_of_an_update_are_those_of_the_update():
     agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig())
     phases = programs.phase_programs(agent, QUICK, jax.local_devices()[:1])

@@ -19,6 +19,8 @@ from purejaxppo.cli import main as cli
 from purejaxppo.report import drawings
 from purejaxppo.runs.finished import act_for_each, comparison_rows, describe_wins, labels_of, play_in_gymnasium, shorten
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 
 

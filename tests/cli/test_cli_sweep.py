@@ -27,6 +27,7 @@ def swept(tmp_path_factory, cached_environment):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_the_sweep_says_beforehand_what_it_compiles(swept):
     _, out = swept
     first, second = out.splitlines()[:2]
@@ -35,6 +36,7 @@ def test_the_sweep_says_beforehand_what_it_compiles(swept):
     assert out.count("expected of") == 2
 
 
+@pytest.mark.slow
 def test_the_table_is_sorted_and_is_that_of_the_file(swept):
     folder, out = swept
     with (folder / "table.csv").open() as file:
@@ -62,6 +64,7 @@ def test_the_table_is_sorted_and_is_that_of_the_file(swept):
     assert head[7:] == ["95%", "interval", "mean", "training", "return", *(["ties"] if num_tied > 1 else [])]
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_sweep_holds_each_setting(swept):
     folder, _ = swept
     assert sorted(path.name for path in (folder / "settings").iterdir()) == [f"{i:04d}" for i in range(8)]
@@ -76,11 +79,13 @@ def test_the_folder_of_a_sweep_holds_each_setting(swept):
             assert picture.size[0] > 500
 
 
+@pytest.mark.slow
 def test_a_sweep_and_a_run_are_not_taken_for_each_other(swept):
     with pytest.raises(pjp.PPOError, match="is a sweep; purejaxppo report takes it, and load_sweep reads it"):
         pjp.load_run(swept[0])
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(swept, capsys):
     before = (swept[0] / "summary.json").read_bytes()
     assert cli.main(["sweep", "--resume", str(swept[0])]) == 0
@@ -88,6 +93,7 @@ def test_a_finished_run_is_left_alone(swept, capsys):
     assert (swept[0] / "summary.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_random_settings_are_drawn(tmp_path):
     folder = tmp_path / "a"
     over = ["--over", "learning-rate=log:1e-4:1e-2", "--over", "num-envs=4", "--random", "2", "--random-seed", "7"]
@@ -96,6 +102,7 @@ def test_random_settings_are_drawn(tmp_path):
     assert list(pjp.load_sweep(folder).points) == pjp.draw_points(2, space, seed=7)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     folder = tmp_path / "a"
     words = ["train", "--preset", "cleanrl", "--quiet", "--config.num-steps", "32", "--seeds", "300"]
@@ -129,6 +136,7 @@ def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     assert pjp.load_run(folder).metrics.entropy.shape == (300, 10)
 
 
+@pytest.mark.slow
 def test_placement_is_an_option(tmp_path, capsys):
     assert cli.main(["train", "--out", str(tmp_path / "a"), "--placement", "data", *TINY]) == 0
     out = capsys.readouterr().out

@@ -148,6 +148,7 @@ def test_every_command_that_compiles_has_the_option():
     assert RUN.keys() - needed.keys() == {"doctor", "bench", "envs", "presets", "completion"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.__version_info__ < compile_cache.QUIET, reason="no cache by default")
 def test_a_second_training_compiles_nothing_new(tmp_path):
     names = ("PUREJAXPPO_CACHE", "JAX_COMPILATION_CACHE_DIR")

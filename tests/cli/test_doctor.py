@@ -183,6 +183,7 @@ class WritesInPlace(Corridor):
         return obs, dict(state), *rest
 
 
+@pytest.mark.usefixtures("few_objects")
 @pytest.mark.parametrize(
     ("env", "name", "said"),
     [
@@ -557,6 +558,7 @@ def test_the_command_looks_at_an_environment_and_a_network(own, capsys):
     assert "ok network: first minibatch" in said
 
 
+@pytest.mark.slow
 def test_without_a_network_both_kinds_of_agent_are_looked_at(own, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "check_env", lambda env: [])
     monkeypatch.setattr(command, "SIZES", SMALL | {"hidden_sizes": (4,)})

@@ -11,7 +11,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 
 import purejaxppo as pjp
@@ -29,6 +28,8 @@ SNIPPETS = {  # some are in the indented tabs of a page
 }
 WHAT_THEY_LEARN = {  # page: (what its snippets leave, at least)
     "environments.md": [
+        ("-workshop_returns[0]", 0.0),  # at first it loses
+        ("workshop_returns[1]", 5.0),  # ten steps of 1 at most, on average
         ("lander_returns", 8.5),  # a free fall lands at 4.5, and random thrust at 7.4
         ("bonus_return", -180.0),  # without the goal -200
     ],
@@ -48,7 +49,7 @@ WHAT_THEY_LEARN = {  # page: (what its snippets leave, at least)
 def test_the_snippets_run(name, capsys):
     names = {"__name__": "snippet"}
     for snippet in SNIPPETS[name]:
-        shorter = snippet.replace("num_seeds=64", "num_seeds=16")  # of the tutorial
+        shorter = snippet.replace("num_seeds=64", "num_seeds=16").replace("(0, 1024)", "(0, 64)")  # of the tutorial
         exec(compile(shorter, name, "exec"), names)
     for left, least in WHAT_THEY_LEARN.get(name, []):
         assert eval(left, names).mean() > least, left
@@ -74,13 +75,6 @@ def test_an_idea_is_short():
     assert len(SNIPPETS["ideas.md"]) >= 10
     for snippet in SNIPPETS["ideas.md"]:
         assert len([line for line in snippet.splitlines() if line.strip()]) < 40
-
-
-def test_the_environment_of_several_spaces_is_learned():
-    names = {"__name__": "snippet"}
-    exec(compile(SNIPPETS["environments.md"][1], "environments.md", "exec"), names)
-    first, last = (float(x) for x in names["metrics"].episode_return_mean[jnp.array([0, -1])])
-    assert first < 0 < 5 < last  # ten steps of 1 at most, on average
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"__init__", "keras_display"}))

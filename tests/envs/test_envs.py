@@ -161,12 +161,13 @@ def test_every_environment_has_an_agent_whose_actions_fit(name):
         assert (action.shape, action.dtype) == (expected.shape, expected.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", pjp.env_names())
 def test_every_environment_learns_in_one_program_under_strict_promotion(name):
     with jax.numpy_dtype_promotion("strict"):
         agent = pjp.make_ppo(pjp.make_env(name), SMALL)
         update = Traced(agent.update)
-        runner = agent.init(KEY)
+        runner = jax.jit(agent.init)(KEY)
         for _ in range(2):
             runner, metrics = update(runner)
     assert update.count == 1

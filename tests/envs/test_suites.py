@@ -96,6 +96,7 @@ def learns_in_one_program(make_agent, values):
 # Brax
 
 
+@pytest.mark.slow
 def test_brax_steps_and_ends_as_its_own_episode_wrapper_says():
     """One pole falls, the other one stands until the limit of 30."""
     env = pjp.make_env("brax/inverted_pendulum/positional", episode_length=30)

@@ -65,6 +65,7 @@ def forget():
     sys.modules.pop("hop_of_test", None)
 
 
+@pytest.mark.slow
 def test_a_run_of_it_has_all_that_a_run_has(alone, capsys):
     assert cli.main(["train", "--env", HOP, "--env-param", "pay=2", "--out", "run", *SIZES]) == 0
     assert {"report.html", "curves.png", "before.gif", "after.gif"} <= {path.name for path in (alone / "run").iterdir()}
@@ -97,6 +98,7 @@ def test_a_run_of_another_is_not_taken_for_it(alone, capsys):
     assert "leave out --env" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_episodes_that_an_evaluation_has_cut_are_counted_wherever_it_is_shown(alone, capsys):
     (alone / "hop_of_test.py").write_text(SOURCE + ENDLESS)
     sizes = ["--seeds", "2", "--config.num-steps", "8", "--config.total-timesteps", "32"]

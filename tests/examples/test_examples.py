@@ -62,6 +62,7 @@ assert not xla_bridge.backends_are_initialized()
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"hidden_sizes": (8, 8), "num_envs": 3, "num_minibatches": 4}])
 def test_the_single_file_trains_to_the_bits_of_make_ppo(env, changes):
     config = SMALL.replace(**changes).replace(learning_rate=1e-2)

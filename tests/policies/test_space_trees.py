@@ -238,6 +238,7 @@ def test_an_illegal_action_of_a_part_is_impossible_and_has_no_gradient(env):
 # Populations
 
 
+@pytest.mark.slow
 def test_a_population_trains_and_comes_back(env, tmp_path):
     arguments = {"num_seeds": 2, "evaluation_episodes": 4, "out": tmp_path, "sweep": {"gamma": [0.9, 0.99]}}
     swept = pjp.train_population(env, SMALL, placement="data", **arguments)

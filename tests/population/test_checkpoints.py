@@ -29,6 +29,8 @@ from purejaxppo.population.checkpoints import (
 from purejaxppo.population.chunks import Pace, next_count
 from purejaxppo.runs import train as runs_train
 
+pytestmark = pytest.mark.slow
+
 # Rewards are scaled: the running returns of unfinished episodes are part of what has to come back.
 CONFIG = pjp.PPOConfig(
     num_envs=4, num_steps=16, total_timesteps=4 * 16 * 21, hidden_sizes=(8,), normalize_obs=True, normalize_reward=True

@@ -146,6 +146,7 @@ def test_a_plan_is_told():
     assert describe_plan(MemoryPlan(2**32, 0, 0, 2**20, 64, 1)).startswith("one chunk; memory: 1 MiB a member")
 
 
+@pytest.mark.slow
 def test_a_population_is_cut_to_its_limit_and_is_the_same():
     """The compiler is asked a second time, for chunks that fit; three of them give what one gives."""
     env = pjp.make_env("CartPole-v1")

@@ -97,6 +97,7 @@ def test_padding_repeats_the_last_seed():
     assert pad_seeds(jnp.arange(4), 2).shape == (4,)
 
 
+@pytest.mark.slow
 def test_every_core_is_used_unless_jax_has_started():
     code = """
 import purejaxppo as pjp, jax
@@ -119,6 +120,7 @@ print(jax.local_device_count(), cpu_cores(), idle_cores())
     assert run('jax.config.update("jax_num_cpu_devices", 3)')[0] == "3"
 
 
+@pytest.mark.slow
 def test_a_population_that_leaves_cores_idle_says_so():
     code = """
 import jax, purejaxppo as pjp
@@ -151,6 +153,7 @@ def test_rounded_totals_are_reported():
     assert (config.num_updates, config.actual_timesteps) == (5, 320)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_running_program_ends_a_script_by_the_interrupt_alone():
     """With two CPU devices, jaxlib aborts where a process exits while a program runs."""
     code = """

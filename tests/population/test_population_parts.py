@@ -51,6 +51,7 @@ def single(env):
     return train(jnp.array([0.0, 0.1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["seeds", "data"])
 def test_a_swept_population_is_its_single_runs(env, single, placement, tmp_path):
     arguments = {"num_seeds": 2, "seed": 3, "sweep": {"ent_coef": [0.0, 0.1]}, "out": tmp_path}

@@ -65,6 +65,7 @@ def leaves(population):
     return np.concatenate([np.asarray(x).reshape(population.num_seeds, -1) for x in jax.tree.leaves(params)], axis=1)
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_among_1024_and_among_64(env, monkeypatch):
     monkeypatch.setattr("purejaxppo.population.program.CPU_WIDTH", 1024)  # both whole, in one chunk
     many = pjp.train_population(env, CONFIG, num_seeds=1024, seed=3)
@@ -82,14 +83,15 @@ def test_seeds_among_1024_and_among_64_end_alike(env):
     many = pjp.train_population(env, config, num_seeds=1024, **options).final_returns()
     few = pjp.train_population(env, config, num_seeds=64, **options).final_returns()
     assert stats.ks_2samp(many, few).pvalue > 0.01
-    short = config.replace(total_timesteps=128 * 8)
-    start = pjp.train_population(env, short, num_seeds=64, **options).final_returns()
-    assert stats.ks_2samp(start, few).pvalue < 0.01  # the comparison can tell
+    agent = pjp.make_ppo(env, config)
+    play = jax.jit(jax.vmap(lambda key: pjp.evaluate(agent, agent.init(key).train_state, key, num_episodes=16)[0]))
+    untrained = play(pjp.seed_keys(3, 64)).mean(axis=1)
+    assert stats.ks_2samp(untrained, few).pvalue < 0.01  # the comparison can tell
 
 
 @pytest.mark.slow
 def test_any_number_of_devices_gives_one_population(tmp_path):
-    """1, 2, 4 and 8 CPU devices; 18 seeds, so that some are padded. After 2 updates, and at the end of 40."""
+    """18 seeds, so that some are padded, after 2 updates; on 1 and 8 devices also 64 seeds after 40."""
     code = """
 import sys
 import numpy as np, jax, purejaxppo as pjp
@@ -97,9 +99,12 @@ env, base = pjp.make_env("CartPole-v1"), pjp.PPOConfig(num_envs=4, num_steps=32,
 assert jax.local_device_count() == int(sys.argv[1])
 short = pjp.train_population(env, base, num_seeds=18, seed=3)
 params = [np.asarray(x).reshape(18, -1) for x in jax.tree.leaves(short.runners.train_state.params)]
-long = base.replace(total_timesteps=128 * 40, learning_rate=1e-3, hidden_sizes=(16,))
-final = pjp.train_population(env, long, num_seeds=64, seed=3, evaluation_episodes=16).final_returns()
-np.savez(sys.argv[2], params=np.concatenate(params, 1), loss=short.metrics.value_loss, final=final)
+results = {"params": np.concatenate(params, 1), "loss": short.metrics.value_loss}
+if sys.argv[1] in "18":
+    long = base.replace(total_timesteps=128 * 40, learning_rate=1e-3, hidden_sizes=(16,))
+    final = pjp.train_population(env, long, num_seeds=64, seed=3, evaluation_episodes=16).final_returns()
+    results["final"] = final
+np.savez(sys.argv[2], **results)
 """
     results = {}
     for count in (1, 2, 4, 8):
@@ -111,7 +116,7 @@ np.savez(sys.argv[2], params=np.concatenate(params, 1), loss=short.metrics.value
     for count in (2, 4, 8):
         np.testing.assert_allclose(results[count]["params"], results[1]["params"], **TOLERANCE)
         np.testing.assert_allclose(results[count]["loss"], results[1]["loss"], rtol=1e-4)
-        assert stats.ks_2samp(results[count]["final"], results[1]["final"]).pvalue > 0.01
+    assert stats.ks_2samp(results[8]["final"], results[1]["final"]).pvalue > 0.01
 
 
 class TestDataPlacement:
@@ -119,6 +124,7 @@ class TestDataPlacement:
 
     config = pjp.PPOConfig(num_envs=8, num_steps=16, total_timesteps=8 * 16 * 2, normalize_obs=True, num_minibatches=2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "changes",
         [

@@ -15,6 +15,8 @@ from purejaxppo.population.pbt import make_pbt, pbt_timesteps
 from purejaxppo.population.search import Member, draw
 from purejaxppo.population.sweep import log_uniform, uniform
 
+pytestmark = pytest.mark.slow
+
 SMALL = pjp.PPOConfig(
     num_envs=2,
     num_steps=16,

@@ -163,6 +163,7 @@ def test_a_folder_without_a_population_is_not_opened(env, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_on_disk_goes_on_too(env, tmp_path):
     sweep = {"gamma": [0.9, 0.99], "num_envs": [4, 8]}
 

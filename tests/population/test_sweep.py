@@ -104,6 +104,7 @@ def test_a_sweep_of_numbers_is_one_compilation(swept):
     assert len(swept[1]) == 1
 
 
+@pytest.mark.slow
 def test_each_setting_is_the_population_of_that_setting(env, swept):
     sweep, _ = swept
     assert len(sweep) == 4
@@ -197,6 +198,7 @@ def test_populations_and_sweeps_print_in_a_line(env):
     assert repr(sweep) == "Sweep(env=CartPole-v1, settings=2, seeds=4, over=[learning_rate, env.length])"
 
 
+@pytest.mark.slow
 def test_static_fields_are_swept_by_a_program_each(env):
     sweep = pjp.train_population(
         env, SMALL, num_seeds=2, sweep=[{"num_envs": 4}, {"num_envs": 8}, {"hidden_sizes": (4, 4), "gamma": 0.5}]

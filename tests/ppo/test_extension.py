@@ -63,9 +63,14 @@ def train(env, config, **parts):
     )
 
 
+@functools.cache
+def train_plainly(config):
+    return train(pjp.make_env("CartPole-v1"), config)
+
+
 @pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
 def test_numbers_of_a_loss_arrive_by_name(env, config):
-    _, plain = train(env, config)
+    _, plain = train_plainly(config)
     _, metrics = train(env, config, loss=telling_loss)
     assert plain.extra == {}
     assert metrics.columns() == [*plain.columns(), "ahead", "draw", "ended", "index", "penalty", "reward", "square"]
@@ -98,6 +103,7 @@ def test_a_population_writes_the_numbers_of_a_loss_wherever_it_writes(env, tmp_p
     np.testing.assert_allclose(table["penalty"], expected.ravel(), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_parts_of_ones_own_on_several_devices_are_those_on_one(env):
     make_agent = functools.partial(pjp.make_ppo, loss=telling_loss, reward=curious_reward, modules=MODULES)
     one, several = (
@@ -126,15 +132,14 @@ def test_a_loss_sees_what_else_the_network_returns(env):
     assert (metrics.extra["error"] > 0).all()
 
 
-@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
-def test_the_info_of_the_last_steps_is_averaged_over_the_episodes(config):
+def test_the_info_of_the_last_steps_is_averaged_over_the_episodes():
     # The return of an episode tells how it ended: with n steps to the right it is 0.5 + ... + (n + 0.5), the last place
     # counted twice after a failure, and 1.5 + 2.5 + 3.5 after a success.
     def loss(params, minibatch, context):
         total, terms = pjp.ppo_loss(params, minibatch, context)
         return total, terms | {"successes": jnp.sum(minibatch.info["success"])}
 
-    _, metrics = train(pjp.make_env(Corridor()), config, loss=loss)
+    _, metrics = train(pjp.make_env(Corridor()), SMALL, loss=loss)
     share, place = metrics.extra["episode/success"], metrics.extra["episode/place"]
     assert ((share > 0) & (share < 1)).any()
     np.testing.assert_allclose(2 * metrics.extra["successes"], share * metrics.episodes, rtol=1e-5)
@@ -201,6 +206,7 @@ def test_an_advantage_may_return_numbers_without_a_target():
     assert numbers == {"mine": 2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
 def test_parts_that_do_what_the_default_does_change_no_bit(env, config):
     def advantage(steps, context):
@@ -214,8 +220,8 @@ def test_parts_that_do_what_the_default_does_change_no_bit(env, config):
     def reward(params, steps, context):
         return steps.reward, {"paid": steps.reward.mean()}
 
-    config = config.replace(normalize_reward=True)
-    plain = train(env, config)
+    config = config.replace(normalize_reward=config is SMALL)
+    plain = train_plainly(config)
     runners, metrics = train(env, config, reward=reward, advantage=advantage, minibatches=minibatches)
     np.testing.assert_array_equal(metrics.extra["gap"], 0.0)
     np.testing.assert_array_equal(metrics.extra["paid"], 1.0)  # before normalize_reward
@@ -262,9 +268,9 @@ def curious_loss(params, minibatch, context):
 CURIOUS = {"modules": MODULES, "reward": curious_reward, "loss": curious_loss}
 
 
-@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
-def test_modules_are_trained_beside_the_policy(env, config):
-    config = config.replace(learning_rate=0.03, total_timesteps=64 * 12)
+@pytest.mark.slow
+def test_modules_are_trained_beside_the_policy(env):
+    config = REMEMBERING.replace(learning_rate=0.03, total_timesteps=64 * 12)
     key = pjp.seed_keys(0, 1)[0]
     before = jax.jit(pjp.make_ppo(env, config, modules=MODULES).init)(key).train_state.params
     plain = jax.jit(pjp.make_ppo(env, config).init)(key).train_state.params
@@ -308,6 +314,7 @@ def _told(steps, name):
     return steps.reward, steps.reward, {name: 0.0}
 
 
+@pytest.mark.slow
 def test_a_population_trains_what_make_agent_makes(env, tmp_path):
     arguments = {"num_seeds": 2, "sweep": {"learning_rate": [0.01, 0.03]}, "out": tmp_path / "population"}
     arguments["make_agent"] = functools.partial(pjp.make_ppo, **CURIOUS)

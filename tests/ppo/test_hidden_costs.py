@@ -18,6 +18,8 @@ from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.files import to_host
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 ENV = pjp.make_env("CartPole-v1")
 QUICK = quickly_compiled("cpu")
 SIZES = {"num_envs": 4, "num_steps": 64, "total_timesteps": 4 * 64 * 3}  # episodes end in every update

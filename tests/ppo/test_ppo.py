@@ -78,11 +78,26 @@ def test_terminated_and_truncated_steps_are_told_apart_in_the_targets(env):
     np.testing.assert_allclose(target[only_truncated], 1.0 + 0.99 * next_value[only_truncated], atol=1e-5)
 
 
-def test_chunked_updates_are_the_same_run(env):
+AS_USERS_COMPILE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
+@pytest.fixture(scope="module")
+def four_updates(env):
     agent = pjp.make_ppo(env, SMALL)
-    step = jax.jit(functools.partial(pjp.update_many, agent), static_argnums=1)
+    many = functools.partial(pjp.update_many, agent)
+    step = jax.jit(many, static_argnums=1, compiler_options=AS_USERS_COMPILE)
     start = agent.init(jax.random.key(3))
-    whole, metrics = step(start, 4)
+    return step, start, *step(start, 4)
+
+
+def test_annealing_starts_at_the_full_rate_and_is_reported(four_updates):
+    _, _, _, metrics = four_updates
+    np.testing.assert_allclose(metrics.learning_rate, 2.5e-4 * (1 - np.arange(4) / 8), rtol=1e-6)
+    np.testing.assert_array_equal(metrics.timesteps, 64 * np.arange(1, 5))
+
+
+def test_chunked_updates_are_the_same_run(four_updates):
+    step, start, whole, metrics = four_updates
     half, first = step(start, 2)
     again, second = step(half, 2)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
@@ -159,6 +174,7 @@ def test_seed_keys_do_not_change_when_seeds_are_added():
     assert len({row.tobytes() for row in np.asarray(jax.random.key_data(many))}) == 64
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_in_two_processes():
     code = """
 import hashlib, jax, purejaxppo as pjp
@@ -194,13 +210,6 @@ def test_timesteps_are_counted_beyond_what_int32_holds(env):
     np.testing.assert_allclose(metrics.learning_rate, 0.0, atol=2**-23 * SMALL.learning_rate)
     inside = jax.jit(lambda metrics: metrics.timesteps)(metrics)
     np.testing.assert_allclose(inside, metrics.timesteps, rtol=2**-23)
-
-
-def test_annealing_starts_at_the_full_rate_and_is_reported(env):
-    agent = pjp.make_ppo(env, SMALL)
-    _, metrics = jax.jit(functools.partial(pjp.update_many, agent, num_updates=8))(agent.init(jax.random.key(0)))
-    np.testing.assert_allclose(metrics.learning_rate, 2.5e-4 * (1 - np.arange(8) / 8), rtol=1e-6)
-    np.testing.assert_array_equal(metrics.timesteps, 64 * np.arange(1, 9))
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +372,7 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
     np.testing.assert_allclose(metrics.value_loss, np.where(error < 1, error**2 / 2, error - 0.5).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [pjp.PPOConfig, pjp.RecurrentConfig])
 def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, config):
     sizes = {"num_envs": 4, "num_steps": 32, "total_timesteps": 128, "hidden_sizes": (8,), "num_minibatches": 1}
@@ -499,6 +509,7 @@ AT_ENDS = [FINE, *(FINE.replace(**{name: value}) for name, values in ENDS.items(
 AT_ENDS.append(FINE.replace(vf_coef=0.0, ent_coef=0.0, gae_lambda=0.0, gamma=0.0))
 
 
+@pytest.mark.slow
 def test_the_gradient_through_updates_is_finite_at_the_ends_of_every_range():
     env = pjp.make_env(Line())
     assert set(ENDS) == {path[0].name for path, _ in jax.tree.leaves_with_path(FINE)}

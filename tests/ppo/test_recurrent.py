@@ -11,7 +11,7 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.policies.recurrent_networks import CELLS, gru_step, log_time_scales, lstm_bias, lstm_step
-from purejaxppo.population.store import key_data
+from purejaxppo.population.jobs import make_jobs
 from purejaxppo.ppo.agent import assess, draw_noise, play
 from purejaxppo.ppo.memory import cut_in_sequences, replay, to_sequences
 
@@ -86,8 +86,15 @@ def _collect(agent, runner):
     return transitions, steps, to_sequences(steps, transitions, agent.config.steps_of_a_sequence)
 
 
-def trained(agent, num_updates, seed=0):
-    return jax.jit(lambda key: pjp.update_many(agent, agent.init(key), num_updates)[0])(jax.random.key(seed))
+def train_and_collect(agent, num_updates):
+    """The runner after `num_updates`, and what `collect` makes of it, in one program."""
+
+    @jax.jit
+    def train(key):
+        runner, _ = pjp.update_many(agent, agent.init(key), num_updates)
+        return runner, _collect(agent, runner)
+
+    return train(jax.random.key(0))
 
 
 def sigmoid(x):
@@ -184,10 +191,7 @@ def test_nothing_passes_a_reset_in_the_replay(env, cell):
     np.testing.assert_array_equal(base[6:, 0], first[6:, 0])
 
 
-@pytest.mark.parametrize(
-    ("cell", "normalize", "sequence_length"),
-    [("gru", False, None), ("gru", True, 8), ("lstm", True, None), ("lstm", True, 8)],
-)
+@pytest.mark.parametrize(("cell", "normalize", "sequence_length"), [("gru", False, 8), ("lstm", True, None)])
 def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_length):
     """Up to rounding: W x of one step and of a whole sequence are products of different shapes."""
     config = SMALL.replace(
@@ -200,8 +204,7 @@ def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_leng
         normalize_reward=normalize,
     )
     agent = pjp.make_ppo(env, config)
-    runner = trained(agent, 4)
-    transitions, _, batch = collect(agent, runner)
+    runner, (transitions, _, batch) = train_and_collect(agent, 4)
     assert np.sum(transitions.terminated) > 3
     parameters, value = agent.forward(runner.train_state.params, batch.obs)
     ratio = jnp.exp(pjp.Categorical(parameters).log_prob(batch.action) - batch.log_prob)
@@ -217,17 +220,22 @@ def test_the_first_minibatch_of_an_update_has_ratio_one(env, share_trunk):
     )
     agent = pjp.make_ppo(env, config)
     assert set(agent.network.start()) == ({"trunk"} if share_trunk else {"actor", "critic"})
-    _, metrics = jax.jit(agent.update)(trained(agent, 3))
-    assert 0 <= metrics.approx_kl < 1e-10
-    assert metrics.clip_fraction == 0
+    _, metrics = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), 4))(jax.random.key(0))
+    assert np.all((metrics.approx_kl >= 0) & (metrics.approx_kl < 1e-10))
+    assert not metrics.clip_fraction.any()
 
 
-def test_chunks_with_their_stored_memories_are_the_whole_sequence(env):
+@pytest.fixture(scope="module")
+def collected(env):
+    """An agent that has learned a little, and its next rollout."""
+    agent = pjp.make_ppo(env, SMALL.replace(num_steps=64, total_timesteps=1_000))
+    return agent, *train_and_collect(agent, 3)
+
+
+def test_chunks_with_their_stored_memories_are_the_whole_sequence(env, collected):
     """A rollout cut in 4, and whole: the same outputs, before anything is learned."""
-    whole = pjp.make_ppo(env, SMALL.replace(num_steps=64, total_timesteps=1_000))
+    whole, runner, (transitions, steps, batch) = collected
     chunked = pjp.make_ppo(env, whole.config.replace(sequence_length=16))
-    runner = trained(whole, 3)
-    transitions, steps, batch = collect(whole, runner)
     chunks = to_sequences(steps, transitions, 16)
     assert chunks.value.shape == (16, 16)
     assert chunks.obs.memory["actor"].shape == (16, 8)
@@ -273,10 +281,8 @@ def test_the_memory_goes_on_from_one_update_to_the_next():
     assert counts == [[0, 0], [1, 1], [2, 2], [0, 0]]
 
 
-def test_acting_carries_the_memory(env):
-    agent = pjp.make_ppo(env, SMALL)
-    runner = trained(agent, 2)
-    transitions, _, _ = collect(agent, runner)
+def test_acting_carries_the_memory(collected):
+    agent, runner, (transitions, _, _) = collected
     done = np.asarray(transitions.terminated | transitions.truncated)
     memory = jax.tree.map(lambda x: x[0], runner.memory)
     act = jax.jit(agent.act)
@@ -295,6 +301,7 @@ def test_acting_carries_the_memory(env):
     assert all(np.any(x != 0) for x in jax.tree.leaves(after))
 
 
+@pytest.mark.slow
 def test_seeds_and_updates_are_one_compilation(env):
     agent, traces = pjp.make_ppo(env, SMALL), []
 
@@ -312,14 +319,6 @@ def test_seeds_and_updates_are_one_compilation(env):
     for a, b in zip(jax.tree.leaves(runners.train_state), jax.tree.leaves(alone.train_state), strict=True):
         np.testing.assert_allclose(a[1], b, atol=1e-4)
     assert jax.tree.structure(agent.init(keys[0])) == jax.tree.structure(alone)
-
-
-def test_without_learning_it_is_the_same_run_in_chunks(env):
-    agent = pjp.make_ppo(env, SMALL)
-    step = jax.jit(functools.partial(pjp.update_many, agent), static_argnums=1)
-    start = agent.init(jax.random.key(3))
-    whole, again = step(start, 4)[0], step(step(start, 2)[0], 2)[0]
-    jax.tree.map(np.testing.assert_array_equal, key_data(whole), key_data(again))
 
 
 def test_evaluation_and_films_start_with_an_empty_memory_and_keep_it():
@@ -371,6 +370,7 @@ class MaskedCorridor:
         return jnp.ones((4, 4, 1)), state + 1, jnp.where(action == 0, -1.0, 1.0), False, state == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 def test_masks_and_images_go_with_a_memory(own):
     network = UNMASKED if own else None
@@ -389,9 +389,9 @@ def mean_apply(params, memory, obs):
 UNMASKED = pjp.RecurrentNetwork(lambda key, memory, obs: jnp.ones(()), mean_apply, lambda: jnp.zeros(()))
 
 
-@pytest.mark.parametrize("box_policy", ["clipped", "squashed"])
-def test_a_box_goes_with_a_memory(box_policy):
-    agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), SMALL.replace(box_policy=box_policy, cell="lstm"))
+@pytest.mark.slow
+def test_a_box_goes_with_a_memory():
+    agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), SMALL.replace(box_policy="squashed", cell="lstm"))
     _, metrics = jax.jit(lambda key: agent.update(agent.init(key)))(jax.random.key(0))
     assert np.isfinite(metrics.value_loss)
 
@@ -464,9 +464,11 @@ def test_a_network_with_a_memory_goes_with_a_cell(env):
         pjp.make_ppo(env, pjp.PPOConfig(), network=COUNTER)
 
 
-def test_the_command_line_trains_evaluates_and_films_a_recurrent_run(tmp_path, capsys):
+@pytest.mark.slow
+def test_the_command_line_trains_films_and_evaluates_a_recurrent_run(tmp_path, capsys):
     options = ["--config.cell", "lstm", "--config.num-steps", "16", "--config.sequence-length", "8", "--quiet"]
-    sizes = ["--config.num-envs", "4", "--config.total-timesteps", "640", "--env", "CartPole-v1", "--seeds", "2"]
+    options += ["--config.hidden-sizes", "8", "--config.cell-size", "8", "--env", "CartPole-v1"]
+    sizes = ["--config.num-envs", "4", "--config.total-timesteps", "256", "--seeds", "2"]
     assert cli.main(["train", "--preset", "recurrent", "--out", str(tmp_path / "a"), *options, *sizes]) == 0
     written = json.loads((tmp_path / "a" / "config.json").read_text())
     assert written["algorithm"] == "recurrent-ppo"
@@ -474,14 +476,13 @@ def test_the_command_line_trains_evaluates_and_films_a_recurrent_run(tmp_path, c
     assert isinstance(run.agent, pjp.PPO)
     assert run.config.sequence_length == 8
     assert (tmp_path / "a" / "after.gif").exists()
-    for backend in ("gymnax", "gymnasium"):
-        assert cli.main(["eval", str(tmp_path / "a"), "--episodes", "3", "--backend", backend]) == 0
-    assert cli.main(["render", str(tmp_path / "a"), "--out", str(tmp_path / "film.gif")]) == 0
+    assert cli.main(["eval", str(tmp_path / "a"), "--episodes", "3"]) == 0
 
 
-def test_a_sweep_over_cells_takes_a_program_for_each(env):
-    sweep = pjp.train_population(env, SMALL, num_seeds=2, sweep={"cell": ["gru", "lstm"]}, evaluation_episodes=0)
-    assert {type(population.agent.network.start()["actor"]) for population in sweep} == {tuple, type(jnp.zeros(1))}
+def test_a_sweep_over_cells_takes_a_program_for_each(env, bare_options):
+    jobs = make_jobs(env, SMALL, [{"cell": "gru"}, {"cell": "lstm"}], 2, 0, bare_options("seeds"))
+    agents = [pjp.make_ppo(job.program.env, job.program.config) for job in jobs]
+    assert [isinstance(agent.start_memory["actor"], tuple) for agent in agents] == [False, True]
 
 
 RECALL = {
@@ -493,16 +494,19 @@ RECALL = {
 }
 
 
-def returns_of_8_seeds(config):
+def returns_of_seeds(config):
     env = pjp.make_env(Recall())
-    population = pjp.train_population(env, config, num_seeds=8, evaluation_episodes=64)
+    population = pjp.train_population(env, config, num_seeds=4, evaluation_episodes=64)
     return population.final_returns()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_a_cue_is_recalled_after_20_steps_on_8_of_8_seeds(cell):
-    assert np.all(returns_of_8_seeds(pjp.RecurrentConfig(cell=cell, **RECALL)) >= 0.95)
+def test_a_cue_is_recalled_after_20_steps_on_every_seed(cell):
+    assert np.all(returns_of_seeds(pjp.RecurrentConfig(cell=cell, **RECALL)) >= 0.95)
 
 
+@pytest.mark.slow
 def test_a_policy_without_a_memory_cannot_recall_the_cue():
-    assert np.all(np.abs(returns_of_8_seeds(pjp.PPOConfig(**RECALL))) < 0.6)
+    config = pjp.PPOConfig(**RECALL).replace(total_timesteps=16 * 64 * 10)
+    assert np.all(np.abs(returns_of_seeds(config)) < 0.6)

@@ -27,9 +27,14 @@ def assert_equal_in_mean(ours, theirs):
     assert abs(ours.mean() - theirs.mean()) <= 4 * error
 
 
-@pytest.mark.parametrize("box_policy", ["clipped", "squashed"])
-def test_actions_in_a_box_are_those_that_gymnasium_takes(box_policy, tmp_path):
-    run = trained("Pendulum-v1", tmp_path / "run", "--config.box-policy", box_policy, *SHORT)
+@pytest.fixture(scope="module")
+def pendulum(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "pendulum"
+    return trained("Pendulum-v1", folder, "--config.box-policy", "squashed", *SHORT)
+
+
+def test_actions_in_a_box_are_those_that_gymnasium_takes(pendulum):
+    run = pendulum
     for sampled in (False, True):
         ours = evaluate_run(run, 2, 200, seed=1, sampled=sampled).returns
         theirs = evaluate_in_gymnasium(run, 2, 50, seed=1, sampled=sampled).returns
@@ -38,8 +43,8 @@ def test_actions_in_a_box_are_those_that_gymnasium_takes(box_policy, tmp_path):
             assert_equal_in_mean(one, other)
 
 
-def test_an_episode_in_a_box_is_the_one_stepped_by_hand(tmp_path):
-    run = trained("Pendulum-v1", tmp_path / "run", *SHORT)
+def test_an_episode_in_a_box_is_the_one_stepped_by_hand(pendulum):
+    run = pendulum
     returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
     for i in range(2):
         env, total, ended = gymnasium.make("Pendulum-v1"), 0.0, False

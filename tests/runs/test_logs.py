@@ -220,6 +220,7 @@ def wandb_run(home, out, **environment):
     )
 
 
+@pytest.mark.slow
 def test_weights_and_biases_keeps_a_run_without_a_network_and_says_nothing(tmp_path):
     out = tmp_path / "a"
     done = wandb_run(tmp_path, out, WANDB_MODE="offline")

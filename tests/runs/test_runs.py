@@ -42,6 +42,7 @@ def run(tmp_path_factory, cached_environment):
     return folder, done
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_that_of_the_contract(run):
     folder, _ = run
     names = {path.name for path in folder.iterdir()}
@@ -69,6 +70,7 @@ def test_the_run_folder_is_that_of_the_contract(run):
     assert summary["peak_memory_bytes"] > 1e8
 
 
+@pytest.mark.slow
 def test_the_metrics_are_the_same_in_both_files(run):
     folder, _ = run
     metrics = pjp.load_run(folder).metrics
@@ -86,11 +88,18 @@ def test_the_metrics_are_the_same_in_both_files(run):
         np.testing.assert_allclose(rows[name], np.asarray(getattr(metrics, name)).ravel(), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bits(run, tmp_path):
     """In another process, with the compiler's work done anew."""
     folder, _ = run
-    command = [sys.executable, "-m", "purejaxppo.cli.main", "train", "--quiet", "--out", str(tmp_path / "b"), *TINY]
-    subprocess.run(command, check=True)
+    code = """
+import sys
+from purejaxppo.cli import main
+from purejaxppo.report import train_run
+train_run.write_pictures = lambda finished, folder: None
+sys.exit(main.main(sys.argv[1:]))
+"""
+    subprocess.run([sys.executable, "-c", code, "train", "--quiet", "--out", str(tmp_path / "b"), *TINY], check=True)
     with np.load(folder / "metrics.npz") as one, np.load(tmp_path / "b" / "metrics.npz") as other:
         assert set(one) == set(other)
         for name in one:
@@ -101,6 +110,7 @@ def test_the_same_command_twice_gives_the_same_bits(run, tmp_path):
     assert summaries[0]["final_return_per_seed"] == summaries[1]["final_return_per_seed"]
 
 
+@pytest.mark.slow
 def test_the_pictures_are_pictures(run):
     folder, _ = run
     with Image.open(folder / "curves.png") as curves, Image.open(folder / "after.gif") as film:
@@ -108,6 +118,7 @@ def test_the_pictures_are_pictures(run):
         assert film.n_frames > 2
 
 
+@pytest.mark.slow
 def test_without_a_terminal_there_are_no_control_characters(run):
     _, done = run
     assert not CONTROL.search(done.stdout)
@@ -117,6 +128,7 @@ def test_without_a_terminal_there_are_no_control_characters(run):
     assert "4,864 steps (5,000 asked for, in whole rollouts of 256)" in done.stdout.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_as_it_was(run):
     """The loaded policies play as the summary says. To the bit they are only on as many devices as the run had."""
     folder, _ = run

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -96,6 +97,11 @@ def test_a_run_keeps_its_checkpoint_options_and_its_best(run):
 
 
 @pytest.fixture
+def without_pictures(monkeypatch):
+    monkeypatch.setattr(report_train_run, "write_pictures", lambda finished, folder: None)
+
+
+@pytest.fixture
 def heeds_hangups():
     """SIGHUP as a login shell leaves it, for this process and those that it starts; under nohup it would be ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -104,7 +110,7 @@ def heeds_hangups():
 
 
 @pytest.mark.usefixtures("heeds_hangups")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_stopped_at_its_pictures_makes_them_later(run, tmp_path, monkeypatch, capsys, number):
     folder, words = run
     real = report_train_run.write_pictures
@@ -146,19 +152,14 @@ os.execv(sys.executable, [sys.executable, "-m", "purejaxppo.cli.main", *sys.argv
 @pytest.mark.usefixtures("heeds_hangups")
 def test_a_run_whose_terminal_is_gone_keeps_its_state(tmp_path):
     folder, (ours, its) = tmp_path / "a", pty.openpty()
-    words = [
-        "train",
-        "--preset",
-        "cleanrl",
-        "--seeds",
-        "2",
-        "--config.total-timesteps",
-        "4000000",
-        "--out",
-        str(folder),
-    ]
+    words = [*kills.KINDS["feed-forward"], "--config.total-timesteps", "4000000", "--out", str(folder)]
     process = subprocess.Popen(
-        [sys.executable, "-c", HUNG_UP, *words], stdin=its, stdout=its, stderr=its, start_new_session=True
+        [sys.executable, "-c", HUNG_UP, *words],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     os.close(its)
     shown = b""
@@ -197,6 +198,7 @@ def test_a_sweep_that_is_stopped_says_so(tmp_path, monkeypatch, capsys):
     assert last == f"purejaxppo: stopped after 1 of 48 updates; its state is kept; go on with --resume {tmp_path / 'a'}"
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("size", [300, 3_000, 20_000])
 def test_a_full_disk_is_one_line_and_the_run_goes_on(run, tmp_path, capsys, size):
     """A limit on the size of files stands for it: config.json, a checkpoint, or the metrics no longer fit."""
@@ -258,6 +260,7 @@ def stopped(words, out, report):
         assert cli.main([*words, "--out", str(out)]) == 128 + signal.SIGINT
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("report", [3, 18])
 def test_a_resume_says_where_it_goes_on(run, tmp_path, capsys, report):
     out, (_, words) = tmp_path / "b", run
@@ -308,6 +311,7 @@ def without_field(path):
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_of_before_there_was_a_hyperparameter_is_read_and_gone_on_with(run, tmp_path):
     whole, words = run
     out = tmp_path / "b"
@@ -463,7 +467,6 @@ def read_everything(folder):
         lambda: pjp.load_run(folder).metrics,
         lambda: pjp.load_run(folder).runners,
         lambda: pjp.load_checkpoint(folder, "best"),
-        lambda: cli.main(["eval", str(folder), "--episodes", "1"]),
         lambda: cli.main(["train", "--quiet", "--resume", str(folder)]),
     ):
         try:
@@ -472,12 +475,15 @@ def read_everything(folder):
             continue
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_nothing_in_a_run_folder_is_executed(run, tmp_path, capsys):
     marker = tmp_path / "marker"
     files = [path.relative_to(run[0]) for path in run[0].rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"config.json", "metrics.npz", "leaves.npz", "manifest.json"}
     shutil.copytree(run[0], tmp_path / "b")
     for name in files:
+        if "00000002-00000004" in name.parts:
+            continue  # the second chunk is read as the first one is
         content = (tmp_path / "b" / name).read_bytes()
         plant(tmp_path / "b" / name, marker)
         if name.suffix in (".npz", ".json"):
@@ -526,7 +532,7 @@ def test_no_module_unpickles():
 # The command line in a process that ends itself by SIGKILL in the course of a save: half the numbers are written, the
 # folder is whole but not in its place, or it is in its place and the older ones are not gone.
 KILLED = """
-import os, shutil, signal, sys
+import os, signal, sys
 import numpy as np
 import jax
 import purejaxppo as pjp
@@ -534,11 +540,10 @@ from purejaxppo.cli import main as cli
 from purejaxppo.utils import files as storage
 from purejaxppo.population import program
 
-moment, cache, *words = sys.argv[1:]
+moment, *words = sys.argv[1:]
 pjp.use_all_cores()
 program.CPU_WIDTH = 1
-jax.config.update("jax_compilation_cache_dir", cache)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # it reads the cache, and tears no file of it
 saves = []
 
 
@@ -568,16 +573,20 @@ sys.exit(cli.main(words))
 """
 
 
-def test_a_run_that_is_killed_while_it_saves_ends_bit_for_bit(run, tmp_path):
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_that_is_killed_while_it_saves_ends_bit_for_bit(run, tmp_path, cached_environment):
     """benchmarks/kills.py kills 200 processes, at any time."""
     whole, words = run
     out = tmp_path / "b"
-    for moment in ("half", "beside", "there", "none"):
+    for moment in ("half", "beside", "there"):
         begun = (out / "config.json").exists()
         arguments = ["train", "--quiet", "--resume", str(out)] if begun else [*words, "--out", str(out)]
-        command = [sys.executable, "-W", "ignore", "-c", KILLED, moment, str(tmp_path / "cache"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == (0 if moment == "none" else -signal.SIGKILL), done.stderr
+        command = [sys.executable, "-W", "ignore", "-c", KILLED, moment, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=cached_environment)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checkpoint that is half written
+        assert cli.main(["train", "--quiet", "--resume", str(out)]) == 0
     assert kills.same_results(kills.read_results(out), kills.read_results(whole))
     assert not [path for path in out.rglob(".*") if path.name != LOCK]
 

@@ -13,6 +13,8 @@ from purejaxppo.cli import main as cli
 from purejaxppo.runs.spec import load_spec
 from purejaxppo.utils.files import to_host
 
+pytestmark = pytest.mark.slow
+
 SMALL = pjp.PPOConfig(
     num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,), normalize_obs=True, normalize_reward=True
 )
