@@ -23,6 +23,7 @@ from purejaxppo.population.memory import (
     tree_bytes,
 )
 from purejaxppo.population.options import Options
+from purejaxppo.population.own_agents import check_functions, check_members
 from purejaxppo.population.sharding import (
     OverSeeds,
     check_data_placement,
@@ -39,7 +40,6 @@ from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import Agent, play_episodes
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.devices import compiler_options, quickly_compiled
-from purejaxppo.utils.errors import PPOError
 
 REPORTS = 16  # at least so many in a chunk of members; each report pauses the devices
 REPORT_SECONDS = 1.0  # duration of a call, as far as whole updates allow
@@ -85,17 +85,10 @@ class Compiled(NamedTuple):
     capacity: int  # most updates of one call
 
 
-AGENT = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # attributes of every agent
-
-
 def make_setting_agent(env: Environment, config: Config, options: Options) -> Agent:
     """The agent of one setting. Raises PPOError if it lacks an attribute or does not fit its placement."""
     agent = (options.make_agent or make_agent)(env, config)
-    missing = [name for name in AGENT if not hasattr(agent, name)]
-    if missing:
-        raise PPOError(
-            f"make_agent must return an agent like pjp.PPO, got {type(agent).__name__} without {', '.join(missing)}"
-        )
+    check_members("make_agent", agent)
     if options.placement == "data":
         check_data_placement(agent, jax.device_count())
     return agent
@@ -104,6 +97,8 @@ def make_setting_agent(env: Environment, config: Config, options: Options) -> Ag
 def member_shapes(program: Program, options: Options) -> MemberResult:
     """The shapes of one member's results."""
     agent = make_setting_agent(program.env, program.config, options)
+    if options.make_agent is not None:
+        check_functions("make_agent", agent)
     runner, row = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
     metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((program.config.num_updates, *x.shape), x.dtype), row)
     returns = jax.ShapeDtypeStruct((options.evaluation_episodes,), jnp.float32)

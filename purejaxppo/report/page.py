@@ -26,7 +26,7 @@ from purejaxppo.report.charts import (
 )
 from purejaxppo.report.curves import Curve
 from purejaxppo.runs.load import load_run, load_sweep
-from purejaxppo.runs.presets import PRESETS
+from purejaxppo.runs.presets import PRESETS, shown_preset
 from purejaxppo.runs.results import FinishedRun, FinishedSweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
@@ -228,7 +228,7 @@ def command(spec: RunSpec) -> list[str]:
     """The words that start a run anew: its preset and all that differs from it."""
     known = spec.preset in PRESETS
     words = ["purejaxppo", "train", *(["--preset", spec.preset] if known else []), "--env", spec.env]
-    words += [] if spec.agent is None else ["--agent", spec.agent]
+    words += [] if spec.agent is None else ["--agent", spec.agent if ":" in spec.agent else "FILE.py:FUNCTION"]
     for name, value in spec.env_params.items():
         words += ["--env-param", f"{name}={value!r}"]
     words += ["--seeds", str(spec.num_seeds), "--seed", str(spec.seed)]
@@ -256,7 +256,7 @@ def made_with(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str
 def describe(spec: RunSpec) -> str:
     """One line about the environment, the preset and the length of a run."""
     changed = "".join(f", {name} = {value:g}" for name, value in spec.env_params.items())
-    preset = f"preset {spec.preset}, " if spec.preset else ""
+    preset = f"{shown_preset(spec.preset, spec.config)}, " if spec.preset else ""
     agent = "" if spec.agent is None else f"agent {spec.agent}, "
     return f"{spec.env}{changed}; {agent}{preset}{spec.config.actual_timesteps:,} environment steps a seed"
 

@@ -26,6 +26,7 @@ from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import is_finished
 from purejaxppo.runs.tables import sweep_rows, sweep_table, table
 from purejaxppo.runs.train import Watched, check_checkpoints, check_not_lost, extended, plan, reopen, train_watched
+from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import as_path
 from purejaxppo.utils.lock import locked
@@ -84,6 +85,7 @@ def train_run(
         PPOError: for arguments that cannot work, before the folder is made; for a folder with other files or another
             run; and in several processes, which `train_population` is for.
     """
+    use_all_cores()  # before the next line starts JAX
     if jax.process_count() > 1:
         raise PPOError("train_run trains in one process; in several take train_population, or purejaxppo train")
     folder = as_path("out", out)

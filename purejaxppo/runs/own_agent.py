@@ -7,15 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-from purejaxppo.envs.base import Environment, traced
+from purejaxppo.envs.base import Environment
 from purejaxppo.envs.user_code import find_own
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.program import AGENT
+from purejaxppo.population.own_agents import check_functions, check_members
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
-from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.validation import check_function
@@ -39,24 +36,12 @@ class OwnAgent(NamedTuple):
             raise
         except Exception as error:  # the user's code, which may raise anything
             raise PPOError(f"agent {self.name}: {in_one_line(error)}") from error
-        missing = [name for name in AGENT if not hasattr(agent, name)]
-        if missing:
-            raise PPOError(
-                f"agent {self.name} returns a {type(agent).__name__}, which lacks {', '.join(missing)}; "
-                "return an agent such as pjp.make_ppo(env, config)"
-            )
+        check_members(f"agent {self.name}", agent)
         return agent
 
     def check(self, env: Environment, config: Config) -> None:
-        """Traces one update, and runs nothing. Raises PPOError if it fails or returns something else."""
-        agent = self.make(env, config)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        before = traced(f"agent {self.name}: init", agent.init, key)
-        updated = traced(f"agent {self.name}: update", agent.update, before)
-        if not (isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], Metrics)):
-            raise PPOError(f"agent {self.name}: update must return (runner, pjp.Metrics)")
-        if not isinstance(before, RunnerState) or described(updated[0]) != described(before):
-            raise PPOError(f"agent {self.name}: init and update must return a pjp.RunnerState, of the same shapes")
+        """Traces the agent, and runs nothing. Raises PPOError if a function fails or returns something else."""
+        check_functions(f"agent {self.name}", self.make(env, config))
 
 
 _BROUGHT: dict[tuple[str, str], OwnAgent] = {}  # by `file_and_name`
@@ -102,8 +87,12 @@ def agent_of_run(name: str, folder: Path) -> OwnAgent:
     """The agent of a run folder, if a command has named it. Raises PPOError, which says what to give, otherwise."""
     said = f"{folder} was trained by an agent of your own"
     in_python = "load_run(path, make_agent=...)"
-    if ":" not in name:
-        raise PPOError(f"{said}, {name}; read it with {in_python}")
+    if name == UNNAMED and len(_BROUGHT) == 1:  # the command says which it is
+        return next(iter(_BROUGHT.values()))._replace(name=name)
+    if name == UNNAMED:
+        raise PPOError(
+            f"{said}, {name}; give --agent FILE.py:FUNCTION with a function that makes it, or in Python {in_python}"
+        )
     if file_and_name(name) in _BROUGHT:
         return _BROUGHT[file_and_name(name)]._replace(name=name)
     place, _, function = name.rpartition(":")
@@ -121,9 +110,3 @@ def file_and_name(text: str) -> tuple[str, str]:
     """The parts of FILE.py:NAME or module:NAME that stay the same when the file or the caller is elsewhere."""
     place, _, name = text.rpartition(":")
     return Path(place).name.removesuffix(".py").rpartition(".")[2], name
-
-
-def described(tree: Any) -> Any:
-    """The structure, shapes and dtypes of a pytree."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, [(x.shape, x.dtype) for x in leaves]

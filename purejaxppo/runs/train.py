@@ -23,6 +23,7 @@ from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABLE
 from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told
+from purejaxppo.runs.presets import shown_preset
 from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep, write_run, write_sweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
@@ -47,7 +48,7 @@ def plan(spec: RunSpec) -> str:
         where += f" in {jax.process_count()} processes"
     start = "" if spec.init_from is None else f", from the parameters of {spec.init_from}"
     agent = "" if spec.agent is None else f", agent {spec.agent}"
-    line = f"{spec.env}, preset {spec.preset}{agent}: {where}, {steps} each{start}"
+    line = f"{spec.env}, {shown_preset(spec.preset, config)}{agent}: {where}, {steps} each{start}"
     if spec.sweep is None:
         return line
     env = make_env(spec.env, **spec.env_params)

@@ -1,0 +1,56 @@
+"""Checks of the agents that a user's own functions make: their members, and what their functions return."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.envs.base import traced
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
+
+MEMBERS = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # of every agent
+
+
+def check_members(named: str, agent: Any) -> None:
+    """Raises PPOError if the object lacks a member of an agent."""
+    missing = [name for name in MEMBERS if not hasattr(agent, name)]
+    if missing:
+        raise PPOError(
+            f"{named} returns a {type(agent).__name__}, which lacks {', '.join(missing)}; "
+            "return an agent such as pjp.make_ppo(env, config)"
+        )
+
+
+def check_functions(named: str, agent: Any) -> None:
+    """Traces one update and the policy, and runs nothing. Raises PPOError if one fails or returns something else."""
+    before = traced(f"{named}: init", agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    if not isinstance(before, RunnerState) or not isinstance(before.train_state, TrainState):
+        raise PPOError(f"{named}: init must return a pjp.RunnerState with a pjp.TrainState")
+    updated = traced(f"{named}: update", agent.update, before)
+    if not (isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], Metrics)):
+        raise PPOError(f"{named}: update must return (runner, pjp.Metrics)")
+    runner, metrics = updated
+    if described(runner) != described(before):
+        raise PPOError(f"{named}: update must return a runner of the same shapes as init")
+    for name in metrics.columns():
+        shape = jnp.shape(metrics.updates if name == "timesteps" else metrics.column(name))
+        if shape != ():
+            raise PPOError(f"{named}: the metric {name} has the shape {shape}; give one number, such as a mean")
+    obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), before.obs)
+    traced(f"{named}: policy", lambda state, obs: memory_after(named, agent, state, obs), before.train_state, obs)
+
+
+def memory_after(named: str, agent: Any, state: TrainState, obs: PyTree) -> PyTree:
+    """The memory after one observation. Raises PPOError unless `policy` returns it beside a distribution."""
+    returned = agent.policy(state, agent.start_memory, obs)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and hasattr(returned[0], "mode")):
+        raise PPOError(f"{named}: policy must return (distribution, memory)")
+    return returned[1]
+
+
+def described(tree: PyTree) -> tuple[Any, list[Any]]:
+    """The structure, shapes and dtypes of a pytree."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(x.shape, x.dtype) for x in leaves]
