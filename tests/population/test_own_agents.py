@@ -1,0 +1,81 @@
+"""An agent of one's own that does not fit is refused before it trains, whoever trains it."""
+
+import jax.numpy as jnp
+import pytest
+
+import purejaxppo as pjp
+from purejaxppo.population.own_agents import check_functions, check_members
+from purejaxppo.runs.own_agent import UNNAMED, agent_in_python, agent_of_run, bring_agent
+
+CONFIG = pjp.PPOConfig(num_envs=2, num_steps=8, total_timesteps=32, hidden_sizes=(4,), num_minibatches=1)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
+
+
+class Delegating:
+    """PPO, but for what a test changes."""
+
+    def __init__(self, env, config, **changes):
+        self.base, self.changes = pjp.make_ppo(env, config), changes
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.changes.get(name, getattr(self.base, name))
+
+
+def several_numbers(base):
+    def update(runner):
+        runner, metrics = base.update(runner)
+        return runner, metrics.replace(extra={"row": jnp.ones(3)})
+
+    return update
+
+
+WRONG = {
+    "row": (lambda base: {"update": several_numbers(base)}, r"metric row has the shape \(3,\)"),
+    "swapped": (lambda base: {"policy": lambda *args: base.policy(*args)[::-1]}, r"policy must return \(distribution"),
+    "dict": (lambda base: {"update": lambda runner: (runner, {})}, r"update must return \(runner, pjp.Metrics\)"),
+    "state": (lambda base: {"init": lambda key: {"key": key}}, r"init must return a pjp.RunnerState"),
+    "shapes": (
+        lambda base: {"update": lambda runner: (runner.replace(obs=runner.obs[0]), base.update(runner)[1])},
+        "update must return a runner of the same shapes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_a_function_that_returns_something_else_is_refused(env, changes, message):
+    base = pjp.make_ppo(env, CONFIG)
+    check_functions("mine", Delegating(env, CONFIG))
+    with pytest.raises(pjp.PPOError, match=f"^mine: .*{message}"):
+        check_functions("mine", Delegating(env, CONFIG, **changes(base)))
+
+
+def test_a_member_that_is_missing_is_named():
+    with pytest.raises(pjp.PPOError, match="mine returns a object, which lacks env, config, actions, init, update"):
+        check_members("mine", object())
+
+
+def test_a_population_and_a_run_refuse_before_anything_is_made(env, tmp_path):
+    def make_agent(env, config):
+        return Delegating(env, config, update=several_numbers(pjp.make_ppo(env, config)))
+
+    with pytest.raises(pjp.PPOError, match="metric row"):
+        pjp.train_population(env, CONFIG, num_seeds=2, make_agent=make_agent)
+    with pytest.raises(pjp.PPOError, match="metric row"):
+        pjp.train_run(env, CONFIG, out=tmp_path / "run", num_seeds=2, make_agent=make_agent, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_an_unnamed_function_is_read_with_the_agent_that_a_command_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("purejaxppo.runs.own_agent._BROUGHT", {})
+    assert agent_in_python(lambda env, config: pjp.make_ppo(env, config)).name == UNNAMED
+    with pytest.raises(pjp.PPOError, match=r"give --agent FILE\.py:FUNCTION"):
+        agent_of_run(UNNAMED, tmp_path)
+    (tmp_path / "unnamed_test.py").write_text("import purejaxppo as pjp\nmake_agent = pjp.make_ppo\n")
+    bring_agent(f"{tmp_path}/unnamed_test.py:make_agent")
+    assert agent_of_run(UNNAMED, tmp_path).make_agent is pjp.make_ppo
