@@ -116,15 +116,10 @@ class PPO(Remade):
     def learn_from(self, runner: RunnerState, transitions: Transition) -> tuple[RunnerState, Metrics]:
         """The learning of one `update`, from steps that were made elsewhere: in a simulator that is not JAX.
 
-        The actions were drawn by the policy of `runner.train_state`. Of the runner, `obs` and `env_state` stay as they
-        are; the rest is that after an update.
+        The policy of `runner.train_state` drew the actions. Its `obs` and `env_state` stay as they are.
 
-        Args:
-            runner: As `init` or the last call returned it.
-            transitions: [T, B, ...] of `num_steps` and `num_envs`; arrays of NumPy will do.
-
-        Raises:
-            PPOError: If the runner is that of another agent, or the transitions have other shapes.
+        runner: as `init` or the last call returned it; transitions: [T, B, ...], also as arrays of NumPy. Raises
+        PPOError if the runner is that of another agent, or the transitions have other shapes.
         """
         checks.check_runner(runner, self.config.num_envs // self.collective.num_devices)
         transitions = settled_transitions(runner.obs, transitions, (self.config.num_steps, self.config.num_envs))
