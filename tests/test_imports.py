@@ -61,7 +61,8 @@ def test_examples_import_what_the_package_exports():
     for path in (ROOT / "examples").glob("*.py"):
         if path.name in KERAS:
             continue
-        assert {module.split(".")[0] for module in imports(path)} <= EXAMPLES_USE, path
+        allowed = EXAMPLES_USE | ({"gymnasium", "numpy"} if path.name == "gymnasium_host.py" else set())
+        assert {module.split(".")[0] for module in imports(path)} <= allowed, path
         assert not [module for module in imports(path) if module.startswith("purejaxppo.")], path
 
 
