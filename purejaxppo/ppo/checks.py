@@ -248,13 +248,11 @@ def check_one_state(train_state: Any) -> None:
 
 def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
     """Raises PPOError unless `obs` is an observation of the environment, or several. -> its leading axes"""
-    leads = {}
+    leads, action_mask = {}, None
     if env.action_mask is not None:
         if not isinstance(obs, MaskedObs):
             raise PPOError(f"obs is a {type(obs).__name__}, and {env.name} masks actions; give pjp.MaskedObs")
-        for path, mask in jax.tree_util.tree_leaves_with_path(obs.action_mask):
-            leads[f"obs.action_mask{jax.tree_util.keystr(path)}"] = jnp.shape(mask)[:-1]
-        obs = obs.obs
+        obs, action_mask = obs.obs, obs.action_mask
     arrays = in_parts("obs", structure_of(env.observation_space), obs)
     for (place, space), x in zip(parts_of(env.observation_space).items(), arrays, strict=True):
         shape = shape_of(space)
@@ -264,8 +262,10 @@ def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
         if x.shape[x.ndim - len(shape) :] != shape or x.ndim < len(shape):
             raise PPOError(f"obs{place} has shape {x.shape}, and the observations of {env.name} have {shape}")
         leads[f"obs{place}"] = x.shape[: x.ndim - len(shape)]
-    first, lead = leads.popitem()
-    for place, other in leads.items():
+    for path, mask in jax.tree_util.tree_leaves_with_path(action_mask):
+        leads[f"obs.action_mask{jax.tree_util.keystr(path)}"] = jnp.shape(mask)[:-1]
+    (first, lead), *others = leads.items()
+    for place, other in others:
         if other != lead:
             raise PPOError(f"{first} has the leading axes {lead}, and {place} has {other}; give them alike")
     return lead

@@ -418,7 +418,7 @@ PARTS = {
     "schedules-number-name": (lambda: schedules({3: abs}), r"number in schedules 3; take one of learning_rate"),
     "schedules-number": (
         lambda: schedules({"clip_eps": 0.5}),
-        r"schedules\['clip_eps'\] = 0.5 is not a function.*give an optax",
+        r"schedules\['clip_eps'\] = 0.5 is not callable; give .*optax schedule",
     ),
     "schedules-shape": (
         lambda: schedules({"clip_eps": lambda i: jnp.zeros(2)}),

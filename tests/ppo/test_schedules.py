@@ -209,7 +209,7 @@ def test_a_search_over_the_first_rate_adapts_it_for_each_member(env):
     ("changes", "parts", "said"),
     [
         ({}, {"gama": lambda k: 1.0}, "unknown number in schedules 'gama'"),
-        ({}, {"ent_coef": 0.5}, r"schedules\['ent_coef'\] = 0.5 is not a function"),
+        ({}, {"ent_coef": 0.5}, r"schedules\['ent_coef'\] = 0.5 is not callable"),
         ({}, {"ent_coef": lambda k: jnp.ones(2)}, r"returns shape \(2,\); return one factor"),
         ({}, {"clip_eps": lambda k: k["x"]}, r"schedules\['clip_eps'\] cannot be traced"),
         ({"lr_schedule": "cosine"}, {"learning_rate": lambda k: 1.0}, "lr_schedule = 'cosine' would do nothing"),
