@@ -112,7 +112,7 @@ def is_claimed(
     defaults: values for names that an older folder lacks, by the name of the dict that they are in
     Raises PPOError if it holds another one, and names the first difference; a difference in `but` does not count.
     """
-    if not (place / POPULATION).exists():
+    if not os.path.exists(place / POPULATION):
         return False
     held, wanted = flattened(completed(read_json(place / POPULATION), defaults)), flattened(about)
     for name in {**wanted, **held}:

@@ -1,5 +1,6 @@
 """Training a population: many seeds of one setting, or of each setting of a sweep."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -96,10 +97,10 @@ def train_population(
     points, agents = make_settings(env, config, sweep, settled)
     lock, is_begun = nullcontext(), False
     if settled.out is not None:
-        is_begun = (settled.out / POPULATION).exists()
         if jax.process_index() == 0:  # it holds the folder for all
             make_folder(settled.out)
             lock = locked(settled.out)
+        is_begun = os.path.exists(settled.out / POPULATION)
     with lock:
         jobs = make_jobs(env, config, points, num_seeds, seed, settled)
         tell_begin(jobs, settled, is_begun=is_begun)
@@ -139,7 +140,7 @@ def open_population(
     if settled.out is None:
         raise PPOError("out is missing; give the folder that train_population(..., out=...) has written")
     place = settled.out / POPULATION
-    if not place.exists():
+    if not os.path.exists(place):
         raise PPOError(
             f"{str(settled.out)!r} holds no population; train it with train_population(..., out={str(settled.out)!r})"
         )

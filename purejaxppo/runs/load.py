@@ -148,7 +148,8 @@ def mend_finished(spec: RunSpec, folder: Path) -> tuple[FinishedRun | FinishedSw
     try:
         summary = with_nans(read_summary(folder, spec.num_seeds, len(settings) if is_sweep else None))
         held = digests(folder, sweep_files(len(settings)) if is_sweep else METRICS)
-        damaged = [name for name, now in held.items() if now is None or summary["files"].get(name) != now]
+        known = summary.get("files", {})
+        damaged = [name for name, now in held.items() if now is None or known.get(name) != now]
     except PPOError:
         summary, damaged = None, [SUMMARY]
     if summary is not None and not damaged:

@@ -28,7 +28,6 @@ _BOTH: dict[str, Any] = {
     "diverged_at": list,
     "evaluation_episodes": int,
     "evaluation_episodes_cut": int,
-    "files": dict,
 }
 _RUN: dict[str, Any] = {
     **dict.fromkeys(_AGGREGATES, _NUMBER),
@@ -57,6 +56,7 @@ def read_summary(folder: Path, num_seeds: int, num_settings: int | None) -> dict
         "diverged": are_rows and content["diverged"] == sum(x is not None for row in rows for x in row),
         "final_return_per_seed": is_row(returns, num_seeds, _NUMBER),
         "seeds_solved": (content.get("solved_at") is None) == (content.get("seeds_solved") is None),
+        "files": isinstance(content.get("files", {}), dict),
     }
     for name, is_well in fits.items():
         if not is_well:
