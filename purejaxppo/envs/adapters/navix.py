@@ -1,5 +1,6 @@
 """Navix without its auto-reset. Its step type tells terminations from truncations."""
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -91,7 +92,12 @@ def reading(observation_fn: Callable[[Any], jax.Array]) -> tuple[Callable[[jax.A
     """How the policy sees what a function of `navix.observations` or another one returns, and the largest value."""
     known = {name: getattr(_navix.observations, name) for name in (*_SYMBOLIC, *_PIXELS)}
     if observation_fn in [known[name] for name in _SYMBOLIC]:
-        return lambda codes: as_planes(codes, _CODES), 1.0
+        return functools.partial(as_planes, sizes=_CODES), 1.0
     if observation_fn in [known[name] for name in _PIXELS]:
-        return lambda pixels: pixels / 255.0, 1.0
+        return scaled, 1.0
     return unchanged, math.inf
+
+
+def scaled(pixels: jax.Array) -> jax.Array:
+    """Bytes in [0, 1]."""
+    return pixels / 255.0
