@@ -46,16 +46,17 @@ def with_random_openings(env: pjp.Environment, most: int = 4) -> pjp.Environment
 
     def reset(key: jax.Array, params: Any) -> tuple[Any, Any]:
         key, start_key, count_key = jax.random.split(key, 3)
-        obs, state = env.reset(start_key, params)
         count = jax.random.randint(count_key, (), 0, most + 1)
-        for i in range(most):
+
+        def move(at: tuple[Any, Any], i: jax.Array) -> tuple[tuple[Any, Any], None]:
+            obs, state = at
             action_key, step_key = jax.random.split(jax.random.fold_in(key, i))
             action = jax.random.categorical(action_key, jnp.log(obs.action_mask))
             after = env.step(step_key, state, action, params)
             is_played = (i < count) & ~(after.terminated | after.truncated)
-            new, old = (after.obs, after.state), (obs, state)
-            obs, state = jax.tree.map(lambda x, y, is_played=is_played: jnp.where(is_played, x, y), new, old)
-        return obs, state
+            return jax.tree.map(lambda x, y: jnp.where(is_played, x, y), (after.obs, after.state), at), None
+
+        return jax.lax.scan(move, env.reset(start_key, params), jnp.arange(most))[0]
 
     return env.replace(reset=reset)
 

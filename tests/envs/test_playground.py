@@ -50,7 +50,7 @@ def slope():
     return pjp.make_env(Slope())
 
 
-@pytest.mark.parametrize("name", ["CartpoleBalance", "PendulumSwingup"])
+@pytest.mark.parametrize("name", ["PendulumSwingup", pytest.param("CartpoleBalance", marks=pytest.mark.slow)])
 def test_a_thousand_random_steps_are_those_of_playground(name):
     """Its own environment with Brax's EpisodeWrapper, in one program with ours, and for an episode of 300 steps."""
     env = pjp.make_env(f"playground/{name}", episode_length=300)
