@@ -43,6 +43,8 @@ class Network(NamedTuple):
 
 def as_network(what: str, given: Any) -> Network:
     """A pair (init, apply), or an object with these two, as a `Network`. Raises PPOError for anything else."""
+    if isinstance(given, type) and hasattr(given, "init"):
+        raise PPOError(f"{what} is the class {given.__name__}; give an instance of it")
     if hasattr(given, "init") and hasattr(given, "apply"):
         return Network(given.init, given.apply)
     if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):

@@ -27,7 +27,7 @@ from purejaxppo.policies.recurrent_networks import (
     make_recurrent_actor_critic,
 )
 from purejaxppo.ppo.agent import NOT_SPLIT, PPO
-from purejaxppo.ppo.checks import check_optimizer_steps, check_outputs, check_params, check_parts
+from purejaxppo.ppo.checks import called, check_optimizer_steps, check_outputs, check_params, check_parts
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.continuing import warn_if_over
 from purejaxppo.ppo.gae import gae_advantage
@@ -121,7 +121,7 @@ def make_ppo(
         config=config,
         network=plain if env.action_mask is None else masked(plain, actions),
         optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
-        modules={name: of_own_params(module.apply, name) for name, module in beside.items()},
+        modules={name: module_call(module.apply, name) for name, module in beside.items()},
         schedules=factors,
         rate_rule=make_rate_rule(config, factors.learning_rate),
         reports_rate=optimizer is None,
@@ -222,9 +222,11 @@ def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Netw
         return network
 
     def init(key: jax.Array, *given: PyTree) -> dict[str, PyTree]:
-        policy = network.init(key, *given)  # from the key itself
-        keys = {name: jax.random.fold_in(key, NOT_SPLIT - i) for i, name in enumerate(sorted(modules))}
-        return {"policy": policy} | {name: module.init(keys[name], given[-1]) for name, module in modules.items()}
+        params = {"policy": network.init(key, *given)}  # from the key itself
+        for i, (name, module) in enumerate(sorted(modules.items())):
+            module_key = jax.random.fold_in(key, NOT_SPLIT - i)
+            params[name] = called(f"modules[{name!r}].init", module.init, module_key, given[-1])
+        return params
 
     changes = {"init": init, "apply": of_own_params(network.apply, "policy")}
     if isinstance(network, RecurrentNetwork):
@@ -236,6 +238,19 @@ def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Netw
 def of_own_params(apply: Callable[..., Any], name: str) -> Callable[..., Any]:
     """`apply` with the parameters that lie under the name."""
     return lambda params, *given: apply(params[name], *given)
+
+
+def module_call(apply: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`apply` of a module, for `context.modules`. Raises PPOError unless it is given the parameters of all."""
+
+    def call(params: PyTree, *given: Any) -> Any:
+        if not isinstance(params, Mapping) or name not in params:
+            raise PPOError(
+                f"context.modules[{name!r}] takes all of params, not a part of them, and then its own inputs"
+            )
+        return apply(params[name], *given)
+
+    return call
 
 
 def check_network(env: Environment, actions: Actions, network: Network | RecurrentNetwork) -> PyTree:

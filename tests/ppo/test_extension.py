@@ -296,6 +296,15 @@ def test_modules_are_trained_beside_the_policy(env):
         ({"advantage": lambda s, c: (s.reward, jnp.zeros(2))}, r"advantage, target returns \(2,\)"),
         ({"minibatches": lambda key, batch: batch.reward}, r"minibatches returns float32\[64\]"),
         ({"modules": {"policy": nn.Dense(1)}}, "'policy'"),
+        ({"modules": {"model": nn.Dense}}, r"modules\['model'\] is the class Dense; give an instance"),
+        ({"modules": {"model": (lambda key, obs: 1 / 0, max)}}, r"modules\['model'\]\.init cannot be traced"),
+        (
+            {
+                "modules": {"model": nn.Dense(1)},
+                "loss": lambda p, m, c: (jnp.sum(c.modules["model"](p["model"], m.obs)), {}),
+            },
+            r"context\.modules\['model'\] takes all of params",
+        ),
         ({"modules": {"model": 3}}, r"modules\['model'\] = 3 lacks init and apply"),
         ({"modules": [nn.Dense(1)]}, "modules must be a dict"),
         (
