@@ -11,6 +11,7 @@ from purejaxppo.utils.tree import PyTree
 
 # Starts of one rollout up to this size are drawn before its scan, larger ones step by step.
 AHEAD_BYTES = 2**24
+DRAWN_AT_ONCE = 4  # of those that are drawn step by step
 
 
 class DrawnStarts(NamedTuple):
@@ -59,11 +60,29 @@ def step_batch(
     keys: [B]; state, action, starts: [B, ...]. -> (obs and state to go on from, the Step before the reset)
     """
     step = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, env.params)
-    if isinstance(starts, StartKeys):
-        starts = DrawnStarts(*jax.vmap(env.reset, in_axes=(0, None))(starts.key, env.params))
-    done = step.terminated | step.truncated
-    obs, state = jax.tree.map(lambda new, old: where_env(done, new, old), tuple(starts), (step.obs, step.state))
+    done, running = step.terminated | step.truncated, (step.obs, step.state)
+    begun = tuple(starts) if isinstance(starts, DrawnStarts) else draw_needed(env, starts.key, done, running)
+    obs, state = jax.tree.map(lambda new, old: where_env(done, new, old), begun, running)
     return obs, state, step
+
+
+def draw_needed(env: Environment, keys: jax.Array, done: jax.Array, running: PyTree) -> PyTree:
+    """The starts of the environments that are done, a few at a time, in place of their part of `running` (obs, state).
+
+    A large start takes longer to draw than a step, and few steps end an episode. A loop whose length depends on data
+    has no reverse derivative: none flows through these starts.
+    """
+    params, running = jax.lax.stop_gradient((env.params, running))
+    num_envs, at_once = len(done), min(DRAWN_AT_ONCE, len(done))
+
+    def draw(carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
+        starts, waiting = carry
+        index = jnp.nonzero(waiting, size=at_once, fill_value=num_envs)[0]  # num_envs: none, and dropped
+        drawn = jax.vmap(env.reset, in_axes=(0, None))(keys[index], params)
+        starts = jax.tree.map(lambda x, new: x.at[index].set(new, mode="drop"), starts, drawn)
+        return starts, waiting.at[index].set(False, mode="drop")
+
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), draw, (running, done))[0]
 
 
 def where_env(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:

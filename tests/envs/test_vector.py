@@ -120,6 +120,46 @@ def test_starts_drawn_ahead_and_from_keys_give_bit_equal_rollouts(env, monkeypat
     assert ahead[-1].count > 8
 
 
+class Drift:
+    """A place that is pushed, with a gain, and cut after three steps; the reward is its square, with a minus."""
+
+    default_params = {"gain": 2.0}
+    observation_space = pjp.Box((1,), -np.inf, np.inf)
+    action_space = pjp.Box((1,), -1.0, 1.0)
+
+    def reset(self, key, params):
+        place = jax.random.normal(key, (1,))
+        return place, (place, 0)
+
+    def step(self, key, state, action, params):
+        place, time = state
+        place = place + params["gain"] * action
+        return place, (place, time + 1), -jnp.sum(place**2), False, time >= 2
+
+
+def test_starts_from_keys_are_the_same_in_a_batch_of_seeds_and_have_the_gradient_of_drawn_ones():
+    env = pjp.make_env(Drift())
+
+    def reward(gain, push, key, form):
+        here = env.replace(params={"gain": gain})
+        obs, state = vector.reset_batch(here, key, 6)
+        total = 0.0
+        for keys in jax.random.split(key, (4, 6)):
+            starts = vector.draw_ahead(here, keys[None]) if form == "ahead" else vector.StartKeys(keys[None])
+            obs, state, step = vector.step_batch(here, keys, state, push, jax.tree.map(lambda x: x[0], starts))
+            total += jnp.sum(step.reward)
+        return total, obs
+
+    def in_seeds(form):
+        gradient = jax.grad(lambda *args: reward(*args, form), argnums=(0, 1), has_aux=True)
+        return jax.jit(jax.vmap(gradient, in_axes=(None, None, 0)))(2.0, jnp.full((6, 1), 0.3), pjp.seed_keys(0, 3))
+
+    (ahead, obs), (from_keys, same_obs) = in_seeds("ahead"), in_seeds("keys")
+    np.testing.assert_array_equal(obs, same_obs)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), ahead, from_keys)
+    assert min(np.abs(x).min() for x in from_keys) > 1e-3
+
+
 def test_starts_are_drawn_ahead_up_to_a_size_in_bytes(monkeypatch):
     env = pjp.make_env("CartPole-v1")
     size = 5 * 3 * (4 * 4 + 5 * 4)  # four coordinates of observation; those and the time of state
