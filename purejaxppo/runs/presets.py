@@ -157,6 +157,6 @@ def default_preset(env: str | None) -> str:
 def shown_preset(name: str, config: Config) -> str:
     """The name of a preset for people, and whether the config differs from it in more than its length."""
     base = PRESETS[name].config if name in PRESETS else None
-    length = config.total_timesteps
-    is_same = base is not None and type(base) is type(config) and base.replace(total_timesteps=length) == config
+    length = {"total_timesteps": config.total_timesteps}
+    is_same = type(base) is type(config) and vars(base) | length == vars(config)
     return f"preset {name}" if is_same else f"preset {name}, changed"
