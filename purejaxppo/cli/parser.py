@@ -24,10 +24,10 @@ class Parser(argparse.ArgumentParser):
         self.short_names: dict[str, argparse.Action] = {}  # of the hyperparameters
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """Lets a type refuse a text by a PPOError, whose message argparse would drop."""
+        """Lets a type refuse a text by an error, whose message argparse would drop."""
         try:
             return action.type(arg_string) if callable(action.type) else arg_string
-        except PPOError as error:
+        except (PPOError, TypeError, ValueError) as error:
             raise argparse.ArgumentError(action, str(error)) from None
 
     def error(self, message: str) -> NoReturn:

@@ -22,7 +22,7 @@ from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import make_free_folder, make_run_folder
 from purejaxppo.runs.load import LoadedRun, load_run
 from purejaxppo.runs.logs import check_installed, check_wandb_login
-from purejaxppo.runs.own_agent import bring_agent
+from purejaxppo.runs.own_agent import UNNAMED, bring_agent
 from purejaxppo.runs.presets import default_preset, find_preset
 from purejaxppo.runs.spec import RunSpec, load_spec
 from purejaxppo.runs.summary import is_finished
@@ -73,6 +73,10 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
         raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
     if options.agent is not None and begun.agent is None:
         raise PPOError(f"{options.resume} was trained by the agent of its config; leave out --agent {options.agent}")
+    if begun.agent == UNNAMED:
+        raise PPOError(
+            f"{options.resume} was trained in Python by a function without a name; go on with it there, by train_run"
+        )
     spec = dataclasses.replace(begun, **checkpoint_options(options))
     total = getattr(options, _TOTAL)
     spec = spec if total is None else extended(spec, options.resume, total)

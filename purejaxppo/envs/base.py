@@ -49,8 +49,8 @@ class Step(NamedTuple):
     info: dict[str, Any] = {}  # numbers to report by name, [] each: success, distance, ...
 
 
-# Parameters of that meaning: in gymnax, in Brax, in the MiniGrid suites and in Craftax.
-TIME_LIMITS = ("max_steps_in_episode", "episode_length", "max_steps", "max_timesteps")
+TIME_LIMITS = ("max_steps_in_episode", "episode_length")  # parameters of that meaning, in gymnax and Brax
+SUITE_LIMITS = ("max_steps", "max_timesteps")  # and in suites whose environments have a slash in their names
 STEP_VALUES = Step._fields[:-1]  # those that a step has to return
 
 ResetFunction = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]  # (key, params) -> (obs, state)
@@ -77,7 +77,7 @@ class Environment(struct.PyTreeNode):
     takes_turns: bool = struct.field(pytree_node=False, default=False)  # two players share the policy: see SelfPlay
 
     def __repr__(self) -> str:
-        limits = {name: getattr(self.params, name, None) for name in TIME_LIMITS}
+        limits = {name: getattr(self.params, name, None) for name in (*TIME_LIMITS, *SUITE_LIMITS)}
         shown_limits = "".join(f", {name}={limit}" for name, limit in limits.items() if isinstance(limit, int))
         spaces = f"{show_space(self.observation_space)} -> {show_space(self.action_space)}"
         return f"Environment({self.name}: {spaces}{shown_limits})"

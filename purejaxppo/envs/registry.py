@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.envs.base import (
+    SUITE_LIMITS,
     TIME_LIMITS,
     Environment,
     Step,
@@ -292,7 +293,8 @@ def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None
         return
     if np.isnan(value).any():
         raise PPOError(f"{env_name}: {name} is NaN; give a number")
-    if name in TIME_LIMITS and not (1 <= value <= MAX_COUNT and value == int(value)):
+    limits = (*TIME_LIMITS, *SUITE_LIMITS) if "/" in env_name else TIME_LIMITS
+    if name in limits and not (1 <= value <= MAX_COUNT and value == int(value)):
         raise PPOError(f"{env_name}: {name} = {value!r} is not a whole number from 1 to {MAX_COUNT}")
     if isinstance(value, int) and abs(value) > MAX_COUNT:
         raise PPOError(f"{env_name}: {name} = {value!r} overflows int32; give a float")

@@ -58,16 +58,18 @@ class Adapted:
 
 
 def once(adapt: Callable[..., Any]) -> Callable[..., Any]:
-    """Caches `adapt` by the identity of its arguments, which need not be hashable."""
-    results: dict[tuple[int, ...], tuple[Any, Any]] = {}
+    """Caches `adapt` by the identity of its arguments, which need not be hashable; of a tuple, of its parts."""
+    results: dict[Any, tuple[Any, Any]] = {}
 
     @functools.wraps(adapt)
-    def cached(*given: Any) -> Any:
-        identity = tuple(map(id, given))
+    def cached(*given: Any, **named: Any) -> Any:
+        arguments = {**dict(enumerate(given)), **named}
+        parts = {name: x if isinstance(x, tuple) else (x,) for name, x in arguments.items()}
+        identity = tuple((name, *map(id, part)) for name, part in parts.items())
         if identity not in results:
             if len(results) == MOST_ADAPTED:
                 results.pop(next(iter(results)))
-            results[identity] = given, adapt(*given)  # held, so that no other object gets their identity
+            results[identity] = arguments, adapt(*given, **named)  # held, so that no other object gets their identity
         return results[identity][1]
 
     return cached

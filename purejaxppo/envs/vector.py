@@ -11,7 +11,7 @@ from purejaxppo.utils.tree import PyTree
 
 # Starts of one rollout up to this size are drawn before its scan, larger ones step by step.
 AHEAD_BYTES = 2**24
-DRAWN_AT_ONCE = 4  # of those that are drawn step by step
+DRAWN_AT_ONCE = 4  # of those that are drawn step by step, at least
 
 
 class DrawnStarts(NamedTuple):
@@ -73,12 +73,14 @@ def draw_needed(env: Environment, keys: jax.Array, done: jax.Array, running: PyT
     has no reverse derivative: none flows through these starts.
     """
     params, running = jax.lax.stop_gradient((env.params, running))
-    num_envs, at_once = len(done), min(DRAWN_AT_ONCE, len(done))
+    num_envs = len(done)
+    at_once = min(max(DRAWN_AT_ONCE, num_envs // 16), num_envs)  # 16 rounds at most
 
     def draw(carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
         starts, waiting = carry
         index = jnp.nonzero(waiting, size=at_once, fill_value=num_envs)[0]  # num_envs: none, and dropped
-        drawn = jax.vmap(env.reset, in_axes=(0, None))(keys[index], params)
+        own_keys = jax.random.clone(keys[index])  # each is drawn from once: it does not wait any more
+        drawn = jax.vmap(env.reset, in_axes=(0, None))(own_keys, params)
         starts = jax.tree.map(lambda x, new: x.at[index].set(new, mode="drop"), starts, drawn)
         return starts, waiting.at[index].set(False, mode="drop")
 

@@ -38,10 +38,12 @@ class Spaces:
 
 
 def make_space(space: Any) -> Any:
-    """The space of Gymnasium as one of ours: Discrete or Box."""
-    if isinstance(space, gymnasium.spaces.Discrete):
+    """The space of Gymnasium as one of ours: Discrete, from 0, or Box. Raises PPOError for another."""
+    if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
         return pjp.Discrete(int(space.n))
-    return pjp.Box(space.shape, space.low, space.high)
+    if isinstance(space, gymnasium.spaces.Box):
+        return pjp.Box(space.shape, space.low, space.high)
+    raise pjp.PPOError(f"{space} has no counterpart here; wrap the environment in one with a Box or a Discrete(n)")
 
 
 def act(agent: pjp.PPO, state: pjp.TrainState, obs: jax.Array, key: jax.Array, step: int) -> tuple:

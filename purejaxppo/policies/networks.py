@@ -43,7 +43,7 @@ class Network(NamedTuple):
 
 def as_network(what: str, given: Any) -> Network:
     """A pair (init, apply), or an object with these two, as a `Network`. Raises PPOError for anything else."""
-    if isinstance(given, type) and hasattr(given, "init"):
+    if isinstance(given, type) and issubclass(given, nn.Module):
         raise PPOError(f"{what} is the class {given.__name__}; give an instance of it")
     if hasattr(given, "init") and hasattr(given, "apply"):
         return Network(given.init, given.apply)

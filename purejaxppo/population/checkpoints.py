@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.population.statistics import last_returns
-from purejaxppo.population.store import DiskStore, Rows, Store, complement, of_rows, part_name, parts_in
+from purejaxppo.population.store import DiskStore, Rows, Store, complement, names_in, of_rows, part_name, parts_in
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.errors import PPOError
@@ -108,10 +108,7 @@ def checkpoint_folder(program_folder: Path, rows: Rows) -> Path:
 
 def checkpoints(folder: Path) -> list[int]:
     """The number of updates of each checkpoint in a folder, in order."""
-    try:
-        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    except (FileNotFoundError, NotADirectoryError):  # none yet, or removed meanwhile
-        return []
+    return sorted(int(name) for name in names_in(folder) if name.isdecimal())
 
 
 def unfinished_rows(program_folder: Path) -> list[Rows]:
@@ -129,6 +126,11 @@ def updates_done(program_folder: Path) -> int:
     done = [updates_of(program_folder, part) for part in parts_in(program_folder / "runners")]
     begun = [checkpoints_of(program_folder, part)[-1] for part in unfinished_rows(program_folder)]
     return max(done + begun, default=0)
+
+
+def has_states(program_folder: Path) -> bool:
+    """True if a member on disk has begun, damaged or not."""
+    return bool(parts_in(program_folder / "runners") or unfinished_rows(program_folder))
 
 
 def updates_of(program_folder: Path, part: Rows) -> int:

@@ -131,9 +131,12 @@ def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Opt
     """Trains, evaluates and stores the members of `rows`, which then leave the memory. -> the work done so far"""
     config, num_members = job.program.config, rows[1] - rows[0]
     _, play_keys, numbers = member_inputs(job, rows, width)
-    runners, metrics, best, begun = restore(job, rows, compiled.init(*init_inputs(job, rows, width)))
-    started, of_update = time.perf_counter(), num_members * config.batch_size
-    chunk = Chunk(job, compiled, options, rows, runners, metrics, best, begun, Pace(started, 0.0))
+    # No other name holds what was restored: it leaves the memory as the chunk goes on.
+    restored = restore(job, rows, compiled.init(*init_inputs(job, rows, width)))
+    chunk = Chunk(job, compiled, options, rows, *restored, Pace(0.0, 0.0))
+    del restored
+    started, of_update, begun = time.perf_counter(), num_members * config.batch_size, chunk.done
+    chunk.pace = Pace(started, 0.0)
     now = spent = spent._replace(total_timesteps=spent.total_timesteps - begun * of_update)
     while chunk.done < config.num_updates:
         until_told = min((at - chunk.done for at in options.report_at if at > chunk.done), default=config.num_updates)
@@ -168,8 +171,7 @@ def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list
     updates, found = find_checkpoint(job.store, rows) if isinstance(job.store, DiskStore) else (0, None)
     if found is None:
         return fresh, [], None, 0
-    runners = pad_seeds(found.runners, len(fresh.key))
-    placed = jax.device_put(runners, jax.tree.map(lambda x: x.sharding, fresh))
+    placed = jax.tree.map(lambda x, like: jax.device_put(pad_seeds(x, len(like)), like.sharding), found.runners, fresh)
     return placed, [jax.tree.map(np.asarray, found.metrics)], to_host(found.best), updates
 
 

@@ -17,6 +17,7 @@ from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.checkpoints import (
     NO_CHECKPOINTS,
     checkpoints_of,
+    has_states,
     holding_rows,
     reopen_parts,
     split_rows,
@@ -57,7 +58,8 @@ def make_jobs(
         if jax.process_index() == 0:
             claim(options.out, about, defaults, stores, extend=options.extend)
         barrier("claimed")
-        is_claimed(options.out, about, defaults)  # the other processes see whether it is theirs
+        if not is_claimed(options.out, about, defaults):  # the other processes see whether it is theirs
+            raise PPOError(f"{str(options.out)!r} is not the folder that process 0 sees; give one on a shared disk")
     jobs = [
         Job(program, num_seeds, seed, store, missing_rows(store), options.start.train_states)
         for program, store in zip(programs, stores, strict=True)
@@ -178,7 +180,7 @@ def tell_begin(jobs: Sequence[Job], options: Options, *, is_begun: bool) -> None
     for store in stores:
         options.on_begin(describe_begin(store))
     expects_some = is_begun and options.checkpoints._replace(kept=0) != NO_CHECKPOINTS._replace(kept=0)
-    if options.on_begin is ignore and expects_some and not any(updates_done(store.folder) for store in stores):
+    if options.on_begin is ignore and expects_some and not any(has_states(store.folder) for store in stores):
         warnings.warn(
             f"{str(options.out)!r} was begun before, and there is no checkpoint in it: it begins from the start",
             stacklevel=3,

@@ -167,8 +167,10 @@ def make_start(train_states: TrainState | None, num_seeds: int) -> Start:
     if shape[0] < num_seeds:
         raise PPOError(f"init_from holds {shape[0]} seeds, and num_seeds = {num_seeds}; give at most {shape[0]}")
     states = to_host(jax.tree.map(lambda x: x[:num_seeds], carried(train_states)))
-    content = b"".join(np.ascontiguousarray(leaf).data for leaf in jax.tree.leaves(states))
-    return Start(states, hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(states):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return Start(states, digest.hexdigest())
 
 
 def carried(train_states: TrainState) -> TrainState:

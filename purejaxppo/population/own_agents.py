@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.envs.base import traced
+from purejaxppo.ppo.checks import RESERVED
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
@@ -38,6 +39,9 @@ def check_functions(named: str, agent: Any) -> None:
         shape = jnp.shape(metrics.updates if name == "timesteps" else metrics.column(name))
         if shape != ():
             raise PPOError(f"{named}: the metric {name} has the shape {shape}; give one number, such as a mean")
+    taken = sorted(RESERVED & metrics.extra.keys())
+    if taken:
+        raise PPOError(f"{named}: metrics.extra has {taken[0]!r}, which is another column; give it another name")
     obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), before.obs)
     traced(f"{named}: policy", lambda state, obs: memory_after(named, agent, state, obs), before.train_state, obs)
 

@@ -43,8 +43,9 @@ class Population:
     costs: Costs
 
     def __repr__(self) -> str:
-        facts = {"env": self.agent.env.name, "seeds": self.num_seeds, "updates": self.agent.config.num_updates}
-        return f"Population({', '.join(f'{name}={show_value(value)}' for name, value in (facts | self.point).items())})"
+        point = "".join(f", {name}={show_value(value)}" for name, value in self.point.items())
+        updates = self.agent.config.num_updates
+        return f"Population(env={self.agent.env.name}, seeds={self.num_seeds}, updates={updates}{point})"
 
     @property
     def num_seeds(self) -> int:

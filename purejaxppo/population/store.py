@@ -92,9 +92,9 @@ class DiskStore:
     def parts(self) -> list[Rows]:
         """The parts on disk, in order. Raises PPOError for a file that is no part of this population."""
         folder = self.folder / "runners"
-        for path in folder.glob("[!.]*"):
-            if not re.fullmatch(PART, path.name):
-                raise PPOError(f"{str(folder)!r} holds {path.name!r}, which is not a part of a population; remove it")
+        for name in names_in(folder):
+            if not re.fullmatch(PART, name) and not name.startswith("."):
+                raise PPOError(f"{str(folder)!r} holds {name!r}, which is not a part of a population; remove it")
         parts = parts_in(folder)
         if parts and parts[-1][1] > self.num_members:
             raise PPOError(f"{self.folder} holds member {parts[-1][1] - 1}, and there are {self.num_members}")
@@ -194,8 +194,16 @@ def part_name(rows: Rows) -> str:
 
 def parts_in(folder: Path) -> list[Rows]:
     """The rows of the parts in a folder, in order."""
-    found = [re.fullmatch(PART, path.name) for path in folder.glob("*")]
+    found = [re.fullmatch(PART, name) for name in names_in(folder)]
     return sorted((int(match[1]), int(match[2])) for match in found if match)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none without a folder. Raises OSError if it cannot be read, where glob finds nothing."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):  # none yet, or removed meanwhile
+        return []
 
 
 def complement(parts: Sequence[Rows], rows: Rows) -> list[Rows]:

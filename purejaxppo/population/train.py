@@ -95,13 +95,12 @@ def train_population(
     check_setting(env, config, num_seeds, seed)
     settled = settle_options(config, num_seeds, make_agent, options)
     points, agents = make_settings(env, config, sweep, settled)
-    lock, is_begun = nullcontext(), False
-    if settled.out is not None:
-        if jax.process_index() == 0:  # it holds the folder for all
-            make_folder(settled.out)
-            lock = locked(settled.out)
-        is_begun = os.path.exists(settled.out / POPULATION)
+    lock = nullcontext()
+    if settled.out is not None and jax.process_index() == 0:  # it holds the folder for all
+        make_folder(settled.out)
+        lock = locked(settled.out)
     with lock:
+        is_begun = settled.out is not None and os.path.exists(settled.out / POPULATION)
         jobs = make_jobs(env, config, points, num_seeds, seed, settled)
         tell_begin(jobs, settled, is_begun=is_begun)
         spent = Spent(0, sum(job.num_left * job.program.config.actual_timesteps for job in jobs), 0.0)

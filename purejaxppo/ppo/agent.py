@@ -37,7 +37,7 @@ from purejaxppo.ppo.memory import (
     with_memory,
 )
 from purejaxppo.ppo.normalize import init_moments, init_obs_moments, normalize_obs, update_obs_moments
-from purejaxppo.ppo.recorded import replay_steps, settled_transitions
+from purejaxppo.ppo.recorded import replayed
 from purejaxppo.ppo.rollout import RolloutNoise, empty_episodes, make_noise, rollout
 from purejaxppo.ppo.schedules import RateRule, Schedules
 from purejaxppo.ppo.shuffle import shuffled_indices
@@ -95,12 +95,8 @@ class PPO(Remade):
         both runs normalise it. The environments, the optimizer's state, the schedules and the count of updates begin
         anew, so that this agent may have other `num_envs`, and other hyperparameters, than the one that trained them.
 
-        Args:
-            train_state: The state of one seed of an agent with the same network; vmap over more.
-            key: One typed key, from which the new run draws all its randomness.
-
-        Raises:
-            PPOError: If the train state is that of another network, or the key is raw or batched.
+        train_state: of one seed of an agent with the same network; vmap over more. key: one typed key, from which the
+        new run draws. Raises PPOError for a state of another network, and a raw or batched key.
         """
         return restarted(self.init(key), train_state, self.optimizer.init)
 
@@ -118,13 +114,10 @@ class PPO(Remade):
 
         The policy of `runner.train_state` drew the actions. Its `obs` and `env_state` stay as they are.
 
-        runner: as `init` or the last call returned it; transitions: [T, B, ...], also as arrays of NumPy. Raises
-        PPOError if the runner is that of another agent, or the transitions have other shapes.
+        transitions: [T, B, ...], also as arrays of NumPy. Raises PPOError for other shapes, or another agent's runner.
         """
         checks.check_runner(runner, self.config.num_envs // self.collective.num_devices)
-        transitions = settled_transitions(runner.obs, transitions, (self.config.num_steps, self.config.num_envs))
-        step = functools.partial(self.step, runner.train_state)
-        return learn_from(self, runner, *replay_steps(step, self.start_memory, runner, transitions))
+        return learn_from(self, runner, *replayed(self, runner, transitions))
 
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None, memory: PyTree = None) -> PyTree:
         """The environment's action for one observation: the mode of the policy, or with a key a sample.
@@ -236,14 +229,10 @@ def learn_from(
     episodes: EpisodeStats,
 ) -> tuple[RunnerState, Metrics]:
     """The advantages of a rollout, and the epochs of learning from it. runner, acted: before it and after it"""
-    config, state = agent.config, runner.train_state
-    key, _, shuffle_key = update_keys(runner)
-    acted, steps, numbers = assess(agent, acted, transitions, parameters, key)
-    obs = transitions.obs.obs if config.normalize_obs else None
-    collected = agent.collective.gather(Collected(to_batch(agent, steps, transitions), numbers, episodes, obs))
-    batch = collected.batch.replace(advantage=advantage_over("batch", config, collected.batch.advantage))
+    state, (key, _, shuffle_key) = runner.train_state, update_keys(runner)
+    acted, collected = collect(agent, acted, transitions, parameters, episodes, key)
     rate = agent.rate_rule.rate(state)
-    (params, opt_state), terms = learn(agent, rate, state, batch, shuffle_key)
+    (params, opt_state), terms = learn(agent, rate, state, collected.batch, shuffle_key)
 
     state = acted.train_state
     state = state.replace(
@@ -255,6 +244,17 @@ def learn_from(
     )
     runner = keep_finite(runner, acted.replace(train_state=state))
     return runner, make_metrics(agent, runner.train_state, collected, terms, rate)
+
+
+def collect(
+    agent: PPO, acted: RunnerState, transitions: Transition, parameters: PyTree, episodes: EpisodeStats, key: jax.Array
+) -> tuple[RunnerState, Collected]:
+    """The rollouts of all devices with their advantages, as samples. The arguments are those of `assess`."""
+    acted, steps, numbers = assess(agent, acted, transitions, parameters, key)
+    obs = transitions.obs.obs if agent.config.normalize_obs else None
+    collected = agent.collective.gather(Collected(to_batch(agent, steps, transitions), numbers, episodes, obs))
+    scaled = advantage_over("batch", agent.config, collected.batch.advantage)
+    return acted, collected._replace(batch=collected.batch.replace(advantage=scaled))
 
 
 def draw_noise(agent: PPO, key: jax.Array) -> RolloutNoise:

@@ -104,6 +104,7 @@ def make_ppo(
     for name, function in own.items():
         if function is not None:
             check_function(name, function, CALLED_LIKE[name])
+    modules, schedules = copied(modules), copied(schedules)
     parts = {"network": network, "modules": modules, "optimizer": optimizer, "schedules": schedules, **own}
     if env.takes_turns and advantage is gae_advantage:
         raise PPOError(
@@ -132,6 +133,11 @@ def make_ppo(
         # Traces one update, and runs nothing: a function that does not fit is refused here.
         traced("update", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
     return agent.made_by(functools.partial(make_ppo, env, config, **parts))
+
+
+def copied(given: Any) -> Any:
+    """A dict of the caller's, which may change later, as it is now; anything else unchanged."""
+    return dict(given) if isinstance(given, Mapping) else given
 
 
 def make_train(env: Environment, config: PPOConfig, **parts: Any) -> Callable[[jax.Array], tuple[RunnerState, Metrics]]:

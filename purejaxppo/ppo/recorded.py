@@ -1,8 +1,7 @@
 """Steps that were made elsewhere, such as in a simulator on the host, as the rollout that an update learns from."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +13,26 @@ from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transi
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
+if TYPE_CHECKING:
+    from purejaxppo.ppo.agent import PPO
 
-def replay_steps(
-    step: Callable[[PyTree, PyTree], tuple[Any, ...]], start: PyTree, runner: RunnerState, transitions: Transition
+
+def replayed(
+    agent: "PPO", runner: RunnerState, transitions: Transition
 ) -> tuple[RunnerState, Transition, PyTree, EpisodeStats]:
     """The policy along steps [T, B, ...] that it has acted in, as `agent.play` returns its own.
 
-    step: (obs, memory) -> (memory, distribution parameters, ...); start: the memory where an episode begins.
     -> (runner, transitions whose observations are `ObsAndMemory`, distribution parameters, episodes)
     """
+    state, transitions = runner.train_state, settled_transitions(agent, runner, transitions)
 
     def follow(carry: tuple[PyTree, EpisodeState], transition: Transition) -> tuple[tuple, tuple]:
         memory, episode = carry
-        after, parameters = step(transition.obs, memory)[:2]
+        after, parameters = agent.step(state, transition.obs, memory)[:2]
         counted = count_step(episode, transition.reward)
         done = transition.terminated | transition.truncated
-        kept = jax.tree.map(functools.partial(where_env, done), start_memories(start, done.shape), after)
+        start = start_memories(agent.start_memory, done.shape)
+        kept = jax.tree.map(functools.partial(where_env, done), start, after)
         seen = transition.replace(
             obs=ObsAndMemory(transition.obs, memory), next_obs=ObsAndMemory(transition.next_obs, after)
         )
@@ -41,28 +44,42 @@ def replay_steps(
     return runner.replace(memory=memory, episode=episode), seen, parameters, episode_stats(counted, done, seen.info)
 
 
-def settled_transitions(obs: PyTree, transitions: Transition, shape: tuple[int, int]) -> Transition:
-    """Transitions as float32 and bool arrays. Raises PPOError unless their shape is (T, B), and that of obs fits.
+def settled_transitions(agent: "PPO", runner: RunnerState, transitions: Transition) -> Transition:
+    """Transitions in the dtypes of a rollout. Raises PPOError unless they have its shapes."""
+    numbers = jax.ShapeDtypeStruct(runner.episode.episode_return.shape, jnp.float32)  # [B]
+    flags = jax.ShapeDtypeStruct(numbers.shape, bool)
+    wanted: dict[str, Any] = {
+        "obs": runner.obs,
+        "action": jax.eval_shape(functools.partial(sampled, agent), runner),
+        "reward": numbers,
+        "terminated": flags,
+        "truncated": flags,
+        "next_obs": runner.obs,
+        "info": dict.fromkeys(transitions.info, numbers),
+    }
+    settle = functools.partial(settled, agent.config.num_steps)
+    return Transition(**{name: settle(name, getattr(transitions, name), like) for name, like in wanted.items()})
 
-    obs: [B, ...], of the runner
-    """
-    lead = jax.tree.map(lambda x: (shape[0], *x.shape), obs)
-    for name in ("obs", "next_obs"):
-        given = jax.tree.map(jnp.shape, getattr(transitions, name))
-        if given != lead:
-            raise PPOError(f"transitions.{name} has the shape {given}, and {lead} goes with this agent")
-    floats = functools.partial(jax.tree.map, functools.partial(jnp.asarray, dtype=jnp.float32))
-    settled = transitions.replace(
-        obs=floats(transitions.obs),
-        next_obs=floats(transitions.next_obs),
-        action=jax.tree.map(jnp.asarray, transitions.action),
-        reward=jnp.asarray(transitions.reward, jnp.float32),
-        terminated=jnp.asarray(transitions.terminated, bool),
-        truncated=jnp.asarray(transitions.truncated, bool),
-        info=floats(transitions.info),
-    )
-    for name in ("action", "reward", "terminated", "truncated", "info"):
-        for x in jax.tree.leaves(getattr(settled, name)):
-            if x.shape[:2] != shape or (name != "action" and x.ndim != 2):
-                raise PPOError(f"transitions.{name} has the shape {x.shape}; it has to begin with {shape}, for T and B")
-    return settled
+
+def sampled(agent: "PPO", runner: RunnerState) -> PyTree:
+    """An action of the policy in each environment. -> [B, ...]"""
+    distribution = agent.distribution(runner.train_state, runner.obs, runner.memory)
+    return distribution.sample(agent.actions.noise(runner.key, runner.episode.episode_return.shape))
+
+
+def settled(num_steps: int, name: str, given: PyTree, wanted: PyTree) -> PyTree:
+    """A field of the transitions in its dtype. Raises PPOError unless it has T times the shapes wanted, [B, ...]."""
+    shapes = jax.tree.map(lambda x: (num_steps, *x.shape), wanted)
+    if jax.tree.map(jnp.shape, given) != shapes:
+        raise PPOError(
+            f"transitions.{name} has the shape {jax.tree.map(jnp.shape, given)}, and {shapes} goes with this agent"
+        )
+    return jax.tree.map(functools.partial(settled_array, name), given, wanted)
+
+
+def settled_array(name: str, given: Any, wanted: Any) -> jax.Array:
+    """One array in its dtype. Raises PPOError for floats where integers are wanted, such as an action's index."""
+    found = jnp.asarray(given)
+    if jnp.issubdtype(wanted.dtype, jnp.integer) and not jnp.issubdtype(found.dtype, jnp.integer):
+        raise PPOError(f"transitions.{name} is {found.dtype}; give integers")
+    return found.astype(wanted.dtype)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 FILMS = (".gif", ".mp4")
 PICTURES = (".png", ".pdf", ".svg")
-EDITABLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "purejaxppo"}  # publishers refuse Type 3; the same file each time
+# Publishers refuse Type 3; the same file each time, whatever the user's own settings are.
+EDITABLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "purejaxppo", "savefig.bbox": None, "savefig.transparent": False}
 UNDATED: Any = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
@@ -31,4 +32,4 @@ def write_figure(figure: "Figure", path: Path) -> None:
     check_suffix(path, PICTURES, "picture")
     kind, metadata = path.suffix[1:], UNDATED.get(path.suffix)
     with matplotlib.rc_context(EDITABLE):
-        write_whole(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
+        write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=figure.dpi, metadata=metadata))

@@ -88,6 +88,7 @@ def write_page(
     here, path = Path(__file__), out or folder / PAGE
     loader = FileSystemLoader(here.parent)
     page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    page.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}  # a browser reads no NaN
     parts = sweep_parts(finished, curves) if isinstance(finished, FinishedSweep) else run_parts(finished, curves[0][1])
     numbers = sweep_table(finished, folder) if isinstance(finished, FinishedSweep) else table(finished, folder)
     text = page.get_template("page.html").render(

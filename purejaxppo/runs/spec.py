@@ -121,7 +121,7 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
     special = {
         "algorithm": ALGORITHMS[type(spec.config)].name if type(spec.config) in ALGORITHMS else OWN,
         "config": to_json({field.name: getattr(spec.config, field.name) for field in fields(spec.config)}),
-        "sweep": None if spec.sweep is None else [to_json(point) for point in spec.sweep],
+        "sweep": None if spec.sweep is None else [to_json(point, "sweep: ") for point in spec.sweep],
     }
     content = {name: special[name] if name in special else getattr(spec, name) for name in _KINDS}
     about = {"actual_timesteps": spec.config.actual_timesteps, "versions": versions(), "git_revision": git_revision()}
@@ -175,15 +175,15 @@ def find_config_class(algorithm: str, own: Config | None) -> type[Config]:
     return type(own)
 
 
-def to_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON holds them. Raises PPOError for one that it cannot hold."""
+def to_json(values: dict[str, Any], place: str = "config.") -> dict[str, Any]:
+    """Hyperparameters as JSON holds them. Raises PPOError for one that it cannot hold. place: for the message"""
     content = {}
     for name, x in values.items():
         value = x.item() if isinstance(x, np.generic | np.ndarray | jax.Array) and np.size(x) == 1 else x
         parts = value if isinstance(value, tuple | list) else [value]
         if not all(part is None or isinstance(part, int | float | str) for part in parts):
             raise PPOError(
-                f"config.{name} = {shown(x)} cannot be kept in config.json; make it a number, text or a tuple"
+                f"{place}{name} = {shown(x)} cannot be kept in config.json; make it a number, text or a tuple"
             )
         content[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
     return content

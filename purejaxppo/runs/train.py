@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from purejaxppo.envs import make_env
-from purejaxppo.population.checkpoints import make_policy, updates_done
+from purejaxppo.population.checkpoints import has_states, make_policy, updates_done
 from purejaxppo.population.logs import LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.options import Progress, carried, ignore, never
@@ -191,7 +191,7 @@ def check_not_lost(spec: RunSpec, folder: Path) -> None:
     It only warns if a checkpoint may not have been due yet. spec: as the run was begun
     """
     done = steps_told(folder) // spec.config.batch_size
-    if spec.checkpoint_every is None or done == 0 or any(map(updates_done, (folder / RESULTS).glob("program-*"))):
+    if spec.checkpoint_every is None or done == 0 or any(map(has_states, (folder / RESULTS).glob("program-*"))):
         return
     place = folder / RESULTS
     said = f"{folder} had done {done} of {spec.config.num_updates} updates, and no checkpoint is left in {place}"

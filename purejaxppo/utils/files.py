@@ -25,7 +25,7 @@ ABSENT = "not installed"
 LEAVES, MANIFEST = "leaves.npz", "manifest.json"
 ADDED = (".episode.return_low", ".mean_low")  # how leaves end that earlier versions did not write; they count as 0
 _VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
-_VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji", "craftax", "xminigrid", "navix")
+_VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji", "craftax", "xminigrid", "navix", "pgx", "playground")
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -22,7 +22,7 @@ CONFIGS = {
 def test_devices_that_share_a_run_learn_what_one_does(name):
     env = pjp.make_env("CartPole-v1")
     one, shared = (
-        pjp.train_population(env, CONFIGS[name], num_seeds=1, seed=3, placement=placement)
+        pjp.train_population(env, CONFIGS[name], num_seeds=1, seed=3, placement=placement, evaluation_episodes=2)
         for placement in ("seeds", "data")
     )
     states = (population.seed(0).train_state.params for population in (one, shared))

@@ -35,8 +35,17 @@ def several_numbers(base):
     return update
 
 
+def taken_name(base):
+    def update(runner):
+        runner, metrics = base.update(runner)
+        return runner, metrics.replace(extra={"updates": jnp.float32(0)})
+
+    return update
+
+
 WRONG = {
     "row": (lambda base: {"update": several_numbers(base)}, r"metric row has the shape \(3,\)"),
+    "taken": (lambda base: {"update": taken_name(base)}, "metrics.extra has 'updates', which is another column"),
     "swapped": (lambda base: {"policy": lambda *args: base.policy(*args)[::-1]}, r"policy must return \(distribution"),
     "dict": (lambda base: {"update": lambda runner: (runner, {})}, r"update must return \(runner, pjp.Metrics\)"),
     "state": (lambda base: {"init": lambda key: {"key": key}}, r"init must return a pjp.RunnerState"),

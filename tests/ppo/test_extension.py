@@ -393,7 +393,7 @@ def test_any_object_that_inits_and_updates_is_an_agent(env):
     ("make_agent", "said"),
     [
         (3, "make_agent = 3 is not callable"),
-        (lambda env, config: config, "PPOConfig without env, config, actions, init"),
+        (lambda env, config: config, "PPOConfig, which lacks env, config, actions, init"),
     ],
 )
 def test_what_makes_no_agent_is_refused(env, make_agent, said):

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.envs import vector
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
@@ -137,6 +138,13 @@ def test_no_key_is_used_twice(function, name):
     given = arguments(function, name, 0)
     with jax.debug_key_reuse(True):
         jax.jit(functools.partial(function, name), compiler_options=QUICK)(*given)
+
+
+def test_no_key_of_a_start_that_is_drawn_when_needed_is_used_twice(monkeypatch):
+    monkeypatch.setattr(vector, "AHEAD_BYTES", 0)
+    agent = agent_of("ppo")
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda runner: agent.update(runner), compiler_options=QUICK)(agent.init(jax.random.key(0)))
 
 
 def test_a_key_that_is_used_twice_is_caught():

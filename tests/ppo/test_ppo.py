@@ -39,6 +39,12 @@ def _collect(agent, runner):
     return transitions.replace(obs=transitions.obs.obs, next_obs=transitions.next_obs.obs), batch
 
 
+def collect_as_update_does(agent, runner):
+    """The batch that an update learns from."""
+    key, noise_key, _ = core.update_keys(runner)
+    return core.collect(agent, *play(agent, runner, draw_noise(agent, noise_key)), key)[1].batch
+
+
 def first_ratios(agent, num_updates):
     """The ratios of the first minibatch of the update after `num_updates`."""
 
@@ -404,8 +410,7 @@ def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     runner = jax.jit(per_minibatch.init)(jax.random.key(0))
     _, raw = collect(per_minibatch, runner)
     whole = pjp.make_ppo(env, dataclasses.replace(SMALL, normalize_advantage_over="batch"))
-    noise_key, _ = jax.random.split(jax.random.fold_in(runner.key, runner.train_state.update))
-    batch = jax.jit(functools.partial(core.collect, whole))(runner, noise_key, runner.key)[1].batch
+    batch = jax.jit(functools.partial(collect_as_update_does, whole))(runner)
     advantage = np.asarray(raw.advantage, np.float64)
     expected = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     np.testing.assert_allclose(batch.advantage, expected, rtol=1e-4, atol=1e-5)
@@ -419,7 +424,7 @@ def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     policy_loss = {}
     for name, changes in choices.items():
         agent = pjp.make_ppo(env, dataclasses.replace(SMALL, **changes))
-        own = jax.jit(functools.partial(core.collect, agent))(runner, noise_key, runner.key)[1].batch
+        own = jax.jit(functools.partial(collect_as_update_does, agent))(runner)
         assert (own.advantage == raw.advantage).all() == (name != "batch")
         context = make_context(agent, runner.train_state, runner.key)
         policy_loss[name] = float(pjp.ppo_loss(runner.train_state.params, own, context)[1]["policy_loss"])

@@ -30,7 +30,7 @@ def assert_equal_in_mean(ours, theirs):
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "pendulum"
-    return trained("Pendulum-v1", folder, "--config.box-policy", "squashed", *SHORT)
+    return trained("Pendulum-v1", folder, *SHORT)  # clipped: many a sample is out of the bounds
 
 
 def test_actions_in_a_box_are_those_that_gymnasium_takes(pendulum):

@@ -4,7 +4,6 @@ import argparse
 
 import jax
 
-from purejaxppo.cli.compile_cache import add_cache_option
 from purejaxppo.cli.hyperparameters import add_config_options, given_fields
 from purejaxppo.cli.option_types import file_to_write, whole_from
 from purejaxppo.cli.parser import Command, Parser, option, switch
@@ -23,7 +22,6 @@ def add_options(parser: Parser, _: Preset) -> None:
     about = "environment steps per seed (default 100,000 on a CPU, 500,000 elsewhere)"
     option(parser, "--timesteps", "N", whole_from(1, MAX_STEPS), about)
     option(parser, "--repeats", "N", whole_from(1), "repetitions of each measurement (default 5)")
-    add_cache_option(parser)
     option(parser, "--out", "FILE", file_to_write(".json"), "write all measurements to a file")
     add_config_options(parser, PPOConfig(), "with the defaults of PPOConfig", without=("total_timesteps",))
 

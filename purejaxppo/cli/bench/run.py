@@ -1,9 +1,10 @@
 """The whole benchmark: limits, stepping, phases and trainings in turn, then compilation. Its report is plain JSON."""
 
+import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from purejaxppo.utils.files import versions
 
 ENV = "CartPole-v1"  # gymnax has it too
 OBS_SIZE, NUM_ACTIONS = 4, 2  # its
+CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")  # settings of JAX
 LEAST_UPDATES = 4  # of a training, by default
 
 
@@ -85,11 +87,7 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
     config = config.replace(total_timesteps=plan.timesteps)
     trained: dict[int, list[Trained]] = {num_seeds: [] for num_seeds in plan.seeds}
     env, devices = make_env(ENV), jax.local_devices()
-    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as cache:
-        # A cache of its own: the first training of a size compiles anew, and the others find its program.
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        compilation_cache.reset_cache()
+    with empty_cache():  # the first training of a size compiles anew, and the others find its program
         say("compiling")
         agent, sizes = make_ppo(env, config), sizes_for(devices[0].platform, plan.quick)
         programs = limit_programs(sizes, devices)
@@ -113,6 +111,25 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
         "config": dataclasses.asdict(config),
         "measured": [{"name": x.name, "unit": x.unit, "remark": x.remark, **x.spread._asdict()} for x in rows],
     }
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Keeps compiled programs in a folder of its own, and then JAX's settings as they were."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    with tempfile.TemporaryDirectory(prefix="purejaxppo-bench-") as folder:
+        try:
+            set_cache(dict(zip(CACHE, (folder, 0.0), strict=True)))
+            yield
+        finally:
+            set_cache(before)
+
+
+def set_cache(settings: dict[str, Any]) -> None:
+    """Changes the settings of JAX's cache of compiled programs."""
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def train_name(num_seeds: int) -> str:

@@ -24,7 +24,7 @@ _UP_TO_ONE = ("img", "direction")  # parts of a dict of observations in [0, 1]
 
 
 class XMiniGridParams(struct.PyTreeNode):
-    """Parameters that `make_env` sets by keyword."""
+    """Parameters. `make_env` sets `max_steps` by keyword; a ruleset goes to `adapt`."""
 
     max_steps: int  # until an episode is truncated
     ruleset: Any = None  # the goal, rules and objects of an XLand environment, arrays that can be vmapped over
