@@ -32,7 +32,7 @@ def test_the_sweep_says_beforehand_what_it_compiles(swept):
     _, out = swept
     first, second = out.splitlines()[:2]
     assert first == "8 settings of env.length, hidden_sizes, learning_rate, 3 seeds each, in 2 compilations"
-    assert second.startswith("CartPole-v1, preset fast: 24 runs,")
+    assert second.startswith("CartPole-v1, preset fast, changed: 24 runs,")
     assert out.count("expected of") == 2
 
 
