@@ -50,7 +50,7 @@ def recorded(env):
 
     def make_recording(*args, **parts):
         agent = pjp.make_ppo(*args, **parts)
-        return Recording(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)})
+        return Recording(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent) if field.init})
 
     def run(make, **options):
         updates.clear()
