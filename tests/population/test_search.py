@@ -50,7 +50,8 @@ def recorded(env):
 
     def make_recording(*args, **parts):
         agent = pjp.make_ppo(*args, **parts)
-        return Recording(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent) if field.init})
+        names = [field.name for field in dataclasses.fields(agent) if field.init]
+        return Recording(**{name: getattr(agent, name) for name in names})
 
     def run(make, **options):
         updates.clear()
