@@ -52,6 +52,12 @@ def assert_same(ours, theirs):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=2e-7), ours, theirs)
 
 
+def plain(tree):
+    """Typed keys as their data."""
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
 def assert_filmed(env, obs, state):
     """A step on the host can be drawn."""
     picture = env.draw(*jax.device_get((obs, state)), env.params)
@@ -81,23 +87,29 @@ def test_craftax_steps_as_its_own_loop_and_death_is_told_from_the_limit(name):
         obs, after, reward, done, info = own.step(key, state, action, params)
         del info["discount"]
         dead, late = after.player_health <= 0, after.timestep >= 150
-        return tuple(ours), (obs, after, reward, dead, late, info), done
+        theirs = (obs, after, reward, dead, late, info)
+        return after, plain(tuple(ours)), plain(theirs), done
 
-    reset = jax.jit(lambda key: (env.reset(key, env.params), own.reset(key, params)))
+    @jax.jit
+    def both_starts(key):
+        ours, theirs = env.reset(key, env.params), own.reset(key, params)
+        return theirs, plain(ours), plain(theirs)
+
     finished = []
 
     def advance(key, state, action):
-        ours, theirs, done = jax.device_get(both(key, state, action))
+        after, *seen = both(key, state, action)
+        ours, theirs, done = jax.device_get(seen)
         assert_same(ours, theirs)
         dead, late = theirs[3:5]
         assert bool(done) == bool(dead | late)
         finished.extend([(bool(dead), bool(late))] if done else [])
-        return theirs[1], (*theirs[:1], *theirs[2:])
+        return after, (theirs[0], *theirs[2:])
 
     def begin(key):
-        ours, theirs = reset(key)
-        assert_same(ours, theirs)
-        return theirs
+        start, *seen = both_starts(key)
+        assert_same(*jax.device_get(seen))
+        return start
 
     _, steps = loop(begin, advance, lambda key, after: jax.random.fold_in(key, 1), own.num_actions)
     assert {(True, False), (False, True)} <= set(finished)

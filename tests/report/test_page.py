@@ -102,8 +102,8 @@ def test_numbers_are_those_of_the_run(folder):
     for name, value in summary.items():
         assert texts[texts.index(name) + 1] == (value if isinstance(value, str) else json.dumps(value))
     view = data_of(place / "report.html")["views"][0]
-    metrics = np.load(place / "metrics.npz")
-    curve = make_curve(metrics["timesteps"][0], metrics["episode_return_mean"])
+    with np.load(place / "metrics.npz") as metrics:
+        curve = make_curve(metrics["timesteps"][0], metrics["episode_return_mean"])
     (series,) = view["series"]
     assert series["x"] == curve.timesteps.tolist()
     as_numbers = [[math.nan if x is None else x for x in series[name]] for name in ("mid", "low", "high")]
@@ -111,7 +111,7 @@ def test_numbers_are_those_of_the_run(folder):
     lines = [[math.nan if x is None else x for x in line["y"]] for line in view["lines"]]
     np.testing.assert_allclose(lines, curve.returns, rtol=1e-5)
     assert [line["label"] for line in view["lines"]] == ["seed 0", "seed 1", "seed 2"]
-    assert "3 seeds of Catch-bsuite; preset catch, 4,096 environment steps a seed" in texts
+    assert "3 seeds of Catch-bsuite; preset catch, changed, 4,096 environment steps a seed" in texts
 
 
 def test_page_of_a_sweep_has_its_table(folder):
@@ -179,7 +179,8 @@ def test_the_lines_of_settings_differ_in_their_dashes_too(folder):
 
 def test_diagnostics_are_the_quartiles_over_seeds(folder):
     views = {view["name"]: view for view in data_of(folder / "run" / "report.html")["views"]}
-    entropy = np.load(folder / "run" / "metrics.npz")["entropy"]
+    with np.load(folder / "run" / "metrics.npz") as metrics:
+        entropy = metrics["entropy"]
     series = views["entropy of the policy, nats"]["series"][0]
     np.testing.assert_allclose(series["mid"], np.median(entropy, axis=0), rtol=1e-5)
     np.testing.assert_allclose(series["high"], np.quantile(entropy, 0.75, axis=0), rtol=1e-5)
