@@ -11,6 +11,7 @@ training, compilation included. Nothing else should be running.
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +26,14 @@ PEER = Path(__file__).parent / "peers" / "sb3_ppo.py"
 
 
 def run_ours(options: argparse.Namespace, seed: int) -> dict[str, float]:
-    """-> seconds, and the return at the end"""
+    """-> seconds, and the return at the end; in a process of its own, which compiles everything"""
+    command = [sys.executable, __file__, "--env", options.env, "--num-envs", str(options.num_envs)]
+    command += ["--timesteps", str(options.timesteps), "--only-ours", str(seed)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def train_ours(options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """One training in this process."""
     config = pjp.PPOConfig(num_envs=options.num_envs, total_timesteps=options.timesteps)
     started = time.perf_counter()
     _, metrics = gymnasium_host.train(options.env, config, seed)
@@ -49,13 +57,19 @@ def run_sb3(options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sb3", type=Path, required=True, help="the interpreter of Stable-Baselines3's environment")
+    parser.add_argument("--sb3", type=Path, help="the interpreter of Stable-Baselines3's environment")
     parser.add_argument("--env", default="CartPole-v1", help="of Gymnasium (default: %(default)s)")
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--timesteps", type=int, default=102_400)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only-ours", type=int, metavar="SEED", help="train ours alone, and print what came of it")
     options = parser.parse_args()
+    if options.only_ours is not None:
+        print(json.dumps(train_ours(options, options.only_ours)))
+        return
+    if options.sb3 is None:
+        parser.error("--sb3 is missing; give the interpreter of an environment with Stable-Baselines3")
 
     pairs = []
     for seed in range(options.repeats):
