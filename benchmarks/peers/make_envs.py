@@ -18,7 +18,7 @@ _OLD_GYMNAX = "gymnax==0.0.9"  # its step returns five values
 REQUIREMENTS = {
     "purejaxrl": (_JAX, _OLD_GYMNAX, "flax==0.12.12", "optax==0.2.8", "distrax==0.1.9"),
     "rejax": (_JAX, _OLD_GYMNAX, "rejax==0.1.3", "flax==0.12.12", "optax==0.2.8"),
-    "sb3": ("stable-baselines3==2.9.2", "torch==2.15.0", "gymnasium[mujoco]==1.4.0"),
+    "sb3": ("stable-baselines3==2.9.2", "torch", "gymnasium==1.4.0", "mujoco", "imageio", "packaging"),
     "sbx": (_JAX, "sbx-rl==0.28.0", "stable-baselines3==2.9.2", "torch", "gymnasium==1.4.0"),
 }
 
