@@ -43,7 +43,7 @@ def train_ours(options: argparse.Namespace, seed: int) -> dict[str, float]:
 
 
 def run_sb3(options: argparse.Namespace) -> dict[str, float]:
-    """The same of Stable-Baselines3."""
+    """As `run_ours`, with Stable-Baselines3."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "peer.json"
         command = [str(options.sb3), str(PEER), "--json", str(out), "--env", options.env]

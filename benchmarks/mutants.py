@@ -89,7 +89,7 @@ def is_docstring(node: cst.CSTNode) -> bool:
 
 
 def is_type_alias(node: cst.CSTNode) -> bool:
-    """Whether a node gives a type a name in CapWords."""
+    """True if the node is a type alias, which is named in CapWords."""
     if not isinstance(node, cst.Assign) or not isinstance(target := node.targets[0].target, cst.Name):
         return False
     return target.value[:1].isupper() and not target.value.isupper()

@@ -90,7 +90,7 @@ class DiskStore:
         return self.like.metrics.updates.shape[0]
 
     def parts(self) -> list[Rows]:
-        """The parts on disk, in order. Raises PPOError for a file that is no part of this population."""
+        """The parts on disk, in order. Raises PPOError for a file that does not belong to this population."""
         folder = self.folder / "runners"
         for name in names_in(folder):
             if not re.fullmatch(PART, name) and not name.startswith("."):

@@ -54,11 +54,10 @@ from purejaxppo.ppo.update import (
     update_epochs,
 )
 from purejaxppo.utils.remade import Remade
-from purejaxppo.utils.tree import PyTree, Terms
+from purejaxppo.utils.tree import NOT_SPLIT, PyTree, Terms
 from purejaxppo.utils.validation import check_key
 
 CACHED_ROWS = 512  # observations that the critic looks at together
-NOT_SPLIT = 2**32 - 1  # folded into a key that is also split, or folded by small indices: none of them reaches it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from purejaxppo.policies.recurrent_networks import (
     SharedRecurrentActorCritic,
     make_recurrent_actor_critic,
 )
-from purejaxppo.ppo.agent import NOT_SPLIT, PPO
+from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.checks import called, check_optimizer_steps, check_outputs, check_params, check_parts
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.continuing import warn_if_over
@@ -37,7 +37,7 @@ from purejaxppo.ppo.optimizer import make_optimizer
 from purejaxppo.ppo.schedules import Schedule, make_rate_rule, make_schedules
 from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import NOT_SPLIT, PyTree
 from purejaxppo.utils.validation import MAX_COUNT, check_function, check_seed, check_size, shown
 
 DEFAULTS = {"loss": ppo_loss, "reward": None, "advantage": gae_advantage, "minibatches": None}

@@ -175,7 +175,9 @@ def check_results(store: DiskStore, folder: Path) -> None:
                     check_tree(place)
             except PPOError as error:
                 where = store.folder / "runners" / part
-                raise PPOError(f"{error}; to train these members anew, remove {where} and {folder / SUMMARY}") from None
+                raise PPOError(
+                    f"{error}; to train these members again, remove {where} and {folder / SUMMARY}"
+                ) from None
 
 
 def open_run(

@@ -19,7 +19,7 @@ def needs(suite):
 
 
 def our_loop(env, begin):
-    """What an environment shows in random steps, from a new start after each end.
+    """Takes random steps, starting a new episode after each end. -> observations of the starts, and each step's values
 
     begin: (key of the step, state after it) -> the key of the next start
     """

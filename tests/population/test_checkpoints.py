@@ -228,7 +228,7 @@ def test_without_a_valid_checkpoint_nothing_starts_from_zero(env, tmp_path):
     place = interrupted(env, tmp_path)
     for updates in checkpoints(place):
         (place / f"{updates:08d}" / "manifest.json").unlink()
-    with pytest.raises(pjp.PPOError, match="to train these members anew"):
+    with pytest.raises(pjp.PPOError, match="to train these members again"):
         train(env, tmp_path)
 
 

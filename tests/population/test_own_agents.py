@@ -1,4 +1,4 @@
-"""An agent of one's own that does not fit is refused before it trains, whoever trains it."""
+"""Your own agent is checked before it trains, by every function that trains it."""
 
 import jax.numpy as jnp
 import pytest

@@ -390,7 +390,7 @@ def test_a_finished_run_whose_results_are_damaged_is_not_called_finished(copy, c
     assert cli.main(["train", "--resume", str(copy)]) == 2
     said = capsys.readouterr()
     assert "is finished" not in said.out
-    assert re.search(f"{kind}/{place.name}' cannot be read: .*; to train these members anew, remove ", said.err)
+    assert re.search(f"{kind}/{place.name}' cannot be read: .*; to train these members again, remove ", said.err)
 
 
 def test_a_finished_run_that_lacks_seeds_is_not_called_finished(copy, capsys):

@@ -14,12 +14,11 @@ from purejaxppo.envs.spaces import Box, Discrete
 from purejaxppo.envs.suites import Adapted
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import NOT_SPLIT, PyTree
 from purejaxppo.utils.validation import standard_promotion
 
 _pgx: Any = importlib.import_module("pgx")
 
-NOT_SPLIT = 2**32 - 1  # folded into a key gives none of those that it is split into
 AGENT = 0  # the player that the policy is. Pgx draws which player moves first.
 _NOT_FOR_TWO = ("2048", "minatar-", "sparrow_mahjong")  # how the names of games for one or three players begin
 
