@@ -6,6 +6,7 @@ The cache of the session is JAX's own setting, which the command line leaves as 
 import gc
 import os
 import tempfile
+from ctypes.util import find_library
 
 import jax
 import pytest
@@ -15,6 +16,8 @@ from purejaxppo.population.options import Options
 
 gc.set_threshold(50_000, 20, 100)  # tracing makes many objects: the default looks through them all too often
 pjp.use_all_cores()
+if find_library("EGL"):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it on import, and a machine for tests has no display
 os.environ["PUREJAXPPO_CACHE"] = "off"  # no process of a test writes to the home of its user
 if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
     if "PUREJAXPPO_TESTS_CACHE" not in os.environ:

@@ -150,9 +150,13 @@ PICTURES: dict[str, Picture] = {
 
 
 def find_picture(env: Environment) -> Picture | None:
-    """How an environment is filmed: by its own `draw`, or as we draw those of that name; None where neither is."""
+    """How an environment is filmed: by its own `draw`, or as we draw those of that name; None where neither is.
+
+    A `draw` may say its pace, `steps_per_second`.
+    """
     if env.draw is not None:
-        return Picture(env.draw)
+        pace = getattr(env.draw, "steps_per_second", 20)
+        return Picture(env.draw, steps_per_second=pace, every=max(1, round(pace / 20)))
     if env.name == "FrozenLake-misc" and env.step != make_env(env.name).step:
         return None  # it may have another map, which neither its state nor its parameters hold
     return PICTURES.get(env.name)

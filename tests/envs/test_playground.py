@@ -1,6 +1,7 @@
 """MuJoCo Playground through the small protocol: it steps as its own code does, and only the critic sees what is
 privileged."""
 
+from ctypes.util import find_library
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +14,11 @@ import purejaxppo as pjp
 REASON = 'playground is not installed; pip install "purejaxppo[playground]"'
 playground = pytest.importorskip("mujoco_playground", reason=REASON)
 
+import mujoco  # noqa: E402
 from brax.envs.wrappers.training import EpisodeWrapper  # noqa: E402
+
+from purejaxppo.envs.adapters.playground import Camera  # noqa: E402
+from purejaxppo.report.drawings import find_picture  # noqa: E402
 
 KEY = jax.random.key(0)
 REMEMBERING = pjp.RecurrentConfig(num_envs=2, num_steps=8, num_minibatches=2, cell_size=4, hidden_sizes=(4,))
@@ -137,6 +142,20 @@ def test_two_sights_are_learned_from(slope):
 
 def test_the_doctor_finds_nothing(slope):
     assert all(finding.is_well for finding in pjp.check_env(slope))
+
+
+@pytest.mark.skipif(not find_library("EGL"), reason="EGL is not installed, and this machine may have no display")
+def test_a_film_shows_the_physics_in_real_time(slope):
+    env = playground.registry.load("CartpoleBalance", config_overrides={"impl": "jax"})
+    picture = find_picture(slope.replace(draw=Camera(env)))
+    data = mujoco.MjData(env.mj_model)
+    state = SimpleNamespace(playground=SimpleNamespace(data=data))
+    upright = picture.draw(None, state, None)
+    data.qpos[1] = 1.5
+    fallen = picture.draw(None, state, None)
+    columns = np.abs(np.asarray(fallen, int) - np.asarray(upright)).sum(axis=(0, 2)).nonzero()[0]
+    assert upright.size == (360, 270) and columns.min() > 150  # the pole falls to the right of the cart
+    assert (picture.steps_per_second, picture.every) == (100, 5)
 
 
 def test_names_of_playground_are_its_registry_with_its_physics():

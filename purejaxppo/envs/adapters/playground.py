@@ -4,10 +4,15 @@ Observations may be a dict of `state`, which the default network's actor sees, a
 sees.
 """
 
+import atexit
+import ctypes.util
 import functools
 import importlib
 import math
+import os
 import subprocess
+import sys
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +21,15 @@ from flax import struct
 
 from purejaxppo.envs.base import Step, numbers_in
 from purejaxppo.envs.spaces import Box
-from purejaxppo.envs.suites import Adapted
+from purejaxppo.envs.suites import Adapted, as_picture
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.tree import PyTree, unchanged
 from purejaxppo.utils.validation import standard_promotion
+
+_has_display = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+if not _has_display and "mujoco" not in sys.modules and ctypes.util.find_library("EGL"):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # which MuJoCo reads when it is imported
 
 _playground: Any = importlib.import_module("mujoco_playground")
 
@@ -50,6 +59,7 @@ class PlaygroundEnvironment(Adapted):
         self.default_params = PlaygroundParams(int(env.unwrapped._config.episode_length))
         self.observation_space = jax.tree.map(lambda x: Box(x.shape, -math.inf, math.inf), obs_shape)
         self.action_space = Box((env.action_size,), -1.0, 1.0)
+        self.draw = Camera(env) if _has_display or os.environ.get("MUJOCO_GL") in ("egl", "osmesa") else None
         self._env = env
 
     @standard_promotion
@@ -65,6 +75,34 @@ class PlaygroundEnvironment(Adapted):
         after, time = self._env.step(before, action), state.time + 1
         ended = (after.done > 0, time >= params.episode_length)
         return Step(after.obs, PlaygroundState(after, time), after.reward, *ended, numbers_in(after.metrics))
+
+
+class Camera:
+    """Draws a step with MuJoCo's renderer, in real time; without a display through EGL or OSMesa."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    @property
+    def steps_per_second(self) -> float:
+        return 1 / self._env.dt
+
+    def __call__(self, obs: PyTree, state: PlaygroundState, params: PlaygroundParams) -> Any:
+        scene, data = renderer(self._env, threading.get_ident())
+        for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
+            getattr(data, name)[:] = getattr(state.playground.data, name)
+        importlib.import_module("mujoco").mj_forward(self._env.mj_model, data)
+        scene.update_scene(data)
+        return as_picture(scene.render())
+
+
+@functools.lru_cache(maxsize=4)
+def renderer(env: Any, thread: int) -> tuple[Any, Any]:
+    """MuJoCo's renderer for one thread, which its context of OpenGL belongs to, and the data that it shows."""
+    mujoco = importlib.import_module("mujoco")
+    made = mujoco.Renderer(env.mj_model, height=270, width=360)
+    atexit.register(made.close)
+    return made, mujoco.MjData(env.mj_model)
 
 
 def names() -> list[str]:
