@@ -157,8 +157,9 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     only short ones count. In `last_return_mean` each environment counts once, with the last episode that it has
     finished, in this update or before: the return by environment. It lags behind a policy that improves by up to the
     length of an episode, and until every environment has finished one, short episodes come first here too. The five
-    fields that a loss fills are NaN when it does not return them. `extra` has every other number that a loss, reward or advantage returns, by
-    its name; and as "episode/NAME" each number in `Step.info`, averaged over the last steps of finished episodes.
+    fields that a loss fills are NaN when it does not return them. `extra` has every other number that a loss, reward or
+    advantage returns, by its name; and as "episode/NAME" each number in `Step.info`, averaged over the last steps of
+    finished episodes.
     """
 
     curve: ClassVar[tuple[str, str]] = ("timesteps", "episode_return_mean")  # columns that a learning curve shows
