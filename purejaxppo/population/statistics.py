@@ -263,7 +263,9 @@ def bca_of_mean(estimate: float, resampled: np.ndarray, scores: np.ndarray) -> I
     if not np.any(u):
         return Interval(estimate, estimate, estimate)
     a = np.sum(u**3) / (6 * np.sum(u**2) ** 1.5)
-    z = ndtri((np.mean(resampled < estimate) + np.mean(resampled <= estimate)) / 2) + ndtri([0.025, 0.975])
+    share = (np.mean(resampled < estimate) + np.mean(resampled <= estimate)) / 2
+    half = 0.5 / len(resampled)  # of a resample: of few, all may be on one side
+    z = ndtri(np.clip(share, half, 1 - half)) + ndtri([0.025, 0.975])
     z0 = z.mean()
     low, high = np.quantile(resampled, ndtr(z0 + z / (1 - a * z)))
     return Interval(estimate, float(low), float(high))
