@@ -17,7 +17,7 @@ from purejaxppo.population.run_distribution import percentile_of_runs, performan
 from purejaxppo.population.statistics import Interval, aggregate, probability_of_improvement
 
 SEEDS = (8, 16, 64)
-TRUTH_RUNS = 2_000_000  # for the truths that have no formula
+TRUTH_RUNS = 1_000_000  # for the truths that have no formula
 NUM_RESAMPLES = 1_000
 TASKS = 3  # of the IQM over several environments
 
