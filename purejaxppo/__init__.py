@@ -33,6 +33,14 @@ from purejaxppo.population.options import PopulationOptions, Progress
 from purejaxppo.population.pbt import make_pbt, pbt_timesteps
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.run_distribution import (
+    first_passages,
+    normalized_scores,
+    percentile_curves,
+    percentile_of_runs,
+    performance_profile,
+    threshold_times,
+)
 from purejaxppo.population.search import SearchResult
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
@@ -107,6 +115,7 @@ __all__ = [
     "draw_points",
     "env_names",
     "evaluate",
+    "first_passages",
     "gae",
     "gae_advantage",
     "halving_timesteps",
@@ -123,8 +132,12 @@ __all__ = [
     "make_ppo",
     "make_successive_halving",
     "make_train",
+    "normalized_scores",
     "open_population",
     "pbt_timesteps",
+    "percentile_curves",
+    "percentile_of_runs",
+    "performance_profile",
     "ppo_loss",
     "probability_of_improvement",
     "record_episodes",
@@ -134,6 +147,7 @@ __all__ = [
     "seed_keys",
     "shuffled_indices",
     "static",
+    "threshold_times",
     "train_population",
     "train_run",
     "uniform",

@@ -9,12 +9,14 @@ import numpy as np
 from rich.console import Console
 
 from purejaxppo.cli.compile_cache import add_cache_option
-from purejaxppo.cli.option_types import a_path, each_once, file_to_write, one_of, whole_from
+from purejaxppo.cli.option_types import a_path, each_once, file_to_write, one_of, read_scale, whole_from
 from purejaxppo.cli.parser import Command, Parser, option, switch
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.ppo.evaluate import record_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.report import check_film, check_picture, film_episode, plot_comparison, rewrite_page
+from purejaxppo.report.comparison import SHOWN, make_views, plot_view, write_comparison
+from purejaxppo.runs.comparison import compare, course_rows, method_rows
 from purejaxppo.runs.finished import (
     comparison_rows,
     describe_wins,
@@ -24,7 +26,7 @@ from purejaxppo.runs.finished import (
     labels_of,
     summarise_evaluation,
 )
-from purejaxppo.runs.load import load_run
+from purejaxppo.runs.load import LoadedRun, load_run
 from purejaxppo.runs.presets import Preset
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_json
@@ -108,8 +110,15 @@ def render(options: argparse.Namespace) -> int:
 
 def add_plot(parser: Parser, _: Preset) -> None:
     """The runs and the file of the picture."""
-    option(parser, "folders", "RUN", a_path, "folders of finished runs on one environment, 8 at most", nargs="+")
+    about = "folders of finished runs, 8 at most; on several environments the i-th runs of each are one method"
+    option(parser, "folders", "RUN", a_path, about, nargs="+")
     add_run_options(parser)
+    about = (
+        "learning curves (default), percentiles of the seeds over training, the share of seeds above each final return "
+        f"(profile), or the share that has solved it (times): {', '.join(SHOWN)}; with --scale: profile alone"
+    )
+    option(parser, "--show", "NAME", one_of(SHOWN), about)
+    add_scale(parser)
     about = "file to write, .png, .pdf or .svg (default comparison.png)"
     option(parser, "--out", "FILE", file_to_write(".png", ".pdf", ".svg"), about, default=Path("comparison.png"))
 
@@ -118,35 +127,66 @@ def plot(options: argparse.Namespace) -> int:
     """Draws the curves and prints a table of the final returns."""
     from purejaxppo.runs.console import print_rows  # which loads more of rich
 
-    bring_env(options.env)
-    each_once("plot", [(str(folder), folder) for folder in options.folders])
-    runs = {label: load_run(folder) for label, folder in zip(labels_of(options.folders), options.folders, strict=True)}
-    named = {run.spec.env for run in runs.values()}
-    if len(named) > 1:
-        raise PPOError(f"the runs are of {', '.join(sorted(named))}, whose returns do not compare; plot them apart")
+    runs, scales = read_runs("plot", options), each_once("--scale", options.scale or [])
+    comparison = compare(runs, scales)
+    shown = options.show or ("profile" if scales else "returns")
+    if scales and shown != "profile":
+        raise PPOError(f"--show {shown} has the returns of one environment; leave out --scale")
+    if shown != "returns":
+        views, title = make_views(comparison)[shown], ", ".join(comparison.envs)
+        if not views:
+            raise PPOError(f"--show {shown}: {title} has no return that counts as solved; take another")
+        plot_view(views[0], options.out, title=title)
+        print_rows(Console(), method_rows(comparison))
+        print(f"drawn in {options.out}")
+        return 0
     curves = [
         (label, run.population.timesteps, run.population.column("episode_return_mean")) for label, run in runs.items()
     ]
     returns = {label: run.population.final_returns() for label, run in runs.items()}
     note = describe_wins(returns) if len(runs) == 2 else None
     target = next((run.spec.solved_at for run in runs.values() if run.spec.solved_at is not None), None)
-    plot_comparison(curves, options.out, title=named.pop(), solved_at=target, note=note)
+    plot_comparison(curves, options.out, title=comparison.envs[0], solved_at=target, note=note)
     print_rows(Console(), comparison_rows(returns))
+    print()
+    print_rows(Console(), course_rows(runs))
     print(f"drawn in {options.out}")
     return 0
 
 
 def add_page(parser: Parser, _: Preset) -> None:
-    """The run and the file of the page."""
-    add_run(parser)
-    option(parser, "--out", "FILE", file_to_write(".html"), "file to write (default RUN/report.html)")
+    """The runs and the file of the page."""
+    about = "folder of a finished run or sweep; of several runs, which may be on several environments, as plot has them"
+    option(parser, "folders", "RUN", a_path, about, nargs="+")
+    add_run_options(parser)
+    add_scale(parser)
+    about = "file to write (default RUN/report.html, of several runs comparison.html)"
+    option(parser, "--out", "FILE", file_to_write(".html"), about)
 
 
 def report(options: argparse.Namespace) -> int:
-    """Writes the page."""
-    bring_env(options.env)
-    print(f"written to {rewrite_page(options.folder, options.out)}")
+    """Writes the page of a run or sweep, or one that compares several runs."""
+    if len(options.folders) == 1 and not options.scale:
+        bring_env(options.env)
+        print(f"written to {rewrite_page(options.folders[0], options.out)}")
+        return 0
+    out = options.out or Path("comparison.html")
+    write_comparison(compare(read_runs("report", options), each_once("--scale", options.scale or [])), out)
+    print(f"written to {out}")
     return 0
+
+
+def add_scale(parser: Parser) -> None:
+    """Adds --scale, which makes the returns of several environments comparable."""
+    about = "returns of an environment that count as 0 and 1; needed for each of several environments"
+    option(parser, "--scale", "ENV=LOW:HIGH", read_scale, about, action="append")
+
+
+def read_runs(command: str, options: argparse.Namespace) -> dict[str, LoadedRun]:
+    """The runs by their labels. Raises PPOError if one is named twice."""
+    bring_env(options.env)
+    each_once(command, [(str(folder), folder) for folder in options.folders])
+    return {label: load_run(folder) for label, folder in zip(labels_of(options.folders), options.folders, strict=True)}
 
 
 EVALUATE = Command(
@@ -167,14 +207,17 @@ RENDER = Command(
 PLOT = Command(
     about="Plots the learning curves of runs and compares their final returns.",
     examples="""  purejaxppo plot runs/a
-  purejaxppo plot runs/a runs/b --out comparison.pdf""",
+  purejaxppo plot runs/a runs/b --out comparison.pdf
+  purejaxppo plot runs/a runs/b --show percentiles   which share of the seeds a band holds
+  purejaxppo plot a/cartpole b/cartpole a/acrobot b/acrobot --scale CartPole-v1=20:500 --scale Acrobot-v1=-500:-70""",
     add_options=add_plot,
     run=plot,
 )
 REPORT = Command(
-    about="Writes report.html of a run or sweep again.",
+    about="Writes report.html of a run or sweep again, or a page that compares runs.",
     examples="""  purejaxppo report runs/a
-  purejaxppo report runs/a --out a.html""",
+  purejaxppo report runs/a --out a.html
+  purejaxppo report runs/a runs/b --out comparison.html""",
     add_options=add_page,
     run=report,
 )

@@ -140,6 +140,18 @@ def read_assignment(text: str) -> tuple[str, float]:
     return name, number if "." in value else whole(number)
 
 
+def read_scale(text: str) -> tuple[str, tuple[float, float]]:
+    """ENV=LOW:HIGH, two numbers that differ"""
+    env, _, bounds = text.partition("=")
+    low, _, high = bounds.partition(":")
+    if not env or not high:
+        raise PPOError(f"{text!r} is not ENV=LOW:HIGH, such as CartPole-v1=20:500")
+    scale = read_number(low), read_number(high)
+    if not all(map(math.isfinite, scale)) or scale[0] == scale[1]:
+        raise PPOError(f"{text!r} has no scale; give two finite numbers that differ")
+    return env, scale
+
+
 def named(text: str, wanted: str) -> tuple[str, str]:
     """The name, with underscores, and the value of NAME=VALUE."""
     name, _, value = text.partition("=")

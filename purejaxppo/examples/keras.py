@@ -25,7 +25,7 @@ from purejaxppo.ppo.continuing import restarted
 from purejaxppo.ppo.gae import gae, reward_to_go
 from purejaxppo.ppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
 from purejaxppo.ppo.optimizer import adam_step
-from purejaxppo.ppo.rollout import empty_episodes, make_noise, rollout
+from purejaxppo.ppo.rollout import empty_episodes, end_episodes, make_noise, rollout
 from purejaxppo.ppo.types import Batch, EpisodeStats, Metrics, RunnerState, TrainState, Transition
 from purejaxppo.ppo.update import keep_finite, own_buffers
 from purejaxppo.utils.errors import PPOError
@@ -224,7 +224,8 @@ def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullB
     reset_key, noise_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
 
     obs, env_state = reset_batch(agent.env, reset_key, config.num_envs)
-    fresh = runner.replace(obs=obs, env_state=env_state, episode=empty_episodes(config.num_envs))
+    abandoned = end_episodes(runner.episode, jnp.ones(config.num_envs, bool))
+    fresh = runner.replace(obs=obs, env_state=env_state, episode=abandoned)
     noise = make_noise(agent.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
 
     def policy(obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:

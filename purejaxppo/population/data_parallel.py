@@ -145,6 +145,8 @@ def sum_episodes(parts: EpisodeStats) -> EpisodeStats:
         return_min=jnp.min(parts.return_min),
         return_max=jnp.max(parts.return_max),
         length_sum=precise_sum(parts.length_sum),
+        last_return_sum=precise_sum(parts.last_return_sum),
+        num_finished=jnp.sum(parts.num_finished),
         info_sum=jax.tree.map(jnp.sum, parts.info_sum),
     )
 

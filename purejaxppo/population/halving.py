@@ -12,13 +12,14 @@ from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
-    AgentOf,
+    SCORES,
     History,
     Hyper,
     Member,
     SearchResult,
     Space,
     check_read,
+    check_score,
     draw_members,
     make_agent_of,
     rank,
@@ -48,6 +49,7 @@ def make_successive_halving(
     eta: int = 3,
     num_rungs: int = 3,
     make_agent: MakeAgent = make_agent,
+    score: str = SCORES[0],
 ) -> Callable[[jax.Array], SearchResult]:
     """Successive halving as one function, key -> SearchResult; `jit` is the caller's.
 
@@ -69,15 +71,20 @@ def make_successive_halving(
         num_rungs: how many rungs there are.
         make_agent: (env, config) -> agent; by default the agent of the config's class. Bring parts of your own with
             `functools.partial(pjp.make_ppo, loss=..., network=...)`.
+        score: the field of `Metrics` that ranks the members, by its mean over the latter half of a rung's updates:
+            "episode_return_mean" (default), in which every episode counts once, or "last_return_mean", in which every
+            environment does. Take the latter if episodes differ in length, so that short ones do not count more often.
 
     Raises:
         PPOError: if the space or the numbers of members, rungs and updates do not fit, or if the agent does not read a
             number of the space.
     """
+    check_score(score)
     agent_of = make_agent_of(env, config, make_agent)
     space = settle_space(env, config, space)
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
     block = block_size(rungs.members[-1])
+    train_one = functools.partial(train_member, agent_of, score=score)
 
     def first_update(hyper: Hyper, key: jax.Array) -> RunnerState:
         agent = agent_of(hyper)
@@ -89,7 +96,7 @@ def make_successive_halving(
         carry: tuple[Member, jax.Array], rung: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[Member, jax.Array], History]:
         (members, order), (num_alive, num_updates) = carry, rung
-        members = train_alive(agent_of, block, members, order, num_alive, num_updates)
+        members = train_alive(train_one, block, members, order, num_alive, num_updates)
         order = rank(members.score, order, num_alive)
         alive = jnp.argsort(order) < num_alive
         scores, parents = jnp.where(alive, members.score, jnp.nan), jnp.where(alive, jnp.arange(order.size), -1)
@@ -139,7 +146,7 @@ def plan_rungs(config: Config, *, num_members: int, eta: int, num_rungs: int) ->
 
 
 def train_alive(
-    agent_of: AgentOf,
+    train_one: Callable[[Member, jax.Array], Member],
     block: int,
     members: Member,
     order: jax.Array,
@@ -150,7 +157,7 @@ def train_alive(
 
     A device trains its blocks one after the other, and the members of a block together.
     """
-    train = jax.vmap(functools.partial(train_member, agent_of), in_axes=(0, None))
+    train = jax.vmap(train_one, in_axes=(0, None))
 
     def train_blocks(members: Member, num_blocks: jax.Array, num_updates: jax.Array) -> Member:
         step = lambda i, members: put(members, i, train(take(members, i), num_updates))  # noqa: E731

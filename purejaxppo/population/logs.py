@@ -14,6 +14,7 @@ Log = Callable[[dict[str, float], int], None]  # numbers by name, and the enviro
 # Our name of a number -> its names in Stable-Baselines3 and in CleanRL.
 _PLACES = {
     "episode_return_mean": ("rollout/ep_rew_mean", "charts/episodic_return"),
+    "last_return_mean": ("rollout/last_return_mean", "charts/last_return_mean"),  # ours: they have no such number
     "episode_length_mean": ("rollout/ep_len_mean", "charts/episodic_length"),
     "steps_per_second": ("time/fps", "charts/SPS"),
     "timesteps": ("time/total_timesteps", "charts/global_step"),

@@ -11,6 +11,7 @@ from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
+    SCORES,
     AgentOf,
     History,
     Hyper,
@@ -18,6 +19,7 @@ from purejaxppo.population.search import (
     SearchResult,
     Space,
     check_read,
+    check_score,
     clip,
     draw,
     draw_members,
@@ -48,6 +50,7 @@ def make_pbt(
     quantile: float = 0.25,
     resample: float = 0.25,
     make_agent: MakeAgent = make_agent,
+    score: str = SCORES[0],
 ) -> Callable[[jax.Array], SearchResult]:
     """Population-based training (Jaderberg et al. 2017) as one function, key -> SearchResult; `jit` is the caller's.
 
@@ -67,12 +70,15 @@ def make_pbt(
         interval: updates of a generation; divides config.num_updates.
         quantile: the share of members that is replaced, above 0 and at most 0.5.
         resample: the probability of a new draw in place of a perturbation.
+        score: as there, over the latter half of a generation's updates.
 
     Raises:
         PPOError: if the space, interval, quantile or probability does not fit, or if no update reads a number of the
             space, for example one for `network.init`.
     """
+    check_score(score)
     agent_of = make_agent_of(env, config, make_agent)
+    train_one = functools.partial(train_member, agent_of, score=score)
     space = settle_space(env, config, space)
     check_pbt(config, num_members=num_members, interval=interval, quantile=quantile, resample=resample)
 
@@ -88,7 +94,7 @@ def make_pbt(
 
     def run_generation(members: Member, key: jax.Array) -> tuple[Member, History]:
         members, parents = evolve(agent_of, space, num_exchanged, resample, key, members)
-        members = train_all(agent_of, interval, members)
+        members = train_all(train_one, interval, members)
         return members, History(hyper=members.hyper, scores=members.score, parents=parents)
 
     def search(key: jax.Array) -> SearchResult:
@@ -124,11 +130,11 @@ def check_pbt(config: Config, *, num_members: int, interval: int, quantile: floa
         raise PPOError(f"resample = {resample!r} is not a probability; give a number from 0 to 1")
 
 
-def train_all(agent_of: AgentOf, num_updates: int, members: Member) -> Member:
+def train_all(train_one: Callable[[Member, jax.Array], Member], num_updates: int, members: Member) -> Member:
     """Trains every member, on every device. members: [N, ...]"""
     num_members = members.score.size
     devices = jax.local_devices()[:num_members]
-    spread = make_spread(functools.partial(train_member, agent_of), devices, num_replicated=1)
+    spread = make_spread(train_one, devices, num_replicated=1)
     trained = spread(pad_seeds(members, len(devices)), jnp.int32(num_updates))
     return jax.tree.map(lambda x: x[:num_members], trained)
 

@@ -11,7 +11,23 @@ import numpy as np
 
 from purejaxppo.population.checkpoints import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
-from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
+from purejaxppo.population.run_distribution import (
+    PERCENTS,
+    Profile,
+    ThresholdTimes,
+    first_passages,
+    percentile_curves,
+    performance_profile,
+    threshold_times,
+)
+from purejaxppo.population.statistics import (
+    Aggregates,
+    Interval,
+    aggregate,
+    areas_under_curves,
+    iqm_of_known,
+    last_returns,
+)
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point, show_value
 from purejaxppo.ppo.evaluate import Agent
@@ -132,7 +148,36 @@ class Population:
 
     def area(self) -> float:
         """The area under the learning curve, per step: the mean training return over the run, IQM over seeds."""
-        return area_under_curve(self.column("episode_return_mean"))
+        return iqm_of_known(self.areas())
+
+    def areas(self, column: str = "episode_return_mean") -> np.ndarray:
+        """The area under the learning curve of each seed, per step, [S]; `aggregate` gives it an interval.
+
+        column: of the metrics; "last_return_mean" counts every environment alike.
+        """
+        return areas_under_curves(self.column(column))
+
+    def profile(self, thresholds: np.ndarray | Sequence[float] | None = None) -> Profile:
+        """The share of seeds whose final return is above each threshold, as `performance_profile`.
+
+        Raises PPOError if a seed has no final return.
+        """
+        return performance_profile(self.final_returns(), thresholds)
+
+    def percentiles(self, percents: Sequence[float] = PERCENTS, column: str = "episode_return_mean") -> np.ndarray:
+        """Percentiles of the seeds at each update, of a column of the metrics, [P, U], as `percentile_curves`."""
+        return percentile_curves(self.column(column), percents)
+
+    def time_to(self, target: float, column: str | None = None) -> ThresholdTimes:
+        """When the seeds first reach a training return, in environment steps; those that do not are censored.
+
+        column: of the metrics; by default "last_return_mean", or "episode_return_mean" in results without it, as of an
+        earlier version.
+        """
+        returns = self.column("last_return_mean" if column is None else column)
+        if column is None and np.isnan(returns).all():
+            returns = self.column("episode_return_mean")
+        return threshold_times(*first_passages(returns, self.timesteps, target, self.diverged_at))
 
     def aggregate(self, target: float | None = None) -> Aggregates:
         """IQM, mean, median and optimality gap of the final returns, with 95% intervals."""

@@ -22,10 +22,11 @@ from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import RunnerState, count_timesteps
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.validation import check_function, check_key
+from purejaxppo.utils.validation import check_choice, check_function, check_key
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
 Hyper = dict[str, jax.Array]  # name -> values, [] of one member and [N] of all
+SCORES = ("episode_return_mean", "last_return_mean")  # fields of Metrics that a member is scored by
 AgentOf = Callable[[Hyper], Agent]  # the agent of one member
 
 
@@ -130,30 +131,39 @@ def draw_members(agent_of: AgentOf, space: Space, key: jax.Array, num_members: i
     return Member(runner=runners, hyper=hyper, score=jnp.full(num_members, jnp.nan))
 
 
-def train_member(agent_of: AgentOf, member: Member, num_updates: jax.Array) -> Member:
-    """Trains one member for `num_updates` updates, and scores it by the latter half of them."""
+def check_score(score: str) -> None:
+    """Raises PPOError unless the score is one of SCORES."""
+    check_choice("score", score, SCORES)
+
+
+def train_member(agent_of: AgentOf, member: Member, num_updates: jax.Array, score: str = SCORES[0]) -> Member:
+    """Trains one member for `num_updates` updates, and scores it by the latter half of them. score: of SCORES"""
     agent = agent_of(member.hyper)
 
     def update_and_tally(i: jax.Array, carry: tuple) -> tuple[RunnerState, jax.Array, jax.Array]:
-        runner, return_sum, episodes = carry
+        runner, return_sum, count = carry
         runner, metrics = agent.update(runner)
-        counted = jnp.where(i >= num_updates // 2, metrics.episodes, 0)
-        return_sum += jnp.where(counted > 0, metrics.episode_return_mean * counted, 0.0)
-        return runner, return_sum, episodes + counted
+        mean = getattr(metrics, score)
+        weight = metrics.episodes if score == SCORES[0] else jnp.isfinite(mean).astype(jnp.int32)
+        counted = jnp.where(i >= num_updates // 2, weight, 0)
+        return_sum += jnp.where(counted > 0, mean * counted, 0.0)
+        return runner, return_sum, count + counted
 
     start = (member.runner, jnp.float32(0), jnp.int32(0))
-    runner, return_sum, episodes = jax.lax.fori_loop(0, num_updates, update_and_tally, start)
+    runner, return_sum, count = jax.lax.fori_loop(0, num_updates, update_and_tally, start)
     has_diverged = runner.train_state.diverged_at >= 0
-    return member.replace(runner=runner, score=score_of(member.score, return_sum, episodes, has_diverged))
+    return member.replace(runner=runner, score=score_of(member.score, return_sum, count, has_diverged))
 
 
-def score_of(previous: jax.Array, return_sum: jax.Array, episodes: jax.Array, has_diverged: jax.Array) -> jax.Array:
-    """The mean return of the episodes; without an episode the previous score; NaN if the member has diverged.
+def score_of(previous: jax.Array, return_sum: jax.Array, count: jax.Array, has_diverged: jax.Array) -> jax.Array:
+    """The mean return; without an episode the previous score; NaN if the member has diverged.
+
+    count: the episodes of `return_sum`, or with "last_return_mean" the updates.
 
     So a policy with episodes longer than a generation keeps its rank. Before the first episode the score is NaN, which
     ranks last.
     """
-    score = jnp.where(episodes > 0, return_sum / episodes, previous)
+    score = jnp.where(count > 0, return_sum / count, previous)
     return jnp.where(has_diverged, jnp.nan, score)
 
 

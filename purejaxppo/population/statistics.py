@@ -62,15 +62,20 @@ def carry_forward(returns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, last, axis=1)
 
 
-def area_under_curve(returns: np.ndarray) -> float:
-    """The area under the learning curve, per step: the IQM over seeds of the mean return in training. [S, U]
+def areas_under_curves(returns: np.ndarray) -> np.ndarray:
+    """The area under each seed's learning curve, per step: its mean return in training. [S, U] -> [S]
 
-    An update in which no episode ended takes the return before it, or at the start the first one. Seeds without an
-    episode do not count; NaN if no seed has one.
+    An update in which no episode ended takes the return before it, or at the start the first one. NaN for a seed
+    without an episode.
     """
     returns = carry_forward(returns.astype(np.float64))
     filled = carry_forward(returns[:, ::-1])  # backwards: the first return fills the start
-    known = filled.mean(axis=1)[np.isfinite(filled).all(axis=1)]
+    return np.where(np.isfinite(filled).all(axis=1), filled.mean(axis=1), np.nan)
+
+
+def iqm_of_known(scores: np.ndarray) -> float:
+    """The IQM of the scores that are not NaN; NaN if all are. [S] -> scalar"""
+    known = scores[~np.isnan(scores)]
     return iqm(known) if known.size else math.nan
 
 
@@ -92,10 +97,11 @@ def iqm_interval(scores: np.ndarray, *, num_resamples: int = 2_000, seed: int = 
 def aggregate(
     scores: np.ndarray, *, target: float | None = None, num_resamples: int = 2_000, seed: int = 0
 ) -> Aggregates:
-    """IQM, mean, median and optimality gap of S runs in each of K strata, with percentile-bootstrap intervals.
+    """IQM, mean, median and optimality gap of S runs in each of K strata, with bootstrap intervals.
 
-    All four pool the S K values, so the median is that of all runs. (rliable's is the median over strata of the mean
-    over runs, which for a single stratum is the mean.) The runs of each stratum are resampled separately.
+    The interval of the mean is the BCa one (`bca_of_mean`), those of the others are percentile intervals. All four pool
+    the S K values, so the median is that of all runs. (rliable's is the median over strata of the mean over runs, which
+    for a single stratum is the mean.) The runs of each stratum are resampled separately.
 
     Args:
         scores: [S], or [S, K] with a column for each setting or task.
@@ -128,17 +134,20 @@ def aggregate(
         )
         for count in blocks(num_resamples, len(ranked))
     ]
-    return Aggregates(*map(percentile_interval, estimates, np.concatenate(resampled).T))
+    draws = np.concatenate(resampled).T
+    found = Aggregates(*map(percentile_interval, estimates, draws))
+    return found._replace(mean=bca_of_mean(found.mean.estimate, draws[1], scores.reshape(num_runs, -1)))
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
     """P(X > Y) + P(X = Y) / 2 for a run of X and a run of Y, with its percentile-bootstrap interval.
 
-    The runs of the two settings are resampled separately (Agarwal et al. 2021, section 4.3).
+    Of several tasks it is the mean of their probabilities. The runs of each setting and task are resampled separately
+    (Agarwal et al. 2021, section 4.3).
 
     Args:
-        x: [S], the scores of a setting.
-        y: [S'], the scores of another one.
+        x: [S], the scores of a setting; or [S, K] with a column for each task.
+        y: [S'] or [S', K], the scores of another one.
         num_resamples: samples of the bootstrap.
         seed: of the bootstrap.
 
@@ -150,19 +159,21 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
     """
     x, y = finite_scores("x", x), finite_scores("y", y)
     check_size("num_resamples", num_resamples)
-    if x.ndim != 1 or y.ndim != 1:
-        raise PPOError(f"x {x.shape} and y {y.shape} must be [S] and [S']; compare one task at a time")
-    x, y = np.sort(x), np.sort(y)
-    below, up_to = np.searchsorted(y, x, "left"), np.searchsorted(y, x, "right")
-    estimate = share_of_wins(np.ones((1, len(x))), np.ones((1, len(y))), below, up_to)[0]
+    if x.ndim not in (1, 2) or x.ndim != y.ndim or x.shape[1:] != y.shape[1:]:
+        raise PPOError(f"x {x.shape} and y {y.shape} must be [S] and [S'], or [S, K] and [S', K] with the same tasks")
+    random, estimates, resampled = np.random.default_rng(seed), [], []
+    for of_x, of_y in zip(np.sort(x.reshape(len(x), -1).T), np.sort(y.reshape(len(y), -1).T), strict=True):
+        below, up_to = np.searchsorted(of_y, of_x, "left"), np.searchsorted(of_y, of_x, "right")
+        estimates.append(share_of_wins(np.ones((1, len(x))), np.ones((1, len(y))), below, up_to)[0])
+        draws = [
+            share_of_wins(draw_counts(random, count, len(x)), draw_counts(random, count, len(y)), below, up_to)
+            for count in blocks(num_resamples, len(x) + len(y))
+        ]
+        resampled.append(np.concatenate(draws))
+    estimate = float(np.mean(estimates))
     if min(len(x), len(y)) < 2:
-        return Interval(float(estimate), math.nan, math.nan)
-    random = np.random.default_rng(seed)
-    resampled = [
-        share_of_wins(draw_counts(random, count, len(x)), draw_counts(random, count, len(y)), below, up_to)
-        for count in blocks(num_resamples, len(x) + len(y))
-    ]
-    return percentile_interval(estimate, np.concatenate(resampled))
+        return Interval(estimate, math.nan, math.nan)
+    return percentile_interval(estimate, np.mean(resampled, axis=0))
 
 
 def last_returns(returns: np.ndarray, episodes: np.ndarray, num_updates: int | None = None) -> np.ndarray:
@@ -238,6 +249,26 @@ def share_of_wins(of_x: np.ndarray, of_y: np.ndarray, below: np.ndarray, up_to: 
     passed = np.pad(np.cumsum(of_y, axis=-1), ((0, 0), (1, 0)))
     pairs = np.sum(of_x * (passed[:, below] + passed[:, up_to]), axis=-1)
     return pairs / (2 * of_x.shape[-1] * of_y.shape[-1])
+
+
+def bca_of_mean(estimate: float, resampled: np.ndarray, scores: np.ndarray) -> Interval:
+    """The BCa interval of the mean of S runs in each of K strata (Efron 1987), from resampled means. [R], [S, K]
+
+    The percentiles Phi(z0 + (z0 + z) / (1 - a (z0 + z))) for z = -1.96, 1.96: z0 = Phi^-1 of the share of means below
+    the estimate, a = sum u^3 / (6 (sum u^2)^1.5), u = score - mean of its stratum.
+    """
+    from scipy.special import ndtr, ndtri
+
+    u = scores - scores.mean(axis=0)
+    if not np.any(u):
+        return Interval(estimate, estimate, estimate)
+    a = np.sum(u**3) / (6 * np.sum(u**2) ** 1.5)
+    share = (np.mean(resampled < estimate) + np.mean(resampled <= estimate)) / 2
+    half = 0.5 / len(resampled)  # of a resample: of few, all may be on one side
+    z = ndtri(np.clip(share, half, 1 - half)) + ndtri([0.025, 0.975])
+    z0 = z.mean()
+    low, high = np.quantile(resampled, ndtr(z0 + z / (1 - a * z)))
+    return Interval(estimate, float(low), float(high))
 
 
 def percentile_interval(estimate: float, resampled: np.ndarray) -> Interval:

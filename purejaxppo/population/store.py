@@ -13,7 +13,7 @@ import numpy as np
 
 from purejaxppo.ppo.types import Metrics, RunnerState, count_timesteps
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import is_key, load_leaf, load_tree, save_tree
+from purejaxppo.utils.files import added, is_key, leaf_names, load_leaf, load_tree, save_tree
 from purejaxppo.utils.tree import PyTree
 
 Rows = tuple[int, int]  # members first ... last - 1
@@ -155,7 +155,15 @@ class DiskStore:
 
     def _leaf(self, name: str, rows: Rows) -> np.ndarray:
         parts = [(self.folder / "metrics" / part_name(part), cut) for part, cut in self._holding(rows)]
-        return np.concatenate([load_leaf(place, name, self.about, self.defaults)[cut] for place, cut in parts])
+        return np.concatenate([self._leaf_of(place, name)[cut] for place, cut in parts])
+
+    def _leaf_of(self, place: Path, name: str) -> np.ndarray:
+        """A leaf of one part, [n, ...]; a column that an earlier version did not write has its value in `ADDED`."""
+        value = added(name)
+        if value is None or name in leaf_names(place):
+            return load_leaf(place, name, self.about, self.defaults)
+        updates = load_leaf(place, "['metrics'].updates", self.about, self.defaults)
+        return np.full(updates.shape, value, np.float32)
 
     def _holding(self, rows: Rows) -> list[tuple[Rows, slice]]:
         """The parts that hold some members, each with its own rows of them. Raises PPOError if a member is missing."""

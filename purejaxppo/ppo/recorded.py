@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from purejaxppo.envs.vector import where_env
 from purejaxppo.ppo.memory import ObsAndMemory, start_memories
-from purejaxppo.ppo.rollout import count_step, end_episodes, episode_stats
+from purejaxppo.ppo.rollout import count_step, end_episodes, finish_rollout
 from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transition
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
@@ -40,8 +40,8 @@ def replayed(
 
     carry = (runner.memory, runner.episode)
     (memory, episode), (seen, parameters, counted) = jax.lax.scan(follow, carry, transitions)
-    done = transitions.terminated | transitions.truncated
-    return runner.replace(memory=memory, episode=episode), seen, parameters, episode_stats(counted, done, seen.info)
+    episode, episodes = finish_rollout(episode, counted, seen)
+    return runner.replace(memory=memory, episode=episode), seen, parameters, episodes
 
 
 def settled_transitions(agent: "PPO", runner: RunnerState, transitions: Transition) -> Transition:

@@ -52,9 +52,9 @@ def rollout(
     carry = (runner.obs, runner.env_state, runner.episode)
     carry, (transitions, distribution_params, counted) = jax.lax.scan(act_and_step, carry, noise)
     obs, env_state, episode = carry
+    episode, episodes = finish_rollout(episode, counted, transitions)
     runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
-    done = transitions.terminated | transitions.truncated
-    return runner, transitions, distribution_params, episode_stats(counted, done, transitions.info)
+    return runner, transitions, distribution_params, episodes
 
 
 def make_noise(
@@ -79,6 +79,8 @@ def empty_episodes(num_envs: int) -> EpisodeState:
         episode_length=jnp.zeros(num_envs, jnp.int32),
         discounted_return=jnp.zeros(num_envs),
         return_low=jnp.zeros(num_envs),
+        last_return=jnp.zeros(num_envs),
+        has_finished=jnp.zeros(num_envs, bool),
     )
 
 
@@ -97,10 +99,28 @@ def end_episodes(episode: EpisodeState, done: jax.Array) -> EpisodeState:
     )
 
 
-def episode_stats(counted: EpisodeState, done: jax.Array, info: Terms) -> EpisodeStats:
-    """Statistics of the episodes that are done.
+def finish_rollout(
+    episode: EpisodeState, counted: EpisodeState, transitions: Transition
+) -> tuple[EpisodeState, EpisodeStats]:
+    """The episodes that run on after a rollout, with the last finished one of each environment; and its statistics.
 
-    counted: every step's episode with that step; done, info: [T, B]
+    counted: every step's episode with that step, [T, B]
+    """
+    done = transitions.terminated | transitions.truncated
+    step = jnp.arange(len(done))[:, None]
+    last = jnp.max(jnp.where(done, step, -1), axis=0)
+    last_return = jnp.sum(counted.episode_return, axis=0, where=step == last)  # of one step, or of none
+    episode = episode.replace(
+        last_return=jnp.where(last >= 0, last_return, episode.last_return),
+        has_finished=(last >= 0) | episode.has_finished,
+    )
+    return episode, episode_stats(episode, counted, done, transitions.info)
+
+
+def episode_stats(episode: EpisodeState, counted: EpisodeState, done: jax.Array, info: Terms) -> EpisodeStats:
+    """Statistics of the episodes that are done, and of the last ones of the environments.
+
+    episode: after the rollout; counted: every step's episode with that step; done, info: [T, B]
     """
     # In two parts, since the lengths of long episodes may add up to more than an int32 holds.
     parts = jnp.divmod(counted.episode_length, 2**15)
@@ -111,5 +131,7 @@ def episode_stats(counted: EpisodeState, done: jax.Array, info: Terms) -> Episod
         return_min=jnp.min(counted.episode_return, where=done, initial=jnp.inf),
         return_max=jnp.max(counted.episode_return, where=done, initial=-jnp.inf),
         length_sum=2.0**15 * high + low,
+        last_return_sum=precise_sum(jnp.where(episode.has_finished, episode.last_return, 0.0)),
+        num_finished=jnp.sum(episode.has_finished),
         info_sum={name: jnp.sum(x, where=done) for name, x in info.items()},
     )

@@ -34,12 +34,14 @@ class TrainState(struct.PyTreeNode):
 
 
 class EpisodeState(struct.PyTreeNode):
-    """Running sums of the unfinished episodes."""
+    """Running sums of the unfinished episodes, and the return of the last finished one of each environment."""
 
     episode_return: jax.Array  # [B]
     episode_length: jax.Array  # [B] int32
     discounted_return: jax.Array  # [B], of the reward to learn from, unscaled; kept with normalize_reward alone
     return_low: jax.Array  # [B], what `episode_return` lacks by rounding
+    last_return: jax.Array  # [B], of the last episode that the environment finished; 0 before the first
+    has_finished: jax.Array  # [B] bool, True once the environment has finished an episode
 
 
 class RunnerState(struct.PyTreeNode):
@@ -91,6 +93,8 @@ class EpisodeStats(struct.PyTreeNode):
     return_min: jax.Array  # [], +inf without an episode
     return_max: jax.Array  # [], -inf without an episode
     length_sum: jax.Array  # [], steps
+    last_return_sum: jax.Array  # [], over environments, of the last episode that each has finished, at any time
+    num_finished: jax.Array  # [] int32, environments that have finished an episode at any time
     info_sum: Terms = struct.field(default_factory=dict)  # [] each, of the info at the last step of each episode
 
     def means(self) -> Terms:
@@ -100,6 +104,7 @@ class EpisodeStats(struct.PyTreeNode):
             "episode_return_mean": self.return_sum / count,
             "episode_return_min": jnp.where(none, jnp.nan, self.return_min),
             "episode_return_max": jnp.where(none, jnp.nan, self.return_max),
+            "last_return_mean": self.last_return_sum / self.num_finished.astype(jnp.float32),
             "episode_length_mean": self.length_sum / count,
             "episodes": self.count,
         }
@@ -146,17 +151,24 @@ def count_timesteps(updates: Any, batch_size: int) -> Any:
 class Metrics(struct.PyTreeNode, kw_only=True):
     """Numbers that one update reports. Those that an algorithm does not have are NaN by default.
 
-    A mean, min or max over episodes is NaN when no episode finished in the update. The five fields that a loss fills
-    are NaN when it does not return them. `extra` has every other number that a loss, reward or advantage returns, by
-    its name; and as "episode/NAME" each number in `Step.info`, averaged over the last steps of finished episodes.
+    A mean, min or max over episodes is NaN when no episode finished in the update. Two means of the return differ in
+    their weights. In `episode_return_mean` each episode that finished in the update counts once, so that an environment
+    with short episodes counts more often than one with long ones, and early in a run, before long episodes can finish,
+    only short ones count. In `last_return_mean` each environment counts once, with the last episode that it has
+    finished, in this update or before: the return by environment. It lags behind a policy that improves by up to the
+    length of an episode, and until every environment has finished one, short episodes come first here too. The five
+    fields that a loss fills are NaN when it does not return them. `extra` has every other number that a loss, reward or
+    advantage returns, by its name; and as "episode/NAME" each number in `Step.info`, averaged over the last steps of
+    finished episodes.
     """
 
     curve: ClassVar[tuple[str, str]] = ("timesteps", "episode_return_mean")  # columns that a learning curve shows
     value_loss_factor: ClassVar[float] = 0.5  # of the mean squared error in value_loss
 
     episode_return_mean: jax.Array  # [], of the episodes that finished in this update, raw rewards
-    episode_return_min: jax.Array  # [], of the same
-    episode_return_max: jax.Array  # [], of the same
+    last_return_mean: jax.Array = NAN  # [], over environments, of the last finished episode; NaN before the first one
+    episode_return_min: jax.Array  # [], as episode_return_mean
+    episode_return_max: jax.Array  # [], as episode_return_mean
     episode_length_mean: jax.Array  # [], steps
     episodes: jax.Array  # [] int32, finished in this update
     policy_loss: jax.Array = NAN  # [], mean over the minibatches that were applied; so are the next four

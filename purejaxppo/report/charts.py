@@ -21,6 +21,7 @@ TABLE_ROWS = 11  # of the table beside the chart
 
 View = dict[str, Any]  # one choice of the chart, as page.js reads it
 DIAGNOSTICS = {
+    "last_return_mean": "return by environment: of the last episode of each",
     "episode_length_mean": "length of training episodes, steps",
     "entropy": "entropy of the policy, nats",
     "approx_kl": "KL of an update, nats",
@@ -118,7 +119,7 @@ def metric_view(title: str, name: str, populations: Mapping[str, Population]) ->
 def make_view(name: str, across: str, band_name: str, series: list[dict[str, Any]]) -> View:
     """A chart without a target and without lines of single seeds."""
     view = {"name": name, "x_name": across, "band_name": band_name, "series": series}
-    return view | {"target": None, "target_name": "", "lines": []}
+    return view | {"x_first": 0.0, "target": None, "target_name": "", "lines": []}
 
 
 def make_series(label: str, x: np.ndarray, mid: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def last_values(population: Population, name: str) -> np.ndarray:
 
 def view_rows(views: Sequence[View]) -> list[list[str]]:
     """Some of the numbers of charts, for readers who do not see them: the head, and a row for each of some updates."""
-    columns = [(view, series) for view in views for series in view["series"]]
+    columns = [(view, series) for view in views if view["x_name"] == views[0]["x_name"] for series in view["series"]]
     head = [views[0]["x_name"]]
     for view, series in columns:
         head += [series["label"] if view is views[0] else f"{view['name']}, {series['label']}", view["band_name"]]

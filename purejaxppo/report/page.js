@@ -62,7 +62,7 @@
   }
 
   function makeScales() {
-    const { series, target } = view();
+    const { series, target, x_first: first } = view();
     const drawn = shownSeries();
     const values = [...drawn.flatMap((one) => one.mid), ...shownLines().flatMap((one) => one.y), target];
     if (bands.checked) values.push(...drawn.flatMap((one) => [...one.low, ...one.high]));
@@ -71,8 +71,8 @@
     const width = chart.clientWidth - EDGE.left - EDGE.right;
     const height = chart.clientHeight - EDGE.top - EDGE.bottom;
     return {
-      low, high, last, width, height,
-      x: (value) => EDGE.left + (width * value) / last,
+      low, high, first, last, width, height,
+      x: (value) => EDGE.left + (width * (value - first)) / (last - first),
       y: (value) => EDGE.top + (height * (high - value)) / (high - low),
     };
   }
@@ -103,7 +103,7 @@
       element("line", { class: "grid", x1: EDGE.left, x2: EDGE.left + scales.width, y1: y, y2: y }, chart);
       element("text", { x: EDGE.left - 6, y: y + 4, "text-anchor": "end" }, chart, short(value));
     }
-    for (const value of ticks(0, scales.last, Math.max(2, scales.width / 75))) {
+    for (const value of ticks(scales.first, scales.last, Math.max(2, scales.width / 75))) {
       element("text", { x: scales.x(value), y: bottom + 17, "text-anchor": "middle" }, chart, short(value));
     }
     element("text", { x: EDGE.left + scales.width / 2, y: bottom + 35, "text-anchor": "middle" }, chart, xName);
@@ -186,7 +186,8 @@
 
   function readAt(event) {
     const box = chart.getBoundingClientRect();
-    const step = ((event.clientX - box.left - EDGE.left) * scales.last) / scales.width;
+    const share = (event.clientX - box.left - EDGE.left) / scales.width;
+    const step = scales.first + share * (scales.last - scales.first);
     cursor = { index: nearest(view().series[0].x, step), height: event.clientY - box.top };
     readout.setAttribute("aria-live", "off"); // a pointer would make it speak without end
     drawCursor();

@@ -17,6 +17,7 @@ from purejaxppo.ppo.config import option_text
 from purejaxppo.report.charts import (
     SEED_LINES,
     best_curves,
+    best_settings,
     find_curve,
     last_values,
     own_metrics,
@@ -25,16 +26,19 @@ from purejaxppo.report.charts import (
     view_rows,
 )
 from purejaxppo.report.curves import Curve
+from purejaxppo.report.distribution_views import distribution_views
 from purejaxppo.runs.load import load_run, load_sweep
 from purejaxppo.runs.presets import PRESETS, shown_preset
 from purejaxppo.runs.results import FinishedRun, FinishedSweep
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
-from purejaxppo.runs.tables import return_name, sweep_rows, sweep_table, table
+from purejaxppo.runs.tables import distribution_rows, return_name, sweep_rows, sweep_table, table
 from purejaxppo.utils.files import finite, read_json, write_whole
 
 PAGE = "report.html"
 SETTINGS = 64  # of a sweep in its table
+# Parts of a page that a comparison does not have, and one that only it has.
+OPTIONAL = ("curves", "films", "picture", "setup", "made_with", "command", "config", "summary", "more")
 FILM_BYTES, FILMS_BYTES = 4_000_000, 12_000_000  # of a film, and of all of them
 
 
@@ -78,42 +82,52 @@ def write_page(
     curves: by label, as in their picture: that of the run, or those of the best settings of the sweep. A population
     that was trained in memory has no config.json, and its page does not say how to repeat it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     is_run = (folder / "config.json").exists()
     config = read_json(folder / "config.json") if is_run else spec_to_json(finished.spec)
     summary = read_json(folder / SUMMARY) if is_run else finite(finished.summary)
     env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
-    here, path = Path(__file__), out or folder / PAGE
+    path = out or folder / PAGE
+    parts = sweep_parts(finished, curves) if isinstance(finished, FinishedSweep) else run_parts(finished, curves[0][1])
+    numbers = sweep_table(finished, folder) if isinstance(finished, FinishedSweep) else table(finished, folder)
+    about: dict[str, Any] = {
+        "numbers": {
+            name: text for name, text in numbers.items() if not name.endswith("folder")
+        }  # it may be sent elsewhere
+        | distribution_rows(summary),
+        "curves": data_uri(folder / "curves.png"),
+        "films": films(folder),
+        "picture": data_uri(folder / "sweep.png"),
+        "setup": setup_texts(config["config"] | env_params, config["sweep"] or []),
+        "made_with": made_with(config, summary),
+        "config": json.dumps(config, indent=2) if is_run else "",
+        "summary": flat(summary),
+    }
+    render_page(path, about | parts)
+    return path
+
+
+def render_page(path: Path, parts: Mapping[str, Any]) -> None:
+    """Renders page.html, whole or not at all. A part of the page that `parts` does not have is left out."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    here = Path(__file__)
     loader = FileSystemLoader(here.parent)
     page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     page.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}  # a browser reads no NaN
-    parts = sweep_parts(finished, curves) if isinstance(finished, FinishedSweep) else run_parts(finished, curves[0][1])
-    numbers = sweep_table(finished, folder) if isinstance(finished, FinishedSweep) else table(finished, folder)
     text = page.get_template("page.html").render(
         css=Markup(here.with_suffix(".css").read_text()),
         script=Markup(here.with_suffix(".js").read_text()),
-        numbers={
-            name: text for name, text in numbers.items() if not name.endswith("folder")
-        },  # it may be sent elsewhere
         curve_rows=view_rows(parts["views"]),
-        curves=data_uri(folder / "curves.png"),
-        films=films(folder),
-        picture=data_uri(folder / "sweep.png"),
-        setup=setup_texts(config["config"] | env_params, config["sweep"] or []),
-        made_with=made_with(config, summary),
-        config=json.dumps(config, indent=2) if is_run else "",
-        summary=flat(summary),
-        **parts,
+        **{**dict.fromkeys(OPTIONAL, ""), **parts},
     )
     write_whole(path, lambda file: file.write(text.encode()))
-    return path
 
 
 def run_parts(finished: FinishedRun, curve: Curve) -> dict[str, Any]:
     """The parts of a page that are those of a run."""
-    spec, note = finished.spec, "One seed."
+    spec, note, population = finished.spec, "One seed.", finished.population
+    seeds = {f"{spec.num_seeds} seeds": population}
     if spec.num_seeds > 1:
         shown = f"the first {SEED_LINES}" if spec.num_seeds > SEED_LINES else "all"
         note = (
@@ -122,9 +136,10 @@ def run_parts(finished: FinishedRun, curve: Curve) -> dict[str, Any]:
     return {
         "title": spec.env,
         "lead": f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
-        "views": run_views(finished.population, curve, spec.solved_at),
+        "views": run_views(population, curve, spec.solved_at)
+        + distribution_views(seeds, spec.solved_at, return_name(finished.summary)),
         "curves_note": f"{note} A seed keeps its last return until its next episode ends.",
-        "members": seed_table(finished.population, finished.summary),
+        "members": seed_table(population, finished.summary),
         "command": shlex.join(command(spec)),
     }
 
@@ -135,7 +150,8 @@ def sweep_parts(finished: FinishedSweep, curves: Sequence[tuple[str, Curve]]) ->
     return {
         "title": f"{spec.env}, a sweep",
         "lead": f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
-        "views": sweep_views(sweep, curves, spec.solved_at),
+        "views": sweep_views(sweep, curves, spec.solved_at)
+        + distribution_views(best_settings(sweep), spec.solved_at, return_name(finished.summary)),
         "curves_note": f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
         "and among those that tie with the best, by the area under these curves.",
         "members": settings_table(finished),

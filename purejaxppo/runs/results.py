@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from purejaxppo.population.results import Population, Ranked, Sweep, count_diverged
+from purejaxppo.population.run_distribution import PERCENTS
 from purejaxppo.population.sharding import describe_devices
-from purejaxppo.population.statistics import Aggregates, Interval, aggregate
+from purejaxppo.population.statistics import Aggregates, Interval, aggregate, iqm_interval
 from purejaxppo.population.sweep import show_value
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, SETTINGS, TABLE, peak_memory_bytes, write_metrics
@@ -102,8 +103,29 @@ def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
         **aggregate_entries(aggregates),
         "solved_at": spec.solved_at,
         "seeds_solved": None if spec.solved_at is None else int(np.sum(final >= spec.solved_at)),
+        **distribution_entries(population, finite, spec.solved_at),
         "diverged_at": or_none(population.diverged_at),
         **costs(spec, [population]),
+    }
+
+
+def distribution_entries(population: Population, final: np.ndarray, solved_at: float | None) -> dict[str, Any]:
+    """The entries about the distribution of the seeds: areas under their curves, percentiles, and times to solve.
+
+    final: the finite final returns. A bound that is not known, such as that of a time that no seed needed, is null.
+    """
+    areas = population.areas()
+    area = iqm_interval(areas[np.isfinite(areas)]) if np.isfinite(areas).any() else [math.nan] * 3
+    times = None if solved_at is None else population.time_to(solved_at)
+    median = [None] * 3 if times is None else times.median
+    bounds = ("", "_95_low", "_95_high")
+    return {
+        **{f"area_iqm{bound}": number for bound, number in zip(bounds, area, strict=True)},
+        "percentiles_of_final_return": {str(p): float(np.percentile(final, p)) for p in PERCENTS}
+        if final.size
+        else None,
+        **{f"steps_to_solved{bound}": number for bound, number in zip(bounds, median, strict=True)},
+        "seeds_reached": None if times is None else times.num_reached,
     }
 
 

@@ -30,6 +30,24 @@ def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
     return rows | speed_rows(summary) | {"run folder": str(folder)}
 
 
+def distribution_rows(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The rows about the distribution of the seeds of a run, as far as its summary has them."""
+    rows = {}
+    if summary.get("area_iqm") is not None:
+        bounds = [math.nan if x is None else x for x in (summary[f"area_iqm_95_{end}"] for end in ("low", "high"))]
+        rows["mean training return, IQM"] = with_interval(summary["area_iqm"], *bounds)
+    if summary.get("percentiles_of_final_return"):
+        texts = [f"{show_return(value)} ({name}%)" for name, value in summary["percentiles_of_final_return"].items()]
+        rows[f"{return_name(summary)}, percentiles of seeds"] = ", ".join(texts)
+    if summary.get("seeds_reached") is not None:
+        steps = {name: summary[f"steps_to_solved{name}"] for name in ("", "_95_low", "_95_high")}
+        median, low, high = ("not known" if x is None else f"{x:,.0f}" for x in steps.values())
+        rows[f"steps until half of the seeds reach {summary['solved_at']:g}"] = (
+            f"{median}  (95% interval {low} to {high}; {summary['seeds_reached']} of {summary['num_seeds']} reached it)"
+        )
+    return rows
+
+
 def return_name(summary: Mapping[str, Any]) -> str:
     """The name of the returns that seeds are compared by: without greedy episodes, those of training."""
     return "final greedy return" if summary.get("evaluation_episodes", 1) else "final training return"

@@ -23,7 +23,14 @@ from purejaxppo.utils.tree import PyTree
 
 ABSENT = "not installed"
 LEAVES, MANIFEST = "leaves.npz", "manifest.json"
-ADDED = (".episode.return_low", ".mean_low")  # how leaves end that earlier versions did not write; they count as 0
+# How leaves end that earlier versions did not write, and what they count as.
+ADDED = {
+    ".episode.return_low": 0,
+    ".mean_low": 0,
+    ".episode.last_return": 0,
+    ".episode.has_finished": 0,  # an environment has finished no episode that we know of
+    ".last_return_mean": math.nan,
+}
 _VERSIONS_OF = ("purejaxppo", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 _VERSIONS_OF_EXTRAS = ("brax", "mujoco", "jumanji", "craftax", "xminigrid", "navix", "pgx", "playground")
 
@@ -137,14 +144,14 @@ def load_tree(
     """Reads a pytree in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
 
     defaults: values of the names that the folder's dicts in `about` lack
-    A leaf that an earlier version did not write (`ADDED`) is 0.
+    A leaf that an earlier version did not write has its value in `ADDED`.
     Raises PPOError if the folder cannot be read, a checksum does not fit, or a leaf or `about` differs.
     """
     manifest, leaves = _read(folder, None, about, defaults)
     wanted = dict(_named_leaves(like))
     for name in wanted.keys() - manifest["leaves"].keys() - leaves.keys():
-        if name.endswith(ADDED):
-            leaves[name] = np.zeros(wanted[name].shape, wanted[name].dtype)
+        if (value := added(name)) is not None:
+            leaves[name] = np.full(wanted[name].shape, value, wanted[name].dtype)
     if differing := sorted(wanted.keys() ^ leaves.keys()):
         raise PPOError(
             f"checkpoint {str(folder)!r} holds another state: {differing[0]} is only on one side; "
@@ -173,6 +180,11 @@ def load_leaf(
     if name not in leaves:
         raise PPOError(f"checkpoint {str(folder)!r} does not hold {name}")
     return leaves[name]
+
+
+def added(name: str) -> float | None:
+    """The value of a leaf that an earlier version did not write; None for one that every version has written."""
+    return next((value for end, value in ADDED.items() if name.endswith(end)), None)
 
 
 def check_tree(folder: Path) -> None:

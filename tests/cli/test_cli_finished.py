@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     for name, seed in (("a", "0"), ("b", "7")):
         assert cli.main(["train", "--seeds", "3", "--seed", seed, "--out", str(folder / name), *TINY]) == 0
-    assert cli.main(["train", "--env", "Catch-bsuite", "--out", str(folder / "catch"), "--seeds", "2", *TINY]) == 0
+    assert cli.main(["train", "--env", "Catch-bsuite", "--out", str(folder / "catch"), "--seeds", "3", *TINY]) == 0
     return folder
 
 
@@ -156,6 +156,32 @@ def test_render_refuses_what_it_cannot_do_before_it_plays(folder, refused, monke
     assert "no drawing" in refused(["render", str(folder / "a")])
 
 
+SCALES = ["--scale", "CartPole-v1=20:500", "--scale", "Catch-bsuite=-1:1"]
+
+
+@pytest.mark.parametrize("shown", ["percentiles", "profile", "times"])
+def test_plot_shows_the_distribution_of_the_seeds(folder, capsys, shown):
+    out = folder / f"{shown}.png"
+    assert cli.main(["plot", str(folder / "a"), str(folder / "b"), "--show", shown, "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    assert "final return, IQM" in capsys.readouterr().out
+
+
+def test_runs_on_two_environments_are_compared_on_their_scales(folder, capsys):
+    places = [str(folder / name) for name in ("a", "catch")]
+    assert cli.main(["plot", *places, *SCALES, "--out", str(folder / "both.png")]) == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    returns = [pjp.load_run(place).population.final_returns() for place in places]
+    scores = np.stack([(returns[0] - 20) / 480, (returns[1] + 1) / 2], axis=1)
+    assert row.startswith("a + catch")
+    assert f"{pjp.aggregate(scores).iqm.estimate:.3f}" in row
+    assert cli.main(["report", *places, *SCALES, "--out", str(folder / "both.html")]) == 0
+    page = (folder / "both.html").read_text()
+    for text in ("1 method on CartPole-v1, Catch-bsuite", "normalised return, IQM", "steps until half reach it"):
+        assert text in page
+
+
 @pytest.mark.parametrize("suffix", ["pdf", "svg"])
 def test_plot_writes_figures_for_papers(folder, suffix):
     assert cli.main(["plot", str(folder / "a"), "--out", str(folder / f"figure.{suffix}")]) == 0
@@ -174,11 +200,15 @@ def test_comparison_counts_wins_against_the_first():
     [
         (["eval", "{catch}", "--backend", "gymnasium"], "Catch-bsuite"),
         (["plot", "{a}", "{catch}"], "plot them apart"),
+        (["plot", "{a}", "{catch}", *SCALES[:2]], "--scale Catch-bsuite"),
+        (["plot", "{a}", "--scale", "CartPole-v1=1:1"], "CartPole-v1=1:1"),
+        (["plot", "{a}", "--scale", "Catch-bsuite=0:1"], "--scale Catch-bsuite"),
+        (["plot", "{a}", "{b}", "{catch}", *SCALES], "2 of CartPole-v1, 1 of Catch-bsuite"),
         (["plot", *["{a}"] * 9], "8"),
     ],
 )
 def test_bad_input_is_refused_with_one_line(folder, refused, arguments, named):
-    places = {name: str(folder / name) for name in ("a", "catch")}
+    places = {name: str(folder / name) for name in ("a", "b", "catch")}
     for i in range(9) if arguments[:3] == ["plot", "{a}", "{a}"] else ():
         shutil.copytree(folder / "a", folder / f"copy-{i}", dirs_exist_ok=True)
         arguments = [*arguments[: i + 1], str(folder / f"copy-{i}"), *arguments[i + 2 :]]

@@ -231,6 +231,8 @@ def test_every_update_starts_afresh_and_counts_the_cut_episode(small):
     assert float(metrics.epoch_length_mean) == mean
     assert 500 / mean == pytest.approx(int(metrics.episodes) + 1)
     assert int(runner.episode.episode_length[0]) == 500 - int(metrics.episode_length_mean * metrics.episodes + 0.5)
+    assert runner.episode.has_finished.all()
+    assert float(metrics.last_return_mean) == float(runner.episode.last_return[0])
     again, _ = jax.jit(small.update)(runner.replace(obs=runner.obs + 100.0))
     same, _ = jax.jit(small.update)(runner)
     np.testing.assert_array_equal(again.obs, same.obs)

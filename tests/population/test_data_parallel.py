@@ -28,6 +28,7 @@ def test_devices_that_share_a_run_learn_what_one_does(name):
     states = (population.seed(0).train_state.params for population in (one, shared))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), *states)
     np.testing.assert_array_equal(one.metrics.episodes, shared.metrics.episodes)
+    np.testing.assert_allclose(one.metrics.last_return_mean, shared.metrics.last_return_mean, rtol=1e-6)
     np.testing.assert_allclose(one.metrics.value_loss, shared.metrics.value_loss, rtol=1e-3)
 
 

@@ -109,6 +109,31 @@ def test_the_score_is_the_mean_of_the_episodes_in_the_latter_half(recorded, name
     assert scored > 10
 
 
+@pytest.mark.parametrize(("score", "expected"), [("episode_return_mean", (9 + 3 * 1) / 4), ("last_return_mean", 7.0)])
+def test_a_member_is_scored_by_episode_or_by_environment(score, expected):
+    """The latter two of four updates count; the first of them has 1 episode, and the other 3."""
+
+    class Told:
+        def update(self, runner):
+            i = runner.train_state.update
+            columns = {"episode_return_mean": [0.0, 0.0, 9.0, 1.0], "last_return_mean": [0.0, 0.0, 8.0, 6.0]}
+            columns |= {"episodes": [5, 5, 1, 3], "episode_return_min": [0.0] * 4, "episode_return_max": [0.0] * 4}
+            columns |= {"episode_length_mean": [1.0] * 4, "updates": [1, 2, 3, 4]}
+            metrics = pjp.Metrics(**{name: jnp.array(values)[i] for name, values in columns.items()}, batch_size=1)
+            return runner.replace(train_state=runner.train_state.replace(update=i + 1)), metrics
+
+    state = pjp.TrainState(None, None, None, None, update=jnp.int32(0), diverged_at=jnp.int32(-1))
+    member = Member(pjp.RunnerState(state, None, None, None, None), {}, jnp.float32(jnp.nan))
+    trained = search.train_member(lambda hyper: Told(), member, jnp.int32(4), score=score)
+    assert float(trained.score) == expected
+
+
+@pytest.mark.parametrize("make", [make_successive_halving, make_pbt])
+def test_a_score_that_is_unknown_is_refused(env, make):
+    with pytest.raises(pjp.PPOError, match=r"score = 'mean' is unknown.*last_return_mean"):
+        make(env, SMALL, SPACE, num_members=2, score="mean", **({"interval": 2} if make is make_pbt else {}))
+
+
 def generations(result, name, i):
     """(generation, update) of each update of member i."""
     if name == "pbt":

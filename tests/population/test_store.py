@@ -1,6 +1,7 @@
 """Results that stay: chunks on disk, populations that were interrupted, and those that do not fit together."""
 
 import functools
+import json
 import shutil
 
 import jax
@@ -13,6 +14,7 @@ from purejaxppo.population.chunks import over_processes
 from purejaxppo.population.jobs import own_rows
 from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
+from purejaxppo.utils.files import ADDED, make_manifest
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
 
@@ -180,6 +182,40 @@ def test_a_sweep_on_disk_goes_on_too(env, tmp_path):
     resumed, whole = run(tmp_path / "a"), run(None)
     for one, other in zip(resumed, whole, strict=True):
         assert_same(one, other)
+
+
+def without_leaves(folder, ends):
+    """Writes a pytree on disk anew as a version without these leaves would have."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    with np.load(folder / "leaves.npz") as file:
+        leaves = {name: file[name] for name in file.files if not name.endswith(ends)}
+    np.savez(folder / "leaves.npz", **leaves)
+    (folder / "manifest.json").write_text(json.dumps(make_manifest(leaves, manifest["about"])))
+
+
+def test_results_of_a_version_without_the_return_by_environment_are_read(env, kept, tmp_path):
+    folder, population = tmp_path / "a", kept[1]
+    shutil.copytree(kept[0], folder)
+    for part in (folder / "program-0").glob("*/*-*"):
+        without_leaves(part, tuple(ADDED))
+    older = train(env, folder)
+    assert np.isfinite(population.column("last_return_mean")[:, -1]).all()
+    for returns in (older.column("last_return_mean"), older.metrics.last_return_mean):
+        assert returns.shape == (10, 3)
+        assert np.isnan(returns).all()
+    np.testing.assert_array_equal(older.metrics.episodes, population.metrics.episodes)
+    assert not older.runners.episode.has_finished.any()
+    assert older.time_to(10.0)[1:3] == population.time_to(10.0, "episode_return_mean")[1:3] == (10, 10)
+
+
+def test_a_population_has_the_distribution_of_its_seeds(kept):
+    population = kept[1]
+    assert population.percentiles((0, 100)).shape == (2, 3)
+    greatest = population.percentiles((100,))[0]
+    np.testing.assert_array_equal(greatest[-1], population.column("episode_return_mean")[:, -1].max())
+    np.testing.assert_array_equal(population.profile([-1.0, 501.0]).share, [1, 0])
+    assert population.areas().shape == (10,)
+    assert np.median(population.areas()) == pytest.approx(population.area(), rel=0.2)
 
 
 def test_a_seed_that_is_not_there_is_refused(kept):

@@ -76,6 +76,7 @@ class Recount:
 
     def __init__(self, num_envs):
         self.returns, self.lengths = np.zeros(num_envs), np.zeros(num_envs, int)
+        self.running, self.last = np.zeros(num_envs), np.full(num_envs, np.nan)
 
     def finished(self, transitions):
         """-> returns and lengths of the episodes that ended in this rollout"""
@@ -89,6 +90,32 @@ class Recount:
                 lengths.append(self.lengths[b])
                 self.returns[b], self.lengths[b] = 0.0, 0
         return np.array(returns), np.array(lengths)
+
+    def last_returns(self, transitions):
+        """-> [B], of the last episode that each environment has finished so far; NaN before its first"""
+        reward, done = np.asarray(transitions.reward), np.asarray(transitions.terminated | transitions.truncated)
+        for t, b in np.ndindex(reward.shape):
+            self.running[b] += reward[t, b]
+            if done[t, b]:
+                self.last[b], self.running[b] = self.running[b], 0.0
+        return self.last
+
+
+class OneOrHundred:
+    """Half of the episodes last 1 step and pay 0, the others 100 steps and pay 1 at the end: a mean return of 1/2."""
+
+    default_params = ()
+    observation_space = pjp.Box((1,), 0.0, 1.0)
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        state = CoinState(jax.random.bernoulli(key).astype(jnp.float32), jnp.int32(0))
+        return state.start[None], state
+
+    def step(self, key, state, action, params):
+        state = state._replace(time=state.time + 1)
+        ends = state.time >= jnp.where(state.start > 0, 100, 1)
+        return state.start[None], state, jnp.where(ends, state.start, 0.0), ends, False
 
 
 @pytest.fixture(params=["CartPole-v1", Coins()], ids=["CartPole", "Coins"], scope="module")
@@ -195,7 +222,7 @@ def test_the_sum_over_many_episodes_is_that_of_float64():
     returns = np.random.default_rng(0).normal(0.1, 0.001, shape).astype(np.float32)
     done = np.random.default_rng(1).random(shape) < 0.9
     counted = empty_episodes(shape).replace(episode_return=jnp.asarray(returns))
-    got = jax.jit(episode_stats)(counted, done, {}).return_sum
+    got = jax.jit(episode_stats)(empty_episodes(1), counted, done, {}).return_sum
     np.testing.assert_allclose(got, returns[done].sum(dtype=np.float64), rtol=1e-6)
 
 
@@ -204,7 +231,7 @@ def test_the_lengths_of_long_episodes_add_up():
     length = np.random.default_rng(2).integers(10**8, 1.1e8, shape).astype(np.int32)
     done = np.arange(2)[:, None] == np.arange(64) % 2
     counted = empty_episodes(shape).replace(episode_length=jnp.asarray(length))
-    got = jax.jit(episode_stats)(counted, done, {}).length_sum
+    got = jax.jit(episode_stats)(empty_episodes(1), counted, done, {}).length_sum
     np.testing.assert_allclose(got, length[done].sum(dtype=np.float64), rtol=1e-6)
 
 
@@ -282,6 +309,30 @@ def test_metrics_report_the_episodes_of_each_update(updates):
     np.testing.assert_array_equal(metrics.timesteps, 8 * np.arange(1, 61))
 
 
+def test_the_return_by_environment_is_the_mean_of_the_last_finished_episodes(updates):
+    _, metrics, transitions = updates
+    recount = Recount(num_envs=2)
+    for i in range(60):
+        last = recount.last_returns(jax.tree.map(lambda x, i=i: x[i], transitions))
+        expected = np.nan if np.isnan(last).all() else np.nanmean(last)
+        np.testing.assert_allclose(metrics.last_return_mean[i], expected, rtol=1e-6)
+    assert np.isnan(metrics.last_return_mean[0])
+    assert not np.isnan(last).any()
+
+
+def test_episodes_of_1_and_100_steps_count_alike_in_the_return_by_environment():
+    env, num_envs = pjp.make_env(OneOrHundred()), 64
+    recount, by_episode = Recount(num_envs), []
+    for transitions, episodes in consecutive_rollouts(env, 3, num_steps=50, num_envs=num_envs):
+        last, means = recount.last_returns(transitions), episodes.means()
+        assert episodes.num_finished == np.sum(~np.isnan(last))
+        np.testing.assert_allclose(means["last_return_mean"], np.nanmean(last), rtol=1e-6)
+        by_episode.append(float(means["episode_return_mean"]))
+    assert by_episode[:2] == [0, 1]  # at first only the short ones end, then the long ones
+    assert episodes.num_finished == num_envs
+    assert abs(last.mean() - 0.5) < 0.2  # 64 coins scatter by 0.06
+
+
 def test_metrics_without_an_episode_are_nan_and_learning_goes_on(updates):
     runner, metrics, _ = updates
     none = metrics.episodes == 0
@@ -307,7 +358,7 @@ def test_the_size_of_episode_statistics_does_not_depend_on_the_rollout():
 
         return num_bytes(jax.eval_shape(run, KEY))
 
-    assert {episode_bytes(1, 1), episode_bytes(128, 4), episode_bytes(16, 1024)} == {5 * 4}
+    assert {episode_bytes(1, 1), episode_bytes(128, 4), episode_bytes(16, 1024)} == {7 * 4}
 
 
 def test_the_size_of_metrics_does_not_depend_on_the_rollout():
@@ -317,4 +368,4 @@ def test_the_size_of_metrics_does_not_depend_on_the_rollout():
         agent = small_agent(env, num_steps, num_envs)
         return num_bytes(jax.eval_shape(lambda key: agent.update(agent.init(key))[1], KEY))
 
-    assert {metric_bytes(1, 1), metric_bytes(128, 4), metric_bytes(16, 1024)} == {13 * 4}
+    assert {metric_bytes(1, 1), metric_bytes(128, 4), metric_bytes(16, 1024)} == {14 * 4}

@@ -369,7 +369,7 @@ document.querySelector("[data-seeds=all]").click(); seen.withAll = count(".seed"
 flip(document.getElementById("seeds")); seen.seedsOff = count(".seed");
 flip(document.getElementById("bands")); seen.bandsOff = count(".band");
 const view = document.getElementById("view");
-view.value = "2"; view.dispatchEvent(new Event("change"));
+view.value = "3"; view.dispatchEvent(new Event("change"));
 seen.view = [view.selectedOptions[0].textContent, chart.textContent.includes("entropy"), count(".mid")];
 const film = document.querySelector(".films img"), before = film.src.slice(0, 15);
 film.decode().then(() => {

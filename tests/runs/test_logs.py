@@ -69,6 +69,7 @@ def test_one_call_an_update_with_the_names_signs_and_factors_of_the_others():
     assert [step for _, step in (first, second)] == [512, 1024]
     assert first[0] == {
         "rollout/ep_rew_mean": 15.0,
+        "rollout/last_return_mean": 0.5,
         "rollout/ep_len_mean": 0.5,
         "time/fps": 1024.0,
         "time/total_timesteps": 512.0,
