@@ -11,6 +11,7 @@ import numpy as np
 
 from purejaxppo.population.checkpoints import KeptStates, kept_states
 from purejaxppo.population.memory import MemoryPlan
+from purejaxppo.population.selection import Selection, select
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, area_under_curve, last_returns
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point, show_value
@@ -166,6 +167,7 @@ class Sweep:
 
     points: tuple[Point, ...]
     populations: tuple[Population, ...]
+    tested: Population | None = None  # the best setting, trained on the test seeds
 
     def __repr__(self) -> str:
         names = ", ".join({name: None for point in self.points for name in point})
@@ -201,6 +203,13 @@ class Sweep:
         first = self.table()[0]
         best_of([first.iqm.estimate], "setting")
         return first.setting
+
+    def selection(self) -> Selection | None:
+        """The score of the best setting on the tuning seeds and on the test seeds; None without test seeds."""
+        if self.tested is None:
+            return None
+        best = self.best()
+        return select(best, self[best].final_returns(), self.tested.final_returns())
 
     def table(self) -> list[Ranked]:
         """The settings, best first, each with the IQM of its final returns and its 95% interval.
