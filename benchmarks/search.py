@@ -2,9 +2,9 @@
 
 python benchmarks/search.py [--task CartPole-v1] [--search random tpe] [--first-seed 0] [--repetitions 8] [--json OUT]
 
-Each search may take the steps of 20 whole runs of 48 updates (16 environments x 64 steps), over six hyperparameters
+Each search may take the steps of 20 whole runs of 32 updates (16 environments x 64 steps), over six hyperparameters
 whose ranges are so wide that most draws fail. Random search draws 20; successive halving draws 128, of which 32 and
-then 8 go on; population-based training has 20 members and 12 generations; TPE asks for 20 settings, two at a time, the
+then 8 go on; population-based training has 20 members and 8 generations; TPE asks for 20 settings, two at a time, the
 first 10 at random. In repetition s the first three take the same key, so population-based training starts from the very
 draws of random search.
 
@@ -30,7 +30,7 @@ from purejaxppo.population.search import Space
 from purejaxppo.population.statistics import iqm_interval, with_interval
 
 TASKS = ("CartPole-v1", "Acrobot-v1", "Breakout-MinAtar")
-CONFIG = pjp.PPOConfig(num_envs=16, num_steps=64, total_timesteps=48 * 1024, hidden_sizes=(64,))
+CONFIG = pjp.PPOConfig(num_envs=16, num_steps=64, total_timesteps=32 * 1024, hidden_sizes=(64,))
 SPACE: Space = {
     "learning_rate": pjp.log_uniform(1e-7, 1.0),
     "ent_coef": pjp.log_uniform(1e-4, 1.0),
