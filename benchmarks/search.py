@@ -1,17 +1,17 @@
-"""Successive halving and population-based training against random search, at equal environment steps.
+"""Random search, successive halving, population-based training and TPE at equal environment steps.
 
-python benchmarks/search.py [--first-seed 0] [--repetitions 8] [--json OUT]
+python benchmarks/search.py [--task CartPole-v1] [--search random tpe] [--first-seed 0] [--repetitions 8] [--json OUT]
 
-The task: CartPole-v1, 98,304 steps a run (192 updates of 4 environments x 128 steps), and six hyperparameters over
-ranges so wide that most draws fail. Each search may take the steps of 10 whole runs: random search draws 10;
-successive halving draws 64, of which 16 and then 4 go on; population-based training has 10 members and 48 generations.
-In repetition s all three take the same key, so population-based training starts from the very draws of random search.
+Each search may take the steps of 20 whole runs of 32 updates (16 environments x 64 steps), over six hyperparameters
+whose ranges are so wide that most draws fail. Random search draws 20; successive halving draws 128, of which 32 and
+then 8 go on; population-based training has 20 members and 8 generations; TPE asks for 20 settings, two at a time, the
+first 10 at random. In repetition s the first three take the same key, so population-based training starts from the very
+draws of random search.
 
 A search hands over the run that it ranks first by its training episodes. What is compared is the greedy return of that
-policy over 100 fresh episodes, the same for the three.
-
-The task, its budget, the ranges and the sizes of the searches were chosen in runs on seeds 100 to 115 and 200 to 215,
-before seeds 0 to 7 were looked at. On Acrobot-v1 with narrower ranges random search succeeded too often to tell.
+policy over 100 fresh episodes, the same for all: its IQM over the repetitions with a 95% bootstrap interval. The score
+by which the run was chosen stands beside it. With --json the results are added to those that the file holds already, so
+tasks and searches may run one by one.
 """
 
 import argparse
@@ -20,116 +20,127 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from scipy import stats
 
 import purejaxppo as pjp
-from purejaxppo.population.halving import make_successive_halving
-from purejaxppo.population.pbt import make_pbt
-from purejaxppo.population.search import SearchResult, Space
-from purejaxppo.population.sweep import log_uniform, uniform
+from purejaxppo.population.search import Space
+from purejaxppo.population.statistics import iqm_interval, with_interval
 
-TASK = "CartPole-v1"
-CONFIG = pjp.PPOConfig(total_timesteps=192 * 512)
+TASKS = ("CartPole-v1", "Acrobot-v1", "Breakout-MinAtar")
+CONFIG = pjp.PPOConfig(num_envs=16, num_steps=64, total_timesteps=32 * 1024, hidden_sizes=(64,))
 SPACE: Space = {
-    "learning_rate": log_uniform(1e-7, 1.0),
-    "ent_coef": log_uniform(1e-4, 1.0),
-    "gamma": uniform(0.0, 1.0),
-    "gae_lambda": uniform(0.0, 1.0),
-    "clip_eps": log_uniform(0.01, 1.0),
-    "vf_coef": log_uniform(0.05, 5.0),
+    "learning_rate": pjp.log_uniform(1e-7, 1.0),
+    "ent_coef": pjp.log_uniform(1e-4, 1.0),
+    "gamma": pjp.uniform(0.0, 1.0),
+    "gae_lambda": pjp.uniform(0.0, 1.0),
+    "clip_eps": pjp.log_uniform(0.01, 1.0),
+    "vf_coef": pjp.log_uniform(0.05, 5.0),
 }
-BUDGET = 10 * CONFIG.actual_timesteps
+RUNS = 20
 EPISODES = 100
 
-Search = Callable[[jax.Array], SearchResult]
+Find = tuple[pjp.TrainState, float, int]  # the policy that is found, its score in the search, steps of all members
+Search = Callable[[int], Find]  # of a repetition
 
 
-def make_searches() -> dict[str, Search]:
-    """The searches by name."""
-    env = pjp.make_env(TASK)
+def make_searches(env: pjp.Environment) -> dict[str, Callable[[], Search]]:
+    """The searches by name; each is compiled when it is made."""
     return {
-        "random search": make_successive_halving(env, CONFIG, SPACE, num_members=10, num_rungs=1),
-        "successive halving": make_successive_halving(env, CONFIG, SPACE, num_members=64, eta=4, num_rungs=3),
-        "population-based training": make_pbt(env, CONFIG, SPACE, num_members=10, interval=4),
+        "random": lambda: compiled(pjp.make_successive_halving(env, CONFIG, SPACE, num_members=RUNS, num_rungs=1)),
+        "halving": lambda: compiled(
+            pjp.make_successive_halving(env, CONFIG, SPACE, num_members=128, eta=4, num_rungs=3)
+        ),
+        "pbt": lambda: compiled(pjp.make_pbt(env, CONFIG, SPACE, num_members=RUNS, interval=4)),
+        "tpe": lambda: lambda seed: search_by_model(env, seed),
     }
 
 
-def make_trial(search: Search) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """key -> (greedy return [100] of the policy that is found, its score in the search, steps of each member [N])"""
-    agent = pjp.make_ppo(pjp.make_env(TASK), CONFIG)
+def compiled(search: Callable[[jax.Array], pjp.SearchResult]) -> Search:
+    """A search in one program, as a function of the repetition."""
+    program = jax.jit(search)
 
-    def try_search(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        found = search(jax.random.fold_in(key, 0))
+    def find(seed: int) -> Find:
+        found = program(jax.random.fold_in(jax.random.key(seed), 0))
         best = jax.tree.map(lambda x: x[found.best], found.runners.train_state)
-        returns, _ = pjp.evaluate(agent, best, jax.random.fold_in(key, 1), EPISODES)
-        return returns, found.scores[found.best], found.timesteps
+        return best, float(found.scores[found.best]), int(np.sum(found.timesteps, dtype=np.int64))
 
-    return jax.jit(try_search)
+    return find
 
 
-def run_trials(search: Search, seeds: range) -> dict[str, list[float]]:
+def search_by_model(env: pjp.Environment, seed: int) -> Find:
+    """TPE over populations of two settings."""
+    sweep = pjp.search_tpe(env, CONFIG, SPACE, num_trials=RUNS, batch=2, tune_seeds=1, seed=seed, search_seed=seed)
+    best = sweep[sweep.best()]
+    return best.seed(0).train_state, float(best.final_returns()[0]), len(sweep) * CONFIG.actual_timesteps
+
+
+def run_trials(task: str, name: str, seeds: range) -> dict[str, list[float]]:
     """The mean greedy return, the score and the steps of each repetition, and the seconds of all."""
-    trial = make_trial(search)
+    env = pjp.make_env(task)
+    agent = pjp.make_ppo(env, CONFIG)
+    play = jax.jit(lambda state, key: pjp.evaluate(agent, state, key, EPISODES)[0])
     started = time.perf_counter()
-    rows = [jax.device_get(trial(jax.random.key(seed))) for seed in seeds]
-    return {
-        "greedy_return": [float(np.mean(returns)) for returns, _, _ in rows],
-        "training_score": [float(score) for _, score, _ in rows],
-        "timesteps": [int(np.sum(steps, dtype=np.int64)) for _, _, steps in rows],
-        "seconds_with_compilation": [time.perf_counter() - started],
-    }
+    search, rows = make_searches(env)[name](), []
+    for seed in seeds:
+        state, score, steps = search(seed)
+        rows.append((float(np.mean(play(state, jax.random.fold_in(jax.random.key(seed), 1)))), score, steps))
+    greedy, scores, steps = map(list, zip(*rows, strict=True))
+    seconds = [time.perf_counter() - started]
+    return {"greedy_return": greedy, "training_score": scores, "timesteps": steps, "seconds_with_compilation": seconds}
 
 
-def print_table(trials: dict[str, dict[str, list[float]]], seeds: range) -> None:
-    """A row for each search, a column for each repetition."""
-    print(f"{'greedy return, seed':28}" + "".join(f"{seed:>8}" for seed in seeds) + f"{'mean':>9}{'p':>8}")
-    base = trials["random search"]["greedy_return"]
+def print_table(trials: dict[str, dict[str, list[float]]]) -> None:
+    """A row for each search: the IQM of its greedy returns and of its scores, p against random search, all returns."""
+    base = trials.get("random", {}).get("greedy_return")
     for name, trial in trials.items():
         returns = trial["greedy_return"]
-        p = "" if returns == base else f"{one_sided_p(returns, base):.3f}"
-        print(f"{name:28}" + "".join(f"{x:8.1f}" for x in returns) + f"{np.mean(returns):9.1f}{p:>8}")
+        chosen = iqm_interval(np.array(trial["training_score"])).estimate
+        p = "" if name == "random" or base is None else f"  p {one_sided_p(returns, base):.3f}"
+        every = ", ".join(f"{x:.0f}" for x in returns)
+        print(f"{name:8} {with_interval(*iqm_interval(np.array(returns)))}  chosen by {chosen:.1f}{p}  [{every}]")
 
 
 def one_sided_p(returns: list[float], base: list[float]) -> float:
     """Wilcoxon's signed-rank p that the returns are no better than the base, paired by repetition."""
-    result: Any = stats.wilcoxon(returns, base, alternative="greater")  # its attributes are made at run time
-    return float(result.pvalue)
+    return float(stats.wilcoxon(returns, base, alternative="greater").pvalue)  # pyright: ignore
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--search", nargs="+", choices=("random", "halving", "pbt", "tpe"))
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--repetitions", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.repetitions)
+    budget = RUNS * CONFIG.actual_timesteps
 
-    trials = {name: run_trials(search, seeds) for name, search in make_searches().items()}
-    if any(steps != BUDGET for trial in trials.values() for steps in trial["timesteps"]):
-        raise SystemExit(f"a search took other than {BUDGET:,} environment steps")
-    print(f"{TASK}, {BUDGET:,} environment steps for each search, {EPISODES} greedy episodes for each policy")
-    print_table(trials, seeds)
-    for name, trial in trials.items():
-        print(f"{name}: {trial['seconds_with_compilation'][0]:.0f} s for all repetitions, compilation included")
-    if options.json:
-        base = trials["random search"]["greedy_return"]
-        report = {
-            "task": TASK,
-            "total_timesteps": CONFIG.actual_timesteps,
-            "budget": BUDGET,
-            "space": {name: [type(domain).__name__, *domain] for name, domain in SPACE.items()},
-            "seeds": list(seeds),
-            "trials": trials,
-            "p": {name: one_sided_p(t["greedy_return"], base) for name, t in trials.items() if name != "random search"},
-            "jax": jax.__version__,
-            "python": sys.version,
-            "time": time.strftime("%Y-%m-%d"),
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    held = json.loads(options.json.read_text()) if options.json and options.json.exists() else {"tasks": {}}
+    for task in options.task:
+        trials = held["tasks"].setdefault(task, {})
+        for name in options.search or ("random", "halving", "pbt", "tpe"):
+            trials[name] = run_trials(task, name, seeds)
+            if any(steps != budget for steps in trials[name]["timesteps"]):
+                raise SystemExit(f"{name} took other than {budget:,} environment steps")
+            seconds = trials[name]["seconds_with_compilation"][0]
+            print(f"{task}, {name}: {seconds:.0f} s for all repetitions, compilation included", flush=True)
+            if options.json:
+                about = {
+                    "total_timesteps": CONFIG.actual_timesteps,
+                    "budget": budget,
+                    "space": {name: [type(domain).__name__, *domain] for name, domain in SPACE.items()},
+                    "seeds": list(seeds),
+                    "jax": jax.__version__,
+                    "python": sys.version,
+                    "time": time.strftime("%Y-%m-%d"),
+                }
+                options.json.write_text(json.dumps(held | about, indent=2) + "\n")
+        print(f"{task}, {budget:,} environment steps for each search, {EPISODES} greedy episodes for each policy")
+        print_table(trials)
 
 
 if __name__ == "__main__":

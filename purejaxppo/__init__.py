@@ -27,12 +27,14 @@ from purejaxppo.policies.distributions import (
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.population.checkpoints import KeptStates
+from purejaxppo.population.cross import CrossSweep, sweep_environments
 from purejaxppo.population.halving import halving_timesteps, make_successive_halving
 from purejaxppo.population.logs import LogProgress
 from purejaxppo.population.options import PopulationOptions, Progress
 from purejaxppo.population.pbt import make_pbt, pbt_timesteps
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.retest import make_retest
 from purejaxppo.population.run_distribution import (
     first_passages,
     normalized_scores,
@@ -42,8 +44,11 @@ from purejaxppo.population.run_distribution import (
     threshold_times,
 )
 from purejaxppo.population.search import SearchResult
+from purejaxppo.population.selection import Selection
+from purejaxppo.population.spaces import named_space
 from purejaxppo.population.statistics import aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
+from purejaxppo.population.tpe import search_tpe
 from purejaxppo.population.train import open_population, train_population
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.config import Config, PPOConfig, RecurrentConfig, static
@@ -70,6 +75,7 @@ __all__ = [
     "Box",
     "Categorical",
     "Config",
+    "CrossSweep",
     "DiagGaussian",
     "Discrete",
     "Distribution",
@@ -102,6 +108,7 @@ __all__ = [
     "RunOptions",
     "RunnerState",
     "SearchResult",
+    "Selection",
     "SpaceTree",
     "SquashedGaussian",
     "Step",
@@ -130,8 +137,10 @@ __all__ = [
     "make_noise",
     "make_pbt",
     "make_ppo",
+    "make_retest",
     "make_successive_halving",
     "make_train",
+    "named_space",
     "normalized_scores",
     "open_population",
     "pbt_timesteps",
@@ -144,9 +153,11 @@ __all__ = [
     "register_env",
     "reward_to_go",
     "rollout",
+    "search_tpe",
     "seed_keys",
     "shuffled_indices",
     "static",
+    "sweep_environments",
     "threshold_times",
     "train_population",
     "train_run",

@@ -8,6 +8,7 @@ from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.envs import env_names
 from purejaxppo.population.logs import NAMES
 from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.spaces import MINIBATCHES
 from purejaxppo.runs.presets import PRESETS, Preset, find_preset
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -37,7 +38,7 @@ def print_completion(options: argparse.Namespace) -> int:
 
     parser, commands = make_parser(find_preset("cleanrl"))
     names = {"--env": env_names(), "--preset": list(PRESETS), "--placement": PLACEMENTS, "--log-names": list(NAMES)}
-    names |= {"--backend": BACKENDS}
+    names |= {"--backend": BACKENDS, "--space": list(MINIBATCHES)}
     for command in commands.values():
         for action in command._actions:
             name = (action.option_strings or [""])[-1]

@@ -11,14 +11,17 @@ import jax
 
 from purejaxppo.cli.hyperparameters import given_fields
 from purejaxppo.cli.option_types import each_once
-from purejaxppo.envs import make_env, names_own_code
+from purejaxppo.cli.train_options import BATCH, TRIALS
+from purejaxppo.envs import Environment, make_env, names_own_code
 from purejaxppo.envs.user_code import bring_env
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.options import check_start_of, make_start
 from purejaxppo.population.processes import barrier
 from purejaxppo.population.sharding import check_data_placement
+from purejaxppo.population.spaces import named_space
 from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
-from purejaxppo.ppo.config import Config
+from purejaxppo.population.tpe import SearchPlan, load_optuna, settle_plan
+from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.runs.folder import make_free_folder, make_run_folder
 from purejaxppo.runs.load import LoadedRun, load_run
 from purejaxppo.runs.logs import check_installed, check_wandb_login
@@ -137,8 +140,14 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     env_params = env_params | each_once("--env-param", options.env_param or [])
     bring_env(options.env)
     env = make_env(env_name, **env_params)
-    points = make_points(env, config, read_sweep(options, config)) if options.command == "sweep" else None
+    space = read_space(options, config) if options.command == "sweep" else {}
+    search = None if options.search is None else read_search(options, env, config, space)
+    points = None
+    if options.command == "sweep":
+        points = [] if search is not None else make_points(env, config, read_sweep(options, space))
     num_seeds = options.seeds or num_seeds
+    if options.test_seeds and source is not None:
+        raise PPOError(f"--test-seeds {options.test_seeds} does not go with --init-from, which has no states for them")
     start = make_start(None if source is None else source.train_state, num_seeds)
     if own is not None:
         own.check(*at_point(env, config, (points or [{}])[0]))
@@ -155,6 +164,8 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
         seed=options.seed or 0,
         preset=preset_name,
         sweep=None if points is None else tuple(points),
+        test_seeds=options.test_seeds or 0,
+        search=search,
         placement=options.placement or "seeds",
         log_names=options.log_names or "sb3",
         agent=options.agent,
@@ -164,16 +175,37 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     )
 
 
-def read_sweep(options: argparse.Namespace, config: Config) -> dict[str, Any] | list[dict[str, Any]]:
-    """The values of each --over option, or with --random the points drawn from them."""
-    if not options.over:
+def read_space(options: argparse.Namespace, config: Config) -> dict[str, Domain]:
+    """The domain of each --over option, and those of --space; for --search without fields that change the program."""
+    if not options.over and options.space is None:
         raise PPOError("a sweep needs --over NAME=VALUES, such as --over learning-rate=1e-4,3e-4")
-    if options.random is None and options.random_seed is not None:
-        raise PPOError(f"--random-seed {options.random_seed} would do nothing without --random N; leave it out")
-    space: dict[str, Domain] = each_once("--over", options.over)
+    space: dict[str, Domain] = each_once("--over", options.over or [])
+    if options.space is not None:
+        if not isinstance(config, PPOConfig):
+            raise PPOError(f"--space {options.space} is one for a PPOConfig, not for a {type(config).__name__}")
+        space = named_space(options.space, config, numbers_only=options.search is not None) | space
     for name, domain in space.items():
         if isinstance(getattr(config, name, None), tuple) and isinstance(domain, list):
             space[name] = [(value,) if isinstance(value, int) else value for value in domain]  # 64 is one layer
+    return space
+
+
+def read_search(options: argparse.Namespace, env: Environment, config: Config, space: dict[str, Domain]) -> SearchPlan:
+    """The search that --search, --trials, --batch and --random-seed describe."""
+    if options.random is not None:
+        raise PPOError(f"--random {options.random} draws without a model, and --search with one; leave out one")
+    load_optuna()
+    numbers = (options.trials or TRIALS, options.batch or BATCH, options.random_seed or 0)
+    return settle_plan(env, config, SearchPlan(space, *numbers))  # pyright: ignore[reportArgumentType]
+
+
+def read_sweep(options: argparse.Namespace, space: dict[str, Domain]) -> dict[str, Any] | list[dict[str, Any]]:
+    """The values of each name, or with --random the points drawn from them."""
+    if options.random is None and options.random_seed is not None:
+        raise PPOError(f"--random-seed {options.random_seed} would do nothing without --random N; leave it out")
+    for name in ("trials", "batch"):
+        if getattr(options, name) is not None:
+            raise PPOError(f"--{name} {getattr(options, name)} would do nothing without --search tpe; leave it out")
     if options.random is not None:
         return draw_points(options.random, space, options.random_seed or 0)
     for name, domain in space.items():

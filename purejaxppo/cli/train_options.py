@@ -20,10 +20,12 @@ from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.processes import HEARTBEAT
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.spaces import MINIBATCHES
 from purejaxppo.runs.presets import PRESETS, Preset
 from purejaxppo.utils.validation import MAX_SEED
 
 MAX_SETTINGS = 1_000_000  # that --random draws
+TRIALS, BATCH = 64, 16  # of --search
 
 
 def add_train_options(parser: Parser, preset: Preset) -> None:
@@ -35,7 +37,8 @@ def add_train_options(parser: Parser, preset: Preset) -> None:
     option(group, "--wandb", "PROJECT", a_name, about)
     about = "naming of the logged numbers: sb3 (default) or cleanrl"
     option(group, "--log-names", "NAMES", one_of(list(NAMES)), about)
-    parser.set_defaults(over=None, random=None, random_seed=None)
+    parser.set_defaults(over=None, random=None, random_seed=None, test_seeds=None)
+    parser.set_defaults(space=None, search=None, trials=None, batch=None)
     _add_hyperparameters(parser, preset)
 
 
@@ -48,7 +51,17 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
     )
     option(parser, "--over", "NAME=VALUES", read_domain, about, action="append")
     option(parser, "--random", "N", whole_from(1, MAX_SETTINGS), "draw N settings, instead of the whole grid")
-    option(parser, "--random-seed", "N", whole_from(0, MAX_SEED), "seed of the draw (default 0)")
+    about = "a published space, instead of --over or beside it, which takes precedence"
+    option(parser, "--space", "NAME", one_of(list(MINIBATCHES)), about)
+    option(parser, "--search", "NAME", one_of(["tpe"]), "let a model of the scores propose the settings (needs optuna)")
+    option(parser, "--trials", "N", whole_from(1, MAX_SETTINGS), f"settings that --search trains (default {TRIALS})")
+    option(parser, "--batch", "N", whole_from(2), f"of them at a time; divides them (default {BATCH})")
+    option(parser, "--random-seed", "N", whole_from(0, MAX_SEED), "seed of --random or --search (default 0)")
+    option(
+        parser, "--tune-seeds", "N", whole_from(1), "the same as --seeds: each setting is ranked by them", dest="seeds"
+    )
+    about = "fresh seeds that train the best setting once more, to show how much its rank flatters it (default none)"
+    option(parser, "--test-seeds", "N", whole_from(1), about)
     parser.set_defaults(tensorboard=False, wandb=None, log_names=None)
     _add_run_options(parser, preset)
     _add_hyperparameters(parser, preset)

@@ -42,6 +42,7 @@ def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
         "init_from": spec.init_from,
         "random": options.random,
         "random_seed": options.random_seed,
+        **{name: getattr(options, name) for name in ("test_seeds", "space", "search", "trials", "batch")},
     }
     tables = {"config": vars(spec.config), "env-param": spec.env_params, "over": dict(options.over or {})}
     return {dashed(name): value for name, value in plain.items() if value is not None} | {

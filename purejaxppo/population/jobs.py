@@ -61,7 +61,7 @@ def make_jobs(
         if not is_claimed(options.out, about, defaults):  # the other processes see whether it is theirs
             raise PPOError(f"{str(options.out)!r} is not the folder that process 0 sees; give one on a shared disk")
     jobs = [
-        Job(program, num_seeds, seed, store, missing_rows(store), options.start.train_states)
+        Job(program, num_seeds, seed, store, missing_rows(store), options.start.train_states, options.first_seed)
         for program, store in zip(programs, stores, strict=True)
     ]
     barrier("planned")  # all have seen what is missing, before the first writes
@@ -147,6 +147,7 @@ def describe_population(
         "seed": seed,
         "evaluation_episodes": options.evaluation_episodes,
         "init_from": options.start.digest,
+        **({"first_seed": options.first_seed} if options.first_seed else {}),  # folders of earlier versions lack it
         **describe_agent(options.make_agent),
     }
 
@@ -183,7 +184,7 @@ def tell_begin(jobs: Sequence[Job], options: Options, *, is_begun: bool) -> None
     if options.on_begin is ignore and expects_some and not any(has_states(store.folder) for store in stores):
         warnings.warn(
             f"{str(options.out)!r} was begun before, and there is no checkpoint in it: it begins from the start",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -70,6 +70,9 @@ class PopulationOptions(TypedDict, total=False):
     keep_best: bool  # also keep each seed at its highest training return, for `checkpoint("best")`; by default False
     extend: bool  # go on with a population in `out` that has another `total_timesteps`; by default False
     init_from: TrainState | None  # [S, ...], seed i starts from the parameters of state i, as by `PPO.continue_from`
+    test_seeds: (
+        int  # of a sweep: fresh seeds that train its best setting once more, for `Sweep.selection`; by default 0
+    )
     report_at: Sequence[int]  # updates after which `on_chunk` is called in any case
     should_stop: Callable[[], bool]  # asked after each `on_chunk`; True saves the state to `out`, raises Interrupted
     on_begin: Callable[[str], None]  # gets one line per program: where its members in `out` go on
@@ -104,6 +107,9 @@ class Options(NamedTuple):
     checkpoints: Policy = NO_CHECKPOINTS
     extend: bool = False
     start: Start = Start()
+    test_seeds: int = 0
+    first_seed: int = 0  # the number of the first seed: test seeds follow those that a setting was chosen by
+    programs: dict[Any, Any] | None = None  # compiled ones by name, which the next call of a search takes over
     report_at: Sequence[int] = ()
     should_stop: Callable[[], bool] = never
     on_begin: Callable[[str], None] = ignore
@@ -124,6 +130,11 @@ def settle_options(config: Config, num_seeds: int, make_agent: MakeAgent | None,
     if options.memory_limit is not None:
         parse_bytes(options.memory_limit)
     check_whole("evaluation_episodes", options.evaluation_episodes, least=0)
+    check_whole("test_seeds", options.test_seeds, least=0)
+    if options.test_seeds and given.get("init_from") is not None:
+        raise PPOError(
+            f"test_seeds = {options.test_seeds} does not go with init_from, which has no states for them; leave out one"
+        )
     check_switch("extend", options.extend)
     if not isinstance(options.report_at, Sequence):
         raise PPOError(f"report_at = {shown(options.report_at)} is not a list; give one of updates, such as [8, 20]")

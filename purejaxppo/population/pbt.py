@@ -103,7 +103,8 @@ def make_pbt(
         members, history = jax.lax.scan(run_generation, members, keys)
         best = rank(members.score, jnp.arange(num_members), num_members)[0]
         updates = jnp.full(num_members, config.num_updates)
-        return SearchResult(members.runner, members.hyper, members.score, best, updates, history, config.batch_size)
+        about = (config.batch_size, (interval,) * (config.num_updates // interval))
+        return SearchResult(members.runner, members.hyper, members.score, best, updates, history, *about)
 
     return search
 

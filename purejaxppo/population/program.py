@@ -63,6 +63,7 @@ class Job(NamedTuple):
     store: Store
     rows: list[Rows]  # the members that have no results yet
     start: TrainState | None = None  # [S, ...], trained states that the seeds start from
+    first_seed: int = 0  # the number of the first seed
 
     @property
     def num_members(self) -> int:
@@ -108,6 +109,7 @@ def member_shapes(program: Program, options: Options) -> MemberResult:
 def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Array, dict[int, np.ndarray]]:
     """Training keys, evaluation keys and numbers of the members of `rows`; the last one is repeated up to `width`."""
     setting, seed = np.divmod(padded_members(rows, width), job.num_seeds)
+    seed += job.first_seed
     keys, play_keys = (folded_keys(base, seed) for base in (job.seed, job.seed + EVALUATION_SEED))
     return keys, play_keys, {leaf: values[setting] for leaf, values in job.program.numbers.items()}
 
@@ -134,13 +136,17 @@ def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
 def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     """The program of a job, for chunks as wide as its members, the processor and the memory allow.
 
-    The compiler reports the memory of a chunk. If that is too much, it compiles once more, for chunks that fit.
+    The compiler reports the memory of a chunk. If that is too much, it compiles once more, for chunks that fit. What
+    `options.programs` holds already is not compiled again.
     """
     devices = used_devices(options.placement, job.num_members)
     multiple = len(devices) if options.placement == "seeds" else 1
     on_cpu = devices[0].platform == "cpu"
     width = chunk_width(job, (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices), multiple)
     in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
+    name = (*program_name(job.program), job.num_left, width)
+    if options.programs is not None and name in options.programs:
+        return options.programs[name]
 
     def planned(per_member: int) -> MemoryPlan:
         return plan_memory(
@@ -157,7 +163,17 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     compiled = compile_program(job, options, width)
     sharing = len(devices) if on_cpu else 1  # programs that share one memory
     plan = planned(-(-sharing * max(map(program_bytes, compiled[:3])) // width))
-    return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
+    fitting = (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
+    if options.programs is not None:
+        options.programs[name] = fitting
+    return fitting
+
+
+def program_name(program: Program) -> tuple[Any, ...]:
+    """Everything that tells a program from the others of a search: its structure, its numbers and its constants."""
+    leaves, structure = jax.tree.flatten((program.env, program.config))
+    constants = tuple(np.asarray(x).tobytes() for i, x in enumerate(leaves) if i not in program.numbers)
+    return structure, tuple(program.numbers), constants
 
 
 def chunk_width(job: Job, most: int, multiple: int) -> int:

@@ -20,6 +20,7 @@ from purejaxppo.population.run_distribution import (
     performance_profile,
     threshold_times,
 )
+from purejaxppo.population.selection import Selection, select
 from purejaxppo.population.statistics import (
     Aggregates,
     Interval,
@@ -211,6 +212,7 @@ class Sweep:
 
     points: tuple[Point, ...]
     populations: tuple[Population, ...]
+    tested: Population | None = None  # the best setting, trained on the test seeds
 
     def __repr__(self) -> str:
         names = ", ".join({name: None for point in self.points for name in point})
@@ -246,6 +248,13 @@ class Sweep:
         first = self.table()[0]
         best_of([first.iqm.estimate], "setting")
         return first.setting
+
+    def selection(self) -> Selection | None:
+        """The score of the best setting on the tuning seeds and on the test seeds; None without test seeds."""
+        if self.tested is None:
+            return None
+        best = self.best()
+        return select(best, self[best].final_returns(), self.tested.final_returns())
 
     def table(self) -> list[Ranked]:
         """The settings, best first, each with the IQM of its final returns and its 95% interval.

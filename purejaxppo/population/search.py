@@ -56,6 +56,7 @@ class SearchResult(struct.PyTreeNode):
     updates: jax.Array  # [N] int32, that each member took
     history: History
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update
+    generations: tuple[int, ...] = struct.field(pytree_node=False)  # updates of each generation or rung, [G]
 
     @property
     def timesteps(self) -> Any:

@@ -47,6 +47,7 @@ class RunOptions(TypedDict, total=False):
     memory_limit: int | str | None  # bytes, or text such as "4GiB"; by default most of what is free
     tensorboard: bool  # also write event files to the folder; by default False
     wandb: str | None  # the project of Weights & Biases to log to; by default none
+    test_seeds: int  # of a sweep: fresh seeds that train its best setting once more; by default 0
 
 
 def train_run(

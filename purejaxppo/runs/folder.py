@@ -21,6 +21,7 @@ RESULTS = "checkpoints"  # the chunks of members, in training and finished
 START = "start"  # the parameters that the seeds start from, if they are those of another run
 KEPT = "kept"  # the states that are filmed beside the first and the last
 METRICS, TABLE, SETTINGS = ("metrics.npz", "metrics.csv"), "table.csv", "settings"
+TESTED = "test"  # the metrics of the best setting of a sweep on the test seeds
 PICTURES = ("report.html", "curves.png", "sweep.png", "after.gif")  # which show how a run has ended
 CSV_ROWS = 1_000_000  # beyond this, metrics.csv has quantiles over seeds
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -6,9 +6,10 @@ from typing import Any
 
 from purejaxppo.envs import make_env
 from purejaxppo.population.checkpoints import KeptStates
-from purejaxppo.population.options import MakeAgent
+from purejaxppo.population.options import MakeAgent, PopulationOptions, settle_options
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.store import DiskStore, missing_rows, part_name
+from purejaxppo.population.tpe import open_search
 from purejaxppo.population.train import open_population
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
@@ -142,12 +143,13 @@ def mend_finished(spec: RunSpec, folder: Path) -> tuple[FinishedRun | FinishedSw
     """
     found = open_results(spec, folder)
     settings, is_sweep = list(found) if isinstance(found, Sweep) else [found], isinstance(found, Sweep)
-    for store in {id(population.store): population.store for population in settings}.values():
+    tested = [found.tested] if isinstance(found, Sweep) and found.tested is not None else []
+    for store in {id(population.store): population.store for population in [*settings, *tested]}.values():
         if isinstance(store, DiskStore):
             check_results(store, folder)
     try:
         summary = with_nans(read_summary(folder, spec.num_seeds, len(settings) if is_sweep else None))
-        held = digests(folder, sweep_files(len(settings)) if is_sweep else METRICS)
+        held = digests(folder, sweep_files(found) if isinstance(found, Sweep) else METRICS)
         known = summary.get("files", {})
         damaged = [name for name, now in held.items() if now is None or known.get(name) != now]
     except PPOError:
@@ -191,6 +193,16 @@ def open_run(
 def open_results(spec: RunSpec, folder: Path) -> Population | Sweep:
     """The results in the folder of a run, finished or not. Raises PPOError if there are none, or another run's."""
     env = make_env(spec.env, **spec.env_params)
+    options: PopulationOptions = {
+        "test_seeds": spec.test_seeds,
+        "evaluation_episodes": EVALUATION_EPISODES,
+        "out": folder / RESULTS,
+    }
+    if spec.search is not None:
+        if not spec.sweep:
+            raise PPOError(f"{folder} is a search that has not finished; go on with purejaxppo sweep --resume {folder}")
+        settled = settle_options(spec.config, spec.num_seeds, spec.make_agent, options)
+        return open_search((env, spec.config), spec.sweep, spec.search.batch, spec.num_seeds, spec.seed, settled)
     return open_population(
         env,
         spec.config,
@@ -198,6 +210,5 @@ def open_results(spec: RunSpec, folder: Path) -> Population | Sweep:
         seed=spec.seed,
         sweep=spec.sweep,
         make_agent=spec.make_agent,
-        evaluation_episodes=EVALUATION_EPISODES,
-        out=folder / RESULTS,
+        **options,
     )

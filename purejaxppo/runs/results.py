@@ -14,12 +14,13 @@ from purejaxppo.population.sharding import describe_devices
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, iqm_interval
 from purejaxppo.population.sweep import show_value
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.runs.folder import KEPT, METRICS, SETTINGS, TABLE, peak_memory_bytes, write_metrics
+from purejaxppo.runs.folder import KEPT, METRICS, SETTINGS, TABLE, TESTED, peak_memory_bytes, write_metrics
 from purejaxppo.runs.spec import RunSpec
 from purejaxppo.runs.summary import SUMMARY, digests
 from purejaxppo.utils.files import load_tree, make_folder, write_json, write_whole
 
 EVALUATION_EPISODES = 100  # of each seed, at the end
+BOUNDS = ("", "_95_low", "_95_high")  # how the entries of an interval end
 NO_AGGREGATES = Aggregates(*[Interval(math.nan, math.nan, math.nan)] * len(Aggregates._fields))
 
 
@@ -61,19 +62,21 @@ def read_run(spec: RunSpec, population: Population, folder: Path, summary: dict[
 
 def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, Any] | None = None) -> FinishedSweep:
     """Writes the metrics of each setting, the table of all, and the summary, as `write_run` does."""
-    for i, population in enumerate(sweep):
-        place = folder / SETTINGS / f"{i:04d}"
+    named = {f"{SETTINGS}/{i:04d}": population for i, population in enumerate(sweep)}
+    for name, population in named.items() if sweep.tested is None else [*named.items(), (TESTED, sweep.tested)]:
+        place = folder / name
         make_folder(place)
         write_metrics(place, metric_names(population), population.column)
     write_whole(folder / TABLE, lambda file: file.write(table_text(sweep.table()).encode()))
-    summary = (summary or summarise_sweep(spec, sweep)) | {"files": digests(folder, sweep_files(len(sweep)))}
+    summary = (summary or summarise_sweep(spec, sweep)) | {"files": digests(folder, sweep_files(sweep))}
     write_json(folder / SUMMARY, summary)
     return FinishedSweep(spec, sweep, summary)
 
 
-def sweep_files(num_settings: int) -> list[str]:
+def sweep_files(sweep: Sweep) -> list[str]:
     """The files that `write_sweep` writes beside the summary."""
-    return [TABLE, *(f"{SETTINGS}/{i:04d}/{name}" for i in range(num_settings) for name in METRICS)]
+    places = [f"{SETTINGS}/{i:04d}" for i in range(len(sweep))] + ([TESTED] if sweep.tested is not None else [])
+    return [TABLE, *(f"{place}/{name}" for place in places for name in METRICS)]
 
 
 def metric_names(population: Population) -> list[str]:
@@ -137,17 +140,32 @@ def summarise_sweep(spec: RunSpec, sweep: Sweep) -> dict[str, Any]:
         "best_point": rows[0].point,
         "tied_settings": [row.setting for row in rows[1:] if row.ties],
         "diverged_at": [or_none(population.diverged_at) for population in sweep],
+        **selection_entries(sweep),
         **costs(spec, list(sweep)),
+    }
+
+
+def selection_entries(sweep: Sweep) -> dict[str, Any]:
+    """The entries about the best setting on tuning and on test seeds; none without test seeds."""
+    about = sweep.selection()
+    if about is None or sweep.tested is None:
+        return {}
+    entries = {"selection_bias": about.bias, "tune_return_iqm": about.tuning, "test_return_iqm": about.test}
+    return {
+        "tune_seeds": about.tune_seeds,
+        "test_seeds": about.test_seeds,
+        "test_return_per_seed": sweep.tested.final_returns().tolist(),
+        "test_diverged_at": or_none(sweep.tested.diverged_at),
+        **{f"{name}{end}": x for name, interval in entries.items() for end, x in zip(BOUNDS, interval, strict=True)},
     }
 
 
 def aggregate_entries(aggregates: Aggregates) -> dict[str, float]:
     """The entries final_return_NAME of each aggregate, and its 95% bounds."""
-    bounds = ("", "_95_low", "_95_high")
     return {
         f"final_return_{name}{bound}": number
         for name, interval in aggregates._asdict().items()
-        for bound, number in zip(bounds, interval, strict=True)
+        for bound, number in zip(BOUNDS, interval, strict=True)
     }
 
 

@@ -17,7 +17,8 @@ from purejaxppo.population.logs import NAMES
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.sharding import PLACEMENTS
-from purejaxppo.population.sweep import ENV, Point, check_whole
+from purejaxppo.population.sweep import ENV, LogUniform, Point, check_whole, log_uniform, uniform
+from purejaxppo.population.tpe import SearchPlan, settle_plan
 from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import git_revision
 from purejaxppo.runs.own_agent import agent_in_python, agent_of_run
@@ -36,6 +37,8 @@ _KINDS: dict[str, Any] = {
     "seed": int,
     "preset": str,
     "sweep": list | None,
+    "test_seeds": int,
+    "search": dict | None,
     "placement": str,
     "checkpoint_every": int | str | None,
     "keep_checkpoints": int,
@@ -59,6 +62,8 @@ class RunSpec:
     seed: int
     preset: str
     sweep: tuple[Point, ...] | None = None
+    test_seeds: int = 0  # that train the best setting of a sweep once more
+    search: SearchPlan | None = None  # that asks for the settings of `sweep`; they are () until it is finished
     placement: str = "seeds"
     checkpoint_every: int | str | None = None  # this and the next three do not change the results
     keep_checkpoints: int = KEPT_CHECKPOINTS
@@ -76,7 +81,7 @@ class RunSpec:
     @property
     def num_members(self) -> int:
         """The number of runs: seeds of all settings."""
-        return self.num_seeds * len(self.sweep or [{}])
+        return self.num_seeds * (len(self.sweep or [{}]) if self.search is None else self.search.num_trials)
 
     @property
     def solved_at(self) -> float | None:
@@ -122,6 +127,7 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
         "algorithm": ALGORITHMS[type(spec.config)].name if type(spec.config) in ALGORITHMS else OWN,
         "config": to_json({field.name: getattr(spec.config, field.name) for field in fields(spec.config)}),
         "sweep": None if spec.sweep is None else [to_json(point, "sweep: ") for point in spec.sweep],
+        "search": None if spec.search is None else search_to_json(spec.search),
     }
     content = {name: special[name] if name in special else getattr(spec, name) for name in _KINDS}
     about = {"actual_timesteps": spec.config.actual_timesteps, "versions": versions(), "git_revision": git_revision()}
@@ -133,6 +139,7 @@ def spec_from_json(
 ) -> RunSpec:
     """The inverse of `spec_to_json`. Raises PPOError for content that it never writes."""
     path, not_of_a_run = folder / "config.json", "it is not the config of a run"
+    content = {"test_seeds": 0, "search": None} | content  # folders of earlier versions lack them
     for name, kind in _KINDS.items():
         if name not in content:
             raise PPOError(f"{path} lacks '{name}'; {not_of_a_run}")
@@ -151,14 +158,34 @@ def spec_from_json(
         check_choice("log_names", content["log_names"], tuple(NAMES))
         config_class = find_config_class(content["algorithm"], config if own is None else own.config)
         read = config_class().replace(**from_json(content["config"]))
+        search = None if content["search"] is None else search_from_json(content, read)
     except PPOError as error:
         raise PPOError(f"{path}: {error}") from None
     return RunSpec(
         config=read,
         sweep=None if points is None else tuple(map(from_json, points)),
+        search=search,
         make_agent=None if own is None else own.make_agent,
-        **{name: content[name] for name in _KINDS if name not in ("algorithm", "config", "sweep")},
+        **{name: content[name] for name in _KINDS if name not in ("algorithm", "config", "sweep", "search")},
     )
+
+
+def search_to_json(plan: SearchPlan) -> dict[str, Any]:
+    """The search of config.json."""
+    kinds = {name: "log" if isinstance(domain, LogUniform) else "uniform" for name, domain in plan.space.items()}
+    return {"method": "tpe", **plan._asdict(), "space": {name: [kinds[name], *plan.space[name]] for name in kinds}}
+
+
+def search_from_json(content: dict[str, Any], config: Config) -> SearchPlan:
+    """The inverse of `search_to_json`. Raises PPOError for what it never writes."""
+    found, makers = content["search"], {"log": log_uniform, "uniform": uniform}
+    try:
+        check_choice("search.method", found["method"], ("tpe",))
+        space = {name: makers[kind](low, high) for name, (kind, low, high) in found["space"].items()}
+        plan = SearchPlan(space, *(found[name] for name in SearchPlan._fields[1:]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise PPOError(f"search = {shown(found)} cannot be") from None
+    return settle_plan(make_env(content["env"], **content["env_params"]), config, plan)
 
 
 def find_config_class(algorithm: str, own: Config | None) -> type[Config]:

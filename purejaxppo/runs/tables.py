@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxppo.population.results import Ranked
+from purejaxppo.population.selection import Selection
 from purejaxppo.population.statistics import decimals_of, interval_text, show_return, with_interval
 from purejaxppo.population.sweep import show_point, show_value
 from purejaxppo.ppo.evaluate import MAX_STEPS
@@ -65,6 +66,7 @@ def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
     num_episodes = summary["evaluation_episodes"] * summary["num_seeds"] * len(finished.sweep)
     return {
         **best_rows(finished.sweep.table(), return_name(summary)),
+        **selection_rows(finished.sweep.selection()),
         **cut_rows(summary["evaluation_episodes_cut"], num_episodes),
         **speed_rows(summary),
         "sweep folder": str(folder),
@@ -82,6 +84,17 @@ def best_rows(rows: list[Ranked], name: str = "final greedy return") -> dict[str
             "it has the largest area under the training curve" if is_largest else "no training return tells them apart"
         )
     return found
+
+
+def selection_rows(selection: Selection | None) -> dict[str, str]:
+    """The best setting on the test seeds, and by how much the tuning seeds flatter it; no row without test seeds."""
+    if selection is None:
+        return {}
+    return {
+        f"on the {selection.tune_seeds} tuning seeds, IQM": with_interval(*selection.tuning),
+        f"on {selection.test_seeds} test seeds, IQM": with_interval(*selection.test),
+        "selection bias": with_interval(*selection.bias),
+    }
 
 
 def speed_rows(summary: dict[str, Any]) -> dict[str, str]:

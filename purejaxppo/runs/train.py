@@ -18,6 +18,7 @@ from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import describe_devices, device_kind
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
+from purejaxppo.population.tpe import search_tpe
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo.normalize import init_moments
 from purejaxppo.ppo.types import TrainState
@@ -52,7 +53,11 @@ def plan(spec: RunSpec) -> str:
     if spec.sweep is None:
         return line
     env = make_env(spec.env, **spec.env_params)
-    return f"{describe_programs(env, config, spec.sweep, spec.num_seeds)}\n{line}"
+    test = f"; then the best once more, on {spec.test_seeds} test seeds" if spec.test_seeds else ""
+    if spec.search is not None:
+        found = f"{spec.search.num_trials} settings of {', '.join(sorted(spec.search.space))} by TPE, "
+        return f"{found}{spec.search.batch} at a time, {spec.num_seeds} seeds each, in one compilation{test}\n{line}"
+    return f"{describe_programs(env, config, spec.sweep, spec.num_seeds)}{test}\n{line}"
 
 
 class Watched(NamedTuple):
@@ -115,25 +120,31 @@ def train_in_folder(
             save_tree(place, jax.tree.map(lambda x: x[0], progress.train_states))
         on_chunk(progress)
 
-    trained = train_population(
-        env,
-        spec.config,
-        num_seeds=spec.num_seeds,
-        seed=spec.seed,
-        sweep=spec.sweep,
-        make_agent=spec.make_agent,
-        placement=spec.placement,
-        evaluation_episodes=EVALUATION_EPISODES,
-        out=folder / RESULTS,
-        checkpoint_every=spec.checkpoint_every,
-        keep_checkpoints=spec.keep_checkpoints,
-        keep_best=spec.keep_best,
-        extend=True,  # config.json says how long the run is to be
-        init_from=None if spec.init_from is None else load_start(spec, folder),
-        report_at=spec.algorithm.film_after,
-        on_chunk=keep_and_tell,
+    keywords: dict[str, Any] = {
+        "seed": spec.seed,
+        "test_seeds": spec.test_seeds,
+        "make_agent": spec.make_agent,
+        "placement": spec.placement,
+        "evaluation_episodes": EVALUATION_EPISODES,
+        "out": folder / RESULTS,
+        "checkpoint_every": spec.checkpoint_every,
+        "keep_checkpoints": spec.keep_checkpoints,
+        "keep_best": spec.keep_best,
+        "extend": True,  # config.json says how long the run is to be
+        "init_from": None if spec.init_from is None else load_start(spec, folder),
+        "report_at": spec.algorithm.film_after,
+        "on_chunk": keep_and_tell,
         **options,
-    )
+    }
+    if spec.search is None:
+        trained = train_population(env, spec.config, num_seeds=spec.num_seeds, sweep=spec.sweep, **keywords)
+    else:
+        space, num_trials, batch, search_seed = spec.search
+        of_search = {"num_trials": num_trials, "batch": batch, "search_seed": search_seed, **keywords}
+        trained = search_tpe(env, spec.config, space, tune_seeds=spec.num_seeds, **of_search)
+        spec = dataclasses.replace(spec, sweep=trained.points)
+        if is_first:
+            write_json(folder / "config.json", spec_to_json(spec))  # with the settings, which are known now
     if not is_first:
         return None
     return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
@@ -155,6 +166,8 @@ def load_start(spec: RunSpec, folder: Path) -> TrainState:
 
 def extended(spec: RunSpec, folder: Path, total_timesteps: int) -> RunSpec:
     """The spec with another number of timesteps. Raises PPOError unless it is more than the folder has done."""
+    if spec.search is not None:
+        raise PPOError(f"{folder} is a search, whose settings depend on its length; leave out --config.total-timesteps")
     if any("total_timesteps" in point for point in spec.sweep or ()):
         raise PPOError(f"{folder} is a sweep over total_timesteps; leave out --config.total-timesteps")
     config = spec.config.replace(total_timesteps=total_timesteps)
