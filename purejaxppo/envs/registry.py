@@ -98,8 +98,8 @@ def make_env(env: Any, **params: Any) -> Environment:
     `Metrics.extra["episode/NAME"]`.
     If it also has `action_mask(state, params)`, one bool for each action and at least one of them true until the
     episode is over, the Environment's observations are `MaskedObs`, and an agent takes legal actions only.
-    If it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed; `draw.steps_per_second` is its pace,
-    20 by default.
+    If it has `draw(obs, state, params)`, a PIL image of one step, it can be filmed, at `draw.steps_per_second` if that
+    is given.
     If its `takes_turns` is True, the policy plays both sides of a game of two, and needs an advantage of its own.
 
     Before JAX has started, this makes each core of the machine a CPU device: see `use_all_cores`.

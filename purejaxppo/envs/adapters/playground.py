@@ -85,9 +85,11 @@ class Camera:
 
     @property
     def steps_per_second(self) -> float:
+        """Steps in a second of the simulation."""
         return 1 / self._env.dt
 
     def __call__(self, obs: PyTree, state: PlaygroundState, params: PlaygroundParams) -> Any:
+        """-> a PIL image"""
         scene, data = renderer(self._env, threading.get_ident())
         for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
             getattr(data, name)[:] = getattr(state.playground.data, name)
