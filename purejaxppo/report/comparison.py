@@ -11,6 +11,10 @@ from purejaxppo.runs.comparison import Comparison, course_rows, method_rows
 from purejaxppo.utils.errors import PPOError
 
 SHOWN = ("returns", "percentiles", "profile", "times")  # charts of a comparison
+ABOUT_COURSE = (
+    "The mean training return is the area under the learning curve, per environment step. Seeds that do not reach the "
+    "target are censored (Kaplan and Meier); a bound that the data do not tell is not known."
+)
 
 
 def make_views(comparison: Comparison) -> dict[str, list[View]]:
@@ -77,12 +81,6 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         "numbers": first_rows(comparison),
     }
     render_page(path, parts)
-
-
-ABOUT_COURSE = (
-    "The mean training return is the area under the learning curve, per environment step. Seeds that do not reach the "
-    "target are censored (Kaplan and Meier); a bound that the data do not tell is not known."
-)
 
 
 def about_scores(comparison: Comparison) -> str:
