@@ -128,11 +128,17 @@ class Population:
         """The index of each seed's first update that was not finite, [S] int32; -1 if all were."""
         return first_standstill(self.column("timesteps"), self.timesteps)
 
-    def final_returns(self) -> np.ndarray:
+    def final_returns(self, score: str | None = None) -> np.ndarray:
         """The final return of each seed, [S]: over its greedy episodes; without any, over its last ones in training.
 
         A diverged seed has the return of its last good state.
+
+        score: a column of the metrics to take the mean of instead, over the last tenth of the updates; for example
+        "last_return_mean", in which every environment counts once.
         """
+        if score is not None:
+            column = self.column(score)
+            return last_returns(column, np.isfinite(column).astype(np.int32))
         returns = self.store.returns(self.rows)
         if returns.shape[1]:
             return returns.mean(axis=1)
@@ -239,13 +245,13 @@ class Sweep:
                 )
         return jax.tree.map(lambda *x: np.stack(x), *(population.metrics for population in self))
 
-    def final_returns(self) -> np.ndarray:
-        """The final return of each seed, [settings, S]."""
-        return np.stack([population.final_returns() for population in self])
+    def final_returns(self, score: str | None = None) -> np.ndarray:
+        """The final return of each seed, [settings, S], as `Population.final_returns`."""
+        return np.stack([population.final_returns(score) for population in self])
 
-    def best(self) -> int:
+    def best(self, score: str | None = None) -> int:
         """The first setting of the table. Raises PPOError if no seed has a final return."""
-        first = self.table()[0]
+        first = self.table(score)[0]
         best_of([first.iqm.estimate], "setting")
         return first.setting
 
@@ -256,12 +262,13 @@ class Sweep:
         best = self.best()
         return select(best, self[best].final_returns(), self.tested.final_returns())
 
-    def table(self) -> list[Ranked]:
+    def table(self, score: str | None = None) -> list[Ranked]:
         """The settings, best first, each with the IQM of its final returns and its 95% interval.
 
         A setting whose interval overlaps that of the greatest IQM ties with it: `area` orders these, and IQM the rest.
+        score: as in `Population.final_returns`.
         """
-        rows = rank(self.points, self.final_returns())
+        rows = rank(self.points, self.final_returns(score))
         for i, population in enumerate(self):
             rows[i] = rows[i]._replace(num_diverged=count_diverged(population), area=population.area())
         return sort_ranked(rows)

@@ -11,6 +11,10 @@ from purejaxppo.runs.comparison import Comparison, course_rows, method_rows
 from purejaxppo.utils.errors import PPOError
 
 SHOWN = ("returns", "percentiles", "profile", "times")  # charts of a comparison
+ABOUT_COURSE = (
+    "The mean training return is the area under the learning curve, per environment step. Seeds that do not reach the "
+    "target are censored (Kaplan and Meier); a bound that the data do not tell is not known."
+)
 
 
 def make_views(comparison: Comparison) -> dict[str, list[View]]:
@@ -27,7 +31,7 @@ def make_views(comparison: Comparison) -> dict[str, list[View]]:
         if target is not None:
             found["times"] = time_view(populations, target)
         for name, view in found.items():
-            views[name].append(view | {"name": f"{env}: {view['name']}"})
+            views[name].append(view | {"name": f"{env}: {view['name']}" if len(comparison.envs) > 1 else view["name"]})
     views["profile"].append(profile_view(comparison.scores, comparison.score_name))
     return views
 
@@ -51,9 +55,11 @@ def plot_view(view: View, path: Path, *, title: str, note: str | None = None) ->
         axes.fill_between(one["x"], low, high, color=colour, alpha=0.2, linewidth=0)
     draw_solved(axes, view["target"])
     axes.set_xlabel(view["x_name"], fontsize=8)
-    axes.set_ylabel(f"{view['name']}\nband: {view['band_name']}", fontsize=8, wrap=True)
+    name = view["name"].replace(", ", ",\n")
+    axes.set_ylabel(f"{name}\nband: {view['band_name']}", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if view["x_name"] == "environment steps":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     handles = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     figure.legend(handles=handles, loc="outside lower center", title=note, title_fontsize=LEGEND["fontsize"], **LEGEND)
     write_figure(figure, path)
@@ -68,18 +74,13 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         "title": f"{plural(len(comparison.methods), 'method')} on {where}",
         "lead": f"{plural(len(runs), 'run')}. A band is a pointwise 95% interval, unless its chart says otherwise.",
         "views": views,
-        "curves_note": about_scores(comparison),
+        "curves_note": "Learning curves show the interquartile mean over seeds; a seed keeps its last return until its "
+        "next episode ends. A band of percentiles holds nine seeds of ten.",
         "members": Members("Final returns", [about_scores(comparison)], method_rows(comparison), []),
         "more": [Members("In the course of training", [ABOUT_COURSE], course_rows(runs), [])],
         "numbers": first_rows(comparison),
     }
     render_page(path, parts)
-
-
-ABOUT_COURSE = (
-    "The mean training return is the area under the learning curve, per environment step. Seeds that do not reach the "
-    "target are censored (Kaplan and Meier); a bound that the data do not tell is not known."
-)
 
 
 def about_scores(comparison: Comparison) -> str:

@@ -50,7 +50,7 @@ def profile_view(scores: Mapping[str, np.ndarray], what: str) -> View:
     tau = np.linspace(every.min() - room, every.max() + room, 201)
     profiles = {label: performance_profile(each, tau) for label, each in scores.items()}
     series = [make_series(label, tau, *profile[1:]) for label, profile in profiles.items()]
-    return make_view("share of seeds above", what, "95% interval", series) | {"x_first": float(tau[0])}
+    return make_view(f"share of runs above a {what}", what, "95% interval", series) | {"x_first": float(tau[0])}
 
 
 def time_view(populations: Mapping[str, Population], target: float) -> View:

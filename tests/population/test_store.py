@@ -214,6 +214,9 @@ def test_a_population_has_the_distribution_of_its_seeds(kept):
     greatest = population.percentiles((100,))[0]
     np.testing.assert_array_equal(greatest[-1], population.column("episode_return_mean")[:, -1].max())
     np.testing.assert_array_equal(population.profile([-1.0, 501.0]).share, [1, 0])
+    np.testing.assert_array_equal(
+        population.final_returns("last_return_mean"), population.column("last_return_mean")[:, -1]
+    )
     assert population.areas().shape == (10,)
     assert np.median(population.areas()) == pytest.approx(population.area(), rel=0.2)
 
