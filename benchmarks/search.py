@@ -1,12 +1,13 @@
 """Random search, successive halving, population-based training and TPE at equal environment steps.
 
-python benchmarks/search.py [--task CartPole-v1] [--search random tpe] [--first-seed 0] [--repetitions 8] [--json OUT]
+python benchmarks/search.py [--task CartPole-v1] [--search random tpe] [--setup short] [--repetitions 8] [--json OUT]
 
-Each search may take the steps of 20 whole runs of 32 updates (16 environments x 64 steps), over six hyperparameters
-whose ranges are so wide that most draws fail. Random search draws 20; successive halving draws 128, of which 32 and
-then 8 go on; population-based training has 20 members and 8 generations; TPE asks for 20 settings, two at a time, the
-first 10 at random. In repetition s the first three take the same key, so population-based training starts from the very
-draws of random search.
+Six hyperparameters, over ranges so wide that most draws fail. With --setup short (the default) each search may take the
+steps of 20 whole runs of 32 updates (16 environments x 64 steps): random search draws 20; successive halving draws 128,
+of which 32 and then 8 go on; population-based training has 20 members and 8 generations; TPE asks for 20 settings, two
+at a time, the first 10 at random. With --setup long it may take 10 runs of 192 updates (4 x 128 steps): 10 draws; 64,
+of which 16 and then 4 go on; 10 members and 48 generations; and TPE is left out, as its first 10 settings are random.
+In repetition s all but TPE take the same key, so population-based training starts from the very draws of random search.
 
 A search hands over the run that it ranks first by its training episodes. What is compared is the greedy return of that
 policy over 100 fresh episodes, the same for all: its IQM over the repetitions with a 95% bootstrap interval. The score
@@ -15,11 +16,13 @@ tasks and searches may run one by one.
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +33,6 @@ from purejaxppo.population.search import Space
 from purejaxppo.population.statistics import iqm_interval, with_interval
 
 TASKS = ("CartPole-v1", "Acrobot-v1", "Breakout-MinAtar")
-CONFIG = pjp.PPOConfig(num_envs=16, num_steps=64, total_timesteps=32 * 1024, hidden_sizes=(64,))
 SPACE: Space = {
     "learning_rate": pjp.log_uniform(1e-7, 1.0),
     "ent_coef": pjp.log_uniform(1e-4, 1.0),
@@ -39,23 +41,44 @@ SPACE: Space = {
     "clip_eps": pjp.log_uniform(0.01, 1.0),
     "vf_coef": pjp.log_uniform(0.05, 5.0),
 }
-RUNS = 20
 EPISODES = 100
+
+
+class Setup(NamedTuple):
+    """The budget of every search."""
+
+    config: pjp.PPOConfig
+    runs: int  # whole ones
+    halving_members: int  # so many that successive halving takes the steps of these runs
+    searches: tuple[str, ...]
+
+
+SETUPS = {
+    "short": Setup(
+        pjp.PPOConfig(num_envs=16, num_steps=64, total_timesteps=32 * 1024, hidden_sizes=(64,)),
+        runs=20,
+        halving_members=128,
+        searches=("random", "halving", "pbt", "tpe"),
+    ),
+    "long": Setup(pjp.PPOConfig(total_timesteps=192 * 512), 10, 64, ("random", "halving", "pbt")),
+}
 
 Find = tuple[pjp.TrainState, float, int]  # the policy that is found, its score in the search, steps of all members
 Search = Callable[[int], Find]  # of a repetition
 
 
-def make_searches(env: pjp.Environment) -> dict[str, Callable[[], Search]]:
-    """The searches by name; each is compiled when it is made."""
-    return {
-        "random": lambda: compiled(pjp.make_successive_halving(env, CONFIG, SPACE, num_members=RUNS, num_rungs=1)),
-        "halving": lambda: compiled(
-            pjp.make_successive_halving(env, CONFIG, SPACE, num_members=128, eta=4, num_rungs=3)
-        ),
-        "pbt": lambda: compiled(pjp.make_pbt(env, CONFIG, SPACE, num_members=RUNS, interval=4)),
-        "tpe": lambda: lambda seed: search_by_model(env, seed),
-    }
+def make_search(name: str, env: pjp.Environment, setup: Setup) -> Search:
+    """A search by its name."""
+    config, runs, members, _ = setup
+    match name:
+        case "random":
+            return compiled(pjp.make_successive_halving(env, config, SPACE, num_members=runs, num_rungs=1))
+        case "halving":
+            return compiled(pjp.make_successive_halving(env, config, SPACE, num_members=members, eta=4, num_rungs=3))
+        case "pbt":
+            return compiled(pjp.make_pbt(env, config, SPACE, num_members=runs, interval=4))
+        case _:
+            return functools.partial(search_by_model, env, setup)
 
 
 def compiled(search: Callable[[jax.Array], pjp.SearchResult]) -> Search:
@@ -70,20 +93,21 @@ def compiled(search: Callable[[jax.Array], pjp.SearchResult]) -> Search:
     return find
 
 
-def search_by_model(env: pjp.Environment, seed: int) -> Find:
+def search_by_model(env: pjp.Environment, setup: Setup, seed: int) -> Find:
     """TPE over populations of two settings."""
-    sweep = pjp.search_tpe(env, CONFIG, SPACE, num_trials=RUNS, batch=2, tune_seeds=1, seed=seed, search_seed=seed)
+    config, runs, *_ = setup
+    sweep = pjp.search_tpe(env, config, SPACE, num_trials=runs, batch=2, tune_seeds=1, seed=seed, search_seed=seed)
     best = sweep[sweep.best()]
-    return best.seed(0).train_state, float(best.final_returns()[0]), len(sweep) * CONFIG.actual_timesteps
+    return best.seed(0).train_state, float(best.final_returns()[0]), len(sweep) * config.actual_timesteps
 
 
-def run_trials(task: str, name: str, seeds: range) -> dict[str, list[float]]:
+def run_trials(task: str, name: str, setup: Setup, seeds: range) -> dict[str, list[float]]:
     """The mean greedy return, the score and the steps of each repetition, and the seconds of all."""
     env = pjp.make_env(task)
-    agent = pjp.make_ppo(env, CONFIG)
+    agent = pjp.make_ppo(env, setup.config)
     play = jax.jit(lambda state, key: pjp.evaluate(agent, state, key, EPISODES)[0])
     started = time.perf_counter()
-    search, rows = make_searches(env)[name](), []
+    search, rows = make_search(name, env, setup), []
     for seed in seeds:
         state, score, steps = search(seed)
         rows.append((float(np.mean(play(state, jax.random.fold_in(jax.random.key(seed), 1)))), score, steps))
@@ -111,26 +135,28 @@ def one_sided_p(returns: list[float], base: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--search", nargs="+", choices=("random", "halving", "pbt", "tpe"))
+    parser.add_argument("--search", nargs="+", choices=SETUPS["short"].searches)
+    parser.add_argument("--setup", choices=SETUPS, default="short")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--repetitions", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.repetitions)
-    budget = RUNS * CONFIG.actual_timesteps
+    setup = SETUPS[options.setup]
+    budget = setup.runs * setup.config.actual_timesteps
 
     held = json.loads(options.json.read_text()) if options.json and options.json.exists() else {"tasks": {}}
     for task in options.task:
         trials = held["tasks"].setdefault(task, {})
-        for name in options.search or ("random", "halving", "pbt", "tpe"):
-            trials[name] = run_trials(task, name, seeds)
+        for name in options.search or setup.searches:
+            trials[name] = run_trials(task, name, setup, seeds)
             if any(steps != budget for steps in trials[name]["timesteps"]):
                 raise SystemExit(f"{name} took other than {budget:,} environment steps")
             seconds = trials[name]["seconds_with_compilation"][0]
             print(f"{task}, {name}: {seconds:.0f} s for all repetitions, compilation included", flush=True)
             if options.json:
                 about = {
-                    "total_timesteps": CONFIG.actual_timesteps,
+                    "total_timesteps": setup.config.actual_timesteps,
                     "budget": budget,
                     "space": {name: [type(domain).__name__, *domain] for name, domain in SPACE.items()},
                     "seeds": list(seeds),

@@ -128,7 +128,8 @@ TRAIN = Command(
 SWEEP = Command(
     about="Trains several settings, each with several seeds, and ranks them.",
     examples="""  purejaxppo sweep --over learning-rate=1e-4,3e-4,1e-3 --over hidden-sizes=64x64,128 --seeds 16
-  purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --over gamma=uniform:0.9:0.999 --random 32""",
+  purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --over gamma=uniform:0.9:0.999 --random 32
+  purejaxppo sweep --over learning-rate=log:1e-5:1e-2 --search tpe --seeds 4 --test-seeds 64""",
     add_options=add_sweep_options,
     run=train,
     usage="purejaxppo sweep --over NAME=VALUES [OPTION ...]",

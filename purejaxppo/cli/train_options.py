@@ -1,5 +1,6 @@
 """The options of `purejaxppo train` and `purejaxppo sweep`."""
 
+import argparse
 import functools
 
 from purejaxppo.cli.compile_cache import add_cache_option
@@ -45,9 +46,8 @@ def add_train_options(parser: Parser, preset: Preset) -> None:
 def add_sweep_options(parser: Parser, preset: Preset) -> None:
     """The options of sweep."""
     about = (
-        "values of a hyperparameter or environment parameter: gamma=0.9,0.99  hidden-sizes=64x64,128  "
-        "env.length=0.5,1; with --random also a range: gamma=uniform:0.9:0.999  ent-coef=log:1e-4:0.1. "
-        "Repeat it for a grid"
+        "values, or a range to draw from; repeat it for a grid: gamma=0.9,0.99  hidden-sizes=64x64,128  "
+        "env.length=0.5,1  vf-coef=uniform:0.1:1  ent-coef=log:1e-4:0.1"
     )
     option(parser, "--over", "NAME=VALUES", read_domain, about, action="append")
     option(parser, "--random", "N", whole_from(1, MAX_SETTINGS), "draw N settings, instead of the whole grid")
@@ -57,10 +57,8 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
     option(parser, "--trials", "N", whole_from(1, MAX_SETTINGS), f"settings that --search trains (default {TRIALS})")
     option(parser, "--batch", "N", whole_from(2), f"of them at a time; divides them (default {BATCH})")
     option(parser, "--random-seed", "N", whole_from(0, MAX_SEED), "seed of --random or --search (default 0)")
-    option(
-        parser, "--tune-seeds", "N", whole_from(1), "the same as --seeds: each setting is ranked by them", dest="seeds"
-    )
-    about = "fresh seeds that train the best setting once more, to show how much its rank flatters it (default none)"
+    option(parser, "--tune-seeds", "N", whole_from(1), argparse.SUPPRESS, dest="seeds")  # its name beside the next one
+    about = "fresh seeds that test the best setting, which --seeds (or --tune-seeds) chose"
     option(parser, "--test-seeds", "N", whole_from(1), about)
     parser.set_defaults(tensorboard=False, wandb=None, log_names=None)
     _add_run_options(parser, preset)

@@ -1,6 +1,7 @@
 """A model-based search over whole populations: TPE proposes a batch of settings, and one program trains them all."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
@@ -14,6 +15,7 @@ from purejaxppo.population.statistics import iqm
 from purejaxppo.population.sweep import LogUniform, Point, check_whole
 from purejaxppo.population.train import check_setting, open_best, open_settings, train_best, train_settings
 from purejaxppo.ppo.config import Config
+from purejaxppo.utils.devices import idle_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.validation import check_seed
 
@@ -71,6 +73,9 @@ def search_tpe(
     Raises:
         PPOError: for arguments that do not fit, and without Optuna.
     """
+    message = idle_cores()
+    if message:
+        warnings.warn(message, stacklevel=2)
     load_optuna()
     check_whole("tune_seeds", tune_seeds)
     check_setting(env, config, tune_seeds, seed)

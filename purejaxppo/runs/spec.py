@@ -114,6 +114,7 @@ def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config 
     spec = spec_from_json(read_json(folder / "config.json"), folder, make_agent, config)
     try:
         check_whole("num_seeds", spec.num_seeds)
+        check_whole("test_seeds", spec.test_seeds, least=0)
         check_seed("seed", spec.seed, most=MAX_SEED - EVALUATION_SEED)
         make_env(spec.env, **spec.env_params)
     except PPOError as error:
@@ -179,6 +180,8 @@ def search_to_json(plan: SearchPlan) -> dict[str, Any]:
 def search_from_json(content: dict[str, Any], config: Config) -> SearchPlan:
     """The inverse of `search_to_json`. Raises PPOError for what it never writes."""
     found, makers = content["search"], {"log": log_uniform, "uniform": uniform}
+    if content["sweep"] is None:
+        raise PPOError(f"search = {shown(found)} cannot be without a sweep")
     try:
         check_choice("search.method", found["method"], ("tpe",))
         space = {name: makers[kind](low, high) for name, (kind, low, high) in found["space"].items()}
