@@ -5,9 +5,9 @@ python benchmarks/leaderboard.py --check ROW ...
 python benchmarks/leaderboard.py [--page]
 
 `--run` trains rows and writes them into the file. `--check` trains rows of the file again, as they were, and says for
-each whether it came out the same to the bit, agrees (the 95% intervals of the IQM overlap), or does not; the exit status
-is 1 if one does not. Without either it prints the table, and with `--page` writes it into docs/leaderboard.md, beside
-what others have published (`published.py`).
+each whether it came out the same to the bit, agrees (the 95% intervals of the IQM overlap), or does not; then the exit
+status is 1. Without either it prints the table, and with `--page` writes it into docs/leaderboard.md, beside what
+others have published (`published.py`).
 
 A score is the greedy return of a seed's final policy, the mean of 100 episodes. The presets were chosen in runs on
 seed 100 (`--seed 100`, 8 seeds at most); the default here is seed 0, whose members share no key with those.

@@ -101,7 +101,11 @@ def test_a_row_has_the_scores_of_its_greedy_policies_and_is_checked(board, tmp_p
 
 @pytest.mark.parametrize(
     ("returns", "low", "high", "verdict"),
-    [([1.0, 2.0], 1.0, 2.0, "the same to the bit"), ([2.0, 3.0], 2.0, 3.0, "agrees"), ([5.0], 2.5, 9.0, "does not agree")],
+    [
+        ([1.0, 2.0], 1.0, 2.0, "the same to the bit"),
+        ([2.0, 3.0], 2.0, 3.0, "agrees"),
+        ([5.0, 6.0], 5.0, 6.0, "does not agree"),
+    ],
 )
 def test_rows_agree_if_their_intervals_overlap(board, returns, low, high, verdict):
     before = {"returns": [1.0, 2.0], "iqm": {"low": 1.0, "high": 2.0}}
