@@ -199,9 +199,16 @@ def origin(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def origin_cells(name: str, found: Mapping[str, Any]) -> list[str]:
     """One line of the second table."""
     seconds = "" if found["seconds"] is None else f"{found['seconds']:.0f}"
-    command = found["command"].removeprefix("python benchmarks/leaderboard.py ")
     revision, dash, dirty = found["commit"].partition("-")
-    return [name, f"`{command}`", seconds, found["device"], found["jax"], revision[:7] + dash + dirty, found["date"]]
+    return [
+        name,
+        f"`{found['command']}`",
+        seconds,
+        found["device"],
+        found["jax"],
+        revision[:7] + dash + dirty,
+        found["date"],
+    ]
 
 
 def page(text: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
