@@ -61,6 +61,7 @@ from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
 from purejaxppo.report.pictures import write_report
 from purejaxppo.report.train_run import RunOptions, train_run
+from purejaxppo.runs.export import export_policy
 from purejaxppo.runs.load import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import Interrupted, PPOError
@@ -122,6 +123,7 @@ __all__ = [
     "draw_points",
     "env_names",
     "evaluate",
+    "export_policy",
     "first_passages",
     "gae",
     "gae_advantage",

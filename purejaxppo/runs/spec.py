@@ -1,7 +1,9 @@
 """A run's description, `RunSpec`, and config.json, which holds it."""
 
 import dataclasses
+import hashlib
 import math
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ _KINDS: dict[str, Any] = {
     "init_from": str | None,
     "agent": str | None,
 }
+EARLIER = "earlier_timesteps"  # in config.json: total_timesteps before each extension of the run
 OWN = "own"  # the algorithm of a config whose class is the user's own
 MOST_NAMED = 8  # run folders that an error names
 
@@ -132,7 +135,19 @@ def spec_to_json(spec: RunSpec) -> dict[str, Any]:
     }
     content = {name: special[name] if name in special else getattr(spec, name) for name in _KINDS}
     about = {"actual_timesteps": spec.config.actual_timesteps, "versions": versions(), "git_revision": git_revision()}
-    return content | about
+    return content | about | {"code": own_code(spec)}
+
+
+def own_code(spec: RunSpec) -> dict[str, str]:
+    """The SHA-256 of the files that the user's environment and agent were imported from, by their names."""
+    found = {}
+    for text in (spec.env, spec.agent or ""):
+        place = Path(text.rpartition(":")[0])
+        module = sys.modules.get(place.stem if place.suffix == ".py" else str(place))
+        source = Path(getattr(module, "__file__", None) or "")
+        if source.is_file():
+            found[text] = hashlib.sha256(source.read_bytes()).hexdigest()
+    return found
 
 
 def spec_from_json(

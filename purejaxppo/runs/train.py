@@ -26,10 +26,10 @@ from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABL
 from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told
 from purejaxppo.runs.presets import shown_preset
 from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep, write_run, write_sweep
-from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
+from purejaxppo.runs.spec import EARLIER, RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import leaf_names, load_tree, save_tree, write_json
+from purejaxppo.utils.files import leaf_names, load_tree, read_json, save_tree, write_json
 
 if TYPE_CHECKING:
     from purejaxppo.runs.console import View
@@ -111,7 +111,7 @@ def train_in_folder(
     """
     env, is_first = make_env(spec.env, **spec.env_params), jax.process_index() == 0
     if is_first:
-        write_json(folder / "config.json", spec_to_json(spec))
+        write_config(spec, folder)
 
     def keep_and_tell(progress: Progress) -> None:
         place = folder / KEPT / f"after-{progress.updates}"
@@ -148,6 +148,17 @@ def train_in_folder(
     if not is_first:
         return None
     return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
+
+
+def write_config(spec: RunSpec, folder: Path) -> None:
+    """Writes config.json. It keeps the lengths that the run had before it was extended."""
+    path, content = folder / "config.json", spec_to_json(spec)
+    if path.exists():
+        before = read_json(path)
+        earlier, total = before.get(EARLIER, []), before["config"]["total_timesteps"]
+        earlier = earlier if total == spec.config.total_timesteps else [*earlier, total]
+        content |= {EARLIER: earlier} if earlier else {}
+    write_json(path, content)
 
 
 def save_start(spec: RunSpec, folder: Path, states: TrainState) -> None:

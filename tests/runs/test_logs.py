@@ -18,13 +18,13 @@ from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.examples.keras_display import describe_epoch
 from purejaxppo.population.logs import CLEANRL, NAMES, SB3
 from purejaxppo.population.options import Progress
 from purejaxppo.runs import console as runs_console
-from purejaxppo.examples.keras_display import describe_epoch
 from purejaxppo.runs.console import (
-    UpdateView,
     ProgressView,
+    UpdateView,
     describe_members,
     name_members,
     print_rows,

@@ -18,10 +18,10 @@ import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.cli import run_spec
 from purejaxppo.cli.arguments import read_options
+from purejaxppo.envs.suites import SUITES
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
-from purejaxppo.envs.suites import SUITES
 from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.results import EVALUATION_EPISODES
 from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json

@@ -22,9 +22,9 @@ import pytest
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
-from purejaxppo.population import chunks as training
 from purejaxppo.cli import run_spec
 from purejaxppo.cli import train as train_command
+from purejaxppo.population import chunks as training
 from purejaxppo.report import rewrite_page
 from purejaxppo.report import train_run as report_train_run
 from purejaxppo.runs import train as runs_train

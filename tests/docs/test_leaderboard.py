@@ -20,10 +20,10 @@ TINY = pjp.PPOConfig(num_envs=2, num_steps=16, total_timesteps=64, hidden_sizes=
 
 
 @pytest.fixture
-def scores(monkeypatch):
-    path = ROOT / "benchmarks" / "scores.py"
+def board(monkeypatch):
+    path = ROOT / "benchmarks" / "leaderboard.py"
     monkeypatch.syspath_prepend(path.parent)
-    spec = importlib.util.spec_from_file_location("scores", path)
+    spec = importlib.util.spec_from_file_location("leaderboard", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setitem(PRESETS, "tiny", Preset("a test", "Catch-bsuite", TINY, 3))
@@ -83,78 +83,93 @@ def test_train_begins_with_the_preset_of_the_environment(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_scores_are_those_of_the_greedy_policies(scores, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "scores.json"
-    monkeypatch.setattr(
-        sys, "argv", ["scores.py", "--presets", "tiny", "--seeds", "3", "--seed", "5", "--json", str(out)]
-    )
-    scores.main()
-    found = json.loads(out.read_text())["scores"]["tiny"]
+def test_a_row_has_the_scores_of_its_greedy_policies_and_is_checked(board, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(board, "FILE", tmp_path / "leaderboard.json")
+    monkeypatch.setattr(sys, "argv", ["leaderboard.py", "--run", "tiny", "--seeds", "3", "--seed", "5"])
+    assert board.main() == 0
+    found = json.loads(board.FILE.read_text())["tiny"]
     population = pjp.train_population(
-        pjp.make_env("Catch-bsuite"), TINY, num_seeds=3, seed=5, evaluation_episodes=scores.EPISODES
+        pjp.make_env("Catch-bsuite"), TINY, num_seeds=3, seed=5, evaluation_episodes=board.EPISODES
     )
     assert found["returns"] == population.final_returns().tolist()
+    assert found["auc"] == pytest.approx(population.area())
     assert (found["solved_at"], found["seeds_solved"], found["timesteps"]) == (None, None, 64)
-    printed = capsys.readouterr().out
-    assert "Catch-bsuite" in printed
-    assert "no threshold" in printed
+    assert found["command"] == "python benchmarks/leaderboard.py --run tiny --seeds 3 --seed 5"
+    assert board.check_rows(["tiny"]) == 0
+    assert "tiny: the same to the bit" in capsys.readouterr().out
 
 
-def test_the_scores_leave_out_no_family_but_minatar(scores):
-    families = {name for name, preset in PRESETS.items() if preset.family and "/" not in preset.env}
-    assert {scores.ROWS[name].preset for name in scores.DEFAULT} == families - {"minatar"}
-    assert {row.preset for row in scores.ROWS.values()} == families
+@pytest.mark.parametrize(
+    ("returns", "low", "high", "verdict"),
+    [
+        ([1.0, 2.0], 1.0, 2.0, "the same to the bit"),
+        ([2.0, 3.0], 2.0, 3.0, "agrees"),
+        ([5.0, 6.0], 5.0, 6.0, "does not agree"),
+    ],
+)
+def test_rows_agree_if_their_intervals_overlap(board, returns, low, high, verdict):
+    before = {"returns": [1.0, 2.0], "iqm": {"low": 1.0, "high": 2.0}}
+    assert board.agreement(before, {"returns": returns, "iqm": {"low": low, "high": high}}) == verdict
 
 
-def test_every_row_trains_in_an_environment_of_its_presets_family(scores):
-    for row in scores.ROWS.values():
+def test_there_is_a_row_for_every_preset_of_a_family(board):
+    families = {name for name, preset in PRESETS.items() if preset.family}
+    assert families <= {row.preset for row in board.ROWS.values()}
+
+
+def test_every_row_trains_in_an_environment_of_its_presets_family(board):
+    for row in board.ROWS.values():
         env = row.env or find_preset(row.preset).env
-        assert default_preset(env) == row.preset
-        make_agent(pjp.make_env(env, **row.env_params), scores.config_of(row, None))
+        assert row.preset in (default_preset(env), "cleanrl")
+        if "/" not in env:
+            make_agent(pjp.make_env(env, **row.env_params), board.config_of(row, None))
 
 
-def test_a_counterpart_differs_in_its_memory_alone(scores):
-    forgetful = scores.counterpart(find_preset("recurrent").config)
+def test_a_counterpart_differs_in_its_memory_alone(board):
+    forgetful = board.counterpart(find_preset("recurrent").config)
     assert type(forgetful) is pjp.PPOConfig
     assert forgetful.learning_rate == find_preset("recurrent").config.learning_rate
-    assert scores.counterpart(forgetful) == find_preset("recurrent").config
-    row = scores.ROWS["recurrent-20-feed-forward"]
-    assert scores.config_of(row, 2048) == forgetful.replace(total_timesteps=2048)
+    assert board.counterpart(forgetful) == find_preset("recurrent").config
+    row = board.ROWS["recurrent-20-feed-forward"]
+    assert board.config_of(row, 2048) == forgetful.replace(total_timesteps=2048)
 
 
-def test_an_unknown_row_is_refused_with_the_nearest(scores):
+def test_an_unknown_row_is_refused_with_the_nearest(board):
     with pytest.raises(pjp.PPOError, match="did you mean pendulum"):
-        scores.find_row("pendulm")
+        board.find_row("pendulm")
 
 
-def test_what_was_published_stands_beside_the_environment_as_it_is_by_default(scores):
+def test_what_was_published_stands_beside_the_environment_as_it_is_by_default(board):
     found = {
         "preset": "recurrent",
         "env": "MemoryChain-bsuite",
         "policy": "GRU",
         "timesteps": 40_960,
+        "auc": None,
         "iqm": {"estimate": 1.0, "low": 1.0, "high": 1.0},
         "returns": [1.0, -0.5],
         "solved_at": None,
     }
-    rows = scores.markdown({"a": {**found, "env_params": {}}, "b": {**found, "env_params": {"memory_length": 20}}})
-    _, _, default, longer = rows.splitlines()
-    assert default.startswith("| MemoryChain-bsuite | recurrent | GRU | 2 | 40,960 | 1.00 | 1.00 to 1.00 | -0.50 |")
+    about = {"seconds": None, "command": "", "device": "", "jax": "", "commit": "", "date": ""}
+    page = board.page(
+        "<!-- table: results -->\n\n|\n\n<!-- end -->",
+        {"a": {**found, **about, "env_params": {}}, "b": {**found, **about, "env_params": {"memory_length": 20}}},
+    )
+    _, _, _, _, default, longer, _, _ = page.splitlines()
+    assert default.startswith("| MemoryChain-bsuite | recurrent | GRU | 2 | 40,960 | 1.00 | 1.00 to 1.00 |  | -0.50 |")
     assert default.endswith("| gymnax 0.1 (150k) |")
     assert longer.startswith("| MemoryChain-bsuite, memory_length 20 | recurrent |")
     assert longer.endswith("| no threshold |  |")
 
 
-def test_the_table_of_the_page_is_that_of_the_measured_files(scores, monkeypatch, capsys):
-    files = sorted(str(path) for path in (ROOT / "benchmarks" / "results" / "scores").glob("*.json"))
-    monkeypatch.setattr(sys, "argv", ["scores.py", "--from", *files, "--markdown"])
-    scores.main()
-    assert capsys.readouterr().out in (ROOT / "docs" / "scores.md").read_text()
+def test_the_tables_of_the_page_are_those_of_the_file(board):
+    text = board.PAGE.read_text()
+    assert board.page(text, board.read_rows()) == text
 
 
-def test_the_page_names_every_source(scores):
-    page, sources = (ROOT / "docs" / "scores.md").read_text(), importlib.import_module("published").SOURCES
-    cited = {one.source for published in scores.PUBLISHED.values() for one in published}
+def test_the_page_names_every_source(board):
+    page, sources = (ROOT / "docs" / "leaderboard.md").read_text(), importlib.import_module("published").SOURCES
+    cited = {one.source for published in board.PUBLISHED.values() for one in published}
     assert cited == set(sources)
     for name, source in sources.items():
         assert f"| [{name}]({source.url}) | {source.protocol} |" in page

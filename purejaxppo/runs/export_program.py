@@ -1,0 +1,177 @@
+"""A function of JAX as a flat list of array operations, from which files in other languages are written."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import Literal
+
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree
+
+# Operations that only call others, and those that return their input.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
+SAME = {"copy", "copy_p", "stop_gradient", "optimization_barrier"}
+
+
+class Value(NamedTuple):
+    """An array of the program; constants hold their numbers."""
+
+    name: str
+    shape: tuple[Any, ...]  # sizes, or expressions in the batch size N
+    dtype: np.dtype
+    array: np.ndarray | None = None
+
+    @property
+    def is_scalar(self) -> bool:
+        """True for a constant without axes."""
+        return self.array is not None and self.array.ndim == 0
+
+
+class Operation(NamedTuple):
+    """One primitive of JAX."""
+
+    name: str
+    inputs: list[Value]
+    outputs: list[Value]
+    params: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The shape of its output."""
+        return self.outputs[0].shape
+
+
+class Program(NamedTuple):
+    """Operations in the order in which they run."""
+
+    inputs: list[Value]
+    operations: list[Operation]
+    outputs: dict[str, Value]
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The arrays that the operations and the outputs read, by name; numbers without axes are left out."""
+        read = [value for operation in self.operations for value in operation.inputs] + list(self.outputs.values())
+        return {value.name: value.array for value in read if value.array is not None and not value.is_scalar}
+
+
+def make_program(
+    function: Callable[[PyTree, dict[str, Any]], dict[str, Any]], weights: PyTree, inputs: Mapping[str, Any]
+) -> Program:
+    """The program of `function(weights, inputs)`. Whatever depends on the weights alone is computed here.
+
+    inputs: shapes and dtypes by name; the sizes may be symbols of `jax.export`
+    """
+    closed, outputs = jax.make_jaxpr(function, return_shape=True)(weights, dict(inputs))
+    named, flattener = jax.tree_util.tree_leaves_with_path(weights), Flattener()
+    known = [flattener.constant(x, path_name(path)) for path, x in named]
+    given = [Value(name, tuple(x.shape), np.dtype(x.dtype)) for name, x in sorted(inputs.items())]
+    found = flattener.run(closed.jaxpr, closed.consts, [*known, *given])
+    return Program(given, needed(flattener.operations, found), dict(zip(sorted(outputs), found, strict=True)))
+
+
+def needed(operations: Sequence[Operation], outputs: Sequence[Value]) -> list[Operation]:
+    """The operations that the outputs depend on."""
+    wanted, kept = {value.name for value in outputs}, []
+    for operation in reversed(operations):
+        if any(value.name in wanted for value in operation.outputs):
+            wanted |= {value.name for value in operation.inputs}
+            kept.append(operation)
+    return kept[::-1]
+
+
+class Flattener:
+    """Inlines calls, folds constants, and names the values."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.names: set[str] = set()
+
+    def named(self, name: str) -> str:
+        """This name, or the first free one of name_2, name_3, ..."""
+        free, number = name, 1
+        while free in self.names:
+            number += 1
+            free = f"{name}_{number}"
+        self.names.add(free)
+        return free
+
+    def constant(self, x: Any, name: str = "constant") -> Value:
+        """A constant under this name, or one like it."""
+        array = np.asarray(x)
+        return Value(self.named(name), array.shape, array.dtype, array)
+
+    def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
+        """Adds the operations of a jaxpr. -> its outputs"""
+        values = dict(zip(jaxpr.invars, inputs, strict=True))
+        values |= {var: self.constant(x) for var, x in zip(jaxpr.constvars, consts, strict=True)}
+
+        def read(atom: Any) -> Value:
+            if not isinstance(atom, Literal):
+                return values[atom]
+            aval: Any = atom.aval
+            return self.constant(np.asarray(atom.val, aval.dtype))
+
+        for eqn in jaxpr.eqns:
+            outputs = self.apply(eqn, [read(atom) for atom in eqn.invars])
+            values |= dict(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def apply(self, eqn: Any, inputs: list[Value]) -> list[Value]:
+        """Adds one operation. -> its outputs"""
+        name, params, avals = eqn.primitive.name, eqn.params, [var.aval for var in eqn.outvars]
+        if name in CALLS:
+            inner = next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
+            return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+        if name in SAME:
+            return inputs
+        if all(value.array is not None for value in inputs) and all(is_fixed(aval.shape) for aval in avals):
+            found = eqn.primitive.bind(*(value.array for value in inputs), **params)
+            names = [value.name for value in inputs if not value.name.startswith("constant")]
+            source = names[0] if names else "constant"
+            return [self.constant(x, source) for x in (found if eqn.primitive.multiple_results else [found])]
+        if name in ("gather", "dynamic_slice"):
+            return [self.slice_at(name, params, *inputs, like=avals[0])]
+        return self.add(name, inputs, avals, params)
+
+    def add(self, name: str, inputs: list[Value], like: Sequence[Any], params: Mapping[str, Any]) -> list[Value]:
+        """Appends an operation, whose outputs have the shapes and dtypes of `like`."""
+        outputs = [Value(self.named("v"), tuple(x.shape), np.dtype(x.dtype)) for x in like]
+        self.operations.append(Operation(name, inputs, outputs, params))
+        return outputs
+
+    def slice_at(self, name: str, params: Mapping[str, Any], operand: Value, *places: Value, like: Any) -> Value:
+        """A gather or a dynamic slice at one fixed place, as a slice. Raises PPOError for other places."""
+        sizes, starts = params["slice_sizes"], [0] * len(operand.shape)
+        axes = range(len(starts)) if name == "dynamic_slice" else params["dimension_numbers"].start_index_map
+        at = np.ravel([place.array for place in places if place.array is not None])
+        if len(at) != len(axes):
+            raise unsupported(name)
+        for axis, start in zip(axes, at, strict=True):
+            starts[axis] = int(start)
+        ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+        for start, end, size in zip(starts, ends, operand.shape, strict=True):
+            if end != size and not (is_fixed((end, size)) and start >= 0 and end <= size):
+                raise unsupported(name)
+        part = jax.ShapeDtypeStruct(sizes, operand.dtype)
+        where = {"start_indices": starts, "limit_indices": ends, "strides": None}
+        (part,) = self.add("slice", [operand], [part], where)
+        return part if part.shape == tuple(like.shape) else self.add("reshape", [part], [like], {})[0]
+
+
+def is_fixed(shape: Sequence[Any]) -> bool:
+    """True if the sizes are numbers."""
+    return all(isinstance(size, int) for size in shape)
+
+
+def path_name(path: Any) -> str:
+    """The name of a leaf: params_actor_Dense_0_kernel"""
+    return re.sub(r"\W+", "_", jax.tree_util.keystr(path, simple=True, separator="_"))
+
+
+def unsupported(name: str) -> PPOError:
+    """The error for an operation that the other languages lack."""
+    return PPOError(f"the policy computes {name!r}, which only --format jax can hold; take that")
