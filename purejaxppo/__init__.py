@@ -1,6 +1,8 @@
 """PPO in JAX as pure functions over vectorised environments."""
 
-from purejaxppo.cli.doctor import Finding, check_agent, check_env
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from purejaxppo.envs import (
     Box,
     Discrete,
@@ -59,15 +61,37 @@ from purejaxppo.ppo.losses import LossContext, ppo_loss
 from purejaxppo.ppo.rollout import make_noise, rollout
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import Batch, EpisodeState, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
-from purejaxppo.report.pictures import write_report
-from purejaxppo.report.train_run import RunOptions, train_run
-from purejaxppo.runs.export import export_policy
-from purejaxppo.runs.load import LoadedRun, load_checkpoint, load_run, load_sweep
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import Interrupted, PPOError
 
+if TYPE_CHECKING:  # imported when they are first used, by `__getattr__`
+    from purejaxppo.cli.doctor import Finding, check_agent, check_env
+    from purejaxppo.report.pictures import write_report
+    from purejaxppo.report.train_run import RunOptions, train_run
+    from purejaxppo.runs.export import export_policy
+    from purejaxppo.runs.load import LoadedRun, load_checkpoint, load_run, load_sweep
+
 _register_keras()
 __version__ = "0.1.0"
+_LATER = {
+    "purejaxppo.cli.doctor": ("Finding", "check_agent", "check_env"),
+    "purejaxppo.report.pictures": ("write_report",),
+    "purejaxppo.report.train_run": ("RunOptions", "train_run"),
+    "purejaxppo.runs.export": ("export_policy",),
+    "purejaxppo.runs.load": ("LoadedRun", "load_checkpoint", "load_run", "load_sweep"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "PPO",

@@ -87,6 +87,9 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import jax
 jax.config.update("jax_num_cpu_devices", 3)
 assert jax.local_device_count() == 3
+purejaxppo.make_env("Pong-misc")  # whose module imports seaborn for its pictures
+for_pictures = {"matplotlib.pyplot", "seaborn", "scipy.stats"} & set(sys.modules)
+assert not for_pictures, for_pictures
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

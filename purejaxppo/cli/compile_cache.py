@@ -16,7 +16,7 @@ OFF = "off"
 QUIET = (0, 10)  # older releases of jax print an error for each program that they read from a cache on a CPU
 SETTINGS = {
     "jax_compilation_cache_max_size": 2 * 2**30,  # bytes; the programs that were used longest ago make room
-    "jax_persistent_cache_min_compile_time_secs": 0.2,  # what compiles faster is not kept
+    "jax_persistent_cache_min_compile_time_secs": 0.02,  # reading is faster; each entry slows the writing of others
 }
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import importlib
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -30,17 +33,34 @@ from purejaxppo.utils.validation import MAX_COUNT, check_float32, is_traced, sta
 
 # Environments of this library: a name of gymnax, and the parameters that differ.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"CartPole-v0": ("CartPole-v1", {"max_steps_in_episode": 200})}
+_FOR_PICTURES = ("matplotlib.pyplot", "seaborn")  # seaborn brings scipy.stats and pandas
 _NEEDS_NETWORK = ("MNISTBandit-bsuite",)  # downloads its images when constructed
 _OWN_PROTOCOL = ("reset", "step", "default_params", "observation_space", "action_space")
 
 
+class PutOff(types.ModuleType):
+    """Stands for a module, which is imported when one of its attributes is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 @functools.cache
 def _gymnax() -> Any:
-    """Imports gymnax on first use: that takes two seconds, and starts JAX."""
+    """Imports gymnax on first use, without what only its pictures need. It starts JAX."""
     use_all_cores()
-    import gymnax
-
-    return gymnax
+    later = {name: PutOff(name) for name in _FOR_PICTURES if name not in sys.modules}
+    sys.modules.update(later)
+    try:
+        return importlib.import_module("gymnax")
+    finally:
+        for name, module in later.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 _REGISTERED: dict[str, Environment] = {}  # by register_env, in this process

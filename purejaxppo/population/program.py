@@ -13,6 +13,7 @@ from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.checkpoints import unfinished_rows
 from purejaxppo.population.data_parallel import share
+from purejaxppo.population.executables import compile_once
 from purejaxppo.population.memory import (
     MemoryPlan,
     even_width,
@@ -232,7 +233,7 @@ def compile_program(job: Job, options: Options, width: int) -> Compiled:
         ),
     ]
     with ThreadPoolExecutor() as pool:  # the compiler mostly uses a single core
-        init, advance, play = pool.map(lambda lowered: lowered.compile(), placed)
+        init, advance, play = pool.map(compile_once, placed, [devices] * 3, [quick, fast, fast])
     return Compiled(init, advance, play, gather, capacity)
 
 

@@ -116,9 +116,10 @@ class DiskStore:
         """The final states of some members, [n, ...]."""
         parts = []
         for part, cut in self._holding(rows):
-            runners = self.read(self.folder / "runners" / part_name(part), of_rows(self.like.runner, part))
+            folder, like = self.folder / "runners" / part_name(part), of_rows(self.like.runner, part)
+            runners = load_tree(folder, like, self.about, self.defaults, on_host=True)
             parts.append(jax.tree.map(lambda x, cut=cut: x[cut], runners))
-        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        return jax.tree.map(lambda *x: (jnp if is_key(x[0]) else np).concatenate(x), *parts)
 
     def metrics(self, rows: Rows) -> Metrics:
         """The metrics of some members, [n, U]. Raises PPOError as `column` does."""

@@ -215,13 +215,13 @@ def record_episodes(
         )
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype), train_state)
     check_play(agent, one, key, num_episodes, max_steps)
-    more = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(1, num_episodes))
-    keys = jnp.concatenate([key[None], more])
 
-    def play_run(state: TrainState) -> tuple:
+    def play_run(state: TrainState, key: jax.Array) -> tuple:
+        more = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(1, num_episodes))
+        keys = jnp.concatenate([key[None], more])
         return jax.vmap(lambda key: play(agent, state, key, max_steps))(keys)
 
-    on_host = to_host(jax.jit(jax.vmap(play_run) if lead else play_run)(train_state))
+    on_host = to_host(jax.jit(jax.vmap(play_run, (0, None)) if lead else play_run)(train_state, key))
     places = np.ndindex(*lead, num_episodes)
     return [_cut(*jax.tree.map(lambda x, place=place: x[place], on_host)) for place in places]
 

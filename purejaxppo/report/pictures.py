@@ -20,8 +20,9 @@ from purejaxppo.report.sweep import plot_sweep
 from purejaxppo.runs.results import FinishedRun, FinishedSweep, summarise, summarise_sweep
 from purejaxppo.runs.spec import RunSpec
 from purejaxppo.runs.tables import return_name
+from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import as_path, make_folder
+from purejaxppo.utils.files import as_path, is_key, make_folder
 from purejaxppo.utils.validation import shown
 
 CURVES = "curves.png"
@@ -95,7 +96,8 @@ def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
     """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
     agent, last = finished.population.agent, finished.population.seed(0)
-    states = {"before": agent.init(last.key).train_state, **finished.kept, "after": last.train_state}
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states.values())
+    first = jax.jit(agent.init, compiler_options=quickly_compiled(jax.default_backend()))(last.key).train_state
+    states = {"before": first, **finished.kept, "after": last.train_state}
+    stacked = jax.tree.map(lambda *x: (jnp if is_key(x[0]) else np).stack(x), *states.values())
     key = seed_keys(finished.spec.seed + EVALUATION_SEED, 1)[0]
     return dict(zip(states, record_episodes(agent, stacked, key), strict=True))

@@ -1,6 +1,8 @@
 """Training a run into its folder, from the start, from where it stopped, or further than it was planned."""
 
 import dataclasses
+import importlib
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -33,6 +35,8 @@ from purejaxppo.utils.files import leaf_names, load_tree, read_json, save_tree, 
 
 if TYPE_CHECKING:
     from purejaxppo.runs.console import View
+
+EARLY = ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.ImageDraw", "PIL.ImageFont", "jinja2")
 
 
 def plan(spec: RunSpec) -> str:
@@ -76,6 +80,7 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
 
     Returns None in all processes but the first.
     """
+    threading.Thread(target=import_early).start()
     view, logs = watched.view, nullcontext(lambda metrics, step: None)
     if spec.sweep is None and jax.process_index() == 0:
         content = spec_to_json(spec)
@@ -100,6 +105,12 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
             score = {"evaluation": finished.summary["final_return_mean"]}
             log(named(score, spec.log_names), spec.config.actual_timesteps)
     return finished
+
+
+def import_early() -> None:
+    """Imports what the pictures at the end need, in a thread, while programs compile."""
+    for name in EARLY:
+        importlib.import_module(name)
 
 
 def train_in_folder(

@@ -140,10 +140,11 @@ def load_tree(
     like: PyTree,
     about: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    on_host: bool = False,
 ) -> PyTree:
     """Reads a pytree in the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
 
-    defaults: values of the names that the folder's dicts in `about` lack
+    defaults: values of the names that the folder's dicts in `about` lack; on_host: arrays of NumPy, except for keys
     A leaf that an earlier version did not write has its value in `ADDED`.
     Raises PPOError if the folder cannot be read, a checksum does not fit, or a leaf or `about` differs.
     """
@@ -159,7 +160,7 @@ def load_tree(
         )
     restored = []
     for name, leaf in wanted.items():
-        stored = jnp.asarray(leaves[name])
+        stored = leaves[name] if on_host and not is_key(leaf) else jnp.asarray(leaves[name])
         restored.append(stored := jax.random.wrap_key_data(stored) if is_key(leaf) else stored)
         if (stored.shape, stored.dtype) != (leaf.shape, leaf.dtype):
             raise PPOError(

@@ -1,5 +1,6 @@
 """`purejaxppo bench`: what is counted, how it is timed, and the report."""
 
+import argparse
 import importlib.util
 import json
 import os
@@ -245,8 +246,12 @@ def test_the_quick_benchmark_from_end_to_end(tmp_path):
 @pytest.fixture(scope="module")
 def peers():
     """benchmarks/peers.py, which needs no peer to be imported."""
-    path = Path(__file__).parents[2] / "benchmarks" / "peers.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_peers", path)
+    return load(Path(__file__).parents[2] / "benchmarks" / "peers.py")
+
+
+def load(path):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -266,21 +271,36 @@ def test_peers_are_matched_with_the_seeds_that_they_can_train(peers):
 
 def test_the_ratio_to_a_peer_is_taken_pair_by_pair(peers):
     def run(speed):
-        return {"env_steps_per_second": speed, "compile_seconds": 2.0, "last_return_per_seed": [100.0, None, 200.0]}
+        report = {"env_steps_per_second": speed, "compile_seconds": 2.0, "last_return_per_seed": [100.0, None, 200.0]}
+        return report | peers.samples_of(report, 4)
 
     pairs = [peers.Pair(peer=run(100.0), ours=run(300.0)), peers.Pair(peer=run(200.0), ours=run(400.0))]
     assert peers.ratio_of(pairs) == (2.5, 2.0, 3.0, [3.0, 2.0])
     (match,) = peers.make_matches(["rejax"], [16], 100_000, best=False, shape=peers.Shape())
     assert peers.show_summary(match, pairs).split()[3:] == ["150", "350", "2.50", "(2.00", "to", "3.00)"]
-    assert "rejax, 16 seeds: 100 env-steps/s (compiled in 2.0 s, return 150)" in peers.show_pair(match, pairs[0])
-    assert peers.describe(match, pairs)["ratio"]["median"] == 2.5
+    shown = peers.show_pair(match, pairs[0])
+    assert "rejax, 16 seeds: 100 env-steps/s, 400 samples/s (compiled in 2.0 s, return 150)" in shown
+    described = peers.describe(match, pairs)
+    assert described["ratio"]["median"] == 2.5
+    assert described["peer_optimizer_samples_per_second"]["values"] == [400.0, 800.0]
+
+
+def test_rltools_trains_with_its_own_settings_beside_ours(peers, tmp_path):
+    (match,) = peers.make_matches(["rltools"], [1, 16], 100_000, best=True, shape=peers.Shape())
+    assert (match.our_seeds, match.shape) == (1, (4, 1024, 16))
+    assert peers.RLTOOLS.num_samples // peers.RLTOOLS.num_minibatches == 256
+    options = argparse.Namespace(envs=tmp_path, rltools=tmp_path / "rl-tools", rltools_flags="-lblas", checkout=None)
+    command = peers.peer_command(match, options)
+    assert command[1].endswith("rltools_ppo.py")
+    assert "--flags=-lblas" in command
+    rltools = load(peers.FOLDER / "rltools_ppo.py")
+    assert rltools.read_output("PPO steps: 74\nTime: 0.5s\nMean return: -180.5\n") == (0.5, -180.5)
+    with pytest.raises(SystemExit, match="something else"):
+        rltools.read_output("Mean return: -180.5")
 
 
 def test_every_peer_has_a_script_and_an_environment(peers):
-    path = peers.FOLDER / "make_envs.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_make_envs", path)
-    make_envs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_envs)
-    assert set(make_envs.REQUIREMENTS) == set(peers.PEERS)
+    make_envs = load(peers.FOLDER / "make_envs.py")
+    assert set(make_envs.REQUIREMENTS) == set(peers.PEERS) - {"rltools"}
     for name in peers.PEERS:
         assert (peers.FOLDER / f"{name}_ppo.py").exists()

@@ -621,6 +621,8 @@ def test_this_machine_is_found_well(tmp_path):
         (machine.check_memory, {"memory_limit_bytes": lambda given, devices: 2**20}),
         (lambda: machine.check_folder(Path(__file__)), {}),
         (machine.check_sums, {"layer_error": lambda: 2.2}),
+        (machine.check_gradients, {"gradient_error": lambda: 2.2}),
+        (machine.check_gradients, {"jnp.tanh": lambda x: 0.999 * jnp.sin(x)}),
         (machine.check_scans, {"seconds_per_step": lambda length: length}),
     ],
 )
@@ -637,6 +639,10 @@ def test_what_is_worth_knowing_of_the_machine_is_a_note(monkeypatch):
     monkeypatch.setattr(machine, "row_sum_error", lambda: 2.2)
     assert "row @ matrix" in machine.check_sums()
     assert isinstance(machine.check_sums(), Note)
+    monkeypatch.setattr(machine.jax, "jit", lambda fn: lambda x: fn(x).at[0, 3].add(1))
+    assert "xla#49176" in machine.check_shifts()
+    monkeypatch.setattr(machine.jax, "jit", lambda fn: fn)  # operation by operation nothing is wrong
+    assert not isinstance(machine.check_shifts(), Note)
     before = jax.config.jax_compilation_cache_dir
     try:
         jax.config.update("jax_compilation_cache_dir", None)

@@ -20,11 +20,22 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from jax.flatten_util import ravel_pytree
 
 import purejaxppo as pjp
+from purejaxppo.envs.registry import PutOff
 from purejaxppo.envs.spaces import example_action, settle_space
 from purejaxppo.ppo.rollout import empty_episodes, make_noise
 
 KEY = jax.random.key(0)
 SMALL = pjp.PPOConfig(num_envs=2, num_steps=8, total_timesteps=64, num_minibatches=2, hidden_sizes=(4,))
+
+
+def test_a_module_that_is_put_off_is_imported_at_its_first_use(monkeypatch):
+    later = PutOff("colorsys")
+    monkeypatch.setitem(sys.modules, "colorsys", later)
+    assert not hasattr(later, "__file__")  # asked of every module by those who look for a class
+    assert later.rgb_to_hsv(0.0, 0.0, 0.5) == (2 / 3, 1.0, 0.5)
+    assert sys.modules["colorsys"] is not later
+    with pytest.raises(AttributeError):
+        later.no_such_function()
 
 
 class WalkParams(struct.PyTreeNode):

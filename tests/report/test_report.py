@@ -16,6 +16,7 @@ from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.envs.spaces import settle_space
+from purejaxppo.population.statistics import iqm
 from purejaxppo.ppo.evaluate import Episode
 from purejaxppo.report import canvas, curves, drawings, film, grids
 from purejaxppo.report.drawings import PICTURES, find_picture
@@ -76,6 +77,8 @@ def durations(path: Path) -> list[int]:
 def test_iqm_is_scipys_trimmed_mean(num_seeds):
     returns = normal(num_seeds, 6)
     np.testing.assert_allclose(curves.iqm_band(returns).iqm, stats.trim_mean(returns, 0.25, axis=0), rtol=1e-12)
+    assert iqm(returns[:, 0]) == stats.trim_mean(returns[:, 0], 0.25)
+    assert np.isnan([iqm(np.array([])), iqm(np.append(returns[:, 0], NAN))]).all()
 
 
 def test_seeds_without_an_episode_do_not_count():

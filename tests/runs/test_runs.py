@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -318,6 +319,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         write_whole(tmp_path / "a.json", fail)
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0, "bad": None}
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_csv_is_the_text_that_pandas_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("purejaxppo.runs.folder._BLOCK", 4)  # of six rows
+    values = np.array([[np.nan, 1 / 3, 1e10], [-np.inf, 2.5e-7, 0.0]], np.float32)
+    columns = {"timesteps": np.array([[1, 2, 3]] * 2) * 2**40, "loss": values, 'a "b", c': values.astype(np.float64)}
+    write_metrics(tmp_path, list(columns), columns.__getitem__)
+    table = {"seed": [0, 0, 0, 1, 1, 1], "update": [1, 2, 3] * 2} | {name: x.ravel() for name, x in columns.items()}
+    expected = pandas.DataFrame(table).to_csv(index=False, float_format="%.9g", na_rep="nan")
+    assert (tmp_path / "metrics.csv").read_text() == expected
 
 
 def test_a_long_csv_has_quantiles_over_seeds(tmp_path, monkeypatch):

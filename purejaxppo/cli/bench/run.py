@@ -16,6 +16,7 @@ from purejaxppo.cli.bench.timing import Probe, Spread, in_pairs, make_probe, mea
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
 from purejaxppo.envs import make_env
 from purejaxppo.envs.base import Environment
+from purejaxppo.population.executables import forget_programs
 from purejaxppo.population.memory import show_bytes
 from purejaxppo.population.statistics import aggregate, with_interval
 from purejaxppo.population.train import train_population
@@ -73,13 +74,19 @@ def make_plan(
 
     Raises PPOError for fewer timesteps than one rollout has.
     """
-    if timesteps is not None and timesteps < config.batch_size:
-        raise PPOError(f"--timesteps {timesteps} is below one rollout of {config.batch_size}; give at least that")
+    if timesteps is not None:
+        check_timesteps(timesteps, config)
     default = PLANS["quick" if quick else "cpu" if platform == "cpu" else "accelerator"]
     return default._replace(
         seeds=tuple(seeds or default.seeds),
         timesteps=timesteps or max(default.timesteps, LEAST_UPDATES * config.batch_size),
     )
+
+
+def check_timesteps(timesteps: int, config: PPOConfig) -> None:
+    """Raises PPOError for fewer timesteps than one rollout has."""
+    if timesteps < config.batch_size:
+        raise PPOError(f"--timesteps {timesteps} is below one rollout of {config.batch_size}; give at least that")
 
 
 def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -144,6 +151,7 @@ def show_seeds(count: int) -> str:
 
 def train_once(env: Environment, config: PPOConfig, num_seeds: int, trained: list[Trained], repetition: int) -> float:
     """Env-steps per second of a `train_population`, without compilation. Each repetition has its own seeds."""
+    forget_programs()  # the time to compile with a full cache is that of the next process
     population = train_population(env, config, num_seeds=num_seeds, seed=repetition)
     costs, returns = population.costs, population.final_returns()
     assert costs.plan is not None  # something was left to train

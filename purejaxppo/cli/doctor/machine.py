@@ -45,6 +45,8 @@ def examine(folder: Path) -> list[Finding]:
         "versions": lambda: ", ".join(f"{name} {version}" for name, version in versions().items()),
         "jax": lambda: check_release(jax.__version__),
         "sums": check_sums,
+        "gradients": check_gradients,
+        "shifts": check_shifts,
         "scans": check_scans,
         "devices": check_devices,
         "memory": check_memory,
@@ -89,6 +91,48 @@ def layer_error() -> float:
     x, kernel = (rng.uniform(1.0, 2.0, shape).astype(np.float32) for shape in ((ROWS, 8), (8, 8)))
     found = jax.jit(lambda x, kernel: jnp.sum(x @ kernel, axis=1))(x, kernel)
     return relative_error(found, np.sum(x.astype(np.float64) @ kernel.astype(np.float64), axis=1))
+
+
+def check_gradients() -> str:
+    """Checks the gradient of a tanh layer over many rows, whose sums and products XLA leaves to other libraries."""
+    error = gradient_error()
+    if error > ROUNDING:
+        raise PPOError(f"gradients of a tanh layer over {ROWS:,} rows are off by {error:.1e}; install another jax")
+    return f"of a tanh layer over {ROWS:,} rows, within {max(error, 1e-7):.0e} of float64"
+
+
+def gradient_error() -> float:
+    """Largest error of the gradient of mean(tanh(x @ kernel + bias)^2), as a share of its largest number."""
+    rng = np.random.default_rng(0)
+    x, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((ROWS, 8), (8, 8), (8,)))
+    loss = lambda kernel, bias: jnp.mean(jnp.tanh(x @ kernel + bias) ** 2)  # noqa: E731
+    with jax.default_matmul_precision("highest"):  # the products of a GPU, too
+        found = jax.jit(jax.grad(loss, argnums=(0, 1)))(kernel, bias)
+    y = np.tanh(x.astype(np.float64) @ kernel + bias)
+    slope = 2 * y * (1 - y**2) / y.size
+    exact = (x.T @ slope, slope.sum(axis=0))
+    return max(float(np.max(np.abs(np.asarray(a) - b)) / np.max(np.abs(b))) for a, b in zip(found, exact, strict=True))
+
+
+def check_shifts() -> str:
+    """Checks an array that is shifted into itself and then reshaped: xla#49176. Nothing in this library does that."""
+    if not shift_is_right():
+        return Note(
+            "x.at[1:].set(x[:-1]).reshape(...) under jit gives wrong values (xla#49176); in your own code write "
+            "jnp.concatenate([x[:1], x[:-1]])"
+        )
+    return "rows that are shifted into their own array keep their values"
+
+
+def shift_is_right() -> bool:
+    """True if rows shifted by one hold what NumPy says."""
+    rows = np.arange(128, dtype=np.int32).reshape(8, 16)
+
+    def shift(x: jax.Array) -> jax.Array:
+        moved = x + 1
+        return moved.at[1:].set(moved[:-1]).reshape(1, 8, 16)
+
+    return np.array_equal(jax.jit(shift)(jnp.asarray(rows))[0], rows[[0, 0, 1, 2, 3, 4, 5, 6]] + 1)
 
 
 def relative_error(found: jax.Array, exact: np.ndarray) -> float:

@@ -1,0 +1,168 @@
+"""purejaxppo bench --gpu: populations as far as the memory goes, large runs, compiler switches, and time by kernel.
+
+Each measurement has a process of its own: compiler switches are read when JAX starts, one that fails or takes too long
+leaves the others as they are, and the GPU's memory is free at its start.
+"""
+
+import dataclasses
+import gzip
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from purejaxppo.cli.bench.run import ENV, PLANS, Plan, check_timesteps, show_number, show_seeds, train_name
+from purejaxppo.cli.bench.timing import spread_of
+from purejaxppo.envs import make_env
+from purejaxppo.population.results import Costs
+from purejaxppo.population.train import train_population
+from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.utils.errors import in_one_line
+from purejaxppo.utils.files import versions
+
+SECONDS = 150  # for one measurement
+WIDE = 2_048  # seeds that compiler switches and kernels are measured with, beside one seed
+LARGE_RUNS = (2_048, 8_192)  # environments, of 32 steps and 32 minibatches
+SWITCHES = {
+    "loops in command buffers": "--xla_gpu_enable_command_buffer=+WHILE",
+    "graphs of one operation": "--xla_gpu_graph_min_graph_size=1",
+    "unrolled loops in command buffers": "--xla_gpu_enable_command_buffer=+WHILE --xla_gpu_graph_min_graph_size=1 "
+    "--xla_gpu_command_buffer_unroll_loops=true",
+}
+KERNELS = 40  # in the report, the longest first
+
+
+class Case(NamedTuple):
+    """One measurement."""
+
+    name: str
+    config: PPOConfig
+    num_seeds: int
+    repeats: int
+    flags: str = ""  # for XLA
+    has_kernels: bool = False  # also profiles a training
+
+
+def make_gpu_plan(config: PPOConfig, quick: bool, given: Mapping[str, Any]) -> Plan:
+    """The sizes and repetitions. given: `seeds`, `timesteps` and `repeats`, None for the default"""
+    default = PLANS["quick"] if quick else PLANS["accelerator"]._replace(timesteps=100_000, repeats=2)
+    plan = default._replace(**{name: value for name, value in given.items() if value is not None})
+    check_timesteps(plan.timesteps, config)
+    return plan
+
+
+def make_cases(config: PPOConfig, plan: Plan) -> list[Case]:
+    """All measurements: every population, then large runs, switches and kernels."""
+    config = config.replace(total_timesteps=plan.timesteps)
+    few, many = min(plan.seeds), min(max(plan.seeds), WIDE)
+    large = [
+        config.replace(num_envs=n, num_steps=32, num_minibatches=32, total_timesteps=max(plan.timesteps, 8 * 32 * n))
+        for n in LARGE_RUNS[: 1 if plan.quick else None]
+    ]
+    return [
+        *(Case(train_name(n), config, n, plan.repeats) for n in plan.seeds),
+        *(Case(f"one run of {each.num_envs} x {each.num_steps}", each, 1, plan.repeats) for each in large),
+        *(
+            Case(f"{name}, {show_seeds(n)}", config, n, plan.repeats, flags)
+            for name, flags in SWITCHES.items()
+            for n in sorted({few, many})
+        ),
+        Case(f"by kernel, {show_seeds(many)}", config, many, 1, has_kernels=True),
+    ]
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Whole trainings, without compilation: env-steps per second of each, after one that is not timed."""
+    env, kernels = make_env(ENV), {}
+
+    def train(seed: int) -> Costs:
+        return train_population(env, case.config, num_seeds=case.num_seeds, seed=seed).costs
+
+    first, *costs = [train(i) for i in range(case.repeats + 1)]
+    if case.has_kernels:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                train(0)
+            kernels = read_kernels(Path(folder), case.config.num_updates)
+    assert first.plan is not None  # something was left to train
+    return {
+        **spread_of([x.timesteps / x.train_seconds for x in costs])._asdict(),
+        "compile_seconds": first.compile_seconds,
+        "planned_bytes": first.plan.peak,
+        "chunks": first.plan.num_chunks,
+        "device": jax.devices()[0].device_kind,
+        "kernels": kernels,
+    }
+
+
+def read_kernels(folder: Path, num_updates: int) -> dict[str, dict[str, float]]:
+    """The kernels of a trace: {name: microseconds and calls, of one update}, the longest in all first."""
+    micros, calls = Counter(), Counter()
+    for file in folder.rglob("*.trace.json.gz"):
+        events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+        places = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+        for e in events:
+            if e.get("ph") == "X" and "/device:GPU" in places.get(e["pid"], ""):
+                micros[e["name"]] += e.get("dur", 0)
+                calls[e["name"]] += 1
+    longest = micros.most_common(KERNELS)
+    return {name: {"us": us / num_updates, "calls": calls[name] / num_updates} for name, us in longest}
+
+
+def measure_apart(case: Case) -> dict[str, Any]:
+    """`measure` in another process; {"failed": reason} if it did not succeed in time."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {case.flags}".strip()
+    environment = {**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
+    command = [sys.executable, "-m", "purejaxppo.cli.bench.gpu"]
+    try:
+        done = subprocess.run(command, input=pickle.dumps(case), capture_output=True, timeout=SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {SECONDS} s"}
+    if done.returncode:
+        return {"failed": (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_gpu_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measures every case. Its report is plain JSON, as that of `run_bench`."""
+    measured = []
+    for case in make_cases(config, plan):
+        say(case.name)
+        row = {"name": case.name, "num_seeds": case.num_seeds, "flags": case.flags}
+        measured.append(row | dataclasses.asdict(case.config) | measure_apart(case))
+    device = next((row["device"] for row in measured if "device" in row), "unknown")
+    return {"machine": {"device": device, "versions": versions()}, "plan": plan._asdict(), "measured": measured}
+
+
+def show_gpu_table(report: Mapping[str, Any]) -> str:
+    """A line for each measurement, and below it one for each kernel."""
+    lines = [f"{report['machine']['device']}, jax {report['machine']['versions']['jax']}; {ENV}", ""]
+    for row in report["measured"]:
+        lines.append(f"{row['name']:<46} {show_row(row)}")
+        for name, kernel in row.get("kernels", {}).items():
+            lines.append(f"{kernel['us']:>12.1f} us an update, {kernel['calls']:>7.1f} calls  {name}")
+    return "\n".join(lines)
+
+
+def show_row(row: Mapping[str, Any]) -> str:
+    """The speed of a measurement, or why it has none."""
+    if "failed" in row:
+        return f"failed: {row['failed']}"
+    median, least, most = (show_number(row[name]) for name in ("median", "least", "most"))
+    chunks = f", in {row['chunks']} chunks" if row["chunks"] > 1 else ""
+    return f"{median} env-steps/s ({least} to {most}), compiled in {row['compile_seconds']:.1f} s{chunks}"
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(measure(pickle.load(sys.stdin.buffer))))
+    except Exception as error:  # the caller shows the last line
+        sys.exit(in_one_line(error))
