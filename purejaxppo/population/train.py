@@ -21,6 +21,7 @@ from purejaxppo.population.options import (
 )
 from purejaxppo.population.program import EVALUATION_SEED, Job, make_setting_agent
 from purejaxppo.population.results import Costs, Population, Sweep
+from purejaxppo.population.sharding import choose_placement
 from purejaxppo.population.sweep import Point, at_point, check_whole, make_points
 from purejaxppo.ppo.checks import check_env
 from purejaxppo.ppo.config import Config
@@ -95,6 +96,7 @@ def train_population(
     check_setting(env, config, num_seeds, seed)
     settled = settle_options(config, num_seeds, make_agent, options)
     points, agents = make_settings(env, config, sweep, settled)
+    settled = settled._replace(placement=choose_placement(settled.placement, agents, num_seeds))
     lock = nullcontext()
     if settled.out is not None and jax.process_index() == 0:  # it holds the folder for all
         make_folder(settled.out)
