@@ -18,7 +18,7 @@ from purejaxppo.utils.validation import check_choice
 
 PLACEMENTS = ("seeds", "data")
 AUTO = "auto"  # one of them, by `choose_placement`
-LEAST_PART = 1_024  # samples of a minibatch for each CPU device, from which one run is faster over all of them
+LEAST_PART = 256  # samples of a minibatch for each CPU device, from which one run is faster over all of them
 ENV_FIELDS = ("env_state", "obs", "episode", "memory")  # of a RunnerState: those with an axis of environments
 _SEEDS = "seeds"  # the axis of the mesh that members are dealt out over
 

@@ -336,7 +336,8 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     config = agent.config
     loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(agent.collective.descend, loss, agent.optimizer, rate)
-    epoch = functools.partial(update_epoch, step, batch)
+    take = agent.collective.take
+    epoch = functools.partial(update_epoch, step, batch, take=take)
     learned = (state.params, state.opt_state)
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
@@ -348,7 +349,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
     if config.kl_stop == "epoch":
         return epochs_within_kl(epoch, is_within, learned, order)
-    return minibatches_within_kl(step, is_within, learned, batch, order)
+    return minibatches_within_kl(step, is_within, learned, batch, order, take)
 
 
 def minibatch_loss(

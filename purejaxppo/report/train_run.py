@@ -125,9 +125,8 @@ def train_run(
     settings = [at_point(made, config, point) for point in spec.sweep or ({},)]
     if own is not None:
         own.check(*settings[0])
-    agents = [
-        spec.algorithm.make_agent(*setting) for setting in settings
-    ]  # refuses what cannot be trained; nothing runs
+    # A setting that cannot be trained is refused here; nothing runs.
+    agents = [spec.algorithm.make_agent(*setting) for setting in settings]
     if placement == "data":
         for agent in agents:
             check_data_placement(agent, jax.device_count())

@@ -173,7 +173,7 @@ def test_describe_devices_counts_what_is_used():
         assert describe_devices(17, devices) == "17 seeds, up to 9 on each of 2 CPU devices"
 
 
-LARGE = {"num_envs": 64, "num_steps": 128, "num_minibatches": 1, "total_timesteps": 64 * 128}
+LARGE = {"num_envs": 64, "num_steps": 128, "num_minibatches": 1, "total_timesteps": 2 * 64 * 128}
 
 
 @pytest.mark.parametrize(
