@@ -173,7 +173,7 @@ def test_describe_devices_counts_what_is_used():
         assert describe_devices(17, devices) == "17 seeds, up to 9 on each of 2 CPU devices"
 
 
-LARGE = {"num_envs": 64, "num_steps": 128, "num_minibatches": 1, "total_timesteps": 2 * 64 * 128}
+LARGE = pjp.PPOConfig(num_envs=64, num_minibatches=1)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ LARGE = {"num_envs": 64, "num_steps": 128, "num_minibatches": 1, "total_timestep
 )
 def test_auto_shares_few_large_runs_out_over_the_cores(env, monkeypatch, changes, parts, num_seeds, chosen):
     monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1] * 4)
-    agent = pjp.make_ppo(env, pjp.PPOConfig(**LARGE | changes), **parts)
+    agent = pjp.make_ppo(env, LARGE.replace(**changes), **parts)
     assert choose_placement("auto", [agent], num_seeds) == chosen
     assert [choose_placement(name, [agent], num_seeds) for name in ("seeds", "data")] == ["seeds", "data"]
     assert choose_placement("auto", [agent, pjp.make_ppo(env, SMALL)], 1) == "seeds"  # every setting has to be large
@@ -201,7 +201,7 @@ def test_auto_leaves_accelerators_and_other_algorithms_to_seeds(env, monkeypatch
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="cpu")] * 4)
     assert choose_placement("auto", [full_batch], 1) == "seeds"
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu")] * 4)
-    assert choose_placement("auto", [pjp.make_ppo(env, pjp.PPOConfig(**LARGE))], 1) == "seeds"
+    assert choose_placement("auto", [pjp.make_ppo(env, LARGE)], 1) == "seeds"
 
 
 @pytest.mark.parametrize("num_seeds", [0, -1, 1.5, "4", True])
