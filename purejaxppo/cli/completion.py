@@ -7,7 +7,7 @@ from purejaxppo.cli.option_types import one_of
 from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.envs import env_names
 from purejaxppo.population.logs import NAMES
-from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.sharding import AUTO, PLACEMENTS
 from purejaxppo.population.spaces import MINIBATCHES
 from purejaxppo.runs.presets import PRESETS, Preset, find_preset
 
@@ -37,8 +37,8 @@ def print_completion(options: argparse.Namespace) -> int:
     from purejaxppo.cli.arguments import make_parser  # which imports the commands, this one among them
 
     parser, commands = make_parser(find_preset("cleanrl"))
-    names = {"--env": env_names(), "--preset": list(PRESETS), "--placement": PLACEMENTS, "--log-names": list(NAMES)}
-    names |= {"--backend": BACKENDS, "--space": list(MINIBATCHES)}
+    names = {"--env": env_names(), "--preset": list(PRESETS), "--log-names": list(NAMES), "--backend": BACKENDS}
+    names |= {"--placement": (AUTO, *PLACEMENTS), "--space": list(MINIBATCHES)}
     for command in commands.values():
         for action in command._actions:
             name = (action.option_strings or [""])[-1]

@@ -17,7 +17,7 @@ from purejaxppo.envs.user_code import bring_env
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.options import check_start_of, make_start
 from purejaxppo.population.processes import barrier
-from purejaxppo.population.sharding import check_data_placement
+from purejaxppo.population.sharding import AUTO, check_data_placement, choose_placement
 from purejaxppo.population.spaces import named_space
 from purejaxppo.population.sweep import Domain, at_point, draw_points, make_points
 from purejaxppo.population.tpe import SearchPlan, load_optuna, settle_plan
@@ -151,8 +151,10 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     start = make_start(None if source is None else source.train_state, num_seeds)
     if own is not None:
         own.check(*at_point(env, config, (points or [{}])[0]))
+    agents = []
     for point in points or [{}]:
         agent = (make_agent if own is None else own.make)(*at_point(env, config, point))  # refuses before any folder
+        agents.append(agent)
         check_start_of(agent, start)
         if options.placement == "data":
             check_data_placement(agent, jax.device_count())
@@ -166,7 +168,7 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
         sweep=None if points is None else tuple(points),
         test_seeds=options.test_seeds or 0,
         search=search,
-        placement=options.placement or "seeds",
+        placement=choose_placement(options.placement or AUTO, agents * (search.batch if search else 1), num_seeds),
         log_names=options.log_names or "sb3",
         agent=options.agent,
         make_agent=None if own is None else own.make_agent,

@@ -20,7 +20,7 @@ from purejaxppo.population.logs import NAMES
 from purejaxppo.population.memory import parse_bytes
 from purejaxppo.population.processes import HEARTBEAT
 from purejaxppo.population.program import EVALUATION_SEED
-from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.sharding import AUTO, PLACEMENTS
 from purejaxppo.population.spaces import MINIBATCHES
 from purejaxppo.runs.presets import PRESETS, Preset
 from purejaxppo.utils.validation import MAX_SEED
@@ -84,8 +84,8 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     switch(parser, "--keep-best", "also keep each seed at its best training return", default=None)
     add_cache_option(parser)
     add("--memory-limit", "SIZE", parse_bytes, "such as 4GiB or 500MB (default 90%% of the free memory)")
-    about = "spread over devices: seeds (default), or data (the environments of each seed)"
-    add("--placement", "NAME", one_of(PLACEMENTS), about)
+    about = "spread over devices: seeds, or data (the environments of each seed); auto (default) chooses"
+    add("--placement", "NAME", one_of((AUTO, *PLACEMENTS)), about)
     shown = parser.add_mutually_exclusive_group()
     switch(shown, "--quiet", "print errors only")
     switch(shown, "--json-lines", "print one JSON object per line, for programs")

@@ -21,7 +21,7 @@ from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.losses import advantage_over
 from purejaxppo.ppo.normalize import scale_reward
 from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState, Steps
-from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient
+from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient, take_samples
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.sums import precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
@@ -38,7 +38,8 @@ def share(agent: PPO, num_devices: int) -> PPO:
         own_envs=functools.partial(own_part, axis=1),
         scale_reward=scale_reward_together,
         gather=functools.partial(gather, config.num_samples // config.num_envs),
-        descend=functools.partial(update_part, config),
+        take=functools.partial(take_part, config),
+        descend=update_part,
         own_key=own_key,
         # A part cannot normalise over the whole: its loss takes the advantages as they are.
         seen_config=lambda config: config.replace(normalize_advantage=False, normalize_advantage_over="minibatch"),
@@ -70,21 +71,22 @@ def gather(rows: int, part: Collected) -> Collected:
     return Collected(whole_batch(batches.replace(**beside), rows), numbers, sum_episodes(episodes), obs)
 
 
+def take_part(config: PPOConfig, batch: Batch, indices: jax.Array) -> Batch:
+    """This device's part of a minibatch. The advantages are scaled as a whole."""
+    advantage = advantage_over("minibatch", config, batch.advantage[indices])
+    part = take_samples(batch.replace(advantage=None), own_part(indices, axis=0))
+    return part.replace(advantage=own_part(advantage, axis=0))
+
+
 def update_part(
-    config: PPOConfig,
     loss: LossFunction,
     optimizer: optax.GradientTransformationExtraArgs,
     rate: jax.Array,
     learned: Learned,
-    minibatch: Batch,
+    part: Batch,
     key: jax.Array,
 ) -> tuple[Learned, Terms]:
-    """`update_minibatch` by the mean of the gradients of all parts, each with a key of its own.
-
-    The advantages are scaled as a whole.
-    """
-    minibatch = minibatch.replace(advantage=advantage_over("minibatch", config, minibatch.advantage))
-    part = own_part(minibatch, axis=0)
+    """`update_minibatch` by the mean of the gradients of all parts, each with a key of its own."""
     (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], part, own_key(key))
     gradient, terms = mean_of_all((gradient, terms))
     return apply_gradient(optimizer, rate, learned, gradient), terms

@@ -12,7 +12,7 @@ import numpy as np
 from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.checkpoints import KEPT, NO_CHECKPOINTS, Policy, make_policy
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
-from purejaxppo.population.sharding import PLACEMENTS
+from purejaxppo.population.sharding import AUTO, PLACEMENTS
 from purejaxppo.population.store import Rows
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.checks import check_state
@@ -61,7 +61,7 @@ class PopulationOptions(TypedDict, total=False):
     if one takes longer; in a short run about 16 times, if it has as many updates.
     """
 
-    placement: str  # "seeds" (default) spreads members over the devices; "data" spreads each run over all devices
+    placement: str  # "seeds" spreads members over the devices, "data" each run over all; "auto" (default) chooses
     memory_limit: int | str | None  # bytes, or text such as "4GiB"; by default most of what is free
     evaluation_episodes: int  # greedy episodes of each member at the end, for `final_returns`; by default 0
     out: str | Path | None  # folder for the results; by default they stay in memory
@@ -100,7 +100,7 @@ class Options(NamedTuple):
     """The options of a population, checked. Placement and memory limit change the results by rounding alone."""
 
     make_agent: MakeAgent | None = None  # None: the agent of the config's class
-    placement: str = "seeds"
+    placement: str = AUTO
     memory_limit: int | str | None = None
     evaluation_episodes: int = 0
     out: Path | None = None
@@ -126,7 +126,7 @@ def settle_options(config: Config, num_seeds: int, make_agent: MakeAgent | None,
         check_function(name, getattr(options, name), "give one, or leave it out")
     if make_agent is not None:
         check_function("make_agent", make_agent, "give (env, config) -> agent, such as pjp.make_ppo")
-    check_choice("placement", options.placement, PLACEMENTS)
+    check_choice("placement", options.placement, (AUTO, *PLACEMENTS))
     if options.memory_limit is not None:
         parse_bytes(options.memory_limit)
     check_whole("evaluation_episodes", options.evaluation_episodes, least=0)

@@ -28,6 +28,7 @@ from purejaxppo.population.own_agents import check_functions, check_members
 from purejaxppo.population.sharding import (
     OverSeeds,
     check_data_placement,
+    in_blocks,
     in_turn,
     make_shared,
     make_spread,
@@ -40,7 +41,7 @@ from purejaxppo.population.sweep import Program, with_numbers
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import Agent, play_episodes
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
-from purejaxppo.utils.devices import compiler_options, quickly_compiled
+from purejaxppo.utils.devices import cache_of_core, compiler_options, quickly_compiled
 
 REPORTS = 16  # at least so many in a chunk of members; each report pauses the devices
 REPORT_SECONDS = 1.0  # duration of a call, as far as whole updates allow
@@ -291,12 +292,22 @@ def finishing_programs() -> Iterator[None]:
 
 
 def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
-    """Runs the members of one device together; on a CPU in turn if it has a single one, or if each keeps it busy.
+    """Runs the members of one device together; on a CPU so many at a time as fit its cache.
 
-    On a CPU, large matrix products, and those that wait for each other, are slower in a batch than one by one.
+    On a CPU it runs them in turn if it has a single one, or if each keeps it busy: large matrix products, and those
+    that wait for each other, are slower in a batch than one by one.
     """
+    if devices[0].platform != "cpu":
+        return together
     alone = width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None
-    return in_turn if alone and devices[0].platform == "cpu" else together
+    return in_turn if alone else in_blocks(cached_members(config))
+
+
+def cached_members(config: PPOConfig) -> int:
+    """Members whose activations of one minibatch fit the second-level cache of a core together; at least 1."""
+    units = sum(config.hidden_sizes) * (1 if config.share_trunk else 2)
+    of_member = config.num_samples // config.num_minibatches * max(units, 1) * 4
+    return max(1, cache_of_core() // of_member)
 
 
 def update_up_to(agent: Agent, runner: RunnerState, count: jax.Array, capacity: int) -> tuple[RunnerState, Metrics]:

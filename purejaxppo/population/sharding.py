@@ -10,19 +10,51 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxppo.population.data_parallel import DATA
 from purejaxppo.ppo.agent import PPO
+from purejaxppo.ppo.factory import DEFAULTS
 from purejaxppo.ppo.types import RunnerState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.validation import check_choice
 
 PLACEMENTS = ("seeds", "data")
+AUTO = "auto"  # one of them, by `choose_placement`
+LEAST_PART = 256  # samples of a minibatch for each CPU device, from which one run is faster over all of them
 ENV_FIELDS = ("env_state", "obs", "episode", "memory")  # of a RunnerState: those with an axis of environments
 _SEEDS = "seeds"  # the axis of the mesh that members are dealt out over
 
 
-def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed") -> str:
+def choose_placement(placement: str, agents: Sequence[Any], num_seeds: int) -> str:
+    """The placement that "auto" stands for; any other stays.
+
+    It is "data" where "seeds" would leave cores idle and the minibatches are large, so that the cores wait little for
+    each other. Only for the parts that `make_ppo` has by default: a loss of your own may not be a mean over samples.
+
+    agents: of every setting; num_seeds: of each. Raises PPOError for an unknown placement.
+    """
+    check_choice("placement", placement, (AUTO, *PLACEMENTS))
+    if placement != AUTO:
+        return placement
+    devices = jax.devices()
+    is_idle = devices[0].platform == "cpu" and jax.process_count() == 1 and len(agents) * num_seeds < len(devices)
+    return "data" if is_idle and all(divides_well(agent, len(devices)) for agent in agents) else "seeds"
+
+
+def divides_well(agent: Any, num_devices: int) -> bool:
+    """True for a feed-forward PPO with the default parts and at least LEAST_PART samples for each device."""
+    if not isinstance(agent, PPO) or agent.config.cell is not None:
+        return False
+    if any(getattr(agent, name) is not part for name, part in DEFAULTS.items()):
+        return False
+    part, rest = divmod(agent.config.num_samples // agent.config.num_minibatches, num_devices)
+    return part >= LEAST_PART and rest == 0 and agent.config.num_envs % num_devices == 0
+
+
+def describe_devices(num_members: int, devices: Sequence[Any], what: str = "seed", placement: str = "seeds") -> str:
     """A line for people: how many seeds, or runs, are on which devices."""
     used = min(num_members, len(devices))
     members = f"{num_members} {what}{'s' if num_members > 1 else ''}"
+    if placement == "data":
+        return f"{members}, the environments of each over {len(devices)} {device_kind(devices)}s"
     if used == 1:
         return f"{members} on 1 {device_kind(devices)}"
     at_most = "up to " if num_members % used else ""
@@ -50,6 +82,27 @@ def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
         return jax.lax.map(lambda mapped: fn(*mapped, *args[num_mapped:]), args[:num_mapped])
 
     return one_by_one
+
+
+def in_blocks(size: int) -> OverSeeds:
+    """Runs at most `size` seeds in step, and such blocks one after the other: a small block stays in the cache.
+
+    The blocks are of one width. The last seed is repeated until they are full.
+    """
+
+    def over_seeds(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
+        def block_by_block(*args: Any) -> Any:
+            mapped, shared = args[: len(args) - num_replicated], args[len(args) - num_replicated :]
+            num_seeds = len(jax.tree.leaves(mapped)[0])
+            if num_seeds <= size:
+                return together(fn, num_replicated)(*args)
+            block = -(-num_seeds // -(-num_seeds // size))
+            results = jax.lax.map(lambda own: fn(*own, *shared), pad_seeds(mapped, block), batch_size=block)
+            return jax.tree.map(lambda x: x[:num_seeds], results)
+
+        return block_by_block
+
+    return over_seeds if size > 1 else in_turn
 
 
 def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:

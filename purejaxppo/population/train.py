@@ -22,6 +22,7 @@ from purejaxppo.population.options import (
 )
 from purejaxppo.population.program import EVALUATION_SEED, Job, make_setting_agent
 from purejaxppo.population.results import Costs, Population, Sweep
+from purejaxppo.population.sharding import choose_placement
 from purejaxppo.population.store import missing_rows
 from purejaxppo.population.sweep import Point, at_point, check_whole, make_points
 from purejaxppo.ppo.checks import check_env
@@ -122,6 +123,7 @@ def train_settings(
     environment steps that follow this call
     """
     agents = make_settings(*base, points, options)
+    options = options._replace(placement=choose_placement(options.placement, agents, num_seeds))
     lock = nullcontext()
     if options.out is not None and jax.process_index() == 0:  # it holds the folder for all
         make_folder(options.out)

@@ -53,11 +53,10 @@ from purejaxppo.ppo.update import (
     update_epoch,
     update_epochs,
 )
+from purejaxppo.ppo.values import next_values, values
 from purejaxppo.utils.remade import Remade
 from purejaxppo.utils.tree import NOT_SPLIT, PyTree, Terms
 from purejaxppo.utils.validation import check_key
-
-CACHED_ROWS = 512  # observations that the critic looks at together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,8 @@ class PPO(Remade):
     def learn_from(self, runner: RunnerState, transitions: Transition) -> tuple[RunnerState, Metrics]:
         """The learning of one `update`, from steps that were made elsewhere: in a simulator that is not JAX.
 
-        The policy of `runner.train_state` drew the actions. Its `obs` and `env_state` stay as they are.
+        The policy of `runner.train_state` drew the actions. Its `obs` and `env_state` stay as they are. Each step
+        starts from the `next_obs` of the step before it, unless that ended an episode.
 
         transitions: [T, B, ...], also as arrays of NumPy. Raises PPOError for other shapes, or another agent's runner.
         """
@@ -306,30 +306,22 @@ def assess(
 
 def make_steps(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree) -> Steps:
     """A rollout with the values and log-probabilities of the agent that acted. [T, B, ...]"""
+    value = values(agent, state, transitions.obs)
     return Steps(
         obs=agent.seen(state, transitions.obs.obs),
         action=transitions.action,
         parameters=parameters,
         log_prob=agent.actions.distribution(parameters).log_prob(transitions.action),
         reward=transitions.reward,
-        value=values(agent, state, transitions.obs),
+        value=value,
         next_obs=agent.seen(state, transitions.next_obs.obs),
-        next_value=values(agent, state, transitions.next_obs),
+        next_value=next_values(agent, state, transitions, value),
         terminated=transitions.terminated,
         truncated=transitions.truncated,
         info=transitions.info,
         raw_obs=transitions.obs.obs,
         raw_next_obs=transitions.next_obs.obs,
     )
-
-
-def values(agent: PPO, state: TrainState, obs: ObsAndMemory) -> jax.Array:
-    """The critic at the steps of a rollout, some at a time: what lies between its layers stays in the cache.
-
-    obs: [T, B, ...]. -> [T, B]
-    """
-    steps = max(1, CACHED_ROWS // agent.config.num_envs)
-    return jax.lax.map(lambda at: agent.value(state, at.obs, at.memory), obs, batch_size=steps)
 
 
 def to_batch(agent: PPO, steps: Batch, transitions: Transition) -> Batch:
@@ -344,7 +336,8 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     config = agent.config
     loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(agent.collective.descend, loss, agent.optimizer, rate)
-    epoch = functools.partial(update_epoch, step, batch)
+    take = agent.collective.take
+    epoch = functools.partial(update_epoch, step, batch, take=take)
     learned = (state.params, state.opt_state)
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
@@ -356,7 +349,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
     if config.kl_stop == "epoch":
         return epochs_within_kl(epoch, is_within, learned, order)
-    return minibatches_within_kl(step, is_within, learned, batch, order)
+    return minibatches_within_kl(step, is_within, learned, batch, order, take)
 
 
 def minibatch_loss(

@@ -8,7 +8,7 @@ import jax
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.normalize import scale_reward
 from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState
-from purejaxppo.ppo.update import Learned, update_minibatch
+from purejaxppo.ppo.update import Learned, Take, take_samples, update_minibatch
 from purejaxppo.utils.tree import PyTree, Terms, unchanged
 
 
@@ -28,6 +28,7 @@ class Collective(NamedTuple):
     own_envs: Callable[[PyTree], PyTree] = unchanged  # noise [T, B, ...] -> of this device's environments
     scale_reward: Callable[..., tuple[RunnerState, jax.Array]] = scale_reward  # as `normalize.scale_reward`
     gather: Callable[[Collected], Collected] = unchanged  # this device's part -> the whole, on every device
+    take: Take = take_samples  # (batch, indices of a minibatch) -> this device's part of it
     descend: Callable[..., tuple[Learned, Terms]] = update_minibatch  # as `update.update_minibatch`
     own_key: Callable[[jax.Array], jax.Array] = unchanged  # of a reward or an advantage, for this device's environments
     seen_config: Callable[[PPOConfig], PPOConfig] = unchanged  # the config that a loss, reward and advantage see

@@ -13,6 +13,7 @@ from purejaxppo.utils.tree import PyTree, Terms
 Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
 # (params, minibatch, key of the minibatch) -> (loss, its terms)
 LossFunction = Callable[[PyTree, Batch, jax.Array], tuple[jax.Array, Terms]]
+Take = Callable[[Batch, jax.Array], Batch]  # (batch, indices [M]) -> minibatch
 Step = Callable[[Learned, Batch, jax.Array], tuple[Learned, Terms]]  # a gradient step on a minibatch, with its key
 
 
@@ -21,6 +22,11 @@ class Order(NamedTuple):
 
     indices: jax.Array  # [epochs, minibatches, M] int32
     key: jax.Array  # [epochs, minibatches]
+
+
+def take_samples(batch: Batch, indices: jax.Array) -> Batch:
+    """The samples at the indices."""
+    return jax.tree.map(lambda x: x[indices], batch)
 
 
 def update_minibatch(
@@ -45,11 +51,13 @@ def apply_gradient(
     return optax.apply_updates(params, updates), opt_state
 
 
-def update_epoch(step: Step, batch: Batch, learned: Learned, order: Order) -> tuple[Learned, Terms]:
+def update_epoch(
+    step: Step, batch: Batch, learned: Learned, order: Order, take: Take = take_samples
+) -> tuple[Learned, Terms]:
     """One pass over the batch, in an order of [minibatches]. -> (learned, terms [minibatches])"""
 
     def step_on(learned: Learned, order: Order) -> tuple[Learned, Terms]:
-        return step(learned, jax.tree.map(lambda x: x[order.indices], batch), order.key)
+        return step(learned, take(batch, order.indices), order.key)
 
     return jax.lax.scan(step_on, learned, order)
 
@@ -84,7 +92,12 @@ def epochs_within_kl(
 
 
 def minibatches_within_kl(
-    step: Step, is_within: Callable[[Terms], jax.Array], learned: Learned, batch: Batch, order: Order
+    step: Step,
+    is_within: Callable[[Terms], jax.Array],
+    learned: Learned,
+    batch: Batch,
+    order: Order,
+    take: Take = take_samples,
 ) -> tuple[Learned, Terms]:
     """Steps over all minibatches of all epochs, until the terms of one exceed the KL: neither it nor a later one is
     applied.
@@ -94,7 +107,7 @@ def minibatches_within_kl(
 
     def step_if_near(carry: tuple[Learned, jax.Array], order: Order) -> tuple[tuple, tuple]:
         learned, near = carry
-        new, terms = step(learned, jax.tree.map(lambda x: x[order.indices], batch), order.key)
+        new, terms = step(learned, take(batch, order.indices), order.key)
         near = near & is_within(terms)
         return (where(near, new, learned), near), (terms, near)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from purejaxppo.population.results import Population
@@ -249,7 +250,7 @@ def command(spec: RunSpec) -> list[str]:
     for name, value in spec.env_params.items():
         words += ["--env-param", f"{name}={value!r}"]
     words += ["--seeds", str(spec.num_seeds), "--seed", str(spec.seed)]
-    if spec.placement != "seeds":
+    if spec.placement != "seeds" or spec.num_members < jax.device_count():  # else "auto" chooses it
         words += ["--placement", spec.placement]
     base = PRESETS[spec.preset].config if known and spec.agent is None else None  # an agent may bring its own
     for field in dataclasses.fields(spec.config):

@@ -10,7 +10,7 @@ import numpy as np
 from purejaxppo.envs import make_env, register_env
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.results import Sweep
-from purejaxppo.population.sharding import check_data_placement
+from purejaxppo.population.sharding import AUTO, check_data_placement, choose_placement
 from purejaxppo.population.sweep import at_point, make_points
 from purejaxppo.population.train import SweepOf, check_setting
 from purejaxppo.ppo.config import Config
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class RunOptions(TypedDict, total=False):
     """The optional keywords of `train_run`, which all have a default."""
 
-    placement: str  # "seeds" (default) spreads seeds over the devices; "data" spreads each run over all devices
+    placement: str  # "seeds" spreads seeds over the devices, "data" each run over all; "auto" (default) chooses
     checkpoint_every: int | str | None  # updates, or a time such as "60s" or "5m"; by default never
     keep_checkpoints: int  # the newest ones that stay until their seeds are finished; by default 2
     keep_best: bool  # also keep each seed at its best training return; by default False
@@ -101,10 +101,13 @@ def train_run(
         check_wandb_login()
     given: dict[str, Any] = dict(options)
     watching = {name: given.pop(name) for name in ("memory_limit", "tensorboard", "wandb") if name in given}
+    placement = given.pop("placement", AUTO)
     name, env_params = name_env(env)
     made = make_env(name, **env_params)
     check_setting(made, config, num_seeds, seed)
     own = None if make_agent is None else agent_in_python(make_agent, config)
+    if placement == AUTO and (folder / "config.json").exists():
+        placement = load_spec(folder, make_agent, config).placement
     spec = RunSpec(
         env=name,
         env_params=env_params,
@@ -115,6 +118,7 @@ def train_run(
         sweep=None if sweep is None else tuple(make_points(made, config, sweep)),
         agent=None if own is None else own.name,
         make_agent=make_agent,
+        placement=placement,
         **given,
     )
     spec_to_json(spec)
@@ -122,10 +126,12 @@ def train_run(
     settings = [at_point(made, config, point) for point in spec.sweep or ({},)]
     if own is not None:
         own.check(*settings[0])
-    for setting in settings:  # a setting that cannot be trained is refused here; nothing runs
-        agent = spec.algorithm.make_agent(*setting)
-        if spec.placement == "data":
+    # A setting that cannot be trained is refused here; nothing runs.
+    agents = [spec.algorithm.make_agent(*setting) for setting in settings]
+    if placement == "data":
+        for agent in agents:
             check_data_placement(agent, jax.device_count())
+    spec = dataclasses.replace(spec, placement=choose_placement(placement, agents, num_seeds))
     finished = train_here(spec, folder, quiet, watching)
     if isinstance(finished, FinishedSweep):
         return finished.sweep

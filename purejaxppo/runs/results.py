@@ -189,5 +189,5 @@ def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
         "train_seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         "planned_memory_bytes": max((cost.plan.peak for cost in programs if cost.plan is not None), default=None),
-        "devices": describe_devices(spec.num_seeds, jax.devices()),
+        "devices": describe_devices(spec.num_seeds, jax.devices(), placement=spec.placement),
     }

@@ -17,7 +17,7 @@ from purejaxppo.population.logs import LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.options import Progress, carried, ignore, never
 from purejaxppo.population.results import Sweep
-from purejaxppo.population.sharding import describe_devices, device_kind
+from purejaxppo.population.sharding import describe_devices
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
 from purejaxppo.population.tpe import search_tpe
@@ -45,10 +45,7 @@ def plan(spec: RunSpec) -> str:
     steps = f"{config.actual_timesteps:,} steps"
     if config.actual_timesteps != config.total_timesteps:
         steps += f" ({config.total_timesteps:,} asked for, in whole rollouts of {config.batch_size:,})"
-    where = describe_devices(num_runs, devices, "seed" if spec.sweep is None else "run")
-    if spec.placement == "data":
-        runs = f"{num_runs} run{'s' if num_runs > 1 else ''}"
-        where = f"{runs}, the environments of each over {len(devices)} {device_kind(devices)}s"
+    where = describe_devices(num_runs, devices, "seed" if spec.sweep is None else "run", spec.placement)
     if jax.process_count() > 1:
         where += f" in {jax.process_count()} processes"
     start = "" if spec.init_from is None else f", from the parameters of {spec.init_from}"

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from purejaxppo.utils.validation import check_size
 # XLA uses half of a 512-bit vector unit unless told (cores without one go on as they are), and optimises for a second
 # more than pays.
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": 1}
+CACHE = 2**20  # bytes of second-level cache, where the system does not say
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
@@ -33,6 +35,18 @@ def core_ids() -> list[int]:
 def cpu_cores() -> int:
     """The processor cores that this process may use."""
     return len(core_ids())
+
+
+def cache_of_core(place: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Bytes of second-level cache that a core has to itself, as Linux tells; CACHE where it does not."""
+    cores = core_ids()
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        caches = (place / f"cpu{cores[0]}" / "cache").glob("index*")
+        second = next(cache for cache in caches if (cache / "level").read_text().strip() == "2")
+        sharing = int((second / "shared_cpu_map").read_text().replace(",", ""), 16)  # a bit for each core
+        kibibytes = int((second / "size").read_text().strip().removesuffix("K"))
+        return kibibytes * 2**10 // sum(sharing >> core & 1 for core in cores)
+    return CACHE
 
 
 def share_of_cores(mine: Sequence[int], neighbours: Sequence[Sequence[int]]) -> int:

@@ -556,7 +556,7 @@ POPULATIONS = {
         r"length, env.length are not all of .*; leave one out",
     ),
     "sweep-point": (lambda: population(sweep=[3]), r"sweep holds 3, which is not a dict of names and values"),
-    "placement": (lambda: population(placement="seed"), r"placement = 'seed' is unknown; take one of seeds, data"),
+    "placement": (lambda: population(placement="seed"), "placement = .seed. is unknown; take one of auto, seeds, data"),
     "memory-text": (
         lambda: population(memory_limit="4 bananas"),
         r"'4 bananas' is not a size; give bytes, or text such as",
@@ -748,7 +748,7 @@ COMMANDS = [
     ("train --resume run --env-param length=1", "leave out --env-param"),
     ("train --checkpoint-every 0", "--checkpoint-every: 0 is below 1; give a whole number"),
     ("train --memory-limit bananas", "memory limit 'bananas' is not a size; give bytes"),
-    ("train --placement sead", "--placement: 'sead' is unknown; take one of seeds, data"),
+    ("train --placement sead", "--placement: 'sead' is unknown; take one of auto, seeds, data"),
     ("train --preset keras --placement data", 'placement = "data" .*FullBatchPPO leave it out'),
     ("train --cluster", "several processes need one run folder.*; give --out"),
     ("train --out c --coordinator nohost --num-processes 2 --process-id 0", "'nohost' is not an address"),

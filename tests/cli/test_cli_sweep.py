@@ -140,6 +140,6 @@ def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
 def test_placement_is_an_option(tmp_path, capsys):
     assert cli.main(["train", "--out", str(tmp_path / "a"), "--placement", "data", *TINY]) == 0
     out = capsys.readouterr().out
-    assert "3 runs, the environments of each over" in out
+    assert "3 seeds, the environments of each over" in out
     assert "".join(out.split()).endswith(f"report{tmp_path / 'a' / 'report.html'}")
     assert json.loads((tmp_path / "a" / "config.json").read_text())["placement"] == "data"

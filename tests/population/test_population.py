@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,18 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.population import program
 from purejaxppo.population.program import update_up_to
-from purejaxppo.population.sharding import describe_devices, in_turn, make_spread, pad_seeds, together
-from purejaxppo.utils.devices import cpu_cores
+from purejaxppo.population.sharding import (
+    choose_placement,
+    describe_devices,
+    in_blocks,
+    in_turn,
+    make_spread,
+    pad_seeds,
+    together,
+)
+from purejaxppo.utils.devices import CACHE, cache_of_core, core_ids, cpu_cores
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 5)
 
@@ -86,9 +96,30 @@ def test_seeds_in_turn_are_seeds_together():
     def fn(row, scale):
         return scale * jnp.sum(row)
 
-    results = [make_spread(fn, devices, num_replicated=1, over_seeds=how)(x, 2.0) for how in (together, in_turn)]
-    np.testing.assert_array_equal(*results)
-    np.testing.assert_array_equal(results[0], 2.0 * x.sum(1))
+    for how in (together, in_turn, in_blocks(1), in_blocks(2), in_blocks(3)):  # 2: the last block has one seed
+        result = make_spread(fn, devices, num_replicated=1, over_seeds=how)(x, 2.0)
+        np.testing.assert_array_equal(result, 2.0 * x.sum(1))
+
+
+def test_as_many_seeds_run_together_as_the_cache_holds(monkeypatch):
+    # Activations of a minibatch of 128 samples in two towers of 64-64: 128 KiB.
+    monkeypatch.setattr(program, "cache_of_core", lambda: 2**20)
+    assert program.cached_members(pjp.PPOConfig()) == 8
+    assert program.cached_members(pjp.PPOConfig(share_trunk=True)) == 16
+    assert program.cached_members(pjp.PPOConfig(num_envs=64, num_minibatches=2)) == 1
+
+
+def test_the_cache_of_a_core_is_read_from_the_system(tmp_path):
+    cores = core_ids()
+    place = tmp_path / f"cpu{cores[0]}" / "cache" / "index2"
+    assert cache_of_core(tmp_path) == CACHE
+    place.mkdir(parents=True)
+    shared = sum(1 << core for core in cores)
+    for name, text in {"level": "2", "size": "2048K", "shared_cpu_map": f"00000000,{shared:08x}"}.items():
+        (place / name).write_text(text + "\n")
+    assert cache_of_core(tmp_path) == 2**21 // len(cores)
+    (place / "size").write_text("much\n")
+    assert cache_of_core(tmp_path) == CACHE
 
 
 def test_padding_repeats_the_last_seed():
@@ -140,6 +171,37 @@ def test_describe_devices_counts_what_is_used():
     assert describe_devices(1, devices) == "1 seed on 1 CPU device"
     if len(devices) == 2:
         assert describe_devices(17, devices) == "17 seeds, up to 9 on each of 2 CPU devices"
+
+
+LARGE = pjp.PPOConfig(num_envs=64, num_minibatches=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts", "num_seeds", "chosen"),
+    [
+        ({}, {}, 1, "data"),
+        ({}, {}, 2, "data"),
+        ({}, {}, 4, "seeds"),  # they keep every device busy
+        ({"num_minibatches": 64}, {}, 1, "seeds"),  # small minibatches: the devices would wait for each other
+        ({"num_envs": 66}, {}, 1, "seeds"),  # does not divide
+        ({}, {"loss": lambda *given: pjp.ppo_loss(*given)}, 1, "seeds"),  # may not be a mean over samples
+        ({"cell": "gru"}, {}, 1, "seeds"),
+    ],
+)
+def test_auto_shares_few_large_runs_out_over_the_cores(env, monkeypatch, changes, parts, num_seeds, chosen):
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1] * 4)
+    agent = pjp.make_ppo(env, LARGE.replace(**changes), **parts)
+    assert choose_placement("auto", [agent], num_seeds) == chosen
+    assert [choose_placement(name, [agent], num_seeds) for name in ("seeds", "data")] == ["seeds", "data"]
+    assert choose_placement("auto", [agent, pjp.make_ppo(env, SMALL)], 1) == "seeds"  # every setting has to be large
+
+
+def test_auto_leaves_accelerators_and_other_algorithms_to_seeds(env, monkeypatch):
+    full_batch = pjp.make_full_batch_ppo(env, pjp.FullBatchConfig(num_steps=64, total_timesteps=64))
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="cpu")] * 4)
+    assert choose_placement("auto", [full_batch], 1) == "seeds"
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu")] * 4)
+    assert choose_placement("auto", [pjp.make_ppo(env, LARGE)], 1) == "seeds"
 
 
 @pytest.mark.parametrize("num_seeds", [0, -1, 1.5, "4", True])

@@ -182,5 +182,5 @@ class TestDataPlacement:
             pjp.train_population(env, config, num_seeds=1, placement="data")
 
     def test_an_unknown_placement_is_refused(self, env):
-        with pytest.raises(pjp.PPOError, match="placement = 'date' is unknown; take one of seeds, data"):
+        with pytest.raises(pjp.PPOError, match="placement = 'date' is unknown; take one of auto, seeds, data"):
             pjp.train_population(env, self.config, num_seeds=1, placement="date")

@@ -19,6 +19,7 @@ from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import chosen_preset, make_parser
 from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.examples import success_rate
+from purejaxppo.population.sharding import PLACEMENTS
 from purejaxppo.population.statistics import with_interval
 from purejaxppo.population.sweep import show_point
 from purejaxppo.report import charts, page, rewrite_page
@@ -257,10 +258,13 @@ def spec_of(words):
         ["--env", "CartPole-v1", "--env-param", "length=0.7", "--env-param", "max_steps_in_episode=99"],
         ["--preset", "recurrent", "--config.sequence-length", "8", "--config.learning-rate", "3.1e-5"],
         ["--config.max-grad-norm", "inf", "--config.anneal-lr", "false", "--placement", "data"],
+        ["--seeds", "1", "--config.num-envs", "64", "--config.num-minibatches", "1"],  # "auto" shares it out
+        ["--seeds", "1", "--config.num-envs", "64", "--config.num-minibatches", "1", "--placement", "seeds"],
     ],
 )
 def test_the_command_repeats_the_run(words):
     spec = spec_of(["train", *words])
+    assert spec.placement in PLACEMENTS
     assert spec_of(page.command(spec)[1:]) == spec
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.cli.bench.timing import Timed
+from purejaxppo.population.program import over_seeds
 from purejaxppo.population.sharding import OverSeeds, in_turn, make_spread, seed_shardings, together
 from purejaxppo.ppo.agent import PPO, assess, draw_noise, learn, make_context, play
 from purejaxppo.ppo.factory import make_ppo, seed_keys
@@ -134,10 +135,10 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
     The parts are compiled separately, so they need not add up to the whole.
     """
     num_seeds, config = sizes.seeds * len(devices), agent.config
-    runners = init_runners(agent, num_seeds, devices)
+    runners, how = init_runners(agent, num_seeds, devices), over_seeds(config, num_seeds, devices)
 
     def compiled(fn: Callable[..., Any], *more: PyTree) -> Callable[[], Any]:
-        return on_devices(fn, devices, runners, *more)
+        return on_devices(fn, devices, runners, *more, over_seeds=how)
 
     noise = compiled(lambda runner: draw_noise(agent, runner.key))
     act = compiled(lambda runner, noise: play(agent, runner, noise)[:3], noise())
