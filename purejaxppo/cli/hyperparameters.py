@@ -39,6 +39,7 @@ MEANINGS = {
     "activation": "tanh, relu, gelu, silu or elu",
     "hidden_sizes": "units of each hidden layer, such as 64,64",
     "share_trunk": "true: actor and critic share all layers but the last",
+    "compute_dtype": "float32; or bfloat16, in which a GPU multiplies hidden layers faster",
     "cell": "recurrent cell: gru or lstm",
     "cell_size": "size of the recurrent state of each tower",
     "sequence_length": "steps of backpropagation through time; none: the whole rollout",

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.policies.products import PRODUCTS
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure, unchanged
 from purejaxppo.utils.validation import shown
@@ -99,20 +100,25 @@ class MLP(nn.Module):
     activation: str
     hidden_init: Callable[..., jax.Array]  # initializers of the kernels
     output_init: Callable[..., jax.Array]
+    dot_general: Callable[..., jax.Array] | None = None  # of the hidden layers: one of `PRODUCTS`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., features] -> [..., output_size]"""
-        x = hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
+        x = hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init, self.dot_general)
         return nn.Dense(self.output_size, kernel_init=self.output_init)(x)
 
 
 def hidden_layers(
-    x: jax.Array, sizes: tuple[int, ...], activation: str, kernel_init: Callable[..., jax.Array]
+    x: jax.Array,
+    sizes: tuple[int, ...],
+    activation: str,
+    kernel_init: Callable[..., jax.Array],
+    dot_general: Callable[..., jax.Array] | None = None,
 ) -> jax.Array:
     """Adds the hidden layers to the calling flax module. [..., features] -> [..., sizes[-1]]"""
     for size in sizes:
-        x = getattr(nn, activation)(nn.Dense(size, kernel_init=kernel_init)(x))
+        x = getattr(nn, activation)(nn.Dense(size, kernel_init=kernel_init, dot_general=dot_general)(x))
     return x
 
 
@@ -122,14 +128,19 @@ class CNN(MLP):
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """[..., height, width, channels] -> [..., output_size]"""
-        x = convolved(image, self.activation, self.hidden_init)
-        sizes = (self.hidden_sizes, self.output_size)
-        return MLP(*sizes, self.activation, self.hidden_init, self.output_init, name="dense")(x)
+        x = convolved(image, self.activation, self.hidden_init, self.dot_general)
+        inits = (self.hidden_init, self.output_init)
+        return MLP(self.hidden_sizes, self.output_size, self.activation, *inits, self.dot_general, name="dense")(x)
 
 
-def convolved(image: jax.Array, activation: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
+def convolved(
+    image: jax.Array,
+    activation: str,
+    kernel_init: Callable[..., jax.Array],
+    dot_general: Callable[..., jax.Array] | None = None,
+) -> jax.Array:
     """Adds the convolution to the calling flax module. [..., h, w, c] -> [..., 16 (h - 2) (w - 2)]"""
-    x = nn.Dense(16, kernel_init=kernel_init, name="convolution")(patches(image))
+    x = nn.Dense(16, kernel_init=kernel_init, dot_general=dot_general, name="convolution")(patches(image))
     x = getattr(nn, activation)(x)
     return x.reshape(*x.shape[:-3], -1)
 
@@ -222,6 +233,7 @@ def make_actor_critic(
     activation: str,
     head: Callable[[jax.Array], PyTree] = unchanged,
     towers: Callable[..., nn.Module] = ActorCritic,
+    compute_dtype: str = "float32",
 ) -> Network:
     """The default network: convolutional towers for an image, else MLP towers over the flattened observation.
 
@@ -230,7 +242,8 @@ def make_actor_critic(
     obs_shape: that of each array of the observation; towers: `ActorCritic` or `SharedActorCritic`
     """
     kind = CNN if is_image(obs_shape) else MLP
-    tower = functools.partial(kind, hidden_sizes, activation=activation, hidden_init=orthogonal(2**0.5))
+    layers = {"activation": activation, "hidden_init": orthogonal(2**0.5), "dot_general": PRODUCTS[compute_dtype]}
+    tower = functools.partial(kind, hidden_sizes, **layers)
     module = towers(tower, num_outputs, head)
     return Network(
         init=lambda key, obs: module.init(key, tower_input(obs, obs_shape)),

@@ -17,7 +17,10 @@ from purejaxppo.policies.networks import (
     shared_output,
     tower_input,
 )
+from purejaxppo.policies.products import PRODUCTS, bfloat16_matmul
 from purejaxppo.utils.tree import PyTree, unchanged
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]  # ([..., n], [n, m]) -> [..., m]
 
 
 class RecurrentNetwork(NamedTuple):
@@ -50,12 +53,13 @@ class Encoder(nn.Module):
     activation: str
     hidden_init: Callable[..., jax.Array]
     is_image: bool
+    dot_general: Callable[..., jax.Array] | None = None  # one of `PRODUCTS`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., features], or [..., height, width, channels] -> [..., hidden_sizes[-1]]"""
-        x = convolved(x, self.activation, self.hidden_init) if self.is_image else x
-        return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init)
+        x = convolved(x, self.activation, self.hidden_init, self.dot_general) if self.is_image else x
+        return hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init, self.dot_general)
 
 
 class Cell(NamedTuple):
@@ -65,11 +69,11 @@ class Cell(NamedTuple):
     start: Callable[[int], PyTree]  # size -> the memory of an episode's start
     init: Callable[[jax.Array, int], PyTree]  # (key, size) -> the parameters of `step`
     input_bias: Callable[..., jax.Array]  # (key, size, num_steps) -> b, for memories that last up to num_steps
-    step: Callable[[PyTree, PyTree, jax.Array], PyTree]  # (params, memory, W x + b [..., gates size]) -> memory
+    step: Callable[..., PyTree]  # (params, memory, W x + b [..., gates size][, times]) -> memory
     output: Callable[[PyTree], jax.Array]  # memory -> [..., size]
 
 
-def gru_step(params: PyTree, hidden: jax.Array, inputs: jax.Array) -> jax.Array:
+def gru_step(params: PyTree, hidden: jax.Array, inputs: jax.Array, times: Product = jnp.matmul) -> jax.Array:
     """A step of the gated recurrent unit (Cho et al. 2014), in the form of cuDNN, PyTorch and flax.
 
         r = sigmoid(x_r + U_r h)
@@ -80,13 +84,15 @@ def gru_step(params: PyTree, hidden: jax.Array, inputs: jax.Array) -> jax.Array:
     params: kernel U [size, 3 size], bias c [size]; inputs x: [..., 3 size]. [..., size] -> [..., size]
     """
     x_r, x_z, x_n = jnp.split(inputs, 3, axis=-1)
-    u_r, u_z, u_n = jnp.split(hidden @ params["kernel"], 3, axis=-1)
+    u_r, u_z, u_n = jnp.split(times(hidden, params["kernel"]), 3, axis=-1)
     r, z = nn.sigmoid(x_r + u_r), nn.sigmoid(x_z + u_z)
     n = jnp.tanh(x_n + r * (u_n + params["bias"]))
     return (1.0 - z) * n + z * hidden
 
 
-def lstm_step(params: PyTree, memory: tuple[jax.Array, jax.Array], inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+def lstm_step(
+    params: PyTree, memory: tuple[jax.Array, jax.Array], inputs: jax.Array, times: Product = jnp.matmul
+) -> tuple[jax.Array, jax.Array]:
     """A step of long short-term memory (Hochreiter and Schmidhuber 1997), with the forget gate of Gers et al. (2000).
 
         i, f, o = sigmoid(x_i + U_i h), sigmoid(x_f + U_f h), sigmoid(x_o + U_o h)
@@ -96,7 +102,7 @@ def lstm_step(params: PyTree, memory: tuple[jax.Array, jax.Array], inputs: jax.A
     params: kernel U [size, 4 size]; inputs x: [..., 4 size], in the order i, f, g, o. (c, h) -> (c', h'), [..., size]
     """
     cell, hidden = memory
-    i, f, g, o = jnp.split(inputs + hidden @ params["kernel"], 4, axis=-1)
+    i, f, g, o = jnp.split(inputs + times(hidden, params["kernel"]), 4, axis=-1)
     cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
     return cell, nn.sigmoid(o) * jnp.tanh(cell)
 
@@ -160,6 +166,7 @@ class RecurrentTower(nn.Module):
     num_steps: int  # the longest time scale of the initial cells
     output_size: int
     output_init: Callable[..., jax.Array]
+    dot_general: Callable[..., jax.Array] | None = None  # of the gates' inputs: one of `PRODUCTS`
 
     def setup(self) -> None:
         """The parameters."""
@@ -169,6 +176,7 @@ class RecurrentTower(nn.Module):
             num_gates * size,
             kernel_init=by_gate(num_gates),
             bias_init=lambda key, shape, dtype: self.cell.input_bias(key, size, self.num_steps),
+            dot_general=self.dot_general,
         )
         self.recurrent = self.param("recurrent", self.cell.init, size)
         self.output = nn.Dense(self.output_size, kernel_init=self.output_init)
@@ -267,14 +275,17 @@ def make_recurrent_actor_critic(
     num_steps: int,
     head: Callable[[jax.Array], PyTree] = unchanged,
     towers: type[RecurrentActorCritic] = RecurrentActorCritic,
+    compute_dtype: str = "float32",
 ) -> RecurrentNetwork:
     """The default network with a memory: recurrent towers over the image or over the flattened observation.
 
     num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
     """
-    kind, image = CELLS[cell], is_image(obs_shape)
-    encoder = functools.partial(Encoder, hidden_sizes, activation, orthogonal(2**0.5), image)
-    tower = functools.partial(RecurrentTower, encoder, kind, cell_size, num_steps)
+    kind, dot_general = CELLS[cell], PRODUCTS[compute_dtype]
+    if compute_dtype == "bfloat16":
+        kind = kind._replace(step=functools.partial(kind.step, times=bfloat16_matmul))
+    encoder = functools.partial(Encoder, hidden_sizes, activation, orthogonal(2**0.5), is_image(obs_shape), dot_general)
+    tower = functools.partial(RecurrentTower, encoder, kind, cell_size, num_steps, dot_general=dot_general)
     module = towers(tower, kind, num_outputs, head)
 
     def run(params: PyTree, memory: PyTree, obs: PyTree, *reset: jax.Array, method: str = "__call__") -> Any:

@@ -27,6 +27,7 @@ CHOICES = {
     "activation": ("tanh", "relu", "gelu", "silu", "elu"),
     "kl_stop": ("epoch", "minibatch"),
     "kl_estimator": ("approx_kl", "log_ratio"),
+    "compute_dtype": ("float32", "bfloat16"),
     "box_policy": ("clipped", "squashed"),
     "box_std": ("shared", "state"),
     "lr_schedule": ("linear", "cosine", "constant", "adaptive"),
@@ -164,6 +165,7 @@ class PPOConfig(Config):
     activation: str = static("tanh")
     hidden_sizes: tuple[int, ...] = static((64, 64))  # of each tower
     share_trunk: bool = static(False)  # actor and critic are one tower, and differ in its last layer alone
+    compute_dtype: str = static("float32")  # of the default network's hidden products; "bfloat16" sums in float32
     box_policy: str = static("clipped")  # in a Box: a Gaussian "clipped" to the bounds, or "squashed" into them by tanh
     box_std: str = static("shared")  # of the default network: one for all states, or a function of the "state"
     normalize_obs: bool = static(False)  # by running mean and standard deviation

@@ -28,7 +28,7 @@ from purejaxppo.policies.recurrent_networks import (
 )
 from purejaxppo.ppo.agent import PPO
 from purejaxppo.ppo.checks import called, check_optimizer_steps, check_outputs, check_params, check_parts
-from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.ppo.config import PPOConfig, is_changed
 from purejaxppo.ppo.continuing import warn_if_over
 from purejaxppo.ppo.gae import gae_advantage
 from purejaxppo.ppo.losses import Advantage, Loss, Minibatches, Reward, ppo_loss
@@ -72,7 +72,7 @@ def make_ppo(
             side by side), or for a Box of d numbers the pair (mean, log_std), [..., d] each; of a pytree of spaces a
             pytree of these. `apply` may return a third value, any pytree of auxiliary outputs, which a loss finds in
             what `context.apply` returns. With `config.cell` a `RecurrentNetwork`. `hidden_sizes`, `activation`,
-            `share_trunk`, `box_std` and `cell_size` shape the default network only.
+            `share_trunk`, `box_std` and `cell_size` shape the default network only; `compute_dtype` is refused.
         modules: Learned parts beside the policy, such as {"model": (init, apply)}, with `init(key, obs) -> params` for
             one observation, without its mask; a flax.linen module is such a pair. The parameters of a module are
             params[name], and those of the network then params["policy"]; the optimizer trains all of them. In a loss, a
@@ -189,6 +189,11 @@ def make_network(env: Environment, actions: Actions, config: PPOConfig, given: A
     """The network of plain observations: the given one, or else the default. Raises PPOError if it does not fit."""
     if given is None:
         network = make_default_network(env, actions, config)
+    elif is_changed(config, "compute_dtype"):
+        raise PPOError(
+            f"compute_dtype = {config.compute_dtype!r} would do nothing beside network=..., which chooses its own "
+            f"types; leave it at {PPOConfig.compute_dtype!r}"
+        )
     elif config.cell is None:
         if isinstance(given, RecurrentNetwork):
             raise PPOError("network has a memory; give a config with a cell, such as pjp.RecurrentConfig()")
@@ -208,10 +213,11 @@ def make_default_network(env: Environment, actions: Actions, config: PPOConfig) 
     check_trunk(env, config)
     parts = (actions.num_outputs, shapes_of(env.observation_space), config.hidden_sizes, config.activation)
     if config.cell is None:
-        return make_actor_critic(*parts, actions.head, SharedActorCritic if config.share_trunk else ActorCritic)
+        towers = SharedActorCritic if config.share_trunk else ActorCritic
+        return make_actor_critic(*parts, actions.head, towers, config.compute_dtype)
     towers = SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic
     cell = (config.cell, config.cell_size, config.steps_of_a_sequence)
-    return make_recurrent_actor_critic(*parts, *cell, actions.head, towers)
+    return make_recurrent_actor_critic(*parts, *cell, actions.head, towers, config.compute_dtype)
 
 
 def check_trunk(env: Environment, config: PPOConfig) -> None:

@@ -111,7 +111,7 @@ def test_the_defaults_are_those_of_the_cartpole_scripts():
         "vf_coef": 0.5, "ent_coef": 0.01, "ent_coef_schedule": "constant", "max_grad_norm": 0.5,
         "normalize_advantage": True, "normalize_advantage_over": "minibatch",
         "target_kl": None, "kl_stop": "epoch", "kl_estimator": "approx_kl",
-        "activation": "tanh", "hidden_sizes": (64, 64), "share_trunk": False,
+        "activation": "tanh", "hidden_sizes": (64, 64), "share_trunk": False, "compute_dtype": "float32",
         "box_policy": "clipped", "box_std": "shared", "normalize_obs": False, "normalize_reward": False,
         "cell": None, "cell_size": 64, "sequence_length": None,
     }  # fmt: skip
@@ -250,7 +250,7 @@ def test_numbers_are_leaves_and_the_rest_is_static():
         "kl_stop": "minibatch", "kl_estimator": "log_ratio", "lr_schedule": "cosine", "clip_eps_schedule": "cosine",
         "ent_coef_schedule": "linear", "normalize_advantage_over": "batch",
         "box_policy": "squashed", "box_std": "state", "share_trunk": True, "cell": "lstm", "cell_size": 8,
-        "sequence_length": 8,
+        "sequence_length": 8, "compute_dtype": "bfloat16",
     }  # fmt: skip
     assert {*others, *NUMBERS} == {field.name for field in dataclasses.fields(PPOConfig)}
     for name, value in others.items():

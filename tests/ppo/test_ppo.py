@@ -59,9 +59,11 @@ def first_ratios(agent, num_updates):
     return jax.jit(ratios)(jax.random.key(0))
 
 
-@pytest.mark.parametrize("normalize_obs", [False, True])
-def test_the_first_minibatch_has_ratio_one(env, normalize_obs):
-    config = dataclasses.replace(pjp.PPOConfig(), normalize_obs=normalize_obs, normalize_reward=normalize_obs)
+@pytest.mark.parametrize(
+    ("normalize_obs", "compute_dtype"), [(False, "float32"), (True, "float32"), (True, "bfloat16")]
+)
+def test_the_first_minibatch_has_ratio_one(env, normalize_obs, compute_dtype):
+    config = pjp.PPOConfig(normalize_obs=normalize_obs, normalize_reward=normalize_obs, compute_dtype=compute_dtype)
     ratio, value_change = first_ratios(pjp.make_ppo(env, config), num_updates=3)
     # Acting works on [4, 4] observations and learning on [128, 4]: XLA may round an exponential differently there.
     np.testing.assert_allclose(ratio, 1.0, atol=2**-22, rtol=0)

@@ -213,11 +213,12 @@ def test_replaying_the_rollout_reproduces_it(env, cell, normalize, sequence_leng
     np.testing.assert_allclose(value, batch.value, atol=1e-5)
 
 
-@pytest.mark.parametrize("share_trunk", [False, True])
-def test_the_first_minibatch_of_an_update_has_ratio_one(env, share_trunk):
-    config = SMALL.replace(
-        update_epochs=1, num_minibatches=1, learning_rate=3e-3, anneal_lr=False, share_trunk=share_trunk
-    )
+@pytest.mark.parametrize(
+    ("share_trunk", "fields"), [(False, {}), (True, {}), (True, {"compute_dtype": "bfloat16", "cell": "lstm"})]
+)
+def test_the_first_minibatch_of_an_update_has_ratio_one(env, share_trunk, fields):
+    config = SMALL.replace(update_epochs=1, num_minibatches=1, learning_rate=3e-3, anneal_lr=False, **fields)
+    config = config.replace(share_trunk=share_trunk)
     agent = pjp.make_ppo(env, config)
     assert set(agent.network.start()) == ({"trunk"} if share_trunk else {"actor", "critic"})
     _, metrics = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), 4))(jax.random.key(0))
