@@ -70,9 +70,7 @@ class PopulationOptions(TypedDict, total=False):
     keep_best: bool  # also keep each seed at its highest training return, for `checkpoint("best")`; by default False
     extend: bool  # go on with a population in `out` that has another `total_timesteps`; by default False
     init_from: TrainState | None  # [S, ...], seed i starts from the parameters of state i, as by `PPO.continue_from`
-    test_seeds: (
-        int  # of a sweep: fresh seeds that train its best setting once more, for `Sweep.selection`; by default 0
-    )
+    test_seeds: int  # of a sweep: fresh seeds that train its best setting again, for `Sweep.selection`; by default 0
     report_at: Sequence[int]  # updates after which `on_chunk` is called in any case
     should_stop: Callable[[], bool]  # asked after each `on_chunk`; True saves the state to `out`, raises Interrupted
     on_begin: Callable[[str], None]  # gets one line per program: where its members in `out` go on
@@ -109,7 +107,6 @@ class Options(NamedTuple):
     start: Start = Start()
     test_seeds: int = 0
     first_seed: int = 0  # the number of the first seed: test seeds follow those that a setting was chosen by
-    programs: dict[Any, Any] | None = None  # compiled ones by name, which the next call of a search takes over
     report_at: Sequence[int] = ()
     should_stop: Callable[[], bool] = never
     on_begin: Callable[[str], None] = ignore

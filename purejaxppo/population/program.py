@@ -138,17 +138,13 @@ def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
 def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     """The program of a job, for chunks as wide as its members, the processor and the memory allow.
 
-    The compiler reports the memory of a chunk. If that is too much, it compiles once more, for chunks that fit. What
-    `options.programs` holds already is not compiled again.
+    The compiler reports the memory of a chunk. If that is too much, it compiles once more, for chunks that fit.
     """
     devices = used_devices(options.placement, job.num_members)
     multiple = len(devices) if options.placement == "seeds" else 1
     on_cpu = devices[0].platform == "cpu"
     width = chunk_width(job, (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices), multiple)
     in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
-    name = (*program_name(job.program), job.num_left, width)
-    if options.programs is not None and name in options.programs:
-        return options.programs[name]
 
     def planned(per_member: int) -> MemoryPlan:
         return plan_memory(
@@ -165,17 +161,7 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
     compiled = compile_program(job, options, width)
     sharing = len(devices) if on_cpu else 1  # programs that share one memory
     plan = planned(-(-sharing * max(map(program_bytes, compiled[:3])) // width))
-    fitting = (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
-    if options.programs is not None:
-        options.programs[name] = fitting
-    return fitting
-
-
-def program_name(program: Program) -> tuple[Any, ...]:
-    """Everything that tells a program from the others of a search: its structure, its numbers and its constants."""
-    leaves, structure = jax.tree.flatten((program.env, program.config))
-    constants = tuple(np.asarray(x).tobytes() for i, x in enumerate(leaves) if i not in program.numbers)
-    return structure, tuple(program.numbers), constants
+    return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
 
 
 def chunk_width(job: Job, most: int, multiple: int) -> int:

@@ -147,7 +147,7 @@ def train_search(
     base: tuple[Environment, Config], plan: SearchPlan, tune_seeds: int, seed: int, options: Options
 ) -> Sweep:
     """Runs a search, or goes on with the one in `options.out`."""
-    study, options, spent = Study(plan), options._replace(programs={}), None
+    study, spent = Study(plan), None
     points: list[Point] = []
     populations: list[Population] = []
     while len(points) < plan.num_trials:

@@ -176,7 +176,7 @@ def open_best(base: tuple[Environment, Config], sweep: Sweep, seed: int, options
 def test_options(options: Options, best: int, num_seeds: int) -> Options:
     """The options of the test of setting `best`: its seeds follow the `num_seeds` ones that it was chosen by."""
     out = None if options.out is None else options.out / f"test-{best:04d}"
-    return options._replace(out=out, first_seed=num_seeds, programs=None)
+    return options._replace(out=out, first_seed=num_seeds)
 
 
 def check_no_test(options: Options) -> None:

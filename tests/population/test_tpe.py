@@ -7,7 +7,7 @@ from arithmetic import CONFIG, make_agent
 from scipy import stats
 
 import purejaxppo as pjp
-from purejaxppo.population import program
+from purejaxppo.population import executables
 from purejaxppo.population.selection import select
 from purejaxppo.population.tpe import SearchPlan, Study
 
@@ -23,18 +23,14 @@ def env():
 
 @pytest.fixture(scope="module")
 def searched(env):
-    """A search in memory, and how often it has compiled."""
-    compiled, compile_program = [], program.compile_program
-    program.compile_program = lambda *args: compiled.append(1) or compile_program(*args)
-    try:
-        return pjp.search_tpe(env, CONFIG, SPACE, **PLAN, test_seeds=3), len(compiled)
-    finally:
-        program.compile_program = compile_program
+    """A search in memory, and the programs that it has compiled."""
+    executables.forget_programs()
+    return pjp.search_tpe(env, CONFIG, SPACE, **PLAN, test_seeds=3), list(executables._kept)
 
 
 def test_a_search_compiles_one_program_for_all_batches(searched):
-    sweep, compilations = searched
-    assert compilations == 2  # the search, and its test
+    sweep, programs = searched
+    assert len(programs) == 2 * 3  # the search and its test: init, advance and play of each
     assert len(sweep) == len({tuple(point.values()) for point in sweep.points}) == 24
 
 
