@@ -70,10 +70,10 @@ def final_loss(log_rate, gae_lambda, runner=start):
     return metrics.value_loss[-1]
 
 
-loss, slope = jax.jit(final_loss), jax.jit(jax.grad(final_loss, argnums=(0, 1)))
+loss, step = jax.jit(final_loss), jax.jit(jax.value_and_grad(final_loss, argnums=(0, 1)))
 here = (jnp.log(1e-3), jnp.float32(0.95))
-gradient = slope(*here)
-print("final loss", loss(*here), "gradient", gradient)
+value, gradient = step(*here)
+print("final loss", value, "gradient", gradient)
 
 # %% [markdown]
 # We compare with central differences over a range of step sizes: a step that is too small is lost in the rounding of
@@ -81,19 +81,19 @@ print("final loss", loss(*here), "gradient", gradient)
 
 
 # %%
-def central_difference(argument, step):
+def central_difference(argument, size):
     ahead, behind = (
-        loss(*(x + sign * step if i == argument else x for i, x in enumerate(here))) for sign in (1.0, -1.0)
+        loss(*(x + sign * size if i == argument else x for i, x in enumerate(here))) for sign in (1.0, -1.0)
     )
-    return (float(ahead) - float(behind)) / (2 * step)
+    return (float(ahead) - float(behind)) / (2 * size)
 
 
 for argument, name in enumerate(("log learning rate", "lambda")):
     exact = float(gradient[argument])
     errors = {}
-    for step in (1e-1, 3e-2, 1e-2, 3e-3, 1e-3):
-        errors[step] = abs(central_difference(argument, step) - exact) / abs(exact)
-        print(f"{name}: step {step:g}, relative difference {errors[step]:.2%}")
+    for size in (1e-1, 3e-2, 1e-2, 3e-3, 1e-3):
+        errors[size] = abs(central_difference(argument, size) - exact) / abs(exact)
+        print(f"{name}: step {size:g}, relative difference {errors[size]:.2%}")
     assert min(errors.values()) < 0.02, (name, exact, errors)
 
 # %% [markdown]
@@ -102,10 +102,9 @@ for argument, name in enumerate(("log learning rate", "lambda")):
 # that rate is better with other keys too.
 
 # %%
-step = jax.jit(jax.value_and_grad(final_loss))
 log_rate, course = here[0], []
 for _ in range(META_STEPS):
-    value, direction = step(log_rate, here[1])
+    value, (direction, _) = step(log_rate, here[1])
     course.append(float(value))
     log_rate = log_rate - 0.3 * jnp.sign(direction)  # the sign alone: the slope changes by orders of magnitude
 print("final loss", np.round(course, 4), "learning rate", float(jnp.exp(log_rate)))

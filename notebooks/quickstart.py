@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Quickstart
 #
-# This notebook trains sixty-four seeds of CartPole in one compiled program, scores them with a confidence interval,
+# This notebook trains thirty-two seeds of CartPole in one compiled program, scores them with a confidence interval,
 # and takes one policy out.
 #
 # The file is a notebook in jupytext's percent format, and also a plain Python script. `jupytext --to ipynb
@@ -18,7 +18,7 @@ import numpy as np
 import purejaxppo as pjp
 from purejaxppo.report import plot_curves
 
-NUM_SEEDS, UPDATES = 64, 78
+NUM_SEEDS, UPDATES = 32, 78
 
 # %% [markdown]
 # A training is a pure function of a key, and `vmap` trains many seeds.
@@ -44,7 +44,7 @@ print(metrics.episode_return_mean.shape, "seeds, updates")
 
 # %%
 agent = pjp.make_ppo(env, config)
-evaluate = jax.jit(jax.vmap(lambda runner, key: pjp.evaluate(agent, runner.train_state, key, num_episodes=32)))
+evaluate = jax.jit(jax.vmap(lambda runner, key: pjp.evaluate(agent, runner.train_state, key, num_episodes=16)))
 returns, lengths = evaluate(runners, pjp.seed_keys(1, NUM_SEEDS))
 scores = np.asarray(returns.mean(axis=1))
 found = pjp.aggregate(scores, target=475.0)

@@ -28,14 +28,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Most programs here compile for seconds and run for milliseconds: they, and those of the processes that tests start, do
 # without LLVM's optimizations. These modules train for long, time something, or check the bits that users get.
-COMPILED_FULLY = {"test_bench", "test_distributions", "test_keras", "test_gae", "test_gymnasium"}
-COMPILED_FULLY |= {"test_checkpoints", "test_population", "test_population_proofs", "test_survival"}
-COMPILED_FULLY |= {"test_learning", "test_losses", "test_notebooks", "test_pace", "test_optimizer", "test_rollout"}
-COMPILED_FULLY |= {"test_shuffle", "test_update"}
+COMPILED_FULLY = {"test_distributions", "test_keras", "test_gae", "test_gymnasium", "test_checkpoints"}
+COMPILED_FULLY |= {"test_population", "test_population_proofs", "test_learning", "test_losses", "test_notebooks"}
+COMPILED_FULLY |= {"test_pace", "test_optimizer", "test_rollout", "test_shuffle", "test_update"}
 
 # The longest modules begin first, so that at the end no worker waits long for another (--no-loadscope-reorder).
-LONGEST = ["test_docs", "test_survival", "test_population_processes", "test_recurrent", "test_population_proofs"]
-LONGEST += ["test_notebooks", "test_ppo", "test_keras", "test_gymnasium", "test_actions", "test_extension", "test_envs"]
+LONGEST = ["test_docs", "test_population_processes", "test_ppo", "test_keras", "test_more_suites", "test_recurrent"]
+LONGEST += ["test_survival", "test_extension", "test_notebooks", "test_population_proofs", "test_doctor", "test_envs"]
 
 
 def pytest_collection_modifyitems(items):

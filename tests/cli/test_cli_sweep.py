@@ -13,6 +13,9 @@ from PIL import Image
 
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
+from purejaxppo.cli.arguments import read_options
+from purejaxppo.cli.run_spec import make_spec
+from purejaxppo.runs.train import plan
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "512", "--config.num-envs", "4", "--config.num-steps", "64"]
 
@@ -93,26 +96,24 @@ def test_a_finished_run_is_left_alone(swept, capsys):
     assert (swept[0] / "summary.json").read_bytes() == before
 
 
-@pytest.mark.slow
-def test_random_settings_are_drawn(tmp_path):
-    folder = tmp_path / "a"
+def test_random_settings_are_drawn():
     over = ["--over", "learning-rate=log:1e-4:1e-2", "--over", "num-envs=4", "--random", "2", "--random-seed", "7"]
-    assert cli.main(["sweep", "--quiet", "--out", str(folder), *TINY, *over]) == 0
     space = {"learning_rate": pjp.log_uniform(1e-4, 1e-2), "num_envs": [4]}
-    assert list(pjp.load_sweep(folder).points) == pjp.draw_points(2, space, seed=7)
+    assert list(make_spec(read_options(["sweep", *TINY, *over])).sweep) == pjp.draw_points(2, space, seed=7)
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     folder = tmp_path / "a"
-    words = ["train", "--preset", "cleanrl", "--quiet", "--config.num-steps", "32", "--seeds", "300"]
+    words = ["train", "--preset", "cleanrl", "--quiet", "--config.num-steps", "32", "--seeds", "130"]
+    words += ["--env-param", "max_steps_in_episode=50"]  # an evaluation would take longer than the training
     command = [
         sys.executable,
         "-m",
         "purejaxppo.cli.main",
         *words,
         "--config.total-timesteps",
-        "1280",
+        "2560",
         "--out",
         str(folder),
     ]
@@ -127,19 +128,17 @@ def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
     notice, last = error.splitlines()
     assert notice == "purejaxppo: stopping at the next report; once more to stop at once"
     assert last.startswith("purejaxppo: stopped after ")
-    assert last.endswith(f"of 10 updates; its state is kept; go on with --resume {folder}")
+    assert last.endswith(f"of 20 updates; its state is kept; go on with --resume {folder}")
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}
     assert kept
     assert not (folder / "summary.json").exists()
     assert cli.main(["train", "--quiet", "--resume", str(folder), "--memory-limit", "8GiB"]) == 0
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}.items()
-    assert pjp.load_run(folder).metrics.entropy.shape == (300, 10)
+    assert pjp.load_run(folder).metrics.entropy.shape == (130, 20)
 
 
-@pytest.mark.slow
-def test_placement_is_an_option(tmp_path, capsys):
-    assert cli.main(["train", "--out", str(tmp_path / "a"), "--placement", "data", *TINY]) == 0
-    out = capsys.readouterr().out
-    assert "3 seeds, the environments of each over" in out
-    assert "".join(out.split()).endswith(f"report{tmp_path / 'a' / 'report.html'}")
-    assert json.loads((tmp_path / "a" / "config.json").read_text())["placement"] == "data"
+def test_placement_is_an_option():
+    """test_population_processes.py trains with it."""
+    spec = make_spec(read_options(["train", "--placement", "data", *TINY]))
+    assert spec.placement == "data"
+    assert "3 seeds, the environments of each over" in plan(spec)

@@ -1,6 +1,5 @@
 """`make_env`: every name, environments of the caller's own, parameters, and what is refused."""
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -17,7 +16,6 @@ from flax import struct
 from gymnax.environments import environment as gymnax_environment
 from gymnax.environments import spaces as gymnax_spaces
 from gymnax.environments.classic_control.cartpole import CartPole
-from jax.flatten_util import ravel_pytree
 
 import purejaxppo as pjp
 from purejaxppo.envs.registry import PutOff
@@ -152,12 +150,15 @@ def test_reset_and_step_agree_in_structure_shape_dtype_and_weak_type(name):
         assert (x.shape, x.dtype, x.weak_type) == ((), dtype, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", pjp.env_names())
 def test_every_environment_can_be_rolled_out(name):
     env = pjp.make_env(name)
-    transitions = jax.eval_shape(lambda key: random_rollout(env, key, num_steps=3, num_envs=2), KEY)
-    assert transitions.reward.shape == (3, 2)
+    transitions = jax.jit(lambda key: random_rollout(env, key, num_steps=16, num_envs=2))(KEY)
+    assert transitions.reward.shape == (16, 2)
     assert transitions.next_obs.shape == transitions.obs.shape
+    for x in (transitions.obs, transitions.next_obs, transitions.reward):
+        assert np.isfinite(x).all()
 
 
 @pytest.mark.parametrize("name", pjp.env_names())
@@ -172,20 +173,16 @@ def test_every_environment_has_an_agent_whose_actions_fit(name):
         assert (action.shape, action.dtype) == (expected.shape, expected.dtype)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", pjp.env_names())
 def test_every_environment_learns_in_one_program_under_strict_promotion(name):
+    """Traced alone: an update returns a state of the types that it was given, so one program does every update."""
     with jax.numpy_dtype_promotion("strict"):
         agent = pjp.make_ppo(pjp.make_env(name), SMALL)
-        update = Traced(agent.update)
-        runner = jax.jit(agent.init)(KEY)
-        for _ in range(2):
-            runner, metrics = update(runner)
-    assert update.count == 1
-    of_episodes = {field.name for field in dataclasses.fields(metrics) if field.name.startswith("episode")}
-    always = {name: x for name, x in vars(metrics).items() if name not in of_episodes | {"explained_variance"}}
-    for x in jax.tree.leaves((runner.train_state, runner.obs, runner.episode, always)):
-        assert bool(jnp.all(jnp.isfinite(x)))
+        start = jax.eval_shape(agent.init, KEY)
+        after, metrics = jax.eval_shape(agent.update, start)
+    types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), runner) for runner in (start, after)]
+    assert types[0] == types[1]
+    assert metrics.episode_return_mean.shape == ()
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
@@ -244,15 +241,6 @@ def test_the_mask_of_a_gymnax_instance_is_heeded():
     assert not jax.vmap(lambda key: agent.act(runner.train_state, jax.tree.map(lambda x: x[0], runner.obs), key))(
         keys
     ).any()
-
-
-@pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])
-def test_observations_of_any_number_of_axes_can_be_learned_from(name):
-    agent = pjp.make_ppo(pjp.make_env(name), SMALL)
-    start = jax.eval_shape(agent.init, KEY)
-    runner, metrics = jax.eval_shape(lambda key: agent.update(agent.init(key)), KEY)
-    assert runner == start
-    assert metrics.episode_return_mean.shape == ()
 
 
 # What is accepted
@@ -359,19 +347,6 @@ def test_vmap_over_environments_equals_separate_runs():
     assert np.unique(np.asarray(together), axis=0).shape == together.shape  # each parameter matters
     for env, ours in zip(envs, together, strict=True):
         np.testing.assert_allclose(ours, alone(env, KEY), rtol=0, atol=1e-5)
-
-
-def test_training_vmaps_over_a_parameter():
-    def final_params(length, key):
-        runner, _ = pjp.make_train(pjp.make_env("CartPole-v1", length=length), SMALL)(key)
-        return ravel_pytree(runner.train_state.params)[0]
-
-    options = {"xla_backend_optimization_level": 0}  # compiles in half the time
-    together = jax.jit(jax.vmap(final_params, in_axes=(0, None)), compiler_options=options)(jnp.array([0.5, 2.0]), KEY)
-    alone = jax.jit(final_params, compiler_options=options)
-    for i, length in enumerate((0.5, 2.0)):
-        np.testing.assert_allclose(together[i], alone(length, KEY), rtol=0, atol=1e-5)
-    assert np.max(np.abs(together[0] - together[1])) > 1e-3
 
 
 def test_make_env_inside_jit_leaves_no_tracer_behind():

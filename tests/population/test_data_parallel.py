@@ -1,4 +1,4 @@
-"""`placement="data"`: one update, shared by devices, for policies with and without a memory."""
+"""`placement="data"`: one run over all devices, for policies with and without a memory."""
 
 import functools
 
@@ -13,8 +13,12 @@ SIZES |= {"num_minibatches": 2, "normalize_obs": True, "normalize_reward": True}
 CONFIGS = {
     "gru": pjp.RecurrentConfig(**SIZES, cell_size=8),
     "chunks": pjp.RecurrentConfig(**SIZES, cell="lstm", cell_size=8, sequence_length=4, share_trunk=True),
-    "batch": pjp.PPOConfig(**SIZES, normalize_advantage_over="batch"),
 }
+
+
+@pytest.fixture(scope="module")
+def env():
+    return pjp.make_env("CartPole-v1")
 
 
 @pytest.mark.slow
@@ -22,7 +26,7 @@ CONFIGS = {
 def test_devices_that_share_a_run_learn_what_one_does(name):
     env = pjp.make_env("CartPole-v1")
     one, shared = (
-        pjp.train_population(env, CONFIGS[name], num_seeds=1, seed=3, placement=placement, evaluation_episodes=2)
+        pjp.train_population(env, CONFIGS[name], num_seeds=1, seed=3, placement=placement)
         for placement in ("seeds", "data")
     )
     states = (population.seed(0).train_state.params for population in (one, shared))
@@ -55,3 +59,69 @@ def test_a_reward_draws_on_its_own_on_each_device():
     )
     extra = shared.metrics.extra
     assert np.all(extra["square"] - extra["draw"] ** 2 > 1e-6)
+
+
+class TestDataPlacement:
+    """One run over all devices."""
+
+    config = pjp.PPOConfig(num_envs=8, num_steps=16, total_timesteps=8 * 16 * 2, normalize_obs=True, num_minibatches=2)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"normalize_reward": True, "normalize_advantage_over": "batch", "lr_schedule": "adaptive"},
+            {"normalize_obs": False, "target_kl": 1e-4},
+        ],
+        ids=["all that is shared", "KL"],
+    )
+    def test_it_is_the_run_of_one_device(self, env, changes):
+        config = self.config.replace(**changes)
+        shared = pjp.train_population(env, config, num_seeds=2, seed=1, placement="data")
+        train = jax.jit(jax.vmap(pjp.make_train(env, config)))
+        runners, metrics = train(pjp.seed_keys(1, 2))
+        for name in ("policy_loss", "value_loss", "entropy", "explained_variance"):
+            np.testing.assert_allclose(getattr(shared.metrics, name), getattr(metrics, name), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(shared.metrics.episodes, metrics.episodes)
+        for one, other in zip(
+            jax.tree.leaves(shared.runners.train_state), jax.tree.leaves(runners.train_state), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-4)
+        np.testing.assert_allclose(shared.runners.env_state.x, runners.env_state.x, atol=1e-5)
+
+    @pytest.mark.skipif(jax.local_device_count() < 2, reason="there is nothing to share on one device")
+    def test_the_work_is_shared(self, env, bare_options):
+        """Each device steps its own environments and differentiates its own part of a minibatch."""
+        from purejaxppo.population import program
+        from purejaxppo.population.jobs import make_jobs
+
+        options = bare_options("data")
+        (job,) = make_jobs(env, self.config, [{}], 1, 0, options)
+        text = program.compile_program(job, options, 1).advance.as_text()
+        count = jax.local_device_count()
+        assert "all-reduce" in text
+        assert f"f32[1,{8 // count},4]" in text  # environments
+        assert f"f32[1,{64 // count},64]" in text  # hidden units of the samples of a minibatch
+        assert "f32[1,64,64]{" not in "".join(line for line in text.splitlines() if "tanh" in line)
+
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [
+            (config.replace(num_envs=3, num_minibatches=1), "num_envs = 3 does not divide over"),
+            (config.replace(num_envs=2, num_steps=15), "= 15 does not divide over"),
+        ],
+    )
+    def test_what_does_not_divide_is_refused(self, env, config, said):
+        if jax.device_count() == 1:
+            pytest.skip("everything divides over one device")
+        with pytest.raises(pjp.PPOError, match=said):
+            pjp.train_population(env, config, num_seeds=1, placement="data")
+
+    def test_the_full_batch_variant_is_refused(self, env):
+        config = pjp.FullBatchConfig(num_steps=64, total_timesteps=64)
+        with pytest.raises(pjp.PPOError, match="for a FullBatchPPO leave it out"):
+            pjp.train_population(env, config, num_seeds=1, placement="data")
+
+    def test_an_unknown_placement_is_refused(self, env):
+        with pytest.raises(pjp.PPOError, match="placement = 'date' is unknown; take one of auto, seeds, data"):
+            pjp.train_population(env, self.config, num_seeds=1, placement="date")

@@ -52,11 +52,11 @@ def single(env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("placement", ["seeds", "data"])
-def test_a_swept_population_is_its_single_runs(env, single, placement, tmp_path):
-    arguments = {"num_seeds": 2, "seed": 3, "sweep": {"ent_coef": [0.0, 0.1]}, "out": tmp_path}
+def test_a_swept_population_is_its_single_runs(env, single, tmp_path):
+    """With each run on all devices; test_extension.py has a sweep whose seeds are spread over them."""
+    arguments = {"num_seeds": 2, "seed": 3, "sweep": {"ent_coef": [0.0, 0.1]}, "out": tmp_path, "placement": "data"}
     arguments["make_agent"] = functools.partial(pjp.make_ppo, **PARTS)
-    sweep = pjp.train_population(env, SMALL, placement=placement, **arguments)
+    sweep = pjp.train_population(env, SMALL, **arguments)
     runners, metrics = single
     for i, population in enumerate(sweep):
         for name in ("policy_loss", "value_loss", "entropy", "learning_rate"):
@@ -68,7 +68,7 @@ def test_a_swept_population_is_its_single_runs(env, single, placement, tmp_path)
         ):
             np.testing.assert_allclose(one, other[i], rtol=1e-3, atol=2e-4)
     np.testing.assert_allclose(sweep[0].metrics.learning_rate[0], SMALL.learning_rate / np.arange(1, 5), rtol=1e-6)
-    again = pjp.open_population(env, SMALL, placement=placement, **arguments)
+    again = pjp.open_population(env, SMALL, **arguments)
     jax.tree.map(np.testing.assert_array_equal, again[1].seed(1).train_state, sweep[1].seed(1).train_state)
     for changes, said in (
         ({"loss": pjp.ppo_loss}, "its own_loss is True, and False is wanted"),

@@ -58,9 +58,8 @@ def telling_loss(params, minibatch, context):
 
 def train(env, config, **parts):
     agent = pjp.make_ppo(env, config, **parts)
-    return jax.jit(jax.vmap(lambda key: pjp.update_many(agent, agent.init(key), config.num_updates)))(
-        pjp.seed_keys(0, 2)
-    )
+    start = jax.jit(jax.vmap(agent.init))(pjp.seed_keys(0, 2))  # a program of many tests
+    return jax.jit(jax.vmap(lambda runner: pjp.update_many(agent, runner, config.num_updates)))(start)
 
 
 @functools.cache
@@ -327,9 +326,10 @@ def _told(steps, name):
 def test_a_population_trains_what_make_agent_makes(env, tmp_path):
     arguments = {"num_seeds": 2, "sweep": {"learning_rate": [0.01, 0.03]}, "out": tmp_path / "population"}
     arguments["make_agent"] = functools.partial(pjp.make_ppo, **CURIOUS)
-    sweep = pjp.train_population(env, SMALL, evaluation_episodes=2, **arguments)
+    sweep = pjp.train_population(env, SMALL, **arguments)
     agent = arguments["make_agent"](env, SMALL.replace(learning_rate=0.03))
-    runner, metrics = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), 3))(pjp.seed_keys(0, 2)[1])
+    start = jax.jit(agent.init)(pjp.seed_keys(0, 2)[1])
+    runner, metrics = jax.jit(lambda runner: pjp.update_many(agent, runner, 3))(start)
     np.testing.assert_allclose(sweep[1].metrics.extra["error"][1], metrics.extra["error"], rtol=1e-3)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-3),
@@ -337,10 +337,10 @@ def test_a_population_trains_what_make_agent_makes(env, tmp_path):
         runner.train_state.params,
     )
     assert {"bonus", "error"} <= set(sweep.to_dataframe().columns)
-    again = pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments)
+    again = pjp.open_population(env, SMALL, **arguments)
     np.testing.assert_array_equal(again[0].column("bonus"), sweep[0].column("bonus"))
     with pytest.raises(pjp.PPOError, match="own_"):
-        pjp.open_population(env, SMALL, evaluation_episodes=2, **arguments | {"make_agent": None})
+        pjp.open_population(env, SMALL, **arguments | {"make_agent": None})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -381,7 +381,7 @@ def test_any_object_that_inits_and_updates_is_an_agent(env):
     population = pjp.train_population(env, SMALL, num_seeds=2, make_agent=Still, evaluation_episodes=2)
     np.testing.assert_array_equal(population.column("own"), 7.0)
     assert population.final_returns().shape == (2,)
-    first = pjp.make_ppo(env, SMALL).init(pjp.seed_keys(0, 2)[1]).train_state.params
+    first = jax.jit(pjp.make_ppo(env, SMALL).init)(pjp.seed_keys(0, 2)[1]).train_state.params
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         population.seed(1).train_state.params,

@@ -16,9 +16,9 @@ KEY = jax.random.key(0)
 
 @pytest.mark.slow
 def test_cartpole_is_solved_at_the_defaults():
-    population = pjp.train_population(pjp.make_env("CartPole-v1"), pjp.PPOConfig(), num_seeds=16)
+    population = pjp.train_population(pjp.make_env("CartPole-v1"), pjp.PPOConfig(), num_seeds=8)
     play = functools.partial(pjp.evaluate, population.agent, num_episodes=100)
-    returns, _ = jax.jit(jax.vmap(play))(population.train_state, pjp.seed_keys(99, 16))
+    returns, _ = jax.jit(jax.vmap(play))(population.train_state, pjp.seed_keys(99, 8))
     assert iqm(returns.mean(axis=1)) >= 475
     training = np.asarray(population.metrics.episode_return_mean)[:, -50:]
     assert iqm(np.nanmean(training, axis=1)) >= 475
@@ -26,6 +26,7 @@ def test_cartpole_is_solved_at_the_defaults():
 
 @pytest.mark.slow
 def test_pendulum_is_learned():
+    """With squashed actions; test_gymnasium.py learns it with clipped ones."""
     config = pjp.PPOConfig(
         num_envs=32,
         num_steps=64,
@@ -37,12 +38,12 @@ def test_pendulum_is_learned():
         ent_coef=0.0,
         normalize_obs=True,
         normalize_reward=True,
+        box_policy="squashed",
     )
-    for box_policy in ("clipped", "squashed"):
-        agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), config.replace(box_policy=box_policy))
-        runner, _ = jax.jit(lambda key, agent=agent: pjp.update_many(agent, agent.init(key), config.num_updates))(KEY)
-        returns, _ = jax.jit(functools.partial(pjp.evaluate, agent))(runner.train_state, KEY)
-        assert float(jnp.mean(returns)) > -250.0, box_policy  # at random about -1200
+    agent = pjp.make_ppo(pjp.make_env("Pendulum-v1"), config)
+    runner, _ = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), config.num_updates))(KEY)
+    returns, _ = jax.jit(functools.partial(pjp.evaluate, agent))(runner.train_state, KEY)
+    assert float(jnp.mean(returns)) > -250.0  # at random about -1200
 
 
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))

@@ -59,11 +59,10 @@ def first_ratios(agent, num_updates):
     return jax.jit(ratios)(jax.random.key(0))
 
 
-@pytest.mark.parametrize(
-    ("normalize_obs", "compute_dtype"), [(False, "float32"), (True, "float32"), (True, "bfloat16")]
-)
-def test_the_first_minibatch_has_ratio_one(env, normalize_obs, compute_dtype):
-    config = pjp.PPOConfig(normalize_obs=normalize_obs, normalize_reward=normalize_obs, compute_dtype=compute_dtype)
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_the_first_minibatch_has_ratio_one(env, compute_dtype):
+    """With moments that each rollout moves."""
+    config = pjp.PPOConfig(normalize_obs=True, normalize_reward=True, compute_dtype=compute_dtype)
     ratio, value_change = first_ratios(pjp.make_ppo(env, config), num_updates=3)
     # Acting works on [4, 4] observations and learning on [128, 4]: XLA may round an exponential differently there.
     np.testing.assert_allclose(ratio, 1.0, atol=2**-22, rtol=0)
@@ -113,21 +112,6 @@ def test_chunked_updates_are_the_same_run(four_updates):
             *(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in (a, b))
         )
     np.testing.assert_array_equal(metrics.policy_loss, np.concatenate([first.policy_loss, second.policy_loss]))
-
-
-def test_five_learning_rates_compile_once(env):
-    traces = []
-
-    @jax.jit
-    def final_params(rate, key):
-        traces.append(rate)
-        runner, _ = pjp.make_train(env, dataclasses.replace(SMALL, learning_rate=rate))(key)
-        return runner.train_state.params
-
-    results = [final_params(rate, jax.random.key(0)) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)]
-    assert len(traces) == 1
-    first_kernels = [jax.tree.leaves(params)[1].tobytes() for params in map(jax.device_get, results)]
-    assert len(set(first_kernels)) == 5
 
 
 NUMBERS = [field.name for field in dataclasses.fields(pjp.PPOConfig) if not field.metadata.get("static")]
@@ -338,9 +322,7 @@ def nnx_network():
     )
 
 
-@pytest.mark.parametrize(
-    "network", [pjp.Network(linear_init, linear_apply), Linen(), nnx_network()], ids=["functions", "linen", "nnx"]
-)
+@pytest.mark.parametrize("network", [Linen(), nnx_network()], ids=["linen", "nnx"])
 def test_a_network_of_ones_own_learns(env, network):
     config = dataclasses.replace(SMALL, num_steps=128, total_timesteps=40_000, learning_rate=5e-3)
     _, metrics = jax.jit(pjp.make_train(env, config, network=network))(jax.random.key(0))
@@ -373,7 +355,8 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
         return huber_loss(params, batch, make_context(agent, start.train_state, start.key))[0]
 
     end, metrics = jax.jit(agent.update)(start)
-    expected = jax.tree.map(lambda x, g: x - g, start.train_state.params, jax.grad(loss)(start.train_state.params))
+    slope = jax.jit(jax.grad(loss))(start.train_state.params)
+    expected = jax.tree.map(lambda x, g: x - g, start.train_state.params, slope)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), end.train_state.params, expected)
     error = np.abs(np.asarray(batch.value - batch.target))
     assert error.max() > 2  # where Huber's loss is another
@@ -381,10 +364,10 @@ def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [pjp.PPOConfig, pjp.RecurrentConfig])
-def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, config):
+def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env):
+    """test_extension.py has one with a memory."""
     sizes = {"num_envs": 4, "num_steps": 32, "total_timesteps": 128, "hidden_sizes": (8,), "num_minibatches": 1}
-    config = config(**sizes, gae_lambda=0.5, gamma=0.9)
+    config = pjp.PPOConfig(**sizes, gae_lambda=0.5, gamma=0.9)
 
     def monte_carlo(steps, context):
         flags = (steps.terminated, steps.truncated)
@@ -401,22 +384,12 @@ def test_an_advantage_of_ones_own_is_the_one_that_is_learned_from(env, config):
     assert max(float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (own, other)), strict=True)) > 1e-4
 
 
-def test_a_loss_of_ones_own_learns(env):
-    config = dataclasses.replace(SMALL, num_steps=32, total_timesteps=40_000, learning_rate=5e-3, update_epochs=1)
-    _, metrics = jax.jit(pjp.make_train(env, config, loss=huber_loss))(jax.random.key(0))
-    assert np.nanmean(metrics.episode_return_mean[-30:]) > 2 * np.nanmean(metrics.episode_return_mean[:15])
-
-
 def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     per_minibatch = pjp.make_ppo(env, SMALL)
     runner = jax.jit(per_minibatch.init)(jax.random.key(0))
     _, raw = collect(per_minibatch, runner)
-    whole = pjp.make_ppo(env, dataclasses.replace(SMALL, normalize_advantage_over="batch"))
-    batch = jax.jit(functools.partial(collect_as_update_does, whole))(runner)
     advantage = np.asarray(raw.advantage, np.float64)
     expected = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    np.testing.assert_allclose(batch.advantage, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(batch.target, raw.target)
 
     choices = {
         "minibatch": {},
@@ -427,7 +400,11 @@ def test_advantages_may_be_normalised_over_the_batch_or_not_at_all(env):
     for name, changes in choices.items():
         agent = pjp.make_ppo(env, dataclasses.replace(SMALL, **changes))
         own = jax.jit(functools.partial(collect_as_update_does, agent))(runner)
-        assert (own.advantage == raw.advantage).all() == (name != "batch")
+        np.testing.assert_array_equal(own.target, raw.target)
+        if name == "batch":
+            np.testing.assert_allclose(own.advantage, expected, rtol=1e-4, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(own.advantage, raw.advantage)
         context = make_context(agent, runner.train_state, runner.key)
         policy_loss[name] = float(pjp.ppo_loss(runner.train_state.params, own, context)[1]["policy_loss"])
     # The ratio is 1: minus the mean of the advantages.
@@ -475,8 +452,6 @@ def test_the_gradient_in_the_learning_rate_is_the_step(env):
         after,
         slope,
     )
-    back = jax.jit(jax.grad(lambda rate: sum(jnp.sum(x) for x in jax.tree.leaves(learned(rate)))))(rate)
-    np.testing.assert_allclose(back, sum(jnp.sum(x) for x in jax.tree.leaves(slope)), rtol=1e-3)
 
 
 class Line:

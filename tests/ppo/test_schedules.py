@@ -28,8 +28,8 @@ def env():
 
 def run(agent, num_updates=UPDATES):
     """-> (runner, metrics) of a run"""
-    train = jax.jit(lambda key: pjp.update_many(agent, agent.init(key), num_updates), compiler_options=FAST_COMPILE)
-    return train(KEY)
+    train = jax.jit(lambda runner: pjp.update_many(agent, runner, num_updates), compiler_options=FAST_COMPILE)
+    return train(jax.jit(agent.init)(KEY))
 
 
 def telling_loss(params, minibatch, context):
@@ -68,11 +68,10 @@ def test_a_run_of_one_update_has_the_full_rate(shape):
 @pytest.mark.parametrize(
     ("shape", "factors"),
     [
-        ("constant", np.ones(UPDATES)),
         ("linear", 1 - np.arange(UPDATES) / UPDATES),
         ("cosine", 0.5 + 0.5 * np.cos(np.pi * np.arange(UPDATES) / UPDATES)),
     ],
-    ids=SHAPES,
+    ids=["linear", "cosine"],
 )
 def test_the_numbers_follow_the_schedules_of_the_config(env, shape, factors):
     shapes = {"lr_schedule": shape, "clip_eps_schedule": shape, "ent_coef_schedule": shape}
@@ -173,9 +172,8 @@ def test_the_adaptive_rate_is_that_of_the_kl_of_the_update_before(env):
     assert 0.5e-3 < np.median(kl[20:]) < 2e-3
 
 
-@pytest.mark.parametrize("kl_stop", ["epoch", "minibatch"])
-def test_the_adaptive_rate_goes_with_early_stopping(env, kl_stop):
-    config = SMALL.replace(lr_schedule="adaptive", learning_rate=5e-2, target_kl=1e-8, kl_stop=kl_stop)
+def test_the_adaptive_rate_goes_with_early_stopping(env):
+    config = SMALL.replace(lr_schedule="adaptive", learning_rate=5e-2, target_kl=1e-8, kl_stop="epoch")
     _, metrics = run(pjp.make_ppo(env, config))
     assert np.isfinite(metrics.learning_rate).all()
 

@@ -45,12 +45,13 @@ def test_actions_in_a_box_are_those_that_gymnasium_takes(pendulum):
 
 def test_an_episode_in_a_box_is_the_one_stepped_by_hand(pendulum):
     run = pendulum
+    state, act = run.seed(0).train_state, jax.jit(run.agent.act)
     returns = evaluate_in_gymnasium(run, 1, 2, seed=7, sampled=False).returns
     for i in range(2):
         env, total, ended = gymnasium.make("Pendulum-v1"), 0.0, False
         obs, _ = env.reset(seed=7 + i)
         while not ended:
-            action = np.asarray(run.agent.act(run.seed(0).train_state, obs))
+            action = np.asarray(act(state, obs))
             obs, reward, terminated, truncated, _ = env.step(action)
             total, ended = total + float(reward), terminated or truncated
         assert returns[0, i] == pytest.approx(total, rel=1e-4)  # one action or two at a time: another kernel
@@ -83,11 +84,10 @@ def play_by_hand(choose, memory, *, seed, forgets=False):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("CartPole-v1", 475.0), ("Pendulum-v1", -300.0)])
-def test_a_policy_scores_in_gymnasium_what_it_scores_here(name, least, tmp_path):
-    run = trained(name, tmp_path / "run", "--quiet")
+def test_a_policy_scores_in_gymnasium_what_it_scores_here(tmp_path):
+    run = trained("Pendulum-v1", tmp_path / "run", "--quiet")
     ours = evaluate_run(run, 2, 1000, seed=1, sampled=False).returns
     theirs = evaluate_in_gymnasium(run, 2, 100, seed=1, sampled=False).returns
-    assert (theirs.mean(axis=1) >= least).all()
+    assert (theirs.mean(axis=1) >= -300.0).all()
     for one, other in zip(ours, theirs, strict=True):
         assert_equal_in_mean(one, other)
