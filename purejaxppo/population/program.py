@@ -285,8 +285,9 @@ def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
     """
     if devices[0].platform != "cpu":
         return together
-    alone = width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None
-    return in_turn if alone else in_blocks(cached_members(config))
+    if width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None:
+        return in_turn
+    return in_blocks(cached_members(config))
 
 
 def cached_members(config: PPOConfig) -> int:
