@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import purejaxppo as pjp
+from purejaxppo.ppo.rollout import empty_episodes
 
 CONFIG = pjp.PPOConfig(num_envs=1, num_steps=4, total_timesteps=16, num_minibatches=1)  # 4 updates
 
@@ -19,8 +20,7 @@ class Arithmetic:
     def init(self, key):
         zero = jnp.zeros(1)
         state = pjp.TrainState({}, (), None, None, update=jnp.int32(0), diverged_at=jnp.int32(-1))
-        episode = pjp.EpisodeState(zero, jnp.zeros(1, jnp.int32), zero, zero)
-        return pjp.RunnerState(state, env_state=zero, obs=jnp.zeros((1, 4)), episode=episode, key=key)
+        return pjp.RunnerState(state, env_state=zero, obs=jnp.zeros((1, 4)), episode=empty_episodes(1), key=key)
 
     def update(self, runner):
         state = runner.train_state
