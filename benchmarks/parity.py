@@ -30,7 +30,7 @@ CONFIGS = {
 MEASURES = ("final", "area")
 
 
-def learned(env: str, config: pjp.PPOConfig, num_seeds: int, seed: int) -> dict[str, np.ndarray]:
+def learned(env: str, config: pjp.Config, num_seeds: int, seed: int) -> dict[str, np.ndarray]:
     """Each seed's final return and area under the curve, [S] each."""
     population = pjp.train_population(pjp.make_env(env), config, num_seeds=num_seeds, seed=seed, evaluation_episodes=0)
     curve = population.column("episode_return_mean")  # [S, U], NaN where no episode ended
@@ -42,7 +42,8 @@ def compare(env: str, fields: dict[str, Any], num_seeds: int, timesteps: int) ->
     """The measures of both populations, and the p value of each."""
     config = CONFIGS[env].replace(total_timesteps=timesteps)
     without, changed = (learned(env, c, num_seeds, i) for i, c in enumerate((config, config.replace(**fields))))
-    p = {name: float(stats.ks_2samp(without[name], changed[name]).pvalue) for name in MEASURES}
+    tests: dict[str, Any] = {name: stats.ks_2samp(without[name], changed[name]) for name in MEASURES}
+    p = {name: float(test.pvalue) for name, test in tests.items()}
     lists = {"without": without, "changed": changed}
     return {"p": p} | {name: {m: x.tolist() for m, x in one.items()} for name, one in lists.items()}
 

@@ -26,7 +26,7 @@ def _bfloat16_product_jvp(dimensions: Dimensions, precision: Any, primals: tuple
     # A sum in bfloat16 has a transpose of bfloat16: the products of the gradient take operands of that type.
     (x, y), (dx, dy) = primals, tangents
     add_up = functools.partial(jax.lax.dot_general, precision=precision, preferred_element_type=jnp.bfloat16)
-    product = bfloat16_product(x, y, dimensions, precision)
+    product: Any = bfloat16_product(x, y, dimensions, precision)
     tangent = jnp.zeros_like(product)
     if not isinstance(dx, SymbolicZero):
         tangent += add_up(dx.astype(jnp.bfloat16), rounded(y), dimensions).astype(product.dtype)
@@ -41,9 +41,9 @@ def rounded(x: jax.Array) -> jax.Array:
 
 
 # By `compute_dtype`: `dot_general` of a flax layer, whose own is None.
-PRODUCTS: dict[str, Callable[..., jax.Array] | None] = {"float32": None, "bfloat16": bfloat16_product}
+PRODUCTS: dict[str, Callable[..., Any] | None] = {"float32": None, "bfloat16": bfloat16_product}
 
 
-def bfloat16_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def bfloat16_matmul(x: jax.Array, kernel: jax.Array) -> Any:
     """`bfloat16_product` of [..., n] and [n, m]. -> [..., m]"""
     return bfloat16_product(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))

@@ -192,7 +192,7 @@ def last_returns(returns: np.ndarray, episodes: np.ndarray, num_updates: int | N
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def finite_scores(name: str, scores: np.ndarray) -> np.ndarray:
+def finite_scores(name: str, scores: np.ndarray | float) -> np.ndarray:
     """The scores as float64. Raises PPOError if one is not finite: a NaN cannot be ranked."""
     try:
         scores = np.asarray(scores, np.float64)

@@ -35,8 +35,8 @@ def distribution_rows(summary: Mapping[str, Any]) -> dict[str, str]:
     """The rows about the distribution of the seeds of a run, as far as its summary has them."""
     rows = {}
     if summary.get("area_iqm") is not None:
-        bounds = [math.nan if x is None else x for x in (summary[f"area_iqm_95_{end}"] for end in ("low", "high"))]
-        rows["mean training return, IQM"] = with_interval(summary["area_iqm"], *bounds)
+        low, high = (math.nan if x is None else x for x in (summary[f"area_iqm_95_{end}"] for end in ("low", "high")))
+        rows["mean training return, IQM"] = with_interval(summary["area_iqm"], low, high)
     if summary.get("percentiles_of_final_return"):
         texts = [f"{show_return(value)} ({name}%)" for name, value in summary["percentiles_of_final_return"].items()]
         rows[f"{return_name(summary)}, percentiles of seeds"] = ", ".join(texts)

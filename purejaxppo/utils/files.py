@@ -160,8 +160,8 @@ def load_tree(
         )
     restored = []
     for name, leaf in wanted.items():
-        stored = leaves[name] if on_host and not is_key(leaf) else jnp.asarray(leaves[name])
-        restored.append(stored := jax.random.wrap_key_data(stored) if is_key(leaf) else stored)
+        stored = leaves[name] if on_host else jnp.asarray(leaves[name])
+        restored.append(stored := jax.random.wrap_key_data(jnp.asarray(stored)) if is_key(leaf) else stored)
         if (stored.shape, stored.dtype) != (leaf.shape, leaf.dtype):
             raise PPOError(
                 f"checkpoint {str(folder)!r}: {name} is {stored.dtype}{list(stored.shape)}, "
