@@ -43,14 +43,27 @@ def gae(
     check_number("gae_lambda", gae_lambda)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     trace = jnp.where(terminated | truncated, 0.0, gamma * gae_lambda)
+    return jax.lax.platform_dependent(delta, trace, cpu=backward_sums, default=backward_sums_in_parallel)
+
+
+def backward_sums(delta: jax.Array, trace: jax.Array) -> jax.Array:
+    """A_t = delta_t + trace_t A_{t+1}, which is 0 after the last step. [T, ...] each -> [T, ...]"""
 
     def accumulate(advantage: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         delta, trace = step
         advantage = delta + trace * advantage
         return advantage, advantage
 
-    _, advantage = jax.lax.scan(accumulate, jnp.zeros_like(delta[0]), (delta, trace), reverse=True, unroll=8)
-    return advantage
+    return jax.lax.scan(accumulate, jnp.zeros_like(delta[0]), (delta, trace), reverse=True, unroll=8)[1]
+
+
+def backward_sums_in_parallel(delta: jax.Array, trace: jax.Array) -> jax.Array:
+    """`backward_sums` in log T steps, up to rounding: fewer kernels for a GPU to launch, more work for a CPU."""
+
+    def join(later: tuple[jax.Array, jax.Array], earlier: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return earlier[0] + earlier[1] * later[0], earlier[1] * later[1]
+
+    return jax.lax.associative_scan(join, (delta, trace), reverse=True)[0]
 
 
 def reward_to_go(

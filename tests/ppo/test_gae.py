@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import purejaxppo as pjp
-from purejaxppo.ppo.gae import gae, reward_to_go
+from purejaxppo.ppo.gae import backward_sums_in_parallel, gae, reward_to_go
 
 UNIT_ROUNDOFF = 2.0**-24  # of float32
 FLAGS = {"none": (0.0, 0.0), "terminated": (0.2, 0.0), "truncated": (0.0, 0.2), "both": (1.0, 1.0), "mixed": (0.2, 0.2)}
@@ -83,6 +85,27 @@ def test_agrees_with_a_float64_loop(seed, steps, envs, gamma, gae_lambda, flags,
     # most 3 (remaining + 1) roundoffs of the sum of absolute values, to first order; 4 leaves room for the higher ones.
     remaining = np.arange(steps, 0, -1)[:, None]
     assert np.all(np.abs(got - expected) <= 4 * (remaining + 1) * UNIT_ROUNDOFF * size + 1e-36)
+
+
+@pytest.mark.parametrize(("steps", "gamma"), [(1, 0.9), (7, 1.0), (128, 0.99)])
+@pytest.mark.parametrize("flags", ["none", "mixed"])
+def test_sums_in_parallel_agree_with_a_float64_loop(steps, gamma, flags):
+    reward, value, next_value, terminated, truncated = draw(3, (steps, 4), flags)
+    delta = reward + np.float32(gamma) * np.where(terminated, np.float32(0), next_value) - value
+    trace = np.where(terminated | truncated, np.float32(0), np.float32(gamma) * np.float32(0.95))
+    expected, size = (np.zeros((steps + 1, 4)) for _ in range(2))
+    for t in reversed(range(steps)):
+        expected[t] = delta[t] + trace[t].astype(np.float64) * expected[t + 1]
+        size[t] = abs(delta[t]) + trace[t].astype(np.float64) * size[t + 1]
+    got = np.asarray(jax.jit(backward_sums_in_parallel)(delta, trace), np.float64)
+    remaining = np.arange(steps, 0, -1)[:, None]
+    assert np.all(np.abs(got - expected[:-1]) <= 2 * (remaining + 1) * UNIT_ROUNDOFF * size[:-1])
+
+
+def test_a_cpu_sums_in_a_loop_and_a_gpu_without_one():
+    traced = jax.jit(functools.partial(gae, gamma=0.9, gae_lambda=0.9)).trace(*draw(4, (16, 2)))
+    programs = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda")}
+    assert {name: "while" in text for name, text in programs.items()} == {"cpu": True, "cuda": False}
 
 
 def test_hand_worked_without_flags():
