@@ -647,4 +647,4 @@ def test_metrics_do_not_grow_with_the_rollout(env):
         metrics = jax.eval_shape(lambda key: agent.update(agent.init(key))[1], jax.random.key(0))
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(metrics))
 
-    assert size(4, 16) == size(64, 128) == 13 * 4
+    assert size(4, 16) == size(64, 128) == 14 * 4
