@@ -6,7 +6,7 @@ from purejaxppo.cli.finished import add_run
 from purejaxppo.cli.option_types import file_to_write, one_of, whole_from
 from purejaxppo.cli.parser import Command, Parser, option, switch
 from purejaxppo.envs.user_code import bring_env
-from purejaxppo.runs.export import FORMATS, export_policy
+from purejaxppo.runs.export import FORMATS, export_policy, format_of
 from purejaxppo.runs.load import load_run
 from purejaxppo.runs.presets import Preset
 from purejaxppo.utils.errors import PPOError
@@ -31,9 +31,10 @@ def export(options: argparse.Namespace) -> int:
     kind = options.format or of_file or "npz"
     if of_file not in (None, kind):
         raise PPOError(f"--out {options.out} is not of --format {kind}; give .{kind}")
+    out = options.out or options.folder / f"policy.{kind}"
+    format_of(out, sampled=options.sampled)
     run = load_run(options.folder)
     seed = run.population.best() if options.seed is None else options.seed
-    out = options.out or options.folder / f"policy.{kind}"
     files = export_policy(run.agent, run.seed(seed).train_state, out, sampled=options.sampled)
     print(f"policy of seed {seed} in {' and '.join(map(str, files))}")
     return 0

@@ -44,7 +44,7 @@ MEANINGS = {
     "cell_size": "size of the recurrent state of each tower",
     "sequence_length": "steps of backpropagation through time; none: the whole rollout",
     "box_policy": "clipped or squashed: how a Gaussian stays within its bounds",
-    "box_std": "shared: the same standard deviation in all states; state: a function of the state",
+    "box_std": "shared: one standard deviation for all states; state: a function of it",
     "policy_iterations": "full-batch steps of the policy per update, at most",
     "value_iterations": "full-batch steps of the value per update",
     "policy_learning_rate": "learning rate of the policy's Adam",

@@ -84,7 +84,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     switch(parser, "--keep-best", "also keep each seed at its best training return", default=None)
     add_cache_option(parser)
     add("--memory-limit", "SIZE", parse_bytes, "such as 4GiB or 500MB (default 90%% of the free memory)")
-    about = "spread over devices: seeds, or data (the environments of each seed); auto (default) chooses"
+    about = "spread over devices: seeds, data (their environments), or auto (default)"
     add("--placement", "NAME", one_of((AUTO, *PLACEMENTS)), about)
     shown = parser.add_mutually_exclusive_group()
     switch(shown, "--quiet", "print errors only")

@@ -52,11 +52,7 @@ def export_policy(agent: Agent, train_state: TrainState, path: str | Path, *, sa
             several seeds.
     """
     path = Path(path)
-    kind = path.suffix.removeprefix(".")
-    if kind not in FORMATS:
-        raise PPOError(f"path = {str(path)!r} ends in none of .{', .'.join(FORMATS)}; give one of these")
-    if sampled and kind != "jax":
-        raise PPOError(f"sampled actions need format jax, not {kind}; leave out --sampled, or take it")
+    kind = format_of(path, sampled=sampled)
     check_one_state(train_state)
     (size,) = jax.export.symbolic_shape("N")
     inputs = input_shapes(agent, size, sampled=sampled)
@@ -80,6 +76,16 @@ def export_policy(agent: Agent, train_state: TrainState, path: str | Path, *, sa
     write_whole(path, lambda file: np.savez(file, allow_pickle=False, **program.constants))
     write_whole(module, lambda file: file.write(source.encode()))
     return [path, module]
+
+
+def format_of(path: Path, *, sampled: bool) -> str:
+    """The format that a file's suffix names. Raises PPOError for another suffix, and for one without samples."""
+    kind = path.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise PPOError(f"path = {str(path)!r} ends in none of .{', .'.join(FORMATS)}; give one of these")
+    if sampled and kind != "jax":
+        raise PPOError(f"sampled actions need format jax, not {kind}; leave out --sampled, or take it")
+    return kind
 
 
 def policy_function(agent: Agent) -> Callable[[TrainState, Arrays], Arrays]:

@@ -143,6 +143,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(home, capsys):
 
 def test_every_command_that_compiles_has_the_option():
     needed = {"train": [], "sweep": [], "eval": ["a"], "render": ["a"], "plot": ["a"], "report": ["a"]}
+    needed |= {"export": ["a"], "reproduce": ["a"]}
     for command, words in (needed | {"doctor": []}).items():
         assert read_options([command, *words, "--cache", "off"]).cache == Path("off")
     assert RUN.keys() - needed.keys() == {"doctor", "bench", "envs", "presets", "completion"}

@@ -72,7 +72,7 @@ def test_the_single_file_trains_to_the_bits_of_make_ppo(env):
     assert int(jnp.sum(expected.episodes)) > 0
     jax.tree.map(np.testing.assert_array_equal, ours.params, runner.train_state.params)
     np.testing.assert_array_equal(ours.actors.obs, runner.obs)
-    assert {*metrics, "timesteps"} == {*expected.columns(), "updates"}
+    assert {*metrics, "timesteps", "last_return_mean"} == {*expected.columns(), "updates"}
     for name, x in metrics.items():
         np.testing.assert_array_equal(x, getattr(expected, name), err_msg=name)
 
