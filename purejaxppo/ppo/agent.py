@@ -306,7 +306,7 @@ def assess(
 
 def make_steps(agent: PPO, state: TrainState, transitions: Transition, parameters: PyTree) -> Steps:
     """A rollout with the values and log-probabilities of the agent that acted. [T, B, ...]"""
-    value = values(agent, state, transitions.obs)
+    value = values(agent.network, state, transitions.obs)
     return Steps(
         obs=agent.seen(state, transitions.obs.obs),
         action=transitions.action,
@@ -315,7 +315,7 @@ def make_steps(agent: PPO, state: TrainState, transitions: Transition, parameter
         reward=transitions.reward,
         value=value,
         next_obs=agent.seen(state, transitions.next_obs.obs),
-        next_value=next_values(agent, state, transitions, value),
+        next_value=next_values(agent.network, state, transitions, value),
         terminated=transitions.terminated,
         truncated=transitions.truncated,
         info=transitions.info,

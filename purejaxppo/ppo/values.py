@@ -1,30 +1,37 @@
 """The critic along a rollout."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.policies.networks import Network
+from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.ppo.memory import ObsAndMemory
+from purejaxppo.ppo.normalize import normalize_obs
 from purejaxppo.ppo.types import TrainState, Transition
 
-if TYPE_CHECKING:
-    from purejaxppo.ppo.agent import PPO
+AnyNetwork = Network | RecurrentNetwork
 
 CACHED_ROWS = 512  # observations that the critic looks at together
 
 
-def values(agent: "PPO", state: TrainState, obs: ObsAndMemory) -> jax.Array:
+def critic(network: AnyNetwork, state: TrainState, at: ObsAndMemory) -> jax.Array:
+    """The value of raw observations. at: [..., *obs_shape]. -> [...]"""
+    return network.step(state.params, at.memory, normalize_obs(state.obs_moments, at.obs))[2]
+
+
+def values(network: AnyNetwork, state: TrainState, obs: ObsAndMemory) -> jax.Array:
     """The critic at the steps of a rollout, some at a time: what lies between its layers stays in the cache.
 
     obs: [T, B, ...]. -> [T, B]
     """
-    steps = max(1, CACHED_ROWS // agent.config.num_envs)
-    return jax.lax.map(lambda at: agent.value(state, at.obs, at.memory), obs, batch_size=steps)
+    num_envs = jax.tree.leaves(obs)[0].shape[1]
+    steps = max(1, CACHED_ROWS // num_envs)
+    return jax.lax.map(functools.partial(critic, network, state), obs, batch_size=steps)
 
 
-def next_values(agent: "PPO", state: TrainState, transitions: Transition, value: jax.Array) -> jax.Array:
+def next_values(network: AnyNetwork, state: TrainState, transitions: Transition, value: jax.Array) -> jax.Array:
     """The critic at the observation after each step, before any auto-reset.
 
     It is `value` of the step after, since that step starts from this observation, but for the last step and for those
@@ -33,15 +40,15 @@ def next_values(agent: "PPO", state: TrainState, transitions: Transition, value:
     transitions: [T, B, ...]; value: [T, B], of the critic at their `obs`. -> [T, B]
     """
     done = transitions.terminated | transitions.truncated
-    return _next_values(agent, state, transitions.next_obs, value, done)
+    return _next_values(network, state, transitions.next_obs, value, done)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _next_values(
-    agent: "PPO", state: TrainState, next_obs: ObsAndMemory, value: jax.Array, done: jax.Array
+    network: AnyNetwork, state: TrainState, next_obs: ObsAndMemory, value: jax.Array, done: jax.Array
 ) -> jax.Array:
     last = jax.tree.map(lambda x: x[-1], next_obs)
-    following = jnp.concatenate([value[1:], agent.value(state, last.obs, last.memory)[None]])
+    following = jnp.concatenate([value[1:], critic(network, state, last)[None]])
     num_samples = done.size
     at_once = min(max(16, num_samples // 16), CACHED_ROWS, num_samples)
     rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), next_obs)
@@ -50,7 +57,7 @@ def _next_values(
         following, waiting = carry
         index = jnp.nonzero(waiting, size=at_once, fill_value=num_samples)[0]  # num_samples: none, and dropped
         at = jax.tree.map(lambda x: x.at[index].get(mode="clip"), rows)
-        following = following.at[index].set(agent.value(state, at.obs, at.memory), mode="drop")
+        following = following.at[index].set(critic(network, state, at), mode="drop")
         return following, waiting.at[index].set(False, mode="drop")
 
     waiting = done.at[-1].set(False)
@@ -59,7 +66,7 @@ def _next_values(
 
 
 @_next_values.defjvp
-def _next_values_jvp(agent: "PPO", primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def _next_values_jvp(network: AnyNetwork, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     # A loop whose length depends on data has no reverse derivative; the critic at all steps has one.
-    at_all = jax.jvp(functools.partial(values, agent), primals[:2], tangents[:2])
-    return _next_values(agent, *primals), at_all[1]
+    at_all = jax.jvp(functools.partial(values, network), primals[:2], tangents[:2])
+    return _next_values(network, *primals), at_all[1]

@@ -56,7 +56,7 @@ def rollouts(request):
 
 
 def as_computed(agent, state, transitions):
-    return next_values(agent, state, transitions, values(agent, state, transitions.obs))
+    return next_values(agent.network, state, transitions, values(agent.network, state, transitions.obs))
 
 
 def at_every_step(agent, state, transitions):
