@@ -125,10 +125,42 @@ def make_spread(
         in_specs = (by_seed.spec,) * (len(args) - num_replicated) + (everywhere.spec,) * num_replicated
         own = keep_constants(over_seeds(fn, num_replicated))
         # No collective runs inside, so there is no replication to check.
-        on_each = jax.shard_map(own, mesh=by_seed.mesh, in_specs=in_specs, out_specs=by_seed.spec, check_vma=False)
+        on_each = map_shards(own, mesh=by_seed.mesh, in_specs=in_specs, out_specs=by_seed.spec, check_vma=False)
         return on_each(*args)
 
     return spread
+
+
+def map_shards(fn: Callable[..., Any], **how: Any) -> Callable[..., Any]:
+    """`jax.shard_map`, through which an array of size 0 goes with length 1 in its empty axes.
+
+    jaxlib 0.11 crashes while it compiles an argument of size 0, such as those in a state of MJX. how: its keywords
+    """
+
+    def mapped(*args: Any) -> Any:
+        given, structure = jax.tree.flatten(args)
+        returned: list[Any] = []
+
+        def on_shard(*own: Any) -> Any:
+            whole = map(emptied, jax.tree.leaves(own), given)
+            result = fn(*jax.tree.unflatten(structure, list(whole)))
+            returned[:] = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(result)]
+            return jax.tree.map(filled, result)
+
+        results, structure_of_results = jax.tree.flatten(jax.shard_map(on_shard, **how)(*jax.tree.map(filled, args)))
+        return jax.tree.unflatten(structure_of_results, list(map(emptied, results, returned)))
+
+    return mapped
+
+
+def filled(x: jax.Array) -> jax.Array:
+    """An array of size 0 as one of zeros that has length 1 where it is empty; another as it is."""
+    return x if x.size else jnp.zeros([max(1, length) for length in x.shape], x.dtype)
+
+
+def emptied(x: jax.Array, like: Any) -> jax.Array:
+    """The inverse of `filled`; `like` has the axes of length 0 that x had."""
+    return x[tuple(slice(None if length else 0) for length in like.shape)] if 0 in like.shape else x
 
 
 def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -173,7 +205,7 @@ def make_shared(
     shardings: of the runners, by `runner_shardings`
     """
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
-    return jax.shard_map(
+    return map_shards(
         keep_constants(fn),
         mesh=jax.tree.leaves(shardings)[0].mesh,
         in_specs=(specs, *[PartitionSpec()] * num_replicated),

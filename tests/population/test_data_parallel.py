@@ -3,10 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.population.sharding import make_spread, seed_shardings
 
 SIZES = {"num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 2, "hidden_sizes": (8,), "learning_rate": 1e-3}
 SIZES |= {"num_minibatches": 2, "normalize_obs": True, "normalize_reward": True}
@@ -19,6 +21,25 @@ CONFIGS = {
 @pytest.fixture(scope="module")
 def env():
     return pjp.make_env("CartPole-v1")
+
+
+@pytest.mark.skipif(jax.local_device_count() < 2, reason="nothing is dealt out on one device")
+def test_arrays_of_size_0_are_dealt_out_over_devices():
+    """As in a state of MJX without motion capture: the compiler of jaxlib 0.11 crashes on them."""
+    devices = jax.local_devices()[:2]
+
+    def count_up(state, count):
+        state = jax.lax.fori_loop(0, count, lambda i, at: at | {"x": at["x"] + 1, "mocap": at["mocap"] * 2}, state)
+        return state, jnp.zeros((3, 0)).at[0].set(1.0)
+
+    by_seed, everywhere = seed_shardings(devices)
+    spread = make_spread(count_up, devices, num_replicated=1)
+    run = jax.jit(spread, in_shardings=(by_seed, everywhere), out_shardings=by_seed)
+    state = {"x": jnp.arange(4.0), "mocap": jnp.zeros((4, 0, 3)), "keys": jnp.zeros((4, 2, 0), jnp.int32)}
+    after, row = run(state, jnp.int32(3))
+    np.testing.assert_array_equal(after["x"], [3.0, 4.0, 5.0, 6.0])
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert (after["keys"].dtype, row.shape) == (jnp.int32, (4, 3, 0))
 
 
 @pytest.mark.slow
