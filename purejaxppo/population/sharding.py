@@ -155,12 +155,13 @@ def map_shards(fn: Callable[..., Any], **how: Any) -> Callable[..., Any]:
 
 def filled(x: jax.Array) -> jax.Array:
     """An array of size 0 as one of zeros that has length 1 where it is empty; another as it is."""
-    return x if x.size else jnp.zeros([max(1, length) for length in x.shape], x.dtype)
+    return x if jnp.size(x) else jnp.zeros([max(1, length) for length in x.shape], x.dtype)
 
 
 def emptied(x: jax.Array, like: Any) -> jax.Array:
     """The inverse of `filled`; `like` has the axes of length 0 that x had."""
-    return x[tuple(slice(None if length else 0) for length in like.shape)] if 0 in like.shape else x
+    shape = jnp.shape(like)
+    return x[tuple(slice(None if length else 0) for length in shape)] if 0 in shape else x
 
 
 def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,5 +69,5 @@ def test_loops_of_a_program_are_found_in_its_jaxpr_and_in_its_hlo(counts):
     assert (outside.name, outside.turns, scan.turns) == ("update", 1, 16)
     assert scan.counts["mul"] == scan.counts["add"] == 1
     outside, scan = counts.loops_of_hlo(traced.lower().compile().as_text())
-    assert (scan.name, scan.turns) == ("gae", 2)  # 8 steps at once
+    assert (scan.name, scan.turns) == ("backward_sums", 2)  # 8 steps at once
     assert scan.counts.total() > 0
