@@ -332,3 +332,11 @@ def test_explained_variance():
     assert float(explained_variance(value, target)) == 0.75  # 1 - 1.25 / 5
     assert float(explained_variance(-target, target)) == -3.0
     assert float(explained_variance(value / 8, target / 8)) == 0.75  # whatever the scale
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_advantages_of_either_sign_that_differ_by_rounding_alone_are_0(sign):
+    advantage = np.float32(sign * 12345.678) * np.ones(64, np.float32)
+    advantage[::3] = np.nextafter(advantage[0], np.float32(0))
+    assert not np.asarray(normalized_advantage(advantage)).any()
+    assert np.asarray(normalized_advantage(advantage * np.linspace(1, 1.001, 64, dtype=np.float32))).any()
