@@ -87,13 +87,13 @@ def find_row(name: str) -> Row:
 
 
 def counterpart(config: Any) -> pjp.PPOConfig:
-    """The same hyperparameters for the other kind of policy: with a memory, or without."""
+    """The hyperparameters of a policy without a memory given one, or the reverse."""
     other = pjp.PPOConfig if isinstance(config, pjp.RecurrentConfig) else pjp.RecurrentConfig
     return other(**{field.name: getattr(config, field.name) for field in dataclasses.fields(pjp.PPOConfig)})
 
 
 def config_of(row: Row, timesteps: int | None) -> Any:
-    """What a row is trained with; `timesteps` in place of the preset's where given."""
+    """The hyperparameters of a row. `timesteps`, if given, replaces the preset's."""
     config = find_preset(row.preset).config
     config = counterpart(config) if row.counterpart else config
     return config if timesteps is None else config.replace(total_timesteps=timesteps)
@@ -247,7 +247,7 @@ def measured_cells(found: Mapping[str, Any]) -> list[str]:
 
 
 def published_cell(env: str) -> str:
-    """What others have published for an environment."""
+    """Published results for an environment."""
     return "; ".join(f"{one.source} {one.score} ({one.steps})" for one in PUBLISHED.get(env, ()))
 
 

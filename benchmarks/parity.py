@@ -1,4 +1,4 @@
-"""Whether one field of the config changes what is learned: many seeds with it beside as many without.
+"""Tests if a field of the config changes what is learned, by comparing many seeds with and without it.
 
 python benchmarks/parity.py --field compute_dtype bfloat16 [--envs CartPole-v1 Acrobot-v1 Pendulum-v1] [--seeds 64]
     [--timesteps 100352] [--json OUT]

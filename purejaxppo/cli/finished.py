@@ -16,9 +16,8 @@ from purejaxppo.ppo.evaluate import record_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.report import check_film, check_picture, film_episode, plot_comparison, rewrite_page
 from purejaxppo.report.comparison import SHOWN, make_views, plot_view, write_comparison
-from purejaxppo.runs.comparison import compare, course_rows, method_rows
+from purejaxppo.runs.comparison import compare, comparison_rows, course_rows, method_rows
 from purejaxppo.runs.finished import (
-    comparison_rows,
     describe_wins,
     evaluate_in_gymnasium,
     evaluate_run,

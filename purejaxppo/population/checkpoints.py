@@ -201,7 +201,7 @@ def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | N
             warnings.warn(f"{damage}; that of update {updates} is used", stacklevel=2)
         return updates, found
     if damage:
-        raise PPOError(f"{damage}, and there is no older one; remove {str(folder)!r} to train these members again")
+        raise PPOError(f"{damage}, with no older checkpoint left; remove {str(folder)!r} to train these members again")
     return 0, None
 
 

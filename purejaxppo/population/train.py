@@ -183,7 +183,7 @@ def check_no_test(options: Options) -> None:
     """Raises PPOError for test seeds where nothing is chosen."""
     if options.test_seeds:
         raise PPOError(
-            f"test_seeds = {options.test_seeds} would test the best setting of a sweep, and there is none; leave it out"
+            f"test_seeds = {options.test_seeds} tests the best setting of a sweep; give sweep=, or leave it out"
         )
 
 

@@ -14,7 +14,6 @@ from purejaxppo.population.statistics import (
     interval_text,
     iqm_interval,
     probability_of_improvement,
-    show_return,
     with_interval,
 )
 from purejaxppo.runs.load import LoadedRun
@@ -81,6 +80,16 @@ def scores_of(label: str, *runs: LoadedRun, scales: Scales) -> np.ndarray:
     return normalized_scores(scores, low, high)
 
 
+def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """A table, with a head, of runs by their final greedy returns [S], each compared with the first."""
+    rows = [["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]]
+    first = next(iter(returns.values()))
+    for label, scores in returns.items():
+        found = iqm_interval(scores)
+        rows.append([label, str(len(scores)), number(found), bounds(found), wins_over(first, scores)])
+    return rows
+
+
 def method_rows(comparison: Comparison) -> list[list[str]]:
     """A table, with a head: the aggregates of each method over seeds and environments, compared with the first."""
     name = comparison.score_name
@@ -88,9 +97,8 @@ def method_rows(comparison: Comparison) -> list[list[str]]:
     first = next(iter(comparison.scores.values()))
     for label, scores in comparison.scores.items():
         found = aggregate(scores)
-        wins = "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2)
         numbers = [text for interval in (found.iqm, found.mean) for text in (number(interval), bounds(interval))]
-        rows.append([label, str(len(scores)), *numbers, wins])
+        rows.append([label, str(len(scores)), *numbers, wins_over(first, scores)])
     return rows
 
 
@@ -114,10 +122,14 @@ def course_rows(runs: Mapping[str, LoadedRun]) -> list[list[str]]:
     return rows
 
 
+def wins_over(first: np.ndarray, scores: np.ndarray) -> str:
+    """The probability that a run of `scores` is better than one of `first`; nothing of the first itself."""
+    return "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2)
+
+
 def number(interval: Interval) -> str:
     """The estimate, with the decimals of its interval."""
-    known = math.isfinite(interval.low)
-    return f"{interval.estimate:.{decimals_of(*interval)}f}" if known else show_return(interval.estimate)
+    return f"{interval.estimate:.{decimals_of(*interval)}f}"
 
 
 def bounds(interval: Interval) -> str:

@@ -55,8 +55,9 @@ def export_policy(agent: Agent, train_state: TrainState, path: str | Path, *, sa
     kind = format_of(path, sampled=sampled)
     check_one_state(train_state)
     (size,) = jax.export.symbolic_shape("N")
-    inputs = input_shapes(agent, size, sampled=sampled)
-    function = policy_function(agent)
+    obs = jax.eval_shape(lambda: agent.env.reset(jax.random.key(0), agent.env.params)[0])
+    inputs = input_shapes(agent, obs, size, sampled=sampled)
+    function = policy_function(agent, obs)
     if kind == "jax":
         if importlib.util.find_spec("flatbuffers") is None:
             raise PPOError('format jax needs flatbuffers, which is not installed; pip install "purejaxppo[export]"')
@@ -88,9 +89,8 @@ def format_of(path: Path, *, sampled: bool) -> str:
     return kind
 
 
-def policy_function(agent: Agent) -> Callable[[TrainState, Arrays], Arrays]:
-    """(train state, inputs) -> outputs, by name; [N, ...] each."""
-    shapes = jax.eval_shape(lambda: agent.env.reset(jax.random.key(0), agent.env.params)[0])
+def policy_function(agent: Agent, shapes: PyTree) -> Callable[[TrainState, Arrays], Arrays]:
+    """(train state, inputs) -> outputs, by name; [N, ...] each. shapes: of one observation"""
     start = jax.tree.map(jnp.asarray, agent.start_memory)
 
     def act(train_state: TrainState, arrays: Arrays) -> Arrays:
@@ -115,9 +115,8 @@ def where_first(reset: jax.Array, first: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(reset.reshape(-1, *[1] * first.ndim), first, x)
 
 
-def input_shapes(agent: Agent, size: Any, *, sampled: bool) -> Arrays:
-    """The shapes and dtypes of the inputs, for `size` environments."""
-    obs = jax.eval_shape(lambda: agent.env.reset(jax.random.key(0), agent.env.params)[0])
+def input_shapes(agent: Agent, obs: PyTree, size: Any, *, sampled: bool) -> Arrays:
+    """The shapes and dtypes of the inputs, for `size` environments. obs: the shapes of one observation"""
     memory = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, agent.start_memory))
     inputs = name_observation(obs) | named("memory", memory)
     shapes = {name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for name, x in inputs.items()}

@@ -15,9 +15,6 @@ import numpy as np
 
 from purejaxppo.population.statistics import (
     aggregate,
-    decimals_of,
-    interval_text,
-    iqm_interval,
     probability_of_improvement,
     show_return,
     with_interval,
@@ -169,16 +166,3 @@ def describe_wins(returns: Mapping[str, np.ndarray]) -> str:
     what = f"P({b} > {a})" if a != b else "P(second > first)"
     interval = "" if math.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
     return f"{what} = {found.estimate:.2f}{interval}"
-
-
-def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """A table, with a head, of runs by their final greedy returns [S], each compared with the first."""
-    rows = [["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]]
-    first = next(iter(returns.values()))
-    for label, scores in returns.items():
-        found = iqm_interval(scores)
-        digits = decimals_of(*found)
-        numbers = [f"{found.estimate:.{digits}f}", interval_text(found.low, found.high, digits)]
-        wins = "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2)
-        rows.append([label, str(len(scores)), *numbers, wins])
-    return rows

@@ -17,9 +17,9 @@ import purejaxppo as pjp
 from purejaxppo.cli import finished
 from purejaxppo.cli import main as cli
 from purejaxppo.report import drawings
+from purejaxppo.runs.comparison import comparison_rows
 from purejaxppo.runs.finished import (
     act_for_each,
-    comparison_rows,
     describe_wins,
     evaluate_in_gymnasium,
     labels_of,

@@ -170,6 +170,7 @@ def test_an_operation_that_a_format_lacks_is_named(tmp_path):
 
 def test_the_text_of_a_policy_lists_its_arrays():
     agent, _ = make("lstm")
-    text = describe(agent, input_shapes(agent, "N", sampled=False), {"action": (("N",), np.int32)})
+    obs = jax.eval_shape(lambda: agent.env.reset(jax.random.key(0), agent.env.params)[0])
+    text = describe(agent, input_shapes(agent, obs, "N", sampled=False), {"action": (("N",), np.int32)})
     for part in ("obs [N, 4] float32", "memory_trunk_0 [N, 4] float32", "reset [N] bool", "action [N] int32"):
         assert part in text
