@@ -147,8 +147,10 @@ def keep_finite(before: RunnerState, after: RunnerState) -> RunnerState:
 
 def all_finite(tree: PyTree) -> jax.Array:
     """True if no float of the tree is NaN or infinite. -> [] bool"""
+    # One vector for each dtype: a look at each leaf on its own would be a kernel for each to compile and to launch.
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats], bool))
+    vectors = [jnp.concatenate([x.ravel() for x in floats if x.dtype == t]) for t in dict.fromkeys(x.dtype for x in floats)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in vectors], bool))
 
 
 def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
