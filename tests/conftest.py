@@ -18,12 +18,13 @@ gc.set_threshold(50_000, 20, 100)  # tracing makes many objects: the default loo
 pjp.use_all_cores()
 if find_library("EGL"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it on import, and a machine for tests has no display
+os.environ["COLUMNS"] = "80"
 os.environ["PUREJAXPPO_CACHE"] = "off"  # no process of a test writes to the home of its user
-if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR keeps one for the next session
-    if "PUREJAXPPO_TESTS_CACHE" not in os.environ:
-        _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
-        os.environ["PUREJAXPPO_TESTS_CACHE"] = _CACHE.name  # the workers of one session share it
-    jax.config.update("jax_compilation_cache_dir", os.environ["PUREJAXPPO_TESTS_CACHE"])
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # where it is set, it is kept for the next session
+    _CACHE = tempfile.TemporaryDirectory(prefix="purejaxppo-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name  # the workers of a session and their processes share it
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Most programs here compile for seconds and run for milliseconds: they, and those of the processes that tests start, do
@@ -61,12 +62,6 @@ def compiled_fully(request):
     yield
     compile_quickly(True)
     jax.clear_caches()
-
-
-@pytest.fixture(scope="session")
-def cached_environment():
-    """Variables for a process that shares this session's compiled programs. One that is killed might tear a file."""
-    return {**os.environ, "COLUMNS": "80", "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,11 +22,11 @@ TINY = ["--seeds", "3", "--config.total-timesteps", "512", "--config.num-envs", 
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, cached_environment):
+def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps") / "a"
     over = ["--over", "learning-rate=1e-4,1e-2", "--over", "env.length=0.5,1", "--over", "hidden-sizes=8,8x8"]
     command = [sys.executable, "-m", "purejaxppo.cli.main", "sweep", "--out", str(folder), *TINY, *over]
-    done = subprocess.run(command, capture_output=True, text=True, env={**cached_environment, "COLUMNS": "100"})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 

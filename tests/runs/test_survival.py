@@ -159,7 +159,6 @@ def test_a_run_whose_terminal_is_gone_keeps_its_state(tmp_path):
         stdout=its,
         stderr=its,
         start_new_session=True,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     os.close(its)
     shown = b""
@@ -574,7 +573,7 @@ sys.exit(cli.main(words))
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_run_that_is_killed_while_it_saves_ends_bit_for_bit(run, tmp_path, cached_environment):
+def test_a_run_that_is_killed_while_it_saves_ends_bit_for_bit(run, tmp_path):
     """benchmarks/kills.py kills 200 processes, at any time."""
     whole, words = run
     out = tmp_path / "b"
@@ -582,7 +581,7 @@ def test_a_run_that_is_killed_while_it_saves_ends_bit_for_bit(run, tmp_path, cac
         begun = (out / "config.json").exists()
         arguments = ["train", "--quiet", "--resume", str(out)] if begun else [*words, "--out", str(out)]
         command = [sys.executable, "-W", "ignore", "-c", KILLED, moment, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=cached_environment)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the checkpoint that is half written
