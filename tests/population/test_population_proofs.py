@@ -91,7 +91,7 @@ def test_seeds_among_1024_and_among_64_end_alike(env):
 
 @pytest.mark.slow
 def test_any_number_of_devices_gives_one_population(tmp_path):
-    """18 seeds, so that some are padded, after 2 updates; on 1 and 8 devices also 64 seeds after 40."""
+    """18 seeds, so that some are padded, after 2 updates."""
     code = """
 import sys
 import numpy as np, jax, purejaxppo as pjp
@@ -99,26 +99,20 @@ from purejaxppo.population import program
 env, base = pjp.make_env("CartPole-v1"), pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=256)
 assert jax.local_device_count() == 8
 asked = []
-for count in (1, 2, 4, 8):
+for count in (1, 3, 8):
     program.used_devices = lambda *_: asked.append(count) or jax.devices()[:count]
-    short = pjp.train_population(env, base, num_seeds=18, seed=3)
+    short = pjp.train_population(env, base, num_seeds=18, seed=3, evaluation_episodes=0)
     assert asked[-1] == count
     params = [np.asarray(x).reshape(18, -1) for x in jax.tree.leaves(short.runners.train_state.params)]
-    results = {"params": np.concatenate(params, 1), "loss": short.metrics.value_loss}
-    if count in (1, 8):
-        long = base.replace(total_timesteps=128 * 40, learning_rate=1e-3, hidden_sizes=(16,))
-        final = pjp.train_population(env, long, num_seeds=64, seed=3, evaluation_episodes=16).final_returns()
-        results["final"] = final
-    np.savez(f"{sys.argv[1]}/{count}.npz", **results)
+    np.savez(f"{sys.argv[1]}/{count}.npz", params=np.concatenate(params, 1), loss=short.metrics.value_loss)
 """
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
     subprocess.run(command, check=True, env=environment, timeout=300)
     results = {}
-    for count in (1, 2, 4, 8):
+    for count in (1, 3, 8):
         with np.load(tmp_path / f"{count}.npz") as file:
             results[count] = {name: file[name] for name in file.files}
-    for count in (2, 4, 8):
+    for count in (3, 8):
         np.testing.assert_allclose(results[count]["params"], results[1]["params"], **TOLERANCE)
         np.testing.assert_allclose(results[count]["loss"], results[1]["loss"], rtol=1e-4)
-    assert stats.ks_2samp(results[8]["final"], results[1]["final"]).pvalue > 0.01
