@@ -88,7 +88,7 @@ def test_two_processes_that_share_each_run_give_what_one_gives(tmp_path):
     assert summary["env_steps_per_second"] == pytest.approx(5 * 256 / summary["train_seconds"], rel=1e-3)
 
 
-def test_results_in_memory_reach_every_process(tmp_path):
+def test_two_processes_give_what_one_gives(tmp_path):
     """Five seeds are three of one process and two of the other."""
     code = """
 import sys
