@@ -30,7 +30,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Most programs here compile for seconds and run for milliseconds: they, and those of the processes that tests start, do
 # without LLVM's optimizations. These modules train for long, time something, or check the bits that users get.
 COMPILED_FULLY = {"test_distributions", "test_keras", "test_gae", "test_gymnasium", "test_checkpoints"}
-COMPILED_FULLY |= {"test_population", "test_population_proofs", "test_learning", "test_losses", "test_notebooks"}
+COMPILED_FULLY |= {"test_population", "test_population_proofs", "test_learning", "test_losses"}
 COMPILED_FULLY |= {"test_pace", "test_optimizer", "test_rollout", "test_shuffle", "test_update"}
 
 # The longest modules begin first, so that at the end no worker waits long for another (--no-loadscope-reorder).
