@@ -16,7 +16,6 @@ from purejaxppo.population.halving import plan_updates, put, take
 from purejaxppo.population.jobs import describe_agent, describe_config
 from purejaxppo.population.ladder import Job, Ladder
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.pbt import train_all
 from purejaxppo.population.search import (
     SCORES,
     AgentOf,
@@ -36,6 +35,7 @@ from purejaxppo.population.search import (
     start_member,
     train_part,
 )
+from purejaxppo.population.sharding import make_spread, seed_shardings
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
@@ -98,7 +98,7 @@ def make_asha(
     check_whole("num_runs", num_runs, least=num_rungs)  # one bracket of the synchronous search takes no more
     check_whole("batch", batch)
     check_first_update(agent_of, space)
-    budget, programs = num_runs * config.num_updates, Programs(agent_of, space, score)
+    budget, programs = num_runs * config.num_updates, Programs(agent_of, space, score, batch)
     about = {
         "env": env.name,
         "env_params": [str(x) for x in jax.tree.leaves(env.params)],
@@ -129,17 +129,25 @@ def make_asha(
 
 
 class Programs:
-    """The compiled functions of a search."""
+    """The compiled functions of a search. The lanes are dealt out over the devices."""
 
-    def __init__(self, agent_of: AgentOf, space: Space, score: str) -> None:
+    def __init__(self, agent_of: AgentOf, space: Space, score: str, batch: int) -> None:
         def train_lane(lane: Lane, num_updates: jax.Array) -> Lane:
             member, tally = train_part(agent_of, lane.member, lane.tally, num_updates, lane.updates, score)
             final = jnp.where(tally.done == lane.updates, scored(member, tally).score, member.score)
             return lane.replace(member=member.replace(score=final), tally=tally)
 
         self.start = jax.jit(lambda key, unit, number: start_member(agent_of, key, placed(space, unit), number))
-        self.advance = jax.jit(lambda lanes, num_updates: train_all(train_lane, num_updates, lanes))
-        self.take, self.put = jax.jit(take), jax.jit(put)
+        devices = jax.local_devices()[:batch]
+        self._num_lanes = -(-batch // len(devices)) * len(devices)
+        self._by_lane, _ = seed_shardings(devices)
+        self.advance = jax.jit(make_spread(train_lane, devices, num_replicated=1))
+        self.take, self.put = jax.jit(take), jax.jit(put, out_shardings=self._by_lane)
+
+    def fill(self, lane: Lane) -> Lane:
+        """All lanes, with one member. -> [batch or more, ...]"""
+        lanes = jax.tree.map(lambda x: jnp.stack([x] * self._num_lanes), lane)
+        return jax.device_put(lanes, self._by_lane)
 
 
 class Shelf(NamedTuple):
@@ -183,8 +191,7 @@ def climb(
             if running[lane][1] is None:
                 member = members[job.member] if job.rung else start(job.member)
                 fresh = Lane(member, empty_tally(), jnp.int32(left[lane]))
-                lanes = jax.tree.map(lambda x: jnp.stack([x] * batch), fresh) if lanes is None else lanes
-                lanes = programs.put(lanes, lane, fresh)
+                lanes = programs.fill(fresh) if lanes is None else programs.put(lanes, lane, fresh)
         if not running:
             return members
         num_updates = min(left[lane] for lane in running)

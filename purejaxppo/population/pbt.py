@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
-from purejaxppo.population.halving import T
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
     SCORES,
@@ -132,9 +131,9 @@ def check_pbt(config: Config, *, num_members: int, interval: int, quantile: floa
         raise PPOError(f"resample = {resample!r} is not a probability; give a number from 0 to 1")
 
 
-def train_all(train_one: Callable[[T, jax.Array], T], num_updates: int | jax.Array, members: T) -> T:
+def train_all(train_one: Callable[[Member, jax.Array], Member], num_updates: int, members: Member) -> Member:
     """Trains every member, on every device. members: [N, ...]"""
-    num_members = jax.tree.leaves(members)[0].shape[0]
+    num_members = members.score.size
     devices = jax.local_devices()[:num_members]
     spread = make_spread(train_one, devices, num_replicated=1)
     trained = spread(pad_seeds(members, len(devices)), jnp.int32(num_updates))

@@ -126,7 +126,7 @@ def test_a_member_that_is_promoted_to_the_top_is_the_run_of_its_setting_alone(en
         num_envs=2, num_steps=8, total_timesteps=64, hidden_sizes=(4,), update_epochs=1, num_minibatches=1
     )
     agent_of = make_agent_of(env, config, pjp.make_ppo)
-    programs = asha.Programs(agent_of, SPACE, "episode_return_mean")
+    programs = asha.Programs(agent_of, SPACE, "episode_return_mean", batch=2)
 
     def climb(updates):
         def start(i):
@@ -135,6 +135,7 @@ def test_a_member_that_is_promoted_to_the_top_is_the_run_of_its_setting_alone(en
         return asha.climb(programs, Ladder(2, updates, 12), 2, start, asha.Shelf(None, None, {}))
 
     climbed, alone = climb((1, 1, 2)), climb((4,))
+    assert programs.advance._cache_size() == programs.start._cache_size() == 1
     top = [i for i in alone if int(climbed[i].runner.train_state.update) == 4]
     assert len(climbed) > len(alone) == 3
     assert top
