@@ -1,13 +1,14 @@
-"""Random search, successive halving, population-based training and TPE at equal environment steps.
+"""Random search, successive halving, ASHA, population-based training and TPE at equal environment steps.
 
 python benchmarks/search.py [--task CartPole-v1] [--search random tpe] [--setup short] [--repetitions 8] [--json OUT]
 
 Six hyperparameters, over ranges so wide that most draws fail. With --setup short (the default) each search may take the
 steps of 20 whole runs of 32 updates (16 environments x 64 steps): random search draws 20; successive halving draws 128,
-of which 32 and then 8 go on; population-based training has 20 members and 8 generations; TPE asks for 20 settings, two
-at a time, the first 10 at random. With --setup long it may take 10 runs of 192 updates (4 x 128 steps): 10 draws; 64,
-of which 16 and then 4 go on; 10 members and 48 generations; and TPE is left out, as its first 10 settings are random.
-In repetition s all but TPE take the same key, so population-based training starts from the very draws of random search.
+of which 32 and then 8 go on; asynchronous halving (ASHA) has the same rungs and trains 16 members at a time;
+population-based training has 20 members and 8 generations; TPE asks for 20 settings, two at a time, the first 10 at
+random. With --setup long it may take 10 runs of 192 updates (4 x 128 steps): 10 draws; 64, of which 16 and then 4 go
+on; ASHA with 8 at a time; 10 members and 48 generations; and TPE is left out, as its first 10 settings are random. In
+repetition s all but TPE take the same key, so population-based training starts from the very draws of random search.
 
 A search hands over the run that it ranks first by its training episodes. What is compared is the greedy return of that
 policy over 100 fresh episodes, the same for all: its IQM over the repetitions with a 95% bootstrap interval. The score
@@ -50,6 +51,7 @@ class Setup(NamedTuple):
     config: pjp.PPOConfig
     runs: int  # whole ones
     halving_members: int  # so many that successive halving takes the steps of these runs
+    asha_batch: int  # members of ASHA that train together
     searches: tuple[str, ...]
 
 
@@ -58,9 +60,10 @@ SETUPS = {
         pjp.PPOConfig(num_envs=16, num_steps=64, total_timesteps=32 * 1024, hidden_sizes=(64,)),
         runs=20,
         halving_members=128,
-        searches=("random", "halving", "pbt", "tpe"),
+        asha_batch=16,
+        searches=("random", "halving", "asha", "pbt", "tpe"),
     ),
-    "long": Setup(pjp.PPOConfig(total_timesteps=192 * 512), 10, 64, ("random", "halving", "pbt")),
+    "long": Setup(pjp.PPOConfig(total_timesteps=192 * 512), 10, 64, 8, ("random", "halving", "asha", "pbt")),
 }
 
 Find = tuple[pjp.TrainState, float, int]  # the policy that is found, its score in the search, steps of all members
@@ -69,24 +72,26 @@ Search = Callable[[int], Find]  # of a repetition
 
 def make_search(name: str, env: pjp.Environment, setup: Setup) -> Search:
     """A search by its name."""
-    config, runs, members, _ = setup
+    config, runs, members, batch, _ = setup
     match name:
         case "random":
-            return compiled(pjp.make_successive_halving(env, config, SPACE, num_members=runs, num_rungs=1))
+            return by_key(jax.jit(pjp.make_successive_halving(env, config, SPACE, num_members=runs, num_rungs=1)))
         case "halving":
-            return compiled(pjp.make_successive_halving(env, config, SPACE, num_members=members, eta=4, num_rungs=3))
+            halving = pjp.make_successive_halving(env, config, SPACE, num_members=members, eta=4, num_rungs=3)
+            return by_key(jax.jit(halving))
+        case "asha":
+            return by_key(pjp.make_asha(env, config, SPACE, num_runs=runs, batch=batch, eta=4, num_rungs=3))
         case "pbt":
-            return compiled(pjp.make_pbt(env, config, SPACE, num_members=runs, interval=4))
+            return by_key(jax.jit(pjp.make_pbt(env, config, SPACE, num_members=runs, interval=4)))
         case _:
             return functools.partial(search_by_model, env, setup)
 
 
-def compiled(search: Callable[[jax.Array], pjp.SearchResult]) -> Search:
-    """A search in one program, as a function of the repetition."""
-    program = jax.jit(search)
+def by_key(search: Callable[[jax.Array], pjp.SearchResult]) -> Search:
+    """A search that takes a key, as a function of the repetition."""
 
     def find(seed: int) -> Find:
-        found = program(jax.random.fold_in(jax.random.key(seed), 0))
+        found = search(jax.random.fold_in(jax.random.key(seed), 0))
         best = jax.tree.map(lambda x: x[found.best], found.runners.train_state)
         return best, float(found.scores[found.best]), int(np.sum(found.timesteps, dtype=np.int64))
 

@@ -28,6 +28,7 @@ from purejaxppo.policies.distributions import (
 )
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
+from purejaxppo.population.asha import make_asha
 from purejaxppo.population.checkpoints import KeptStates
 from purejaxppo.population.cross import CrossSweep, sweep_environments
 from purejaxppo.population.halving import halving_timesteps, make_successive_halving
@@ -158,6 +159,7 @@ __all__ = [
     "load_run",
     "load_sweep",
     "log_uniform",
+    "make_asha",
     "make_env",
     "make_full_batch_ppo",
     "make_noise",

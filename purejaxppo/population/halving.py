@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,10 @@ from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
     SCORES,
     History,
-    Hyper,
     Member,
     SearchResult,
     Space,
-    check_read,
+    check_first_update,
     check_score,
     draw_members,
     make_agent_of,
@@ -29,8 +28,9 @@ from purejaxppo.population.search import (
 from purejaxppo.population.sharding import in_turn, make_spread
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.config import Config
-from purejaxppo.ppo.types import RunnerState
 from purejaxppo.utils.errors import PPOError
+
+T = TypeVar("T")  # a pytree of stacked members, [N, ...]
 
 
 class Rungs(NamedTuple):
@@ -86,11 +86,7 @@ def make_successive_halving(
     block = block_size(rungs.members[-1])
     train_one = functools.partial(train_member, agent_of, score=score)
 
-    def first_update(hyper: Hyper, key: jax.Array) -> RunnerState:
-        agent = agent_of(hyper)
-        return agent.update(agent.init(key))[0]
-
-    check_read(space, first_update, "neither `init` nor `update` of the agent reads it; take it out of the space")
+    check_first_update(agent_of, space)
 
     def run_rung(
         carry: tuple[Member, jax.Array], rung: tuple[jax.Array, jax.Array]
@@ -134,16 +130,24 @@ def plan_rungs(config: Config, *, num_members: int, eta: int, num_rungs: int) ->
             f"num_members = {num_members} does not divide by eta ** (num_rungs - 1) = {steepness}; "
             f"give {max(1, num_members // steepness) * steepness}, or fewer rungs"
         )
+    return Rungs(
+        members=tuple(num_members // eta**rung for rung in range(num_rungs)),
+        updates=plan_updates(config, eta=eta, num_rungs=num_rungs),
+    )
+
+
+def plan_updates(config: Config, *, eta: int, num_rungs: int) -> tuple[int, ...]:
+    """The updates of each rung. Raises PPOError if the first would have none."""
+    check_whole("eta", eta, least=2)
+    check_whole("num_rungs", num_rungs)
+    steepness = eta ** min(num_rungs - 1, 31)  # beyond it a config cannot have as many updates
     if config.num_updates < steepness:
         raise PPOError(
             f"num_rungs = {num_rungs} with eta = {eta} needs config.num_updates >= {steepness}, and it is "
             f"{config.num_updates}; give fewer rungs, or total_timesteps >= {steepness * config.batch_size}"
         )
     reached = [config.num_updates * eta**rung // steepness for rung in range(num_rungs)]
-    return Rungs(
-        members=tuple(num_members // eta**rung for rung in range(num_rungs)),
-        updates=tuple(np.diff(reached, prepend=0).tolist()),
-    )
+    return tuple(np.diff(reached, prepend=0).tolist())
 
 
 def train_alive(
@@ -171,12 +175,12 @@ def train_alive(
     return put(members, seats, spread(take(members, seats), num_blocks, num_updates))
 
 
-def take(members: Member, seats: jax.Array) -> Member:
-    """The members at `seats`; beyond the last one, the last. -> Member [*seats.shape, ...]"""
+def take(members: T, seats: jax.Array) -> T:
+    """The members at `seats`; beyond the last one, the last. -> [*seats.shape, ...]"""
     return jax.tree.map(lambda x: x.at[seats].get(mode="clip"), members)
 
 
-def put(members: Member, seats: jax.Array, new: Member) -> Member:
+def put(members: T, seats: jax.Array, new: T) -> T:
     """`members` with those at `seats` replaced; seats beyond the last are left out. new: [*seats.shape, ...]"""
     return jax.tree.map(lambda x, y: x.at[seats].set(y, mode="drop"), members, new)
 

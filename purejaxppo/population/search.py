@@ -1,6 +1,7 @@
 """The pieces of a search for hyperparameters: its space, and members that train together, their scores and ranking.
 
-The searches are pure functions of a key (`halving`, `pbt`). Axes: N members, G generations or rungs, D devices.
+The searches are pure functions of a key (`halving`, `pbt`), or decide on the host (`asha`, `tpe`). Axes: N members,
+G generations or rungs, D devices.
 """
 
 import dataclasses
@@ -36,6 +37,14 @@ class Member(struct.PyTreeNode):
     runner: RunnerState
     hyper: Hyper  # [] each
     score: jax.Array  # [], see `score_of`; NaN before the first generation
+
+
+class Tally(struct.PyTreeNode):
+    """The score of a member's present generation so far."""
+
+    return_sum: jax.Array  # [] float32
+    count: jax.Array  # [] int32, the episodes of `return_sum`, or with "last_return_mean" the updates
+    done: jax.Array  # [] int32, updates of the generation
 
 
 class History(struct.PyTreeNode):
@@ -84,11 +93,21 @@ def settle_space(env: Environment, config: Config, space: Space) -> Space:
 
 def draw(space: Space, key: jax.Array, num_members: int) -> Hyper:
     """Independent values of every name. Each name has its own stream: another name leaves its values as they are."""
+    return placed(space, draw_unit(space, key, num_members))
+
+
+def draw_unit(space: Space, key: jax.Array, num_members: int) -> Hyper:
+    """Places in [0, 1) of the domain of every name. Those of a member do not depend on how many members there are."""
+    return {name: jax.random.uniform(key_of(name, key), (num_members,)) for name in space}
+
+
+def placed(space: Space, unit: Hyper) -> Hyper:
+    """The values at these places of their domains."""
     hyper = {}
     for name, domain in space.items():
         is_log = isinstance(domain, LogUniform)
         low, high = map(math.log, domain) if is_log else domain
-        value = low + jax.random.uniform(key_of(name, key), (num_members,)) * (high - low)
+        value = low + unit[name] * (high - low)
         hyper[name] = clip(domain, jnp.exp(value) if is_log else value)
     return hyper
 
@@ -123,13 +142,27 @@ def check_read(space: Space, update: Callable[[Hyper, jax.Array], RunnerState], 
             raise PPOError(f"{name} would do nothing: {reason}")
 
 
+def check_first_update(agent_of: AgentOf, space: Space) -> None:
+    """Raises PPOError for a name that neither `init` nor the first update reads. Runs nothing."""
+
+    def first_update(hyper: Hyper, key: jax.Array) -> RunnerState:
+        agent = agent_of(hyper)
+        return agent.update(agent.init(key))[0]
+
+    check_read(space, first_update, "neither `init` nor `update` of the agent reads it; take it out of the space")
+
+
 def draw_members(agent_of: AgentOf, space: Space, key: jax.Array, num_members: int) -> Member:
     """N members before their first update, with their hyperparameters. -> Member [N, ...]"""
     check_key(key)
     hyper = draw(space, jax.random.fold_in(key, 0), num_members)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, 1)))(jnp.arange(num_members))
-    runners = jax.vmap(lambda hyper, key: agent_of(hyper).init(key))(hyper, keys)
-    return Member(runner=runners, hyper=hyper, score=jnp.full(num_members, jnp.nan))
+    return jax.vmap(functools.partial(start_member, agent_of, key))(hyper, jnp.arange(num_members))
+
+
+def start_member(agent_of: AgentOf, key: jax.Array, hyper: Hyper, number: jax.Array) -> Member:
+    """The member of this number before its first update. key: of the search"""
+    runner = agent_of(hyper).init(jax.random.fold_in(jax.random.fold_in(key, 1), number))
+    return Member(runner=runner, hyper=hyper, score=jnp.float32(jnp.nan))
 
 
 def check_score(score: str) -> None:
@@ -139,27 +172,41 @@ def check_score(score: str) -> None:
 
 def train_member(agent_of: AgentOf, member: Member, num_updates: jax.Array, score: str = SCORES[0]) -> Member:
     """Trains one member for `num_updates` updates, and scores it by the latter half of them. score: of SCORES"""
+    return scored(*train_part(agent_of, member, empty_tally(), num_updates, num_updates, score))
+
+
+def train_part(
+    agent_of: AgentOf, member: Member, tally: Tally, num_updates: jax.Array, of_updates: jax.Array, score: str
+) -> tuple[Member, Tally]:
+    """Trains one member for the next `num_updates` updates of a generation that has `of_updates`."""
     agent = agent_of(member.hyper)
 
-    def update_and_tally(i: jax.Array, carry: tuple) -> tuple[RunnerState, jax.Array, jax.Array]:
-        runner, return_sum, count = carry
+    def update_and_tally(_: jax.Array, carry: tuple[RunnerState, Tally]) -> tuple[RunnerState, Tally]:
+        runner, tally = carry
         runner, metrics = agent.update(runner)
         mean = getattr(metrics, score)
         weight = metrics.episodes if score == SCORES[0] else jnp.isfinite(mean).astype(jnp.int32)
-        counted = jnp.where(i >= num_updates // 2, weight, 0)
-        return_sum += jnp.where(counted > 0, mean * counted, 0.0)
-        return runner, return_sum, count + counted
+        counted = jnp.where(tally.done >= of_updates // 2, weight, 0)
+        return_sum = tally.return_sum + jnp.where(counted > 0, mean * counted, 0.0)
+        return runner, Tally(return_sum=return_sum, count=tally.count + counted, done=tally.done + 1)
 
-    start = (member.runner, jnp.float32(0), jnp.int32(0))
-    runner, return_sum, count = jax.lax.fori_loop(0, num_updates, update_and_tally, start)
-    has_diverged = runner.train_state.diverged_at >= 0
-    return member.replace(runner=runner, score=score_of(member.score, return_sum, count, has_diverged))
+    runner, tally = jax.lax.fori_loop(0, num_updates, update_and_tally, (member.runner, tally))
+    return member.replace(runner=runner), tally
+
+
+def empty_tally() -> Tally:
+    """The tally at the start of a generation."""
+    return Tally(return_sum=jnp.float32(0), count=jnp.int32(0), done=jnp.int32(0))
+
+
+def scored(member: Member, tally: Tally) -> Member:
+    """The member with the score of the generation that it has finished."""
+    has_diverged = member.runner.train_state.diverged_at >= 0
+    return member.replace(score=score_of(member.score, tally.return_sum, tally.count, has_diverged))
 
 
 def score_of(previous: jax.Array, return_sum: jax.Array, count: jax.Array, has_diverged: jax.Array) -> jax.Array:
     """The mean return; without an episode the previous score; NaN if the member has diverged.
-
-    count: the episodes of `return_sum`, or with "last_return_mean" the updates.
 
     So a policy with episodes longer than a generation keeps its rank. Before the first episode the score is NaN, which
     ranks last.

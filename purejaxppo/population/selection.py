@@ -36,9 +36,9 @@ def select(setting: int, tuning: np.ndarray, test: np.ndarray) -> Selection:
 
     Returns that are not finite do not count, as in `Sweep.table`.
     """
-    x, y = (np.sort(scores[np.isfinite(scores)]) for scores in (tuning, test))
+    x, y = (scores[np.isfinite(scores)] for scores in (tuning, test))
     of_tuning, of_test = (iqm_interval(known) if known.size else Interval(*[math.nan] * 3) for known in (x, y))
-    return Selection(setting, of_tuning, of_test, difference(x, y), len(tuning), len(test))
+    return Selection(setting, of_tuning, of_test, difference(np.sort(x), np.sort(y)), len(tuning), len(test))
 
 
 def difference(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:

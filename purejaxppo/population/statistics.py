@@ -46,13 +46,13 @@ def with_interval(estimate: float, low: float, high: float, digits: int | None =
     """12.3  (95% interval 11.0 to 13.1), or 12.3 if the bounds are NaN"""
     digits = decimals_of(estimate, low, high) if digits is None else digits
     interval = "" if math.isnan(low) else f"  (95% interval {interval_text(low, high, digits)})"
-    return f"{estimate:.{digits}f}{interval}"
+    return f"{estimate:z.{digits}f}{interval}"
 
 
 def interval_text(low: float, high: float, digits: int | None = None) -> str:
     """11.0 to 13.1"""
     digits = decimals_of(low, high) if digits is None else digits
-    return "" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+    return "" if math.isnan(low) else f"{low:z.{digits}f} to {high:z.{digits}f}"
 
 
 def carry_forward(returns: np.ndarray) -> np.ndarray:

@@ -117,8 +117,8 @@ def metric_view(title: str, name: str, populations: Mapping[str, Population]) ->
 
 
 def make_view(name: str, across: str, band_name: str, series: list[dict[str, Any]]) -> View:
-    """A chart without a target and without lines of single seeds."""
-    view = {"name": name, "x_name": across, "band_name": band_name, "series": series}
+    """A chart without a target, without lines of single seeds, and with a y-axis as long as its values need."""
+    view = {"name": name, "x_name": across, "band_name": band_name, "series": series, "y_range": []}
     return view | {"x_first": 0.0, "target": None, "target_name": "", "lines": []}
 
 
@@ -140,7 +140,7 @@ def view_rows(views: Sequence[View]) -> list[list[str]]:
         head += [series["label"] if view is views[0] else f"{view['name']}, {series['label']}", view["band_name"]]
     x, rows = views[0]["series"][0]["x"], []
     for i in np.unique(np.linspace(0, len(x) - 1, TABLE_ROWS).round().astype(int)).tolist():
-        row = [f"{x[i]:,}"]
+        row = [f"{x[i]:,}" if x[i] == int(x[i]) else f"{x[i]:.4g}"]
         for _, series in columns:
             nearest = int(np.argmin(np.abs(np.array(series["x"]) - x[i])))
             mid, low, high = (series[name][nearest] for name in ("mid", "low", "high"))

@@ -53,6 +53,8 @@ def plot_view(view: View, path: Path, *, title: str, note: str | None = None) ->
         mid, low, high = ([float("nan") if x is None else x for x in one[name]] for name in ("mid", "low", "high"))
         axes.plot(one["x"], mid, color=colour, linewidth=1.3, label=label)
         axes.fill_between(one["x"], low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.update_datalim([(series[0]["x"][0], y) for y in view["y_range"]])
+    axes.autoscale_view()
     draw_solved(axes, view["target"])
     axes.set_xlabel(view["x_name"], fontsize=8)
     name = view["name"].replace(", ", ",\n")

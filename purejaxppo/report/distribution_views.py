@@ -9,6 +9,7 @@ from purejaxppo.population.run_distribution import performance_profile
 from purejaxppo.report.charts import View, make_series, make_view, x_axis
 from purejaxppo.report.curves import thin
 
+SHARES = [0.0, 1.0]  # the y-axis of a chart of shares, also if all are alike
 PERCENTILES = (50, 5, 95)  # the line, and the ends of its band
 
 
@@ -50,7 +51,8 @@ def profile_view(scores: Mapping[str, np.ndarray], what: str) -> View:
     tau = np.linspace(every.min() - room, every.max() + room, 201)
     profiles = {label: performance_profile(each, tau) for label, each in scores.items()}
     series = [make_series(label, tau, *profile[1:]) for label, profile in profiles.items()]
-    return make_view(f"share of runs above a {what}", what, "95% interval", series) | {"x_first": float(tau[0])}
+    view = make_view(f"share of runs above a {what}", what, "95% interval", series)
+    return view | {"x_first": float(tau[0]), "y_range": SHARES}
 
 
 def time_view(populations: Mapping[str, Population], target: float) -> View:
@@ -61,4 +63,5 @@ def time_view(populations: Mapping[str, Population], target: float) -> View:
         x = np.repeat(np.concatenate([[0.0], found.timesteps, [end]]), 2)[1:-1]
         low, high = (np.append(np.nan, bound) for bound in (found.low, found.high))
         series.append(make_series(label, x, *(np.repeat(y, 2) for y in (np.append(0.0, found.share), low, high))))
-    return make_view(f"share of seeds that have reached {target:g}", "environment steps", "95% interval", series)
+    view = make_view(f"share of seeds that have reached {target:g}", "environment steps", "95% interval", series)
+    return view | {"y_range": SHARES}

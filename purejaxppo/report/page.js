@@ -62,9 +62,9 @@
   }
 
   function makeScales() {
-    const { series, target, x_first: first } = view();
+    const { series, target, x_first: first, y_range: range } = view();
     const drawn = shownSeries();
-    const values = [...drawn.flatMap((one) => one.mid), ...shownLines().flatMap((one) => one.y), target];
+    const values = [...range, ...drawn.flatMap((one) => one.mid), ...shownLines().flatMap((one) => one.y), target];
     if (bands.checked) values.push(...drawn.flatMap((one) => [...one.low, ...one.high]));
     const [low, high] = extent(values);
     const last = Math.max(...series.map((one) => one.x[one.x.length - 1]));
@@ -118,8 +118,10 @@
     drawAxes();
     const { series, target, target_name: targetName } = view();
     for (const line of shownLines()) element("path", { class: "seed", d: path(series[0].x, line.y) }, chart);
-    for (const one of bands.checked ? shownSeries() : []) {
-      element("path", { class: "band", d: bandPath(one), style: `fill: ${colour(one.i)}` }, chart);
+    const banded = bands.checked ? shownSeries() : [];
+    const opacity = Math.min(0.22, 0.8 / banded.length); // of many that lie over each other the lines stay in sight
+    for (const one of banded) {
+      element("path", { class: "band", d: bandPath(one), style: `fill: ${colour(one.i)}; opacity: ${opacity}` }, chart);
     }
     for (const one of shownSeries()) {
       const style = `stroke: ${colour(one.i)}; stroke-dasharray: ${dashes(one.i)}`;

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.population.algorithms import ALGORITHMS
+from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.ppo.evaluate import Episode, record_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.report.charts import best_curves, find_curve
+from purejaxppo.report.cross import write_cross
 from purejaxppo.report.curves import plot_beside, plot_curve
 from purejaxppo.report.drawings import find_picture
 from purejaxppo.report.film import film_episode
@@ -29,11 +31,11 @@ CURVES = "curves.png"
 FRAMES = 300  # of a film
 
 
-def write_report(population: Population | Sweep, folder: str | Path) -> Path:
+def write_report(population: Population | Sweep | CrossSweep, folder: str | Path) -> Path:
     """Writes the pictures and report.html of a population or a sweep that was trained in memory.
 
     Args:
-        population: what `train_population` returns.
+        population: what `train_population` or `sweep_environments` returns. Of the latter it writes the page alone.
         folder: where to write; it is made if it is not there.
 
     Returns:
@@ -42,10 +44,13 @@ def write_report(population: Population | Sweep, folder: str | Path) -> Path:
     Raises:
         PPOError: if `population` is something else, and if the folder cannot be written.
     """
-    if not isinstance(population, Population | Sweep):
-        raise PPOError(f"population = {shown(population)} is not a Population or a Sweep; give one")
+    if not isinstance(population, Population | Sweep | CrossSweep):
+        raise PPOError(f"population = {shown(population)} is not a Population, Sweep or CrossSweep; give one")
     place = as_path("folder", folder)
     make_folder(place)
+    if isinstance(population, CrossSweep):
+        write_cross(population, place / PAGE)
+        return place / PAGE
     first = population[0] if isinstance(population, Sweep) else population
     spec = RunSpec(
         env=first.agent.env.name,

@@ -177,6 +177,7 @@ def or_none(diverged_at: np.ndarray) -> list[int | None]:
 def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
     """The seeds, time and memory that a run took. The speed is None if nothing was left to train."""
     programs = {id(population.costs): population.costs for population in populations}.values()
+    what = "seed" if spec.sweep is None else "run"
     seconds, timesteps = (sum(getattr(cost, name) for cost in programs) for name in ("train_seconds", "timesteps"))
     return {
         "num_seeds": spec.num_seeds,
@@ -189,5 +190,5 @@ def costs(spec: RunSpec, populations: list[Population]) -> dict[str, Any]:
         "train_seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         "planned_memory_bytes": max((cost.plan.peak for cost in programs if cost.plan is not None), default=None),
-        "devices": describe_devices(spec.num_seeds, jax.devices(), placement=spec.placement),
+        "devices": describe_devices(spec.num_members, jax.devices(), what, spec.placement),
     }

@@ -65,35 +65,35 @@ def sweep_table(finished: FinishedSweep, folder: Path) -> dict[str, str]:
     summary = finished.summary
     num_episodes = summary["evaluation_episodes"] * summary["num_seeds"] * len(finished.sweep)
     return {
-        **best_rows(finished.sweep.table(), return_name(summary)),
-        **selection_rows(finished.sweep.selection()),
+        **best_rows(finished.sweep.table(), return_name(summary), finished.sweep.selection()),
         **cut_rows(summary["evaluation_episodes_cut"], num_episodes),
         **speed_rows(summary),
         "sweep folder": str(folder),
     }
 
 
-def best_rows(rows: list[Ranked], name: str = "final greedy return") -> dict[str, str]:
-    """The best setting of a sweep, and how many others tie with it. rows: its table; name: of the returns in it"""
+def best_rows(
+    rows: list[Ranked], name: str = "final greedy return", selection: Selection | None = None
+) -> dict[str, str]:
+    """The best setting of a sweep, how many others tie with it, and its returns, with those on test seeds if there are.
+
+    rows: the table of the sweep; name: of the returns in it
+    """
     best = rows[0]
-    found = {"best setting": show_point(best.point), f"its {name}, IQM": with_interval(*best.iqm)}
+    found = {"best setting": show_point(best.point)}
     if best.ties:
         others = sum(row.ties for row in rows) - 1
         is_largest = not (math.isnan(best.area) or best.area == rows[1].area)
         found["it ties with"] = f"{others} other setting{'' if others == 1 else 's'}: the 95% intervals overlap; " + (
             "it has the largest area under the training curve" if is_largest else "no training return tells them apart"
         )
-    return found
-
-
-def selection_rows(selection: Selection | None) -> dict[str, str]:
-    """The best setting on the test seeds, and by how much the tuning seeds flatter it; no row without test seeds."""
     if selection is None:
-        return {}
+        return {**found, f"its {name}, IQM": with_interval(*best.iqm)}
     return {
-        f"on the {selection.tune_seeds} tuning seeds, IQM": with_interval(*selection.tuning),
-        f"on {selection.test_seeds} test seeds, IQM": with_interval(*selection.test),
-        "selection bias": with_interval(*selection.bias),
+        **found,
+        f"its {name}, IQM": f"{with_interval(*selection.tuning)} on the {selection.tune_seeds} tuning seeds",
+        "the same on fresh seeds": f"{with_interval(*selection.test)} on {selection.test_seeds} test seeds",
+        "selection bias": f"{with_interval(*selection.bias)}, tuning minus test",
     }
 
 

@@ -320,6 +320,7 @@ def test_an_interval_has_the_decimals_of_its_largest_number():
     assert with_interval(0.9, 0.85, 0.95) == "0.900  (95% interval 0.850 to 0.950)"
     assert with_interval(0.5, -20.0, 21.0) == "0.5  (95% interval -20.0 to 21.0)"
     assert with_interval(500.0, math.nan, math.nan) == "500.0"
+    assert with_interval(-0.001, -0.004, 0.2, digits=2) == "0.00  (95% interval 0.00 to 0.20)"  # not -0.00
     assert with_interval(0.94, 0.8, 1.0, digits=2) == "0.94  (95% interval 0.80 to 1.00)"
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.population import executables
+from purejaxppo.population.results import rank
 from purejaxppo.population.selection import select
 from purejaxppo.population.tpe import SearchPlan, Study
 
@@ -131,6 +132,7 @@ def test_the_winner_of_equal_settings_is_flattered_by_its_tuning_seeds():
         test = random.normal(size=16)
         found = select(best, scores[best], test)
         assert found.tuning.estimate == pytest.approx(stats.trim_mean(scores[best], 0.25))
+        assert found.tuning == rank([{}], scores[best][None])[0].iqm  # as in the table of the settings
         assert found.test.estimate == pytest.approx(stats.trim_mean(test, 0.25))
         assert found.bias.estimate == pytest.approx(found.tuning.estimate - found.test.estimate)
         assert found.bias.low < found.bias.estimate < found.bias.high

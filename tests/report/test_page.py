@@ -1,5 +1,6 @@
 """report.html: what it says, that it needs nothing but itself, and that its chart works in a browser."""
 
+import dataclasses
 import functools
 import html.parser
 import itertools
@@ -19,11 +20,13 @@ from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import chosen_preset, make_parser
 from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.examples import success_rate
+from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.sharding import PLACEMENTS
-from purejaxppo.population.statistics import with_interval
+from purejaxppo.population.statistics import iqm, with_interval
 from purejaxppo.population.sweep import show_point
-from purejaxppo.report import charts, page, rewrite_page
+from purejaxppo.report import charts, comparison, page, rewrite_page
 from purejaxppo.report.curves import make_curve
+from purejaxppo.report.distribution_views import distribution_views, profile_view
 from purejaxppo.runs.results import FinishedSweep
 from purejaxppo.runs.spec import RunSpec, load_spec
 
@@ -127,6 +130,47 @@ def test_page_of_a_sweep_has_its_table(folder):
     assert texts[texts.index("its final greedy return, IQM") + 1] == with_interval(*best.iqm)
     assert ("it ties with" in texts) == best.ties
     assert "final greedy return, IQM" in texts
+
+
+def test_a_sweep_over_environments_has_a_page(own_sweep, tmp_path):
+    bounds = {"Short": (0.0, 7.0), "Long": (-1.0, 3.0)}
+    cross = CrossSweep(dict.fromkeys(bounds, own_sweep), bounds, are_given=True)
+    place = pjp.write_report(cross, tmp_path)
+    texts = read(place).texts
+    best = cross.table()[0]
+    assert place == tmp_path / "report.html"
+    assert texts[texts.index("best setting") + 1] == show_point(best.point)
+    assert texts[texts.index("its score, IQM") + 1] == with_interval(*best.score, digits=3)
+    assert texts[texts.index("score 0 and 1 in Long") + 1] == "-1 and 3"
+    views = data_of(place)["views"]
+    assert [view["name"] for view in views[1:]] == [f"{name}: return of training episodes" for name in bounds]
+    assert [len(view["series"]) for view in views] == [2, 2, 2]
+    returns = own_sweep[best.setting].final_returns()
+    assert texts[texts.index("return in Short, IQM") :].count(f"{iqm(returns[np.isfinite(returns)]):.1f}") >= 2
+    tested = dataclasses.replace(cross, are_given=False, tested=dict.fromkeys(bounds, own_sweep[best.setting]))
+    texts = read(pjp.write_report(tested, tmp_path)).texts
+    assert texts[texts.index("its score, IQM") + 1].endswith(" on the 2 tuning seeds")
+    assert texts[texts.index("the same on fresh seeds") + 1].endswith(" on 2 test seeds")
+    assert "the least and the greatest IQM" in texts[texts.index("score 0 and 1 in Long") + 1]
+    with pytest.raises(pjp.PPOError, match="population = 3"):
+        pjp.write_report(3, tmp_path)
+
+
+def test_steps_of_a_chart_that_are_not_whole_have_four_digits_in_its_table():
+    _, first, second, *_ = charts.view_rows([profile_view({"a": np.array([0.0, 1 / 3])}, "score")])
+    assert (first[0], second[0]) == ("0.0", "0.03333")
+
+
+def test_a_chart_of_shares_reaches_from_0_to_1(own_sweep):
+    """So too if no seed has reached the threshold."""
+    for view in distribution_views({"a": own_sweep[0]}, 1e6, "return")[1:]:
+        assert view["y_range"] == [0.0, 1.0]
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "write_figure", lambda figure, _: figures.append(figure))
+        comparison.plot_view(view, None, title="")
+    low, high = figures[0].axes[0].get_ylim()
+    assert -0.2 < low <= 0 < 1 <= high < 1.2
 
 
 @pytest.mark.parametrize(
@@ -424,6 +468,32 @@ def test_the_chart_answers_in_a_browser(folder, tmp_path):
     assert [seen[name] for name in ("withoutOne", "withoutAll", "withAll", "seedsOff", "bandsOff")] == [2, 0, 3, 0, 0]
     assert seen["view"] == ["entropy of the policy, nats", True, 1]
     assert seen["film"] == ["data:image/gif;", "data:image/png"]
+
+
+NARROW = """
+<script>
+document.body.style.width = "400px";
+for (const part of document.querySelectorAll("details")) part.open = true;
+const lines = (cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+};
+const names = [...document.querySelectorAll("th")].filter((cell) => !/[ -]/.test(cell.textContent));
+const whole = [...names, ...document.querySelectorAll(".scroll td")];
+const seen = {cells: whole.length, cut: whole.filter((cell) => lines(cell) > 1).map((cell) => cell.textContent)};
+seen.wide = [...document.querySelectorAll("table")].filter((x) => !x.closest(".scroll") && x.offsetWidth > 400).length;
+document.body.replaceChildren(JSON.stringify(seen));
+</script></body>"""
+
+
+@needs_chromium
+def test_names_and_intervals_stay_whole_on_a_narrow_screen(folder, tmp_path):
+    copy = tmp_path / "narrow.html"
+    copy.write_text((folder / "sweep" / "report.html").read_text().replace("</body>", NARROW))
+    seen = json.loads(html.unescape(re.search(r"<body[^>]*>(.*)</body>", dump(copy), re.DOTALL)[1]))
+    assert seen["cells"] > 80
+    assert (seen["cut"], seen["wide"]) == ([], 0)
 
 
 @needs_chromium
