@@ -75,7 +75,11 @@ def test_the_algorithm_holds_no_host_code():
 def test_importing_and_reading_options_start_no_backend_and_load_nothing_heavy():
     """flax brings the plain `rich`; a live view needs more of it."""
     code = """
-import contextlib, io, sys, purejaxppo
+import contextlib, gc, io, sys
+collector = lambda: (gc.get_threshold(), gc.get_stats()[2]["collections"])
+before = collector()
+import purejaxppo
+assert collector() == before  # no search for garbage among the modules
 from purejaxppo.cli.main import main
 heavy = {"gymnax", "matplotlib", "pandas", "scipy.stats", "seaborn", "torch", "PIL", "jinja2", "rich.live"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
