@@ -9,7 +9,7 @@ import numpy as np
 from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Sweep
-from purejaxppo.ppo.evaluate import Episode, cut, play
+from purejaxppo.ppo.evaluate import Episode, check_play, cut, play
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.report.charts import best_curves, find_curve
 from purejaxppo.report.curves import plot_beside, plot_curve
@@ -98,6 +98,7 @@ def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
     """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
     agent, last = finished.population.agent, finished.population.seed(0)
     states = {**finished.kept, "after": last.train_state}
+    check_play(agent, last.train_state, last.key, 1, MAX_FILMED)
 
     def play_each(key: jax.Array, seed: jax.Array, later: list[TrainState]) -> tuple:
         runs = jax.tree.map(lambda *x: jnp.stack(x), agent.init(key).train_state, *later)
