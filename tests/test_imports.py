@@ -75,7 +75,11 @@ def test_the_algorithm_holds_no_host_code():
 def test_importing_and_reading_options_start_no_backend_and_load_nothing_heavy():
     """flax brings the plain `rich`; a live view needs more of it."""
     code = """
-import contextlib, io, sys, purejaxppo
+import contextlib, gc, io, sys
+collector = lambda: (gc.get_threshold(), gc.get_stats()[2]["collections"])
+before = collector()
+import purejaxppo
+assert collector() == before  # no search for garbage among the modules
 from purejaxppo.cli.main import main
 heavy = {"gymnax", "matplotlib", "pandas", "scipy.stats", "seaborn", "torch", "PIL", "jinja2", "rich.live"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
@@ -83,6 +87,8 @@ for words in (["--help"], ["train", "--help"], ["sweep", "--sedes", "3"], ["comp
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         with contextlib.suppress(SystemExit):
             main(words)
+purejaxppo.aggregate([1.0, 2.0, 4.0])  # and the next line: every run ends with these
+purejaxppo.threshold_times([1.0, 2.0], [True, False])
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import jax
 jax.config.update("jax_num_cpu_devices", 3)
@@ -90,8 +96,15 @@ assert jax.local_device_count() == 3
 purejaxppo.make_env("Pong-misc")  # whose module imports seaborn for its pictures
 for_pictures = {"matplotlib.pyplot", "seaborn", "scipy.stats"} & set(sys.modules)
 assert not for_pictures, for_pictures
+class Cycle:
+    def __del__(self):
+        print("looked for garbage at the end")
+cycle = Cycle()
+cycle.itself = cycle
+del cycle
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+    assert not done.stdout  # a command leaves its objects to the system
 
 
 def test_all_is_what_the_package_exports():

@@ -1,5 +1,6 @@
 """The command `purejaxppo`: runs one command, and turns what goes wrong into one line and an exit status."""
 
+import atexit
 import gc
 import os
 import sys
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(words: Sequence[str]) -> int:
     """Runs the command that the words name. -> exit status. Raises BrokenPipeError if its reader has left."""
+    atexit.register(gc.freeze)  # else Python looks through all objects once more before it ends
     gc.set_threshold(50_000, 20, 100)  # tracing makes many objects: the default looks through them all too often
     try:
         options = read_options(words)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -261,17 +262,16 @@ def bca_of_mean(estimate: float, resampled: np.ndarray, scores: np.ndarray) -> I
     The percentiles Phi(z0 + (z0 + z) / (1 - a (z0 + z))) for z = -1.96, 1.96: z0 = Phi^-1 of the share of means below
     the estimate, a = sum u^3 / (6 (sum u^2)^1.5), u = score - mean of its stratum.
     """
-    from scipy.special import ndtr, ndtri
-
     u = scores - scores.mean(axis=0)
     if not np.any(u):
         return Interval(estimate, estimate, estimate)
     a = np.sum(u**3) / (6 * np.sum(u**2) ** 1.5)
     share = (np.mean(resampled < estimate) + np.mean(resampled <= estimate)) / 2
     half = 0.5 / len(resampled)  # of a resample: of few, all may be on one side
-    z = ndtri(np.clip(share, half, 1 - half)) + ndtri([0.025, 0.975])
-    z0 = z.mean()
-    low, high = np.quantile(resampled, ndtr(z0 + z / (1 - a * z)))
+    normal = NormalDist()
+    z0 = normal.inv_cdf(min(max(share, half), 1 - half))
+    ends = [z0 + normal.inv_cdf(level) for level in (0.025, 0.975)]
+    low, high = np.quantile(resampled, [normal.cdf(z0 + z / (1 - a * z)) for z in ends])
     return Interval(estimate, float(low), float(high))
 
 

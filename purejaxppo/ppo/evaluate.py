@@ -223,7 +223,7 @@ def record_episodes(
 
     on_host = to_host(jax.jit(jax.vmap(play_run, (0, None)) if lead else play_run)(train_state, key))
     places = np.ndindex(*lead, num_episodes)
-    return [_cut(*jax.tree.map(lambda x, place=place: x[place], on_host)) for place in places]
+    return [cut(*jax.tree.map(lambda x, place=place: x[place], on_host)) for place in places]
 
 
 def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) -> tuple[PyTree, tuple, jax.Array]:
@@ -250,7 +250,8 @@ def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) 
     return (obs, env_state), played, done
 
 
-def _cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
+def cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
+    """The episode of `play`, which goes on after its end, up to there. Of arrays on the host."""
     is_cut = not done.any()
     length = len(done) if is_cut else int(np.argmax(done)) + 1
     seen, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)

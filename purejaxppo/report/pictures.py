@@ -10,8 +10,8 @@ from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Sweep
-from purejaxppo.ppo.evaluate import Episode, record_episodes
-from purejaxppo.ppo.factory import seed_keys
+from purejaxppo.ppo.evaluate import Episode, check_play, cut, play
+from purejaxppo.ppo.types import TrainState
 from purejaxppo.report.charts import best_curves, find_curve
 from purejaxppo.report.cross import write_cross
 from purejaxppo.report.curves import plot_beside, plot_curve
@@ -24,11 +24,12 @@ from purejaxppo.runs.spec import RunSpec
 from purejaxppo.runs.tables import return_name
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import as_path, is_key, make_folder
+from purejaxppo.utils.files import as_path, make_folder, to_host
 from purejaxppo.utils.validation import shown
 
 CURVES = "curves.png"
 FRAMES = 300  # of a film
+MAX_FILMED = 1_000  # steps of an episode
 
 
 def write_report(population: Population | Sweep | CrossSweep, folder: str | Path) -> Path:
@@ -101,8 +102,15 @@ def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
     """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
     agent, last = finished.population.agent, finished.population.seed(0)
-    first = jax.jit(agent.init, compiler_options=quickly_compiled(jax.default_backend()))(last.key).train_state
-    states = {"before": first, **finished.kept, "after": last.train_state}
-    stacked = jax.tree.map(lambda *x: (jnp if is_key(x[0]) else np).stack(x), *states.values())
-    key = seed_keys(finished.spec.seed + EVALUATION_SEED, 1)[0]
-    return dict(zip(states, record_episodes(agent, stacked, key), strict=True))
+    states = {**finished.kept, "after": last.train_state}
+    check_play(agent, last.train_state, last.key, 1, MAX_FILMED)
+
+    def play_each(key: jax.Array, seed: jax.Array, later: list[TrainState]) -> tuple:
+        runs = jax.tree.map(lambda *x: jnp.stack(x), agent.init(key).train_state, *later)
+        start = jax.random.fold_in(jax.random.key(seed), 0)
+        return jax.vmap(lambda state: play(agent, state, start, MAX_FILMED))(runs)
+
+    quick = quickly_compiled(jax.default_backend())  # and one program: compiling takes longer than playing
+    seed = np.uint32(finished.spec.seed + EVALUATION_SEED)
+    played = to_host(jax.jit(play_each, compiler_options=quick)(last.key, seed, list(states.values())))
+    return {name: cut(*jax.tree.map(lambda x, i=i: x[i], played)) for i, name in enumerate(["before", *states])}

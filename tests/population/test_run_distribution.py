@@ -64,6 +64,18 @@ def test_censored_runs_count_as_long_as_they_are_seen():
     assert found.median[0] == 3
 
 
+def test_shares_over_time_and_their_intervals_agree_with_scipy():
+    random = np.random.default_rng(5)
+    timesteps, reached = random.integers(1, 9, 30).astype(float), random.random(30) < 0.7  # with ties
+    found = threshold_times(timesteps, reached)
+    survival = stats.ecdf(stats.CensoredData(uncensored=timesteps[reached], right=timesteps[~reached])).sf
+    bounds = survival.confidence_interval(0.95, method="log-log")
+    np.testing.assert_array_equal(found.timesteps, survival.quantiles)
+    np.testing.assert_allclose(found.share, 1 - survival.probabilities, rtol=1e-12)
+    np.testing.assert_allclose(found.low, 1 - bounds.high.probabilities, rtol=1e-12)
+    np.testing.assert_allclose(found.high, 1 - bounds.low.probabilities, rtol=1e-12)
+
+
 def test_the_interval_of_a_median_time_is_brookmeyer_and_crowleys():
     """S within exp(-exp(log(-log S) -+ 1.96 se)), se of Greenwood: by hand, every run seen to its end."""
     times = np.arange(1.0, 21.0)

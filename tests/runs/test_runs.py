@@ -22,9 +22,10 @@ from purejaxppo.cli.arguments import read_options
 from purejaxppo.envs.suites import SUITES
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.ppo.types import Metrics
+from purejaxppo.report.pictures import film_episodes
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.results import EVALUATION_EPISODES
+from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun
 from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json
 from purejaxppo.utils import files as storage
 from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json, write_whole
@@ -118,6 +119,20 @@ def test_the_pictures_are_pictures(run):
     with Image.open(folder / "curves.png") as curves, Image.open(folder / "after.gif") as film:
         assert curves.size[0] > 500
         assert film.n_frames > 2
+
+
+@pytest.mark.slow
+def test_films_show_the_policy_before_during_and_after_training_from_one_start(run):
+    loaded = pjp.load_run(run[0])
+    agent, last, kept = loaded.agent, loaded.seed(0), loaded.seed(1).train_state
+    episodes = film_episodes(FinishedRun(loaded.spec, loaded.population, {"after-3": kept}, loaded.summary))
+    first = jax.jit(lambda key: agent.init(key).train_state)(last.key)
+    states = {"before": first, "after-3": kept, "after": last.train_state}
+    assert list(episodes) == list(states)
+    policy = jax.jit(lambda state, obs: jax.nn.softmax(agent.policy(state, (), obs)[0].logits))
+    for name, episode in episodes.items():
+        np.testing.assert_array_equal(episode.obs[0], episodes["before"].obs[0])
+        np.testing.assert_allclose(episode.probabilities[0], policy(states[name], episode.obs[0]), rtol=1e-5)
 
 
 @pytest.mark.slow
