@@ -149,7 +149,8 @@ def all_finite(tree: PyTree) -> jax.Array:
     """True if no float of the tree is NaN or infinite. -> [] bool"""
     # One vector for each dtype: a look at each leaf on its own would be a kernel for each to compile and to launch.
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    vectors = [jnp.concatenate([x.ravel() for x in floats if x.dtype == t]) for t in dict.fromkeys(x.dtype for x in floats)]
+    dtypes = dict.fromkeys(x.dtype for x in floats)
+    vectors = [jnp.concatenate([x.ravel() for x in floats if x.dtype == dtype]) for dtype in dtypes]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in vectors], bool))
 
 
