@@ -145,7 +145,7 @@ def test_the_default_folder_has_no_colon(alone):
             "broken_of_test.py:Hop",
             "cannot be imported: ZeroDivisionError: division by zero (broken_of_test.py, line 2)",
         ),
-        ("leaving_of_test.py:Hop", "'leaving_of_test.py' cannot be imported: SystemExit: 0 (leaving_of_test.py, line 2)"),
+        ("leaving_of_test.py:Hop", "cannot be imported: SystemExit: 0 (leaving_of_test.py, line 2)"),
         ("hop_of_test.py:Image", "module is not an environment: it lacks reset"),
         ("./hop_of_test.py", "'./hop_of_test.py' is a file; name what is in it as ./hop_of_test.py:NAME, such as "),
         ("hop_of_test.py", "hop_of_test.py:Params or hop_of_test.py:Hop or hop_of_test.py:broken"),
