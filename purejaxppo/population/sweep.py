@@ -232,7 +232,8 @@ def is_number(value: Any) -> bool:
 
 def show_point(point: Mapping[str, Any]) -> str:
     """The point of a setting for people: learning_rate 1e-3, num_envs 4"""
-    return ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items())
+    values = [f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items()]
+    return ", ".join(values) or "the base setting"
 
 
 def show_value(value: Any) -> str:
