@@ -134,22 +134,37 @@ def make_env(env: Any, **params: Any) -> Environment:
             environment's functions and spaces disagree
     """
     check_float32()
+    built = _with_params(_built(env), params)
+    try:
+        check_environment(built)
+    except PPOError:
+        if isinstance(env, str | Environment):
+            raise
+        # JAX keeps the shapes that a function returned first. An attribute of the object may have changed since.
+        _own_functions.cache_clear()
+        built = _with_params(_built(env), params)
+        check_environment(built)
+    return built
+
+
+def _built(env: Any) -> Environment:
+    """The environment with its default parameters, not checked yet."""
     if isinstance(env, str):
-        built = _REGISTERED[env] if env in _REGISTERED else _named(env)
-    elif isinstance(env, Environment):
-        built = env.replace(
+        return _REGISTERED[env] if env in _REGISTERED else _named(env)
+    if isinstance(env, Environment):
+        return env.replace(
             observation_space=settle_space(f"{env.name}.observation_space", env.observation_space),
             action_space=settle_space(f"{env.name}.action_space", env.action_space),
         )
-    elif (suite := suite_of(env)) is not None:
-        built = _from_object(find_adapter(suite).adapt(env))
-    elif isinstance(env, _gymnax().environments.environment.Environment):
-        built = _from_gymnax(env)
-    else:
-        built = _from_object(env)
-    built = built.replace(params=_set_params(built, params))
-    check_environment(built)
-    return built
+    if (suite := suite_of(env)) is not None:
+        return _from_object(find_adapter(suite).adapt(env))
+    if isinstance(env, _gymnax().environments.environment.Environment):
+        return _from_gymnax(env)
+    return _from_object(env)
+
+
+def _with_params(built: Environment, params: dict[str, Any]) -> Environment:
+    return built.replace(params=_set_params(built, params))
 
 
 @functools.cache
@@ -250,9 +265,11 @@ def _from_object(env: Any) -> Environment:
                 f"{type(env).__name__}.default_params{place} = {leaf!r} is not a number; "
                 "give a pytree of numbers, and keep the rest in the object"
             )
-    reset, step = _own_functions(
-        env.reset, env.step, action_mask, structure_of(observation_space), structure_of(action_space)
-    )
+    parts = (env.reset, env.step, action_mask, structure_of(observation_space), structure_of(action_space))
+    try:
+        reset, step = _own_functions(*parts)
+    except TypeError:  # a function that has no hash, such as an object with arrays
+        reset, step = _own_functions.__wrapped__(*parts)
     return Environment(
         params=env.default_params,
         reset=reset,

@@ -1,7 +1,9 @@
 """Imports the user's code by name: `module:name` or `path/to/file.py:name`."""
 
 import ast
+import hashlib
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -76,9 +78,41 @@ def _import(what: str, place: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return importlib.import_module(Path(place).stem if is_file else place)
-    except Exception as error:  # the user's code may raise anything
+        return _import_file(Path(place).absolute()) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise PPOError(f"{what}: {place!r} cannot be imported: {in_one_line(error)}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Imports a file, unless it is imported already."""
+    name = module_name(str(path))
+    if name not in sys.modules:
+        spec: Any = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def module_name(place: str) -> str:
+    """The name in `sys.modules` of a module, or of a FILE.py: its own name, unless that is another module's."""
+    path = Path(place)
+    if path.suffix != ".py":
+        return place
+    if path.is_file() and ("." in path.stem or is_another(sys.modules.get(path.stem), path)):
+        return f"{path.stem.replace('.', '_')}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}"
+    return path.stem
+
+
+def is_another(module: ModuleType | None, path: Path) -> bool:
+    """True for a module that was not imported from this file."""
+    if module is None:
+        return False
+    source = getattr(module, "__file__", None)
+    return source is None or Path(source).resolve() != path.resolve()
 
 
 def is_factory(thing: Any, methods: tuple[str, ...]) -> bool:

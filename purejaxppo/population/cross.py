@@ -114,6 +114,7 @@ def sweep_environments(
         raise PPOError(f"envs = {shown(envs)} are not several different environments; give at least two")
     check_whole("tune_seeds", tune_seeds)
     check_bounds(list(made), bounds)
+    settle_options(config, tune_seeds, make_agent, options)  # refuses before anything is trained
     given = options.get("out")
     out = None if given is None else as_path("out", given)
 

@@ -40,14 +40,17 @@ def forget_programs() -> None:
 
 
 def program_key(lowered: Any, devices: Sequence[Any], options: dict[str, Any]) -> Hashable | None:
-    """Everything that decides the compiled program and how it is called. None if the program is not to be kept.
+    """Everything that decides the compiled program and how it is called. None if the program is not to be kept, as with
+    a callback to Python.
 
     Small constants are part of the text. JAX passes larger ones as hidden arguments, and leaves out unused arguments:
     neither shows in the text.
     """
     try:
-        hidden = [np.asarray(x) for x in lowered._lowering.const_args]
-        used = tuple(sorted(lowered._lowering.compile_args["kept_var_idx"]))
+        hidden, arguments = [np.asarray(x) for x in lowered._lowering.const_args], lowered._lowering.compile_args
+        used = tuple(sorted(arguments["kept_var_idx"]))
+        if arguments["host_callbacks"] or arguments["keepalive"]:  # functions of Python: the text only numbers them
+            return None
     except (AttributeError, KeyError, TypeError):  # another release of JAX, or constants that are keys
         return None
     text = lowered.as_text().encode()

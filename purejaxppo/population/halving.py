@@ -103,7 +103,7 @@ def make_successive_halving(
         plan = (jnp.array(rungs.members), jnp.array(rungs.updates))
         (members, order), history = jax.lax.scan(run_rung, start, plan)
         best, updates = order[0], members.runner.train_state.update
-        about = (config.batch_size, rungs.updates)
+        about = (config.batch_size, rungs.updates, score)
         return SearchResult(members.runner, members.hyper, members.score, best, updates, history, *about)
 
     return search

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import os
 import warnings
@@ -35,6 +36,7 @@ from purejaxppo.utils.files import completed, make_folder, read_json, write_json
 
 POPULATION = "population.json"  # describes the population of a folder
 TOTAL = "config.total_timesteps"  # in it; may grow
+WRITTEN_OUT = 1_000  # numbers of an array that `str` writes out, at most
 FIVE = {"network", "optimizer", "loss", "advantage", "schedules"}  # parts that every folder tells of
 
 
@@ -140,9 +142,9 @@ def describe_population(
     """Everything that decides the results of a population, for its folder: another one must not go on in it."""
     return {
         "env": env.name,
-        "env_params": [str(x) for x in jax.tree.leaves(env.params)],
+        "env_params": [described(x) for x in jax.tree.leaves(env.params)],
         "config": describe_config(config),
-        "settings": [{name: str(value) for name, value in point.items()} for point in points],
+        "settings": [{name: described(value) for name, value in point.items()} for point in points],
         "num_seeds": num_seeds,
         "seed": seed,
         "evaluation_episodes": options.evaluation_episodes,
@@ -170,7 +172,14 @@ def describe_agent(make_agent: MakeAgent | None) -> dict[str, Any]:
 
 def describe_config(config: Config) -> dict[str, str]:
     """The hyperparameters as text, for the folder."""
-    return {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {field.name: described(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def described(value: Any) -> str:
+    """A value as text, with a digest of long arrays, of which `str` leaves most numbers out."""
+    arrays = [x for x in jax.tree.leaves(value) if isinstance(x, np.ndarray | jax.Array) and x.size > WRITTEN_OUT]
+    digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays)).hexdigest()
+    return f"{value} sha256 {digest}" if arrays else str(value)
 
 
 def tell_begin(jobs: Sequence[Job], options: Options, *, is_begun: bool) -> None:

@@ -21,7 +21,7 @@ from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.factory import make_ppo
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import as_path, to_host
+from purejaxppo.utils.files import as_path, bytes_of, to_host
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.validation import check_choice, check_function, check_switch, shown
 
@@ -177,7 +177,7 @@ def make_start(train_states: TrainState | None, num_seeds: int) -> Start:
     states = to_host(jax.tree.map(lambda x: x[:num_seeds], carried(train_states)))
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(states):
-        digest.update(np.ascontiguousarray(leaf).data)
+        digest.update(bytes_of(leaf))
     return Start(states, digest.hexdigest())
 
 

@@ -103,7 +103,7 @@ def make_pbt(
         members, history = jax.lax.scan(run_generation, members, keys)
         best = rank(members.score, jnp.arange(num_members), num_members)[0]
         updates = jnp.full(num_members, config.num_updates)
-        about = (config.batch_size, (interval,) * (config.num_updates // interval))
+        about = (config.batch_size, (interval,) * (config.num_updates // interval), score)
         return SearchResult(members.runner, members.hyper, members.score, best, updates, history, *about)
 
     return search

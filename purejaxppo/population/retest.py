@@ -34,13 +34,13 @@ def make_retest(
     agent_of = make_agent_of(env, config, make_agent)
     check_whole("num_seeds", num_seeds)
 
-    def train(schedule: Hyper, updates: jax.Array, key: jax.Array) -> jax.Array:
+    def train(score: str, schedule: Hyper, updates: jax.Array, key: jax.Array) -> jax.Array:
         first = jax.tree.map(lambda x: x[0], schedule)
 
         def train_generation(member: Member, generation: tuple[Hyper, jax.Array]) -> tuple[Member, None]:
             hyper, num_updates = generation
             runner = renew(agent_of, member.hyper, hyper, member.runner)
-            return train_member(agent_of, member.replace(runner=runner, hyper=hyper), num_updates), None
+            return train_member(agent_of, member.replace(runner=runner, hyper=hyper), num_updates, score), None
 
         start = Member(runner=agent_of(first).init(key), hyper=first, score=jnp.float32(jnp.nan))
         return jax.lax.scan(train_generation, start, (schedule, updates))[0].score
@@ -49,7 +49,7 @@ def make_retest(
         fresh = found.scores.size + jnp.arange(num_seeds)
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, 1)))(fresh)
         schedule, updates = lineage(found.history, found.best), jnp.array(found.generations)
-        return jax.vmap(functools.partial(train, schedule, updates))(keys)
+        return jax.vmap(functools.partial(train, found.scored_by, schedule, updates))(keys)
 
     return retest
 

@@ -66,6 +66,7 @@ class SearchResult(struct.PyTreeNode):
     history: History
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update
     generations: tuple[int, ...] = struct.field(pytree_node=False)  # updates of each generation or rung, [G]
+    scored_by: str = struct.field(pytree_node=False, default=SCORES[0])  # the field of `Metrics`, one of SCORES
 
     @property
     def timesteps(self) -> Any:

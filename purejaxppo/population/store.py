@@ -13,7 +13,7 @@ import numpy as np
 
 from purejaxppo.ppo.types import Metrics, RunnerState, count_timesteps
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import added, is_key, leaf_names, load_leaf, load_tree, save_tree
+from purejaxppo.utils.files import added, as_key, is_key, leaf_names, load_leaf, load_tree, save_tree
 from purejaxppo.utils.tree import PyTree
 
 Rows = tuple[int, int]  # members first ... last - 1
@@ -53,7 +53,7 @@ class MemoryStore:
 
         def typed(like: Any, x: np.ndarray) -> Any:
             part = x[slice(*rows)]
-            return jax.random.wrap_key_data(jnp.asarray(part)) if is_key(like) else part
+            return as_key(part, like) if is_key(like) else part
 
         return jax.tree.map(typed, self.like.runner, self.data.runner)
 

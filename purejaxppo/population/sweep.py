@@ -136,13 +136,16 @@ def make_points(env: Environment, config: Config, sweep: Mapping[str, Sequence[A
     points = grid(sweep) if isinstance(sweep, Mapping) else list(sweep)
     if not points:
         raise PPOError("sweep has no points; give at least one, or leave it out")
-    named = []
+    named, static = [], {field.name for field in dataclasses.fields(config) if field.metadata.get("static", False)}
     for point in points:
         if not isinstance(point, Mapping):
             raise PPOError(f"sweep holds {point!r}, which is not a dict of names and values")
         named.append({full_name(env, config, name): plain(value) for name, value in point.items()})
         if len(named[-1]) < len(point):
             raise PPOError(f"the names {', '.join(point)} are not all of different parameters; leave one out")
+        for name, value in named[-1].items():
+            if name not in static and isinstance(value, int) and abs(value) > MAX_COUNT:
+                raise PPOError(f"{name} = {value!r} overflows int32; give a float")
     return named
 
 
@@ -229,7 +232,8 @@ def is_number(value: Any) -> bool:
 
 def show_point(point: Mapping[str, Any]) -> str:
     """The point of a setting for people: learning_rate 1e-3, num_envs 4"""
-    return ", ".join(f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items())
+    values = [f"{name.removeprefix(ENV)} {show_value(value)}" for name, value in point.items()]
+    return ", ".join(values) or "the base setting"
 
 
 def show_value(value: Any) -> str:

@@ -168,8 +168,9 @@ class PPO(Remade):
         return self.network.step(train_state.params, memory, self.seen(train_state, obs))
 
     def seen(self, train_state: TrainState, obs: PyTree) -> PyTree:
-        """Raw observations [..., *obs_shape] as the network sees them."""
-        return normalize_obs(train_state.obs_moments, obs)
+        """Raw observations [..., *obs_shape], also of integers such as pixels, as the network sees them."""
+        floats = jax.tree.map(lambda x: x if x.dtype == jnp.bool_ else jnp.asarray(x, jnp.float32), obs)
+        return normalize_obs(train_state.obs_moments, floats)
 
     def forward(self, params: PyTree, obs: PyTree) -> tuple[Any, ...]:
         """The network at the observations of a minibatch: samples [M, ...], or `Sequences` of a recurrent policy.

@@ -19,7 +19,7 @@ from purejaxppo.ppo.evaluate import Episode
 from purejaxppo.report.canvas import BLUE, GREY, INK, PALE, SCENE, font
 from purejaxppo.report.drawings import Picture, check_picture
 from purejaxppo.report.files import FILMS, check_suffix
-from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -56,9 +56,22 @@ class Frames(Sequence["Image.Image"]):
             return [self[j] for j in range(*i.indices(len(self)))]
         step, episode = self._steps[i], self._episode
         obs, state = jax.tree.map(lambda x: x[step], (episode.obs, episode.state))
-        scene = self._picture.draw(obs, state, self._env.params)
+        scene = draw_scene(self._env, self._picture, obs, state)
         rows = action_rows(self._env.action_space, self._picture.actions, episode, step)
         return compose(scene, step, float(self._returns[step]), rows)
+
+
+def draw_scene(env: Environment, picture: Picture, obs: Any, state: Any) -> Image.Image:
+    """The picture of one step. Raises PPOError if the environment's own `draw` raises, or returns something else."""
+    from PIL import Image
+
+    try:
+        scene = picture.draw(obs, state, env.params)
+    except Exception as error:  # the user's code may raise anything
+        raise PPOError(f"{env.name}: draw raises {in_one_line(error)}") from error
+    if not isinstance(scene, Image.Image):
+        raise PPOError(f"{env.name}: draw returns a {type(scene).__name__}; return a PIL image")
+    return scene
 
 
 def film_episode(
@@ -179,7 +192,7 @@ def value_rows(space: Box | MultiDiscrete, action: np.ndarray | None) -> Iterato
     bounds = zip(space.low, space.high, strict=True) if isinstance(space, Box) else [(0, n - 1) for n in space.sizes]
     for i, (low, high) in enumerate(bounds):
         value, bar, digits = (None if action is None else action[i].item()), None, ".3g"
-        if math.isfinite(low) and math.isfinite(high) and low < high:
+        if low < high and math.isfinite(high - low):
             digits = "d" if isinstance(value, int) else f".{max(0, 2 - math.floor(math.log10(high - low)))}f"
             zero, end = (min(max((x - low) / (high - low), 0.0), 1.0) for x in (0.0, value or 0.0))
             bar = zero, end

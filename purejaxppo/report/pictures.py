@@ -10,6 +10,7 @@ from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.program import EVALUATION_SEED
 from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.sweep import ENV, Point, plain
 from purejaxppo.ppo.evaluate import Episode, check_play, cut, play
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.report.charts import best_curves, find_curve
@@ -81,8 +82,8 @@ def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
     env, solved_at = finished.spec.env, finished.spec.solved_at
     if isinstance(finished, FinishedSweep):
         sweep, what = finished.sweep, return_name(finished.summary)
-        returns = list(sweep.final_returns())
-        plot_sweep(sweep.points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
+        points, returns = distinct_settings(sweep)
+        plot_sweep(points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
         curves = best_curves(sweep)
         plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
         write_page(finished, folder, curves)
@@ -97,6 +98,27 @@ def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
     else:
         plot_curve(curve, folder / CURVES, title=env, solved_at=solved_at)
     write_page(finished, folder, [("", curve)])
+
+
+def distinct_settings(sweep: Sweep) -> tuple[list[Point], list[np.ndarray]]:
+    """Each setting once, with its value of every name that a setting changes, and its final returns [S].
+
+    A setting that comes again, as among random draws from a list, has had the same keys and so the same runs.
+    """
+    names = {name: None for point in sweep.points for name in point}
+    points: list[Point] = []
+    returns: list[np.ndarray] = []
+    for i, population in enumerate(sweep):
+        env, config = population.agent.env, population.agent.config
+        values = {**sweep.points[i]}
+        for name in names.keys() - values.keys():
+            owner = env.params if name.startswith(ENV) else config
+            values[name] = getattr(owner, name.removeprefix(ENV))
+        point = {name: plain(values[name]) for name in names} or {"setting": i}
+        if point not in points:
+            points.append(point)
+            returns.append(population.final_returns())
+    return points, returns
 
 
 def film_episodes(finished: FinishedRun) -> dict[str, Episode]:

@@ -123,7 +123,7 @@ def input_shapes(agent: Agent, obs: PyTree, size: Any, *, sampled: bool) -> Arra
     if jax.tree.leaves(memory):
         shapes[RESET] = jax.ShapeDtypeStruct((size,), jnp.bool_)
     if sampled:
-        shapes[KEY] = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        shapes[KEY] = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
     return shapes
 
 

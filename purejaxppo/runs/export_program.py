@@ -70,7 +70,11 @@ def make_program(
     known = [flattener.constant(x, path_name(path)) for path, x in named]
     given = [Value(name, tuple(x.shape), np.dtype(x.dtype)) for name, x in sorted(inputs.items())]
     found = flattener.run(closed.jaxpr, closed.consts, [*known, *given])
-    return Program(given, needed(flattener.operations, found), dict(zip(sorted(outputs), found, strict=True)))
+    operations = needed(flattener.operations, found)
+    for value in (*found, *(x for operation in operations for x in (*operation.inputs, *operation.outputs))):
+        if value.dtype.kind == "V":  # of a type that NumPy does not know
+            raise unsupported(value.dtype.name)
+    return Program(given, operations, dict(zip(sorted(outputs), found, strict=True)))
 
 
 def needed(operations: Sequence[Operation], outputs: Sequence[Value]) -> list[Operation]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from purejaxppo.envs.base import Environment
-from purejaxppo.envs.user_code import find_own
+from purejaxppo.envs.user_code import find_own, module_name
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.own_agents import check_functions, check_members
 from purejaxppo.ppo.config import Config
@@ -57,8 +57,7 @@ def bring_agent(text: str | None) -> OwnAgent | None:
     use_all_cores()  # before the module starts JAX
     found: Any = find_own("agent", text)
     check_function(f"agent {text}", found, CALLED_LIKE)
-    place = text.rpartition(":")[0]
-    module = sys.modules[Path(place).stem if place.endswith(".py") else place]
+    module = sys.modules[module_name(text.rpartition(":")[0])]
     own = OwnAgent(text, found, find_config(found, module))
     _BROUGHT[file_and_name(text)] = own
     return own

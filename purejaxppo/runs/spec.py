@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from purejaxppo.envs import make_env
+from purejaxppo.envs.user_code import module_name
 from purejaxppo.population.algorithms import ALGORITHMS, Algorithm, algorithm_of
 from purejaxppo.population.checkpoints import KEPT as KEPT_CHECKPOINTS
 from purejaxppo.population.jobs import POPULATION
@@ -142,8 +143,7 @@ def own_code(spec: RunSpec) -> dict[str, str]:
     """The SHA-256 of the files that the user's environment and agent were imported from, by their names."""
     found = {}
     for text in (spec.env, spec.agent or ""):
-        place = Path(text.rpartition(":")[0])
-        module = sys.modules.get(place.stem if place.suffix == ".py" else str(place))
+        module = sys.modules.get(module_name(text.rpartition(":")[0]))
         source = Path(getattr(module, "__file__", None) or "")
         if source.is_file():
             found[text] = hashlib.sha256(source.read_bytes()).hexdigest()

@@ -161,7 +161,7 @@ def load_tree(
     restored = []
     for name, leaf in wanted.items():
         stored = leaves[name] if on_host else jnp.asarray(leaves[name])
-        restored.append(stored := jax.random.wrap_key_data(jnp.asarray(stored)) if is_key(leaf) else stored)
+        restored.append(stored := as_key(stored, leaf) if is_key(leaf) else stored)
         if (stored.shape, stored.dtype) != (leaf.shape, leaf.dtype):
             raise PPOError(
                 f"checkpoint {str(folder)!r}: {name} is {stored.dtype}{list(stored.shape)}, "
@@ -240,6 +240,18 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def as_key(data: Any, like: Any) -> jax.Array:
+    """Typed keys of their data, for the generator that `like` is of: keys, or their ShapeDtypeStruct."""
+    generators: list[Any] = []
+    jax.eval_shape(lambda key: generators.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=generators[0])
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """The bytes of an array; also of bfloat16, which NumPy itself does not know."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def _read(
     folder: Path,
     only: str | None,
@@ -252,7 +264,7 @@ def _read(
         path, entries = folder / LEAVES, manifest["leaves"]
         # Read at once: a zip file that is damaged where nobody looks must not pass for a good one.
         with np.load(io.BytesIO(path.read_bytes()) if only is None else path, allow_pickle=False) as file:
-            leaves = {name: file[name] for name in file.files if only in (None, name)}
+            leaves = {name: typed(file[name], entries.get(name)) for name in file.files if only in (None, name)}
     held = completed(manifest["about"], defaults or {})
     for name, value in (about or {}).items():
         known = held.get(name)
@@ -297,8 +309,13 @@ def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
 
 
 def _entry(leaf: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()
+    digest = hashlib.sha256(bytes_of(leaf)).hexdigest()
     return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest}
+
+
+def typed(stored: np.ndarray, entry: Mapping[str, Any] | None) -> np.ndarray:
+    """An array as it was saved: NumPy reads those of a type that it does not know, such as bfloat16, as bytes."""
+    return stored.view(entry["dtype"]) if stored.dtype.kind == "V" and entry is not None else stored
 
 
 def _to_disk(path: Path) -> None:

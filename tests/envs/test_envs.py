@@ -1,5 +1,6 @@
 """`make_env`: every name, environments of the caller's own, parameters, and what is refused."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -321,6 +322,45 @@ def test_a_jitted_function_compiles_once_for_two_environments_of_one_object():
     start(pjp.make_env(walk), KEY)
     start(pjp.make_env(walk, limit=5.0), KEY)
     assert start.count == 1
+
+
+class Sized:
+    """Observes so many numbers as its attribute says."""
+
+    default_params, action_space, size = None, pjp.Discrete(2), 2
+
+    @property
+    def observation_space(self):
+        return pjp.Box((self.size,), 0.0, 1.0)
+
+    def reset(self, key, params):
+        return jnp.zeros(self.size), ()
+
+    def step(self, key, state, action, params):
+        return jnp.zeros(self.size), (), 0.0, False, True
+
+
+def test_an_object_whose_attribute_changes_is_made_anew():
+    env = Sized()
+    assert pjp.make_env(env).observation_space.shape == (2,)
+    env.size = 3
+    agent = pjp.make_ppo(pjp.make_env(env), pjp.PPOConfig(hidden_sizes=(2,)))
+    assert jax.eval_shape(agent.init, jax.random.key(0)).obs.shape == (4, 3)
+
+
+def test_a_function_of_an_object_need_not_have_a_hash():
+    @dataclasses.dataclass
+    class Reset:
+        obs: jax.Array
+
+        def __call__(self, key, params):
+            return self.obs, ()
+
+    env = Sized()
+    env.reset = Reset(jnp.ones(2))
+    made = pjp.make_env(env)
+    assert made.reset(jax.random.key(0), None)[0].tolist() == [1.0, 1.0]
+    assert jax.eval_shape(pjp.make_ppo(made, pjp.PPOConfig()).init, jax.random.key(0)).obs.shape == (4, 2)
 
 
 def test_vmap_over_a_parameter_compiles_once_and_equals_separate_runs():

@@ -10,7 +10,7 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.envs import registry
-from purejaxppo.envs.user_code import bring_env, find_own
+from purejaxppo.envs.user_code import bring_env, find_own, module_name
 from purejaxppo.ppo.evaluate import play_episodes
 from purejaxppo.utils.errors import in_one_line
 
@@ -145,6 +145,7 @@ def test_the_default_folder_has_no_colon(alone):
             "broken_of_test.py:Hop",
             "cannot be imported: ZeroDivisionError: division by zero (broken_of_test.py, line 2)",
         ),
+        ("leaving_of_test.py:Hop", "cannot be imported: SystemExit: 0 (leaving_of_test.py, line 2)"),
         ("hop_of_test.py:Image", "module is not an environment: it lacks reset"),
         ("./hop_of_test.py", "'./hop_of_test.py' is a file; name what is in it as ./hop_of_test.py:NAME, such as "),
         ("hop_of_test.py", "hop_of_test.py:Params or hop_of_test.py:Hop or hop_of_test.py:broken"),
@@ -154,10 +155,22 @@ def test_the_default_folder_has_no_colon(alone):
 )
 def test_what_cannot_be_found_is_refused_in_one_line(alone, text, said, capsys):
     (alone / "broken_of_test.py").write_text("x = 1\nx / 0\n")
+    (alone / "leaving_of_test.py").write_text("import sys\nsys.exit(0)\n")
     assert cli.main(["train", "--env", text]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_each_file_is_imported_whatever_other_modules_are_called(alone, monkeypatch):
+    for name in ("a/hop_of_test.py", "b/hop_of_test.py", "b/queue.py", "b/hop.v2.py"):
+        (alone / name).parent.mkdir(exist_ok=True)
+        (alone / name).write_text(f"name = {name!r}\n")
+        assert find_own("env", f"{name}:name") == name
+    monkeypatch.chdir(alone / "a")
+    assert find_own("env", "./hop_of_test.py:name") == "a/hop_of_test.py"
+    assert sys.modules[module_name("../b/queue.py")].name == "b/queue.py"
+    assert sys.modules["hop_of_test"].name == "a/hop_of_test.py"  # other files import the first one by its own name
 
 
 def test_a_file_is_asked_for_a_name_in_it_wherever_one_is_given(alone, capsys):

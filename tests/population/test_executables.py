@@ -85,6 +85,7 @@ TABLES = [np.arange(50_000, dtype=np.float32), np.full(50_000, 2.0, np.float32)]
 DIFFERENT = {
     "a constant": [functools.partial(kept, lambda x, scale=scale: scale * x, X) for scale in (1.0, 2.0)],
     "a table": [functools.partial(kept, lambda i, t=t: jnp.asarray(t)[i], jnp.int32(7)) for t in TABLES],
+    "a callback": [functools.partial(kept, lambda x, n=n: jax.pure_callback(lambda y: y + n, X, x), X) for n in (X, Y)],
     "the argument that is used": [functools.partial(kept, fn, X, Y) for fn in (lambda x, y: x + 1, lambda x, y: y + 1)],
     "the tree that goes in": [functools.partial(kept, lambda t: t[0] + 1, x) for x in ((X,), Named(X))],
     "the tree that comes out": [functools.partial(kept, lambda x, t=t: t(x + 1), X) for t in (Named, lambda x: (x,))],

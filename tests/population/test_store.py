@@ -5,13 +5,15 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import purejaxppo as pjp
 from purejaxppo.population import chunks, program
 from purejaxppo.population.chunks import over_processes
-from purejaxppo.population.jobs import own_rows
+from purejaxppo.population.jobs import describe_population, own_rows
+from purejaxppo.population.options import Options
 from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
 from purejaxppo.utils.files import ADDED, make_manifest
@@ -163,6 +165,20 @@ def test_another_population_does_not_go_on_in_the_folder(env, kept, changes, sai
         changes = {"make_agent": functools.partial(pjp.make_ppo, optimizer=optax.adam(1e-3))}
     with pytest.raises(pjp.PPOError, match="holds another population: " + said):
         train(env, kept[0], **changes)
+
+
+@pytest.mark.parametrize("make", [np.array, jnp.array, lambda x: {"table": np.array(x)}])
+def test_every_number_of_a_long_array_tells_populations_apart(env, make):
+    def describe(table):
+        env_of = env.replace(params=make(table))
+        return describe_population(env_of, SMALL, [{"env.table": make(table)}], 1, 0, Options())
+
+    table = np.zeros(2_000, np.float32)
+    first = describe(table)
+    assert describe(table.copy()) == first
+    table[1_000] = 1.0
+    other = describe(table)
+    assert {name for name in first if first[name] != other[name]} == {"env_params", "settings"}
 
 
 def test_a_folder_without_a_population_is_not_opened(env, tmp_path):

@@ -229,6 +229,7 @@ def test_the_full_batch_variant_is_swept_too():
         ({"gamma": [0.9, 1.5]}, "gamma = 1.5 is out of range"),
         ({"num_minibatches": [4, 3]}, "does not divide into num_minibatches = 3; try"),
         ({"env.length": [float("nan")]}, "length is NaN"),
+        ({"max_grad_norm": [1, 2**40]}, "max_grad_norm = 1099511627776 overflows int32; give a float"),
         ([], "sweep has no points"),
         ([3e-4], "sweep holds 0.0003, which is not a dict"),
     ],

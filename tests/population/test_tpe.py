@@ -175,6 +175,8 @@ def test_the_best_setting_over_several_environments(env, tmp_path):
             pjp.sweep_environments(envs, CONFIG, **call, bounds=wrong)
     with pytest.raises(pjp.PPOError, match="envs"):
         pjp.sweep_environments("CartPole-v1", CONFIG, **call)
+    with pytest.raises(pjp.PPOError, match=r"test_seeds = 0\.5"):
+        pjp.sweep_environments(envs, CONFIG, **call, test_seeds=0.5, on_chunk=lambda _: pytest.fail("it has trained"))
 
 
 def test_published_spaces_draw_settings_that_train(env):

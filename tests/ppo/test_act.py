@@ -107,3 +107,12 @@ def test_a_stack_that_a_network_would_broadcast_over_is_refused():
     with pytest.raises(pjp.PPOError, match="vmap"):
         pjp.evaluate(agent, several, KEY, num_episodes=4)
     assert jax.vmap(agent.act, in_axes=(0, None))(several, runner.obs[0]).shape == (4,)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float64])
+def test_a_network_sees_floats_whatever_type_the_observation_has(dtype):
+    network = pjp.Network(lambda key, obs: jnp.eye(4), lambda params, obs: ((obs - 1) @ params[:, :2], obs[..., 0]))
+    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), CONFIGS["feed-forward"], network=network)
+    state, obs = agent.init(KEY).train_state, np.array([0, 1, 2, 3], dtype)  # 0 - 1 is 255 in uint8
+    assert agent.act(state, obs) == 1
+    assert agent.value(state, obs).dtype == jnp.float32

@@ -308,6 +308,26 @@ def test_mp4_without_its_encoder_names_the_extra(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda *_: [][0], r"CartPole-v1: draw raises IndexError: .* \(test_report.py, line"),
+        (lambda *_: "a cart", "CartPole-v1: draw returns a str; return a PIL image"),
+    ],
+)
+def test_a_drawing_that_fails_is_told_in_one_line(tmp_path, draw, said):
+    env, zeros = pjp.make_env("CartPole-v1").replace(draw=draw), np.zeros((2, 4))
+    episode = Episode(zeros, np.zeros(1, int), np.ones(1), None, state=zeros)
+    with pytest.raises(PPOError, match=said):
+        film.film_episode(env, episode, tmp_path / "a.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bounds_too_wide_for_a_float_have_no_bar():
+    (row,) = film.value_rows(pjp.Box((1,), -1e308, 1e308), np.ones(1, np.float32))
+    assert (row.bar, row.text) == (None, "1")
+
+
 def test_mp4_shows_the_frames_in_order(tmp_path):
     av = pytest.importorskip("av")
     frames = [frame(x=0.2 * i - 1) for i in range(10)]

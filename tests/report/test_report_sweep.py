@@ -2,6 +2,7 @@
 
 import math
 
+import arithmetic
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -10,9 +11,12 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from scipy import stats
 
+import purejaxppo as pjp
+from purejaxppo.population.results import Sweep
 from purejaxppo.population.statistics import iqm_interval
 from purejaxppo.population.sweep import show_value
 from purejaxppo.report import curves, plot_comparison, plot_sweep, sweep
+from purejaxppo.report.pictures import distinct_settings
 from purejaxppo.utils.errors import PPOError
 
 NAN = math.nan
@@ -333,6 +337,18 @@ def test_a_legend_fits_and_its_names_stay_different(draw, letter):
     box = legend.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
+
+
+def test_a_sweep_whose_settings_come_again_or_differ_in_their_names_is_reported(tmp_path):
+    env, points = pjp.make_env("CartPole-v1"), [{}, {"learning_rate": 1e-2}, {"env.length": 0.7}, {"env.length": 0.7}]
+    trained = pjp.train_population(
+        env, arithmetic.CONFIG, num_seeds=2, sweep=points, make_agent=arithmetic.make_agent, evaluation_episodes=0
+    )
+    told, returns = distinct_settings(trained)
+    assert [tuple(point.values()) for point in told] == [(2.5e-4, 0.5), (1e-2, 0.5), (2.5e-4, 0.7)]
+    np.testing.assert_array_equal(returns, trained.final_returns()[:3])
+    assert pjp.write_report(trained, tmp_path / "report").exists()
+    assert distinct_settings(Sweep(({},), trained.populations[:1]))[0] == [{"setting": 0}]
 
 
 # Refusals

@@ -8,7 +8,7 @@ from workshop import Workshop
 
 import purejaxppo as pjp
 from purejaxppo.envs.base import MaskedObs
-from purejaxppo.runs.export import describe, input_shapes, name_observation, named
+from purejaxppo.runs.export import describe, input_shapes, name_observation, named, policy_function
 from purejaxppo.runs.export_numpy import write_module
 from purejaxppo.runs.export_onnx import write_model
 from purejaxppo.runs.export_program import make_program
@@ -125,6 +125,14 @@ def test_sampled_actions_are_those_of_act_with_the_key(tmp_path):
     assert np.array_equal(found, jax.jit(agent.act)(state, obs, key))
 
 
+def test_a_key_of_another_generator_samples_too(tmp_path):
+    agent, state = make("categorical")
+    with jax.default_prng_impl("rbg"):
+        shapes = input_shapes(agent, jax.ShapeDtypeStruct((4,), jnp.float32), N, sampled=True)
+        outputs = jax.eval_shape(policy_function(agent, shapes["obs"]), state, shapes)
+    assert (shapes["key"].shape, outputs["action"].shape) == ((4,), (N,))
+
+
 def many_operations(weights, inputs):
     """Operations that own networks use."""
     x, image = inputs["x"], inputs["image"]
@@ -166,6 +174,12 @@ def test_an_operation_that_a_format_lacks_is_named(tmp_path):
     for write in (write_module, lambda program, about: write_model(program, tmp_path / "a.onnx", about)):
         with pytest.raises(pjp.PPOError, match=r"'sort'.*jax"):
             write(program, "a test")
+
+
+def test_a_type_that_numpy_lacks_is_named():
+    shapes = {"x": jax.ShapeDtypeStruct((N, 4), jnp.float32)}
+    with pytest.raises(pjp.PPOError, match=r"'bfloat16'.*jax"):
+        make_program(lambda w, x: {"a": (x["x"] @ w).astype(jnp.float32)}, jnp.ones((4, 2), jnp.bfloat16), shapes)
 
 
 def test_the_text_of_a_policy_lists_its_arrays():

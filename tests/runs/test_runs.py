@@ -21,6 +21,7 @@ from purejaxppo.cli import run_spec
 from purejaxppo.cli.arguments import read_options
 from purejaxppo.envs.suites import SUITES
 from purejaxppo.population.program import EVALUATION_SEED
+from purejaxppo.population.store import MemberResult, make_memory_store
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.report.pictures import film_episodes
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
@@ -284,6 +285,27 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
     np.testing.assert_array_equal(jax.random.key_data(back["key"]), jax.random.key_data(tree["key"]))
     assert back["n"].dtype == jnp.int32
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_types_that_numpy_lacks_come_back(tmp_path, dtype):
+    one = jnp.ones((), dtype)
+    tree = {"x": jnp.arange(6.0).reshape(2, 3).astype(dtype), "one": one, "none": jnp.ones((0, 2), dtype)}
+    save_tree(tmp_path / "a", tree)
+    back = load_tree(tmp_path / "a", tree)
+    assert jax.tree.map(lambda x: x.dtype, back) == jax.tree.map(lambda x: x.dtype, tree)
+    jax.tree.map(np.testing.assert_array_equal, back, tree)
+
+
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_a_key_stays_one_of_its_generator(tmp_path, generator):
+    keys = jax.random.split(jax.random.key(3, impl=generator), 2)
+    save_tree(tmp_path / "a", {"keys": keys})
+    assert jnp.all(load_tree(tmp_path / "a", jax.eval_shape(lambda: {"keys": keys}))["keys"] == keys)
+    like = jax.eval_shape(lambda: MemberResult(keys[0], (), jnp.zeros(0), ()))
+    store = make_memory_store(like, 2)
+    store.write(0, to_host(MemberResult(keys, (), jnp.zeros((2, 0)), ())))
+    assert jnp.all(store.runners((0, 2)) == keys)
 
 
 def test_a_state_without_the_leaves_that_came_later_is_read(tmp_path, monkeypatch):
