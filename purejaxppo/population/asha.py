@@ -13,7 +13,7 @@ from flax import struct
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.halving import plan_updates, put, take
-from purejaxppo.population.jobs import describe_agent, describe_config
+from purejaxppo.population.jobs import describe_agent, describe_config, described
 from purejaxppo.population.ladder import Job, Ladder
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
@@ -101,7 +101,7 @@ def make_asha(
     budget, programs = num_runs * config.num_updates, Programs(agent_of, space, score, batch)
     about = {
         "env": env.name,
-        "env_params": [str(x) for x in jax.tree.leaves(env.params)],
+        "env_params": [described(x) for x in jax.tree.leaves(env.params)],
         "config": describe_config(config),
         "space": {name: str(domain) for name, domain in space.items()},
         "rungs": [eta, *updates],
@@ -123,7 +123,7 @@ def make_asha(
             make_folder(folder)
         with locked(folder) if folder is not None else contextlib.nullcontext():
             members = climb(programs, ladder, batch, start, shelf)
-        return result_of(ladder, members, config.batch_size)
+        return result_of(ladder, members, config.batch_size, score)
 
     return search
 
@@ -208,7 +208,7 @@ def climb(
                 ladder.tell(job, float(member.score))
 
 
-def result_of(ladder: Ladder, members: dict[int, Member], batch_size: int) -> SearchResult:
+def result_of(ladder: Ladder, members: dict[int, Member], batch_size: int, score: str) -> SearchResult:
     """The result of a search whose jobs are all finished."""
     every = jax.tree.map(stack, *(members[i] for i in range(len(members))))
     finished = [scores for scores in ladder.scores if scores]
@@ -218,7 +218,7 @@ def result_of(ladder: Ladder, members: dict[int, Member], batch_size: int) -> Se
     hyper = jax.tree.map(lambda x: jnp.tile(x, (len(finished), 1)), every.hyper)
     history = History(hyper=hyper, scores=jnp.asarray(scores), parents=jnp.asarray(parents))
     best, updates = jnp.int32(ladder.ranked(len(finished) - 1)[0]), every.runner.train_state.update
-    about = (batch_size, ladder.updates[: len(finished)])
+    about = (batch_size, ladder.updates[: len(finished)], score)
     return SearchResult(every.runner, every.hyper, every.score, best, updates, history, *about)
 
 
