@@ -128,7 +128,7 @@ def print_table(trials: dict[str, dict[str, list[float]]]) -> None:
         returns = trial["greedy_return"]
         chosen = iqm_interval(np.array(trial["training_score"])).estimate
         p = "" if name == "random" or base is None else f"  p {one_sided_p(returns, base):.3f}"
-        every = ", ".join(f"{x:.0f}" for x in returns)
+        every = ", ".join(f"{x:.3g}" for x in returns)
         print(f"{name:8} {with_interval(*iqm_interval(np.array(returns)))}  chosen by {chosen:.1f}{p}  [{every}]")
 
 
