@@ -89,7 +89,8 @@ def find_row(name: str) -> Row:
 def counterpart(config: Any) -> pjp.PPOConfig:
     """The hyperparameters of a policy without a memory given one, or the reverse."""
     other = pjp.PPOConfig if isinstance(config, pjp.RecurrentConfig) else pjp.RecurrentConfig
-    return other(**{field.name: getattr(config, field.name) for field in dataclasses.fields(pjp.PPOConfig)})
+    names = [field.name for field in dataclasses.fields(pjp.PPOConfig) if field.name != "cell"]
+    return other(**{name: getattr(config, name) for name in names})
 
 
 def config_of(row: Row, timesteps: int | None) -> Any:

@@ -1,11 +1,12 @@
 """Tests if a field of the config changes what is learned, by comparing many seeds with and without it.
 
 python benchmarks/parity.py --field compute_dtype bfloat16 [--envs CartPole-v1 Acrobot-v1 Pendulum-v1] [--seeds 64]
-    [--timesteps 100352] [--json OUT]
+    [--timesteps 100352] [--seed 0] [--json OUT]
 
 Two populations of each environment, of other seeds: one with the defaults of `CONFIGS`, one with the field changed. The
 table has their median final return and the p values of the Kolmogorov-Smirnov test between them, for the final return
-(of the episodes in the last tenth of training) and for the area under the curve (the mean over all updates).
+(of the episodes in the last tenth of training) and for the area under the curve (the mean over all updates). They train
+from the base seeds `--seed` and the next one.
 """
 
 import argparse
@@ -38,10 +39,11 @@ def learned(env: str, config: pjp.Config, num_seeds: int, seed: int) -> dict[str
     return {"final": np.nanmean(curve[:, -last:], axis=1), "area": np.nanmean(curve, axis=1)}
 
 
-def compare(env: str, fields: dict[str, Any], num_seeds: int, timesteps: int) -> dict[str, Any]:
+def compare(env: str, fields: dict[str, Any], num_seeds: int, timesteps: int, seed: int) -> dict[str, Any]:
     """The measures of both populations, and the p value of each."""
     config = CONFIGS[env].replace(total_timesteps=timesteps)
-    without, changed = (learned(env, c, num_seeds, i) for i, c in enumerate((config, config.replace(**fields))))
+    without = learned(env, config, num_seeds, seed)
+    changed = learned(env, config.replace(**fields), num_seeds, seed + 1)
     tests: dict[str, Any] = {name: stats.ks_2samp(without[name], changed[name]) for name in MEASURES}
     p = {name: float(test.pvalue) for name, test in tests.items()}
     lists = {"without": without, "changed": changed}
@@ -65,15 +67,16 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--timesteps", type=int, default=100_352, help="of each seed")
+    parser.add_argument("--seed", type=int, default=0, help="the base seed without the change; the next one is with it")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     pjp.use_all_cores()
     fields = {options.field[0].replace("-", "_"): read_value(options.field[1])}
-    found = {env: compare(env, fields, options.seeds, options.timesteps) for env in options.envs}
+    found = {env: compare(env, fields, options.seeds, options.timesteps, options.seed) for env in options.envs}
     print_rows(Console(width=160), table(found))
     if options.json:
-        settings = {"fields": fields, "seeds": options.seeds, "timesteps": options.timesteps}
+        settings = {"fields": fields, "seeds": options.seeds, "timesteps": options.timesteps, "seed": options.seed}
         write_json(options.json, {"parity": found, **settings, "versions": versions()})
 
 

@@ -129,7 +129,7 @@ def test_every_row_trains_in_an_environment_of_its_presets_family(board):
 
 def test_a_counterpart_differs_in_its_memory_alone(board):
     forgetful = board.counterpart(find_preset("recurrent").config)
-    assert type(forgetful) is pjp.PPOConfig
+    assert (type(forgetful), forgetful.cell) == (pjp.PPOConfig, None)
     assert forgetful.learning_rate == find_preset("recurrent").config.learning_rate
     assert board.counterpart(forgetful) == find_preset("recurrent").config
     row = board.ROWS["recurrent-20-feed-forward"]
