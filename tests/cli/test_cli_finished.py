@@ -29,7 +29,7 @@ from purejaxppo.runs.finished import (
 
 pytestmark = pytest.mark.slow
 
-TINY = ["--seeds", "3", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
+TINY = ["--seeds", "3", "--config.num-envs", "4", "--config.num-steps", "64", "--config.hidden-sizes", "8", "--quiet"]
 # The same programs as those of test_runs.py and test_page.py.
 SIZES = {"CartPole-v1": "5000", "Catch-bsuite": "4096"}
 

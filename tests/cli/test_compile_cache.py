@@ -21,6 +21,7 @@ events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event.rpartition("/")[2]))
 NAMES = ("jax_compilation_cache_dir", *compile_cache.SETTINGS)
 TINY = ["--seeds", "1", "--total-timesteps", "128", "--num-envs", "4", "--num-steps", "16", "--quiet"]
+TINY += ["--hidden-sizes", "8"]
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def home(tmp_path, monkeypatch):
     compilation_cache.reset_cache()
     monkeypatch.setattr(compile_cache, "QUIET", (0,))
     monkeypatch.setitem(compile_cache.SETTINGS, "jax_persistent_cache_min_compile_time_secs", 0.0)
-    for name in ("PUREJAXPPO_CACHE", "XDG_CACHE_HOME"):
+    settings = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    for name in ("PUREJAXPPO_CACHE", "XDG_CACHE_HOME", *settings):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path

@@ -23,7 +23,7 @@ from purejaxppo.population.sharding import (
 )
 from purejaxppo.utils.devices import CACHE, cache_of_core, core_ids, cpu_cores
 
-SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 5)
+SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 5, hidden_sizes=(8,))
 
 
 @pytest.fixture(scope="module")

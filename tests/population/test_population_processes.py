@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 SHORT = 50  # steps of an episode, where evaluations would take longer than trainings
 SIZES = ["--config.num-steps", "32", "--config.num-envs", "4", "--preset", "cleanrl", "--quiet"]
+SIZES += ["--config.hidden-sizes", "8"]
 
 
 def free_port():
@@ -61,7 +62,7 @@ def parts_of(folder):
 @functools.cache
 def alone(seeds, timesteps, **env_params):
     """The same population in this process, not evaluated."""
-    config = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=timesteps)
+    config = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=timesteps, hidden_sizes=(8,))
     env = pjp.make_env("CartPole-v1", **env_params)
     return pjp.train_population(env, config, num_seeds=seeds, evaluation_episodes=0)
 
@@ -94,7 +95,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
 import sys
 import jax, numpy as np, purejaxppo as pjp
 pjp.join(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
-config = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=256)
+config = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=256, hidden_sizes=(8,))
 population = pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=5, evaluation_episodes=2)
 runners = population.runners
 params = jax.tree.leaves(runners.train_state.params)

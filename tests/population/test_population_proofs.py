@@ -13,7 +13,7 @@ from scipy import stats
 import purejaxppo as pjp
 from purejaxppo.population.program import update_up_to
 
-CONFIG = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=4 * 32 * 2)
+CONFIG = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=4 * 32 * 2, hidden_sizes=(16,))
 # Different widths and devices round differently; an update multiplies what the one before it has left.
 TOLERANCE = {"rtol": 0.0, "atol": 2e-4}
 
@@ -78,7 +78,7 @@ def test_a_seed_is_the_same_among_1024_and_among_64(env, monkeypatch):
 
 @pytest.mark.slow
 def test_seeds_among_1024_and_among_64_end_alike(env):
-    config = CONFIG.replace(total_timesteps=128 * 40, learning_rate=1e-3, hidden_sizes=(16,))
+    config = CONFIG.replace(total_timesteps=128 * 40, learning_rate=1e-3)
     options = {"seed": 3, "evaluation_episodes": 16}
     many = pjp.train_population(env, config, num_seeds=1024, **options).final_returns()
     few = pjp.train_population(env, config, num_seeds=64, **options).final_returns()
@@ -96,7 +96,8 @@ def test_any_number_of_devices_gives_one_population(tmp_path):
 import sys
 import numpy as np, jax, purejaxppo as pjp
 from purejaxppo.population import program
-env, base = pjp.make_env("CartPole-v1"), pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=256)
+env = pjp.make_env("CartPole-v1")
+base = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=256, hidden_sizes=(16,))
 assert jax.local_device_count() == 8
 asked = []
 for count in (1, 3, 8):

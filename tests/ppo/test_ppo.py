@@ -19,7 +19,7 @@ from purejaxppo.ppo.factory import update_many
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.update import update_minibatch
 
-SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8)
+SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8, hidden_sizes=(8,))
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from purejaxppo.runs.results import FinishedSweep
 from purejaxppo.runs.spec import RunSpec, load_spec
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
+TINY += ["--config.hidden-sizes", "8"]
 VOID = {"meta", "img", "input", "br", "link"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

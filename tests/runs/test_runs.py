@@ -32,6 +32,7 @@ from purejaxppo.utils import files as storage
 from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json, write_whole
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
+TINY += ["--config.hidden-sizes", "8"]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 

@@ -15,6 +15,7 @@ from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.utils.lock import LOCK, locked
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
+TINY += ["--config.hidden-sizes", "8"]
 CONFIG = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
 HOLD = """
 import fcntl, os, sys
