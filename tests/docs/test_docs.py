@@ -46,8 +46,13 @@ SHORTER = {  # page: (what stands there, what runs)
     "environments.md": [("in (plain, pjp.make_env(WithBonus(plain))):", "in [pjp.make_env(WithBonus(plain))]:")],
     "tutorial.md": [("num_seeds=64", "num_seeds=16"), ("(0, 1024)", "(0, 64)")],
 }
-TRACED = {"ideas.md": (0, 1, 5, 6, 7)}  # page: snippets whose numbers nothing looks at, so their programs only trace
-TRAINING = re.compile(r"jax\.jit\((.+)\)\(jax\.random\.key\(0\)\)")
+TRACED = {  # page: snippets whose numbers nothing looks at, so their programs only trace
+    "examples.md": (1,),
+    "ideas.md": (0, 1, 5, 6, 7),
+    "policies.md": (0,),
+    "populations.md": (2,),
+}
+CALL = re.compile(r"jax\.jit\((.+)\)\((.+)\)")
 
 
 @pytest.mark.slow
@@ -58,7 +63,7 @@ def test_the_snippets_run(name, capsys):
         for long, short in SHORTER.get(name, []):
             snippet = snippet.replace(long, short)
         if number in TRACED.get(name, ()):
-            snippet, traced = TRAINING.subn(r"jax.eval_shape(\1, jax.random.key(0))", snippet)
+            snippet, traced = CALL.subn(r"jax.eval_shape(\1, \2)", snippet)
             assert traced
         exec(compile(snippet, name, "exec"), names)
     for left, least in WHAT_THEY_LEARN.get(name, []):
