@@ -39,7 +39,7 @@ from purejaxppo.population.sharding import make_spread, seed_shardings
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import as_path, is_key, load_tree, make_folder, save_tree
+from purejaxppo.utils.files import as_key, as_path, is_key, load_tree, make_folder, save_tree
 from purejaxppo.utils.lock import locked
 from purejaxppo.utils.validation import check_key, is_traced
 
@@ -67,10 +67,10 @@ def make_asha(
     """Asynchronous successive halving (ASHA) as a function, (key, out=None) -> SearchResult, that runs on the host.
 
     Li et al. (2018), "A System for Massively Parallel Hyperparameter Tuning", algorithm 2. `batch` members train in one
-    compiled program, each in a rung of its own. When a member finishes its rung, its place goes to the best member that
-    is among the best 1 / eta of those that have finished a rung and has not been promoted from it, the highest rung
-    first; if there is none, to a new member. So no member waits for a rung to be complete. Member i has the key and the
-    hyperparameters of member i of `make_successive_halving`.
+    compiled program, each in a rung of its own. When a member finishes its rung, its place goes to a promotion: in each
+    rung, from the highest down, the best member that is among the top 1 / eta of those that have finished it and has
+    not been promoted yet. If no rung has one, a new member starts. No member waits for a rung to fill up. Member i has
+    the same key and hyperparameters as member i of `make_successive_halving`.
 
     With `out` each member is kept there after each rung. A search that was interrupted goes on when it is called again
     with the same key, to the same bits; with a larger `num_runs`, a finished one goes on.
@@ -225,5 +225,5 @@ def result_of(ladder: Ladder, members: dict[int, Member], batch_size: int, score
 def stack(*leaves: jax.Array) -> jax.Array:
     """Stacks arrays or typed keys, on the host: there a number of arrays that is new needs no compilation."""
     if is_key(leaves[0]):
-        return jax.random.wrap_key_data(stack(*map(jax.random.key_data, leaves)), impl=jax.random.key_impl(leaves[0]))
+        return as_key(stack(*map(jax.random.key_data, leaves)), leaves[0])
     return jnp.asarray(np.stack([np.asarray(x) for x in leaves]))

@@ -65,7 +65,7 @@ def simulate(table, updates, eta, budget, workers):
 
 
 def follow(ladder, table, workers):
-    """The same workers, told by the ladder."""
+    """Lets `Ladder` assign the jobs to these workers, as `simulate` does. -> [(member, rung)] as begun"""
     begun, busy, clock = [], {}, 0
     while True:
         while len(busy) < workers and (job := ladder.ask()) is not None:

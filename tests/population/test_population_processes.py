@@ -68,7 +68,7 @@ def alone(seeds, timesteps, **env_params):
 
 
 def check_same(params, key, value_loss, episodes, expected):
-    """What several processes have trained is what this one has, but for the rounding of programs of other sizes."""
+    """Checks that several processes trained the same population as this one, up to rounding."""
     np.testing.assert_allclose(value_loss, expected.metrics.value_loss, rtol=1e-4)
     np.testing.assert_array_equal(episodes[:, 0], expected.metrics.episodes[:, 0])
     np.testing.assert_array_equal(key, jax.random.key_data(expected.runners.key))
