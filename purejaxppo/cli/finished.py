@@ -15,7 +15,8 @@ from purejaxppo.envs.user_code import bring_env
 from purejaxppo.ppo.evaluate import record_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.report import check_film, check_picture, film_episode, plot_comparison, rewrite_page
-from purejaxppo.report.comparison import SHOWN, make_views, plot_view, write_comparison
+from purejaxppo.report.comparison import SHOWN, make_views, write_comparison
+from purejaxppo.report.plots import plot_view
 from purejaxppo.runs.comparison import compare, comparison_rows, course_rows, method_rows
 from purejaxppo.runs.finished import (
     describe_wins,

@@ -23,8 +23,8 @@ def plot_keras_curve(returns: np.ndarray, path: str | os.PathLike[str], title: s
     """Writes a picture of the mean return of each epoch [S, U], with the example's two runs. Whole or not at all."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxppo.report.curves import BLUE, GREY, LEGEND, VERMILLION, make_axes
     from purejaxppo.report.files import write_figure
+    from purejaxppo.report.plots import BLUE, GREY, LEGEND, VERMILLION, make_axes
 
     if returns.ndim != 2 or not returns.size:
         raise PPOError(f"returns {returns.shape} have to be [S, U], and not empty")

@@ -7,8 +7,7 @@ import numpy as np
 from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.statistics import interval_text, iqm, with_interval
 from purejaxppo.population.sweep import show_point, show_value
-from purejaxppo.report.charts import COMPARED, find_curve, returns_view, x_axis
-from purejaxppo.report.distribution_views import profile_view
+from purejaxppo.report.charts import COMPARED, profile_view, returns_of
 from purejaxppo.report.page import SETTINGS, Members, plural, render_page
 from purejaxppo.runs.presets import solved_at
 
@@ -21,8 +20,7 @@ def write_cross(cross: CrossSweep, path: Path) -> None:
     scores = cross.scores()
     views = [profile_view({label: scores[i] for label, i in shown.items()}, "score")]
     for name, sweep in cross.sweeps.items():
-        curves = [(label, find_curve(sweep[i])) for label, i in shown.items()]
-        view = returns_view(curves, solved_at(name, {}), x_axis(sweep[0])[0])
+        view = returns_of({label: sweep[i] for label, i in shown.items()}, solved_at(name, {}))
         views.append(view | {"name": f"{name}: {view['name']}"})
     num_steps = next(iter(cross.sweeps.values()))[0].agent.config.actual_timesteps
     parts = {

@@ -41,24 +41,12 @@ class Row(NamedTuple):
     is_taken: bool
 
 
-class Frames(Sequence["Image.Image"]):
-    """The frames of an episode, each drawn on demand, so that a long film need not fit in memory."""
-
-    def __init__(self, env: Environment, picture: Picture, episode: Episode, steps: Sequence[int]) -> None:
-        self._env, self._picture, self._episode, self._steps = env, picture, episode, steps
-        self._returns = np.concatenate([[0.0], np.cumsum(episode.reward, dtype=np.float64)])
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        step, episode = self._steps[i], self._episode
-        obs, state = jax.tree.map(lambda x: x[step], (episode.obs, episode.state))
-        scene = draw_scene(self._env, self._picture, obs, state)
-        rows = action_rows(self._env.action_space, self._picture.actions, episode, step)
-        return compose(scene, step, float(self._returns[step]), rows)
+def draw_frame(env: Environment, picture: Picture, episode: Episode, step: int) -> Image.Image:
+    """One frame: the scene at a step, and the panel."""
+    obs, state = jax.tree.map(lambda x: x[step], (episode.obs, episode.state))
+    rows = action_rows(env.action_space, picture.actions, episode, step)
+    episode_return = float(np.sum(episode.reward[:step], dtype=np.float64))
+    return compose(draw_scene(env, picture, obs, state), step, episode_return, rows)
 
 
 def draw_scene(env: Environment, picture: Picture, obs: Any, state: Any) -> Image.Image:
@@ -86,7 +74,8 @@ def film_episode(
     every = picture.every if every is None else every
     length = len(episode.reward)
     steps = [*range(0, length, every), length][:max_frames]
-    write_film(Frames(env, picture, episode, steps), path, fps=picture.steps_per_second / every, rest=1.0)
+    frames = [draw_frame(env, picture, episode, step) for step in steps]
+    write_film(frames, path, fps=picture.steps_per_second / every, rest=1.0)
     return steps[-1]
 
 

@@ -116,7 +116,7 @@
     chart.replaceChildren();
     if (scales.width < 40) return;
     drawAxes();
-    const { series, target, target_name: targetName } = view();
+    const { series, target } = view();
     for (const line of shownLines()) element("path", { class: "seed", d: path(series[0].x, line.y) }, chart);
     const banded = bands.checked ? shownSeries() : [];
     const opacity = Math.min(0.22, 0.8 / banded.length); // of many that lie over each other the lines stay in sight
@@ -130,7 +130,7 @@
     if (isNumber(target)) {
       const y = scales.y(target);
       element("path", { class: "target", d: `M${EDGE.left} ${y}H${EDGE.left + scales.width}` }, chart);
-      element("text", { class: "target-name", x: EDGE.left + 4, y: y - 5 }, chart, `${targetName} ${short(target)}`);
+      element("text", { class: "target-name", x: EDGE.left + 4, y: y - 5 }, chart, `solved: ${short(target)}`);
     }
     drawCursor();
   }

@@ -17,23 +17,21 @@ from purejaxppo.population.sweep import ENV, is_number, show_value
 from purejaxppo.ppo.config import option_text
 from purejaxppo.report.charts import (
     SEED_LINES,
-    best_curves,
+    View,
     best_settings,
-    find_curve,
+    distribution_views,
     last_values,
     own_metrics,
+    own_views,
+    returns_of,
     run_views,
-    sweep_views,
     view_rows,
 )
-from purejaxppo.report.curves import Curve
-from purejaxppo.report.distribution_views import distribution_views
-from purejaxppo.runs.load import load_run, load_sweep
+from purejaxppo.runs.load import load_finished
 from purejaxppo.runs.presets import PRESETS, shown_preset
-from purejaxppo.runs.results import FinishedRun, FinishedSweep
-from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
-from purejaxppo.runs.summary import SUMMARY, read_summary, with_nans
-from purejaxppo.runs.tables import distribution_rows, return_name, sweep_rows, sweep_table, table
+from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun
+from purejaxppo.runs.spec import RunSpec, spec_to_json
+from purejaxppo.runs.tables import distribution_rows, return_name, sweep_rows, table
 from purejaxppo.utils.files import finite, read_json, write_whole
 
 PAGE = "report.html"
@@ -65,36 +63,36 @@ def rewrite_page(folder: Path, out: Path | None = None) -> Path:
 
     Raises PPOError for a folder that holds neither.
     """
-    spec = load_spec(folder)
-    if spec.sweep is None:
-        run = load_run(folder)
-        finished = FinishedRun(spec, run.population, {}, with_nans(run.summary))
-        return write_page(finished, folder, [("", find_curve(run.population))], out)
-    sweep = load_sweep(folder)
-    finished = FinishedSweep(spec, sweep, read_summary(folder, spec.num_seeds, len(sweep)))
-    return write_page(finished, folder, best_curves(sweep), out)
+    finished = load_finished(folder)
+    return write_page(finished, folder, views_of(finished), out)
 
 
-def write_page(
-    finished: FinishedRun | FinishedSweep, folder: Path, curves: Sequence[tuple[str, Curve]], out: Path | None = None
-) -> Path:
+def views_of(finished: Finished) -> list[View]:
+    """The charts of a page, that of the return first."""
+    solved_at, what = finished.spec.solved_at, return_name(finished.summary)
+    if isinstance(finished, FinishedSweep):
+        best = best_settings(finished.sweep)
+        return [returns_of(best, solved_at), *own_views(best), *distribution_views(best, solved_at, what)]
+    seeds = {f"{finished.spec.num_seeds} seeds": finished.population}
+    return run_views(finished.population, solved_at) + distribution_views(seeds, solved_at, what)
+
+
+def write_page(finished: Finished, folder: Path, views: Sequence[View], out: Path | None = None) -> Path:
     """Renders page.html with the files of the folder, by default into it. Whole or not at all. Returns its path.
 
-    curves: by label, as in their picture: that of the run, or those of the best settings of the sweep. A population
-    that was trained in memory has no config.json, and its page does not say how to repeat it.
+    A population that was trained in memory has no config.json, and its page does not say how to repeat it.
     """
     is_run = (folder / "config.json").exists()
     config = read_json(folder / "config.json") if is_run else spec_to_json(finished.spec)
-    summary = read_json(folder / SUMMARY) if is_run else finite(finished.summary)
+    summary = finite(finished.summary)
     env_params = {f"{ENV}{name}": value for name, value in config["env_params"].items()}
     path = out or folder / PAGE
-    parts = sweep_parts(finished, curves) if isinstance(finished, FinishedSweep) else run_parts(finished, curves[0][1])
-    numbers = sweep_table(finished, folder) if isinstance(finished, FinishedSweep) else table(finished, folder)
+    lines = len(views[0]["series"])
+    parts = sweep_parts(finished, lines) if isinstance(finished, FinishedSweep) else run_parts(finished)
+    numbers = table(finished, folder) | distribution_rows(summary)
     about: dict[str, Any] = {
-        "numbers": {
-            name: text for name, text in numbers.items() if not name.endswith("folder")
-        }  # it may be sent elsewhere
-        | distribution_rows(summary),
+        "numbers": {name: text for name, text in numbers.items() if not name.endswith("folder")},  # it may be sent away
+        "views": views,
         "curves": data_uri(folder / "curves.png"),
         "films": films(folder),
         "picture": data_uri(folder / "sweep.png"),
@@ -125,10 +123,9 @@ def render_page(path: Path, parts: Mapping[str, Any]) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def run_parts(finished: FinishedRun, curve: Curve) -> dict[str, Any]:
+def run_parts(finished: LoadedRun) -> dict[str, Any]:
     """The parts of a page that are those of a run."""
-    spec, note, population = finished.spec, "One seed.", finished.population
-    seeds = {f"{spec.num_seeds} seeds": population}
+    spec, note = finished.spec, "One seed."
     if spec.num_seeds > 1:
         shown = f"the first {SEED_LINES}" if spec.num_seeds > SEED_LINES else "all"
         note = (
@@ -137,23 +134,19 @@ def run_parts(finished: FinishedRun, curve: Curve) -> dict[str, Any]:
     return {
         "title": spec.env,
         "lead": f"{plural(spec.num_seeds, 'seed')} of {describe(spec)}",
-        "views": run_views(population, curve, spec.solved_at)
-        + distribution_views(seeds, spec.solved_at, return_name(finished.summary)),
         "curves_note": f"{note} A seed keeps its last return until its next episode ends.",
-        "members": seed_table(population, finished.summary),
+        "members": seed_table(finished.population, finished.summary),
         "command": shlex.join(command(spec)),
     }
 
 
-def sweep_parts(finished: FinishedSweep, curves: Sequence[tuple[str, Curve]]) -> dict[str, Any]:
-    """The parts of a page that are those of a sweep."""
+def sweep_parts(finished: FinishedSweep, num_shown: int) -> dict[str, Any]:
+    """The parts of a page that are those of a sweep. num_shown: settings in its charts"""
     spec, sweep = finished.spec, finished.sweep
     return {
         "title": f"{spec.env}, a sweep",
         "lead": f"{plural(len(sweep), 'setting')} with {plural(spec.num_seeds, 'seed')} each, of {describe(spec)}",
-        "views": sweep_views(sweep, curves, spec.solved_at)
-        + distribution_views(best_settings(sweep), spec.solved_at, return_name(finished.summary)),
-        "curves_note": f"The {plural(len(curves), 'best setting')}: by the interquartile mean of the greedy returns, "
+        "curves_note": f"The {plural(num_shown, 'best setting')}: by the interquartile mean of the greedy returns, "
         "and among those that tie with the best, by the area under these curves.",
         "members": settings_table(finished),
         "command": None,

@@ -13,14 +13,13 @@ from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.sweep import ENV, Point, plain
 from purejaxppo.ppo.evaluate import Episode, check_play, cut, play
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.report.charts import best_curves, find_curve
 from purejaxppo.report.cross import write_cross
-from purejaxppo.report.curves import plot_beside, plot_curve
 from purejaxppo.report.drawings import find_picture
 from purejaxppo.report.film import film_episode
-from purejaxppo.report.page import PAGE, write_page
+from purejaxppo.report.page import PAGE, views_of, write_page
+from purejaxppo.report.plots import plot_view
 from purejaxppo.report.sweep import plot_sweep
-from purejaxppo.runs.results import FinishedRun, FinishedSweep, summarise, summarise_sweep
+from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun, as_finished, read_kept
 from purejaxppo.runs.spec import RunSpec
 from purejaxppo.runs.tables import return_name
 from purejaxppo.utils.devices import quickly_compiled
@@ -64,11 +63,7 @@ def write_report(population: Population | Sweep | CrossSweep, folder: str | Path
         sweep=population.points if isinstance(population, Sweep) else None,
         make_agent=None if isinstance(first.agent.config, tuple(ALGORITHMS)) else lambda *_: first.agent,
     )
-    if isinstance(population, Sweep):
-        finished = FinishedSweep(spec, population, summarise_sweep(spec, population))
-    else:
-        finished = FinishedRun(spec, population, {}, summarise(spec, population))
-    write_pictures(finished, place)
+    write_pictures(as_finished(spec, population), place)
     return place / PAGE
 
 
@@ -77,27 +72,25 @@ def has_pictures(folder: Path) -> bool:
     return (folder / PAGE).exists()  # written last, as it shows the others
 
 
-def write_pictures(finished: FinishedRun | FinishedSweep, folder: Path) -> None:
+def write_pictures(finished: Finished, folder: Path) -> None:
     """Writes curves.png and report.html; of a run also films of its kept policies, of a sweep sweep.png."""
-    env, solved_at = finished.spec.env, finished.spec.solved_at
+    env, views = finished.spec.env, views_of(finished)
     if isinstance(finished, FinishedSweep):
-        sweep, what = finished.sweep, return_name(finished.summary)
-        points, returns = distinct_settings(sweep)
+        solved_at, what = finished.spec.solved_at, return_name(finished.summary)
+        points, returns = distinct_settings(finished.sweep)
         plot_sweep(points, returns, folder / "sweep.png", title=env, solved_at=solved_at, what=what)
-        curves = best_curves(sweep)
-        plot_beside(curves, folder / CURVES, title=f"{env}, the best settings", solved_at=solved_at)
-        write_page(finished, folder, curves)
+        plot_view(views[0], folder / CURVES, title=f"{env}, the best settings")
+        write_page(finished, folder, views)
         return
     population, own_plot = finished.population, finished.spec.algorithm.plot
     if find_picture(population.agent.env) is not None:
-        for name, episode in film_episodes(finished).items():
+        for name, episode in film_episodes(finished, read_kept(folder, population)).items():
             film_episode(population.agent.env, episode, folder / f"{name}.gif", max_frames=FRAMES)
-    curve = find_curve(population)
     if own_plot is not None:
         own_plot(np.asarray(population.column(population.metrics.curve[1])), folder / CURVES, env)
     else:
-        plot_curve(curve, folder / CURVES, title=env, solved_at=solved_at)
-    write_page(finished, folder, [("", curve)])
+        plot_view(views[0], folder / CURVES, title=env)
+    write_page(finished, folder, views)
 
 
 def distinct_settings(sweep: Sweep) -> tuple[list[Point], list[np.ndarray]]:
@@ -121,10 +114,10 @@ def distinct_settings(sweep: Sweep) -> tuple[list[Point], list[np.ndarray]]:
     return points, returns
 
 
-def film_episodes(finished: FinishedRun) -> dict[str, Episode]:
-    """Greedy episodes of seed 0, all from one start, by the name of their film: before, after, and in between."""
+def film_episodes(finished: LoadedRun, kept: dict[str, TrainState]) -> dict[str, Episode]:
+    """Greedy episodes of seed 0, all from one start, by the name of their film: before, those `kept`, and after."""
     agent, last = finished.population.agent, finished.population.seed(0)
-    states = {**finished.kept, "after": last.train_state}
+    states = {**kept, "after": last.train_state}
     check_play(agent, last.train_state, last.key, 1, MAX_FILMED)
 
     def play_each(key: jax.Array, seed: jax.Array, later: list[TrainState]) -> tuple:

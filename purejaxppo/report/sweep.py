@@ -10,9 +10,8 @@ import numpy as np
 
 from purejaxppo.population.statistics import iqm, iqm_interval
 from purejaxppo.population.sweep import is_number, plain, show_value
-from purejaxppo.report.curves import BLUE, DPI, GREY, INCHES, LEGEND, VERMILLION, draw_solved, style_frame
 from purejaxppo.report.files import write_figure
-from purejaxppo.utils.errors import PPOError
+from purejaxppo.report.plots import BLUE, DPI, GREY, INCHES, LEGEND, VERMILLION, draw_solved, style_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,17 +49,16 @@ def plot_sweep(
 ) -> None:
     """Writes a picture of the final returns of P settings. Whole or not at all.
 
-    points: the value of each name, the same names in every setting; scores: for each setting the returns [S] of its
-    runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved; what: what the
-    picture calls the scores.
+    points: the value of each name, the same names in every setting, and no setting twice; scores: for each setting the
+    returns [S] of its runs, NaN for a diverged one, which does not count; solved_at: the return that counts as solved;
+    what: what the picture calls the scores.
     Two names in a full grid give a heat map of the IQM, and anything else a panel for each name with more than one
-    value: the IQM of every setting, and of a single name its 95% interval. Raises PPOError if points and scores do not
-    fit.
+    value: the IQM of every setting, and of a single name its 95% interval.
     """
     from matplotlib.figure import Figure
 
     points = [{name: plain(value) for name, value in point.items()} for point in points]
-    finished = check_sweep(points, [np.asarray(runs, np.float64) for runs in scores])
+    finished = [runs[~np.isnan(runs)] for runs in map(np.asarray, scores)]
     axes = find_axes(points)
     estimates = np.array([iqm(runs) if runs.size else math.nan for runs in finished])
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
@@ -77,20 +75,6 @@ def plot_sweep(
         figure.axes[0].legend(**LEGEND)
     figure.axes[0].set_title(title, fontsize=9, loc="left")
     write_figure(figure, Path(path))
-
-
-def check_sweep(points: list[dict[str, Any]], scores: list[np.ndarray]) -> list[np.ndarray]:
-    """The scores without NaN. Raises PPOError if points and scores do not belong together."""
-    if not points or len(points) != len(scores):
-        raise PPOError(f"{len(points)} points and {len(scores)} scores; give the scores of each of at least one point")
-    for i, (point, runs) in enumerate(zip(points, scores, strict=True)):
-        if not point or point.keys() != points[0].keys():
-            raise PPOError(f"point {i} has the names {list(point)}, and point 0 {list(points[0])}; give all the same")
-        if runs.ndim != 1 or not runs.size:
-            raise PPOError(f"the scores of point {i} have the shape {runs.shape}; give [S], one for each run")
-        if point in points[:i]:
-            raise PPOError(f"points {points.index(point)} and {i} are both {point}; put their scores into one")
-    return [runs[~np.isnan(runs)] for runs in scores]
 
 
 def find_axes(points: list[dict[str, Any]]) -> list[Axis]:

@@ -17,14 +17,14 @@ from purejaxppo.ppo.config import Config
 from purejaxppo.report.page import PAGE
 from purejaxppo.report.pictures import has_pictures, write_pictures
 from purejaxppo.runs.folder import make_run_folder
-from purejaxppo.runs.load import LoadedRun, mend_finished
+from purejaxppo.runs.load import mend_finished
 from purejaxppo.runs.logs import check_installed, check_wandb_login
 from purejaxppo.runs.own_agent import agent_in_python
 from purejaxppo.runs.presets import PRESETS, default_preset
-from purejaxppo.runs.results import FinishedRun, FinishedSweep
+from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import is_finished
-from purejaxppo.runs.tables import sweep_rows, sweep_table, table
+from purejaxppo.runs.tables import sweep_rows, table
 from purejaxppo.runs.train import Watched, check_checkpoints, check_not_lost, extended, plan, reopen, train_watched
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
@@ -133,12 +133,10 @@ def train_run(
             check_data_placement(agent, jax.device_count())
     spec = dataclasses.replace(spec, placement=choose_placement(placement, agents, num_seeds))
     finished = train_here(spec, folder, quiet, watching)
-    if isinstance(finished, FinishedSweep):
-        return finished.sweep
-    return LoadedRun(finished.spec, finished.population, finished.summary)
+    return finished.sweep if isinstance(finished, FinishedSweep) else finished
 
 
-def train_here(spec: RunSpec, folder: Path, quiet: bool, watching: dict[str, Any]) -> FinishedRun | FinishedSweep:
+def train_here(spec: RunSpec, folder: Path, quiet: bool, watching: dict[str, Any]) -> Finished:
     """Trains the run in its folder, or goes on with it, and writes its pictures."""
     from rich.console import Console
 
@@ -165,17 +163,14 @@ def train_here(spec: RunSpec, folder: Path, quiet: bool, watching: dict[str, Any
     return finished
 
 
-def show_finished(finished: FinishedRun | FinishedSweep, folder: Path, console: "Console") -> None:
+def show_finished(finished: Finished, folder: Path, console: "Console") -> None:
     """Writes the pictures and prints the tables."""
     from purejaxppo.runs.console import print_rows, print_table
 
     write_pictures(finished, folder)
-    report = {"report": str(folder / PAGE)}
     if isinstance(finished, FinishedSweep):
         print_rows(console, sweep_rows(finished))
-        print_table(console, sweep_table(finished, folder) | report)
-    else:
-        print_table(console, table(finished, folder) | report)
+    print_table(console, table(finished, folder) | {"report": str(folder / PAGE)})
 
 
 def make_ready(spec: RunSpec, folder: Path) -> None:

@@ -16,7 +16,7 @@ from purejaxppo.population.statistics import (
     probability_of_improvement,
     with_interval,
 )
-from purejaxppo.runs.load import LoadedRun
+from purejaxppo.runs.results import LoadedRun
 from purejaxppo.utils.errors import PPOError
 
 Scales = Mapping[str, tuple[float, float]]  # environment -> the returns that count as 0 and 1
@@ -85,8 +85,7 @@ def comparison_rows(returns: Mapping[str, np.ndarray]) -> list[list[str]]:
     rows = [["run", "seeds", "final greedy return, IQM", "95% interval", "P(better than the first)"]]
     first = next(iter(returns.values()))
     for label, scores in returns.items():
-        found = iqm_interval(scores)
-        rows.append([label, str(len(scores)), number(found), bounds(found), wins_over(first, scores)])
+        rows.append([label, str(len(scores)), *cells(iqm_interval(scores)), wins_over(first, scores)])
     return rows
 
 
@@ -97,8 +96,7 @@ def method_rows(comparison: Comparison) -> list[list[str]]:
     first = next(iter(comparison.scores.values()))
     for label, scores in comparison.scores.items():
         found = aggregate(scores)
-        numbers = [text for interval in (found.iqm, found.mean) for text in (number(interval), bounds(interval))]
-        rows.append([label, str(len(scores)), *numbers, wins_over(first, scores)])
+        rows.append([label, str(len(scores)), *cells(found.iqm), *cells(found.mean), wins_over(first, scores)])
     return rows
 
 
@@ -111,7 +109,7 @@ def course_rows(runs: Mapping[str, LoadedRun]) -> list[list[str]]:
         areas = run.population.areas()
         known = areas[np.isfinite(areas)]
         area = iqm_interval(known) if known.size else Interval(math.nan, math.nan, math.nan)
-        row, target = [label, number(area), bounds(area)], run.spec.solved_at
+        row, target = [label, *cells(area)], run.spec.solved_at
         if target is None:
             rows.append([*row, "no target", "", ""])
             continue
@@ -127,11 +125,7 @@ def wins_over(first: np.ndarray, scores: np.ndarray) -> str:
     return "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2)
 
 
-def number(interval: Interval) -> str:
-    """The estimate, with the decimals of its interval."""
-    return f"{interval.estimate:.{decimals_of(*interval)}f}"
-
-
-def bounds(interval: Interval) -> str:
-    """11.0 to 13.1"""
-    return interval_text(interval.low, interval.high, decimals_of(*interval))
+def cells(interval: Interval) -> tuple[str, str]:
+    """The estimate and its bounds, with the same decimals: 12.0, 11.0 to 13.1"""
+    digits = decimals_of(*interval)
+    return f"{interval.estimate:.{digits}f}", interval_text(interval.low, interval.high, digits)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from time import monotonic
@@ -243,30 +243,25 @@ def print_line(console: Console, text: str) -> None:
 
 
 def print_table(console: Console, rows: dict[str, str]) -> None:
-    """Prints two columns without a frame. A terminal wraps cells that are too wide."""
-    if not console.is_terminal:
-        width = max(map(len, rows))
-        print_line(console, "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
-        return
-    print_grid(console, Table(box=None, show_header=False), ["", ""], rows.items())
+    """Prints two columns without a head."""
+    print_rows(console, [list(row) for row in rows.items()], has_head=False)
 
 
-def print_rows(console: Console, rows: list[list[str]]) -> None:
-    """Prints a table without a frame, whose first row is its head. A terminal wraps cells that are too wide."""
+def print_rows(console: Console, rows: list[list[str]], *, has_head: bool = True) -> None:
+    """Prints a table without a frame; below a head, numbers follow the first column.
+
+    A terminal wraps cells that are too wide; elsewhere a row is a line.
+    """
     if not console.is_terminal:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        first_width, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        side = ">" if has_head else "<"
         for first, *others in rows:
-            cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-            print_line(console, "  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+            cells = [f"{cell:{side}{width}}" for cell, width in zip(others, widths, strict=True)]
+            print_line(console, "  ".join([f"{first:<{first_width}}", *cells]).rstrip())
         return
-    print_grid(console, Table(box=None), rows[0], rows[1:])
-
-
-def print_grid(console: Console, table: Table, head: list[str], rows: Iterable[Iterable[str]]) -> None:
-    """Prints the rows in a terminal; with a head that is shown, numbers follow the first column."""
-    table.pad_edge, table.padding = False, (0, 2, 0, 0)
-    for i, name in enumerate(head):
-        table.add_column(Text(name), justify="right" if i and table.show_header else "left", overflow="fold")
-    for row in rows:
+    table = Table(box=None, show_header=has_head, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, name in enumerate(rows[0]):
+        table.add_column(Text(name), justify="right" if i and has_head else "left", overflow="fold")
+    for row in rows[has_head:]:
         table.add_row(*map(Text, row))
     console.print(table, highlight=False)

@@ -15,7 +15,7 @@ from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.export_numpy import write_module
 from purejaxppo.runs.export_onnx import write_model
-from purejaxppo.runs.export_program import make_program, path_name
+from purejaxppo.runs.export_program import Program, make_program, path_name
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_whole
 from purejaxppo.utils.tree import PyTree
@@ -66,7 +66,7 @@ def export_policy(agent: Agent, train_state: TrainState, path: str | Path, *, sa
         write_whole(path, lambda file: file.write(exported.serialize()))
         return [path]
     program = make_program(function, train_state, inputs)
-    about = describe(agent, inputs, {name: (value.shape, value.dtype) for name, value in program.outputs.items()})
+    about = describe(agent.env.name, program)
     if kind == "onnx":
         write_model(program, path, about)
         return [path]
@@ -148,14 +148,12 @@ def from_names(like: PyTree, names: Mapping[str, Any], arrays: Arrays) -> PyTree
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names])
 
 
-def describe(agent: Agent, inputs: Arrays, outputs: Mapping[str, tuple[Any, Any]]) -> str:
-    """A text for people: what the policy takes and gives."""
-    given = ", ".join(f"{name} {array_text(x.shape, x.dtype)}" for name, x in inputs.items())
-    gives = ", ".join(f"{name} {array_text(*x)}" for name, x in outputs.items())
-    note = "\n\nreset is true where an episode begins: the memory before it does not count." if RESET in inputs else ""
-    return f"{OPENING} of {agent.env.name}, for N environments at a time.\n\n    {given}\n    -> {gives}{note}"
-
-
-def array_text(shape: Any, dtype: Any) -> str:
-    """[N, 4] float32"""
-    return f"[{', '.join(map(str, shape))}] {np.dtype(dtype).name}"
+def describe(env: str, program: Program) -> str:
+    """A text for people: the arrays that the policy takes and gives."""
+    given, gives = (
+        ", ".join(f"{name} [{', '.join(map(str, x.shape))}] {x.dtype.name}" for name, x in values.items())
+        for values in ({x.name: x for x in program.inputs}, program.outputs)
+    )
+    is_recurrent = any(x.name == RESET for x in program.inputs)
+    note = "\n\nreset is true where an episode begins: the memory before it does not count." if is_recurrent else ""
+    return f"{OPENING} of {env}, for N environments at a time.\n\n    {given}\n    -> {gives}{note}"

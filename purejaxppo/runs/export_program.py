@@ -35,13 +35,8 @@ class Operation(NamedTuple):
 
     name: str
     inputs: list[Value]
-    outputs: list[Value]
+    output: Value
     params: Mapping[str, Any]
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """The shape of its output."""
-        return self.outputs[0].shape
 
 
 class Program(NamedTuple):
@@ -71,7 +66,7 @@ def make_program(
     given = [Value(name, tuple(x.shape), np.dtype(x.dtype)) for name, x in sorted(inputs.items())]
     found = flattener.run(closed.jaxpr, closed.consts, [*known, *given])
     operations = needed(flattener.operations, found)
-    for value in (*found, *(x for operation in operations for x in (*operation.inputs, *operation.outputs))):
+    for value in (*found, *(x for operation in operations for x in (*operation.inputs, operation.output))):
         if value.dtype.kind == "V":  # of a type that NumPy does not know
             raise unsupported(value.dtype.name)
     return Program(given, operations, dict(zip(sorted(outputs), found, strict=True)))
@@ -81,7 +76,7 @@ def needed(operations: Sequence[Operation], outputs: Sequence[Value]) -> list[Op
     """The operations that the outputs depend on."""
     wanted, kept = {value.name for value in outputs}, []
     for operation in reversed(operations):
-        if any(value.name in wanted for value in operation.outputs):
+        if operation.output.name in wanted:
             wanted |= {value.name for value in operation.inputs}
             kept.append(operation)
     return kept[::-1]
@@ -139,13 +134,29 @@ class Flattener:
             return [self.constant(x, source) for x in (found if eqn.primitive.multiple_results else [found])]
         if name in ("gather", "dynamic_slice"):
             return [self.slice_at(name, params, *inputs, like=avals[0])]
-        return self.add(name, inputs, avals, params)
+        if name == "split":
+            ends, axis = np.cumsum(params["sizes"]), params["axis"]
+            starts = [[0] * axis + [int(end - size)] for end, size in zip(ends, params["sizes"], strict=True)]
+            return [self.part(inputs[0], start, aval) for start, aval in zip(starts, avals, strict=True)]
+        if name == "stack":
+            axis = params["axis"]
+            widened = [jax.ShapeDtypeStruct((*x.shape[:axis], 1, *x.shape[axis:]), x.dtype) for x in inputs]
+            inputs = [self.add("reshape", [x], like, {}) for x, like in zip(inputs, widened, strict=True)]
+            name, params = "concatenate", {"dimension": axis}
+        (aval,) = avals
+        return [self.add(name, inputs, aval, params)]
 
-    def add(self, name: str, inputs: list[Value], like: Sequence[Any], params: Mapping[str, Any]) -> list[Value]:
-        """Appends an operation, whose outputs have the shapes and dtypes of `like`."""
-        outputs = [Value(self.named("v"), tuple(x.shape), np.dtype(x.dtype)) for x in like]
-        self.operations.append(Operation(name, inputs, outputs, params))
-        return outputs
+    def add(self, name: str, inputs: list[Value], like: Any, params: Mapping[str, Any]) -> Value:
+        """Appends an operation, whose output has the shape and dtype of `like`. -> its output"""
+        output = Value(self.named("v"), tuple(like.shape), np.dtype(like.dtype))
+        self.operations.append(Operation(name, inputs, output, params))
+        return output
+
+    def part(self, operand: Value, starts: Sequence[int], like: Any) -> Value:
+        """The part of the shape of `like` that begins at `starts`, and at 0 along the axes after these."""
+        starts = [*starts, *[0] * (len(operand.shape) - len(starts))]
+        ends = [start + size for start, size in zip(starts, like.shape, strict=True)]
+        return self.add("slice", [operand], like, {"start_indices": starts, "limit_indices": ends, "strides": None})
 
     def slice_at(self, name: str, params: Mapping[str, Any], operand: Value, *places: Value, like: Any) -> Value:
         """A gather or a dynamic slice at one fixed place, as a slice. Raises PPOError for other places."""
@@ -156,14 +167,11 @@ class Flattener:
             raise unsupported(name)
         for axis, start in zip(axes, at, strict=True):
             starts[axis] = int(start)
-        ends = [start + size for start, size in zip(starts, sizes, strict=True)]
-        for start, end, size in zip(starts, ends, operand.shape, strict=True):
-            if end != size and not (is_fixed((end, size)) and start >= 0 and end <= size):
+        for start, size, whole in zip(starts, sizes, operand.shape, strict=True):
+            if start + size != whole and not (is_fixed((size, whole)) and 0 <= start <= whole - size):
                 raise unsupported(name)
-        part = jax.ShapeDtypeStruct(sizes, operand.dtype)
-        where = {"start_indices": starts, "limit_indices": ends, "strides": None}
-        (part,) = self.add("slice", [operand], [part], where)
-        return part if part.shape == tuple(like.shape) else self.add("reshape", [part], [like], {})[0]
+        found = self.part(operand, starts, jax.ShapeDtypeStruct(sizes, operand.dtype))
+        return found if found.shape == tuple(like.shape) else self.add("reshape", [found], like, {})
 
 
 def is_fixed(shape: Sequence[Any]) -> bool:

@@ -23,8 +23,7 @@ from purejaxppo.ppo.evaluate import MAX_STEPS, Agent, play_episodes
 from purejaxppo.ppo.factory import seed_keys
 from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.runs.load import LoadedRun
-from purejaxppo.runs.results import aggregate_entries
+from purejaxppo.runs.results import LoadedRun, aggregate_entries
 from purejaxppo.runs.tables import cut_rows
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree

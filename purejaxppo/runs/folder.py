@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import versions as versions
 from purejaxppo.utils.files import write_whole
 from purejaxppo.utils.lock import LOCK
 

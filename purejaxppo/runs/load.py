@@ -1,8 +1,6 @@
 """Reading a run folder: a finished run or sweep, and its checkpoints. Damaged files are written anew."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 from purejaxppo.envs import make_env
 from purejaxppo.population.checkpoints import KeptStates
@@ -12,61 +10,23 @@ from purejaxppo.population.store import DiskStore, missing_rows, part_name
 from purejaxppo.population.tpe import open_search
 from purejaxppo.population.train import open_population
 from purejaxppo.ppo.config import Config
-from purejaxppo.ppo.evaluate import Agent
-from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
-from purejaxppo.runs.folder import METRICS, RESULTS
+from purejaxppo.runs.folder import RESULTS
 from purejaxppo.runs.results import (
     EVALUATION_EPISODES,
-    FinishedRun,
+    Finished,
     FinishedSweep,
-    read_run,
-    sweep_files,
-    write_run,
-    write_sweep,
+    LoadedRun,
+    as_finished,
+    files_of,
+    populations_of,
+    settings_of,
+    write_results,
 )
 from purejaxppo.runs.spec import RunSpec, load_spec
-from purejaxppo.runs.summary import SUMMARY, digests, read_summary, with_nans
+from purejaxppo.runs.summary import FILES, SUMMARY, digests, read_summary
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import as_path, check_tree
 from purejaxppo.utils.validation import is_index, shown
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedRun:
-    """A run folder, read back. Metrics and states are read when they are used."""
-
-    spec: RunSpec
-    population: Population
-    summary: dict[str, Any]
-
-    @property
-    def config(self) -> Config:
-        """The hyperparameters."""
-        return self.spec.config
-
-    @property
-    def agent(self) -> Agent:
-        """The agent that was trained."""
-        return self.population.agent
-
-    @property
-    def metrics(self) -> Metrics:
-        """The metrics of all seeds, [S, U]."""
-        return self.population.metrics
-
-    @property
-    def runners(self) -> RunnerState:
-        """The final states of all seeds, [S, ...]."""
-        return self.population.runners
-
-    @property
-    def train_state(self) -> TrainState:
-        """The train states of all seeds, [S, ...]; jax.tree.map(lambda x: x[i], ...) is that of seed i."""
-        return self.population.train_state
-
-    def seed(self, i: int) -> RunnerState:
-        """The final state of seed i, without reading the others."""
-        return self.population.seed(i)
 
 
 def load_run(path: str | Path, *, make_agent: MakeAgent | None = None, config: Config | None = None) -> LoadedRun:
@@ -84,11 +44,10 @@ def load_run(path: str | Path, *, make_agent: MakeAgent | None = None, config: C
     Raises:
         PPOError: for a folder without a finished run, for a sweep, and without the `make_agent` that it needs.
     """
-    folder = as_path("path", path)
-    spec, population = open_run(folder, make_agent, config)
-    if isinstance(population, Sweep):
+    found = load_finished(as_path("path", path), make_agent, config)
+    if isinstance(found, FinishedSweep):
         raise PPOError(f"{str(path)!r} is a sweep; purejaxppo report takes it, and load_sweep reads it")
-    return LoadedRun(spec, population, read_summary(folder, spec.num_seeds, None))
+    return found
 
 
 def load_sweep(path: str | Path, *, make_agent: MakeAgent | None = None, config: Config | None = None) -> Sweep:
@@ -126,8 +85,7 @@ def load_checkpoint(
     Raises:
         PPOError: if there are no such states, and as `load_run`.
     """
-    _, population = open_run(as_path("path", path), make_agent, config)
-    settings = population if isinstance(population, Sweep) else [population]
+    settings = settings_of(open_run(as_path("path", path), make_agent, config)[1])
     if not is_index(setting, len(settings)):
         raise PPOError(
             f"setting = {shown(setting)} is not among the {len(settings)} of {str(path)!r}; "
@@ -136,31 +94,31 @@ def load_checkpoint(
     return settings[setting].checkpoint(which)
 
 
-def mend_finished(spec: RunSpec, folder: Path) -> tuple[FinishedRun | FinishedSweep, list[str]]:
+def load_finished(folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None) -> Finished:
+    """The run or sweep in a folder. Raises PPOError as `load_run`."""
+    spec, results = open_run(folder, make_agent, config)
+    return as_finished(spec, results, read_summary(folder))
+
+
+def mend_finished(spec: RunSpec, folder: Path) -> tuple[Finished, list[str]]:
     """Reads a finished run or sweep, and writes damaged files anew. Returns it and the names of these files.
 
     Raises PPOError if a result is missing or damaged, because the files are written from the results.
     """
-    found = open_results(spec, folder)
-    settings, is_sweep = list(found) if isinstance(found, Sweep) else [found], isinstance(found, Sweep)
-    tested = [found.tested] if isinstance(found, Sweep) and found.tested is not None else []
-    for store in {id(population.store): population.store for population in [*settings, *tested]}.values():
+    results = open_results(spec, folder)
+    stores = {id(population.store): population.store for population in populations_of(results).values()}
+    for store in stores.values():
         if isinstance(store, DiskStore):
             check_results(store, folder)
     try:
-        summary = with_nans(read_summary(folder, spec.num_seeds, len(settings) if is_sweep else None))
-        held = digests(folder, sweep_files(found) if isinstance(found, Sweep) else METRICS)
-        known = summary.get("files", {})
+        summary = read_summary(folder)
+        known, held = summary.get(FILES, {}), digests(folder, files_of(results))
         damaged = [name for name, now in held.items() if now is None or known.get(name) != now]
     except PPOError:
         summary, damaged = None, [SUMMARY]
-    if summary is not None and not damaged:
-        if isinstance(found, Sweep):
-            return FinishedSweep(spec, found, summary), []
-        return read_run(spec, found, folder, summary), []
-    if isinstance(found, Sweep):
-        return write_sweep(spec, found, folder, summary), damaged
-    return write_run(spec, found, folder, summary), damaged
+    if damaged:
+        return write_results(spec, results, folder, summary), damaged
+    return as_finished(spec, results, summary), []
 
 
 def check_results(store: DiskStore, folder: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,109 +18,109 @@ FIRST_SEED = "population/first_seed"
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # the extras, and what is imported of each
 
 
-class LogFile(AbstractContextManager):
-    """progress.jsonl, with one line for each update. A run that repeats updates replaces their lines.
-
-    Raises NotWritten if the disk is full or the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / PROGRESS
-        self._file: TextIO | None = None
-
-    def __exit__(self, *_: Any) -> None:
-        if self._file is not None:
-            with written_or_said(self._path):  # closing writes what is still in the buffer
-                self._file.close()
-
-    def __call__(self, metrics: dict[str, float], step: int) -> None:
-        """Adds a line."""
-        if self._file is None:
-            kept = lines_before(self._path, metrics.get(FIRST_SEED), step)
-            write_whole(self._path, lambda file: file.write("".join(kept).encode()))
-            with written_or_said(self._path):
-                self._file = self._path.open("a", buffering=1)
-        with written_or_said(self._path):
-            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-
-
-class TensorBoard(AbstractContextManager):
-    """Event files in the folder "tensorboard" of the run; each chunk of seeds after the first has its own subfolder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "tensorboard"
-        self._writers: dict[float, Any] = {}
-
-    def __exit__(self, *_: Any) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-    def __call__(self, metrics: dict[str, float], step: int) -> None:
-        """Adds a point to each curve. Updates that a run repeats replace the earlier points."""
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-
-        first_seed = int(metrics.get(FIRST_SEED, 0))
-        if first_seed not in self._writers:
-            folder = self._folder / f"from-seed-{first_seed}" if first_seed else self._folder
-            self._writers[first_seed] = SummaryWriter(str(folder), purge_step=step)
-        for name, value in metrics.items():
-            self._writers[first_seed].add_scalar(name, value, step)
-
-
-class WandB(AbstractContextManager):
-    """A run of Weights & Biases, whose steps are environment steps. A resumed training continues the same run.
-
-    Raises PPOError if wandb does not start a run, and then leaves nothing of it in the folder.
-    """
-
-    def __init__(self, folder: Path, config: dict[str, Any], project: str) -> None:
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        place, is_new = folder / "wandb.json", not (folder / "wandb").exists()
-        known = read_json(place) if place.exists() else {"id": uuid.uuid4().hex[:8], "project": project}
-        try:
-            self._run = wandb.init(
-                project=known["project"],
-                id=known["id"],
-                resume="allow",
-                dir=str(folder),
-                name=folder.name,
-                config=config,
-                settings=wandb.Settings(silent=True),  # its summary would land in the live view
-            )
-        except (wandb.Error, ValueError) as error:
-            if is_new:
-                shutil.rmtree(folder / "wandb", ignore_errors=True)
-            raise refused_by_wandb(error) from None
-        write_json(place, known)
-        self._run.define_metric("env_steps", hidden=True)
-        self._run.define_metric("*", step_metric="env_steps")
-
-    def __exit__(self, *_: Any) -> None:
-        self._run.finish()
-
-    def __call__(self, metrics: dict[str, float], step: int) -> None:
-        """Adds a point to each curve."""
-        self._run.log({"env_steps": step, **metrics})
-
-
 @contextlib.contextmanager
 def open_logs(
     folder: Path, config: dict[str, Any], *, has_tensorboard: bool, wandb_project: str | None
 ) -> Iterator[Log]:
     """Opens progress.jsonl and the other logs that are asked for. config: the content of config.json"""
     with contextlib.ExitStack() as opened:
-        logs: list[Log] = [opened.enter_context(LogFile(folder))]
+        logs: list[Log] = [opened.enter_context(log_file(folder))]
         if has_tensorboard:
-            logs.append(opened.enter_context(TensorBoard(folder)))
+            logs.append(opened.enter_context(tensorboard(folder)))
         if wandb_project is not None:
-            logs.append(opened.enter_context(WandB(folder, config, wandb_project)))
+            logs.append(opened.enter_context(weights_and_biases(folder, config, wandb_project)))
 
         def log(metrics: dict[str, float], step: int) -> None:
             for each in logs:
                 each(metrics, step)
 
         yield log
+
+
+@contextlib.contextmanager
+def log_file(folder: Path) -> Iterator[Log]:
+    """progress.jsonl, with one line for each update. A run that repeats updates replaces their lines.
+
+    Raises NotWritten if the disk is full or the folder cannot be written.
+    """
+    path = folder / PROGRESS
+    file: TextIO | None = None
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        nonlocal file
+        if file is None:
+            kept = lines_before(path, metrics.get(FIRST_SEED), step)
+            write_whole(path, lambda file: file.write("".join(kept).encode()))
+            with written_or_said(path):
+                file = path.open("a", buffering=1)
+        with written_or_said(path):
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    try:
+        yield log
+    finally:
+        if file is not None:
+            with written_or_said(path):  # closing writes what is still in the buffer
+                file.close()
+
+
+@contextlib.contextmanager
+def tensorboard(folder: Path) -> Iterator[Log]:
+    """Event files in the folder "tensorboard" of the run; each chunk of seeds after the first has its own subfolder.
+
+    Updates that a run repeats replace the earlier points.
+    """
+    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+
+    writers: dict[int, Any] = {}
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        first_seed = int(metrics.get(FIRST_SEED, 0))
+        if first_seed not in writers:
+            place = folder / "tensorboard" / (f"from-seed-{first_seed}" if first_seed else "")
+            writers[first_seed] = SummaryWriter(str(place), purge_step=step)
+        for name, value in metrics.items():
+            writers[first_seed].add_scalar(name, value, step)
+
+    try:
+        yield log
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+@contextlib.contextmanager
+def weights_and_biases(folder: Path, config: dict[str, Any], project: str) -> Iterator[Log]:
+    """A run of Weights & Biases, whose steps are environment steps. A resumed training continues the same run.
+
+    Raises PPOError if wandb does not start a run, and then leaves nothing of it in the folder.
+    """
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    place, is_new = folder / "wandb.json", not (folder / "wandb").exists()
+    known = read_json(place) if place.exists() else {"id": uuid.uuid4().hex[:8], "project": project}
+    quiet = wandb.Settings(silent=True)  # its summary would land in the live view
+    try:
+        run = wandb.init(
+            project=known["project"],
+            id=known["id"],
+            resume="allow",
+            dir=str(folder),
+            name=folder.name,
+            config=config,
+            settings=quiet,
+        )
+    except (wandb.Error, ValueError) as error:
+        if is_new:
+            shutil.rmtree(folder / "wandb", ignore_errors=True)
+        raise refused_by_wandb(error) from None
+    write_json(place, known)
+    run.define_metric("env_steps", hidden=True)
+    run.define_metric("*", step_metric="env_steps")
+    try:
+        yield lambda metrics, step: run.log({"env_steps": step, **metrics})
+    finally:
+        run.finish()
 
 
 def check_installed(extra: str) -> None:
@@ -163,7 +162,7 @@ def steps_told(folder: Path) -> int:
 
 
 def told_by(line: str) -> tuple[float | None, int] | None:
-    """The first seed and the step of a line; None if `LogFile` has not written it."""
+    """The first seed and the step of a line; None if `log_file` has not written it."""
     try:
         content = json.loads(line)
         return content.get(FIRST_SEED), content["step"]

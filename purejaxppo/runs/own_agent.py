@@ -84,24 +84,18 @@ def find_config(make_agent: MakeAgent, module: Any) -> Config | None:
 
 def agent_of_run(name: str, folder: Path) -> OwnAgent:
     """The agent of a run folder, if a command has named it. Raises PPOError, which says what to give, otherwise."""
-    said = f"{folder} was trained by an agent of your own"
-    in_python = "load_run(path, make_agent=...)"
+    found = _BROUGHT.get(file_and_name(name))
     if name == UNNAMED and len(_BROUGHT) == 1:  # the command says which it is
-        return next(iter(_BROUGHT.values()))._replace(name=name)
-    if name == UNNAMED:
-        raise PPOError(
-            f"{said}, {name}; give --agent FILE.py:FUNCTION with a function that makes it, or in Python {in_python}"
-        )
-    if file_and_name(name) in _BROUGHT:
-        return _BROUGHT[file_and_name(name)]._replace(name=name)
+        (found,) = _BROUGHT.values()
+    if found is not None:
+        return found._replace(name=name)
     place, _, function = name.rpartition(":")
+    wanted = "FILE.py:FUNCTION with a function that makes it" if name == UNNAMED else name
     if place.endswith(".py") and not Path(place).exists():
-        raise PPOError(
-            f"{said}, {name}, and there is no file {place!r} here; give --agent PATH/{Path(place).name}:{function} "
-            f"with the path where it is now, or in Python {in_python}"
-        )
+        wanted = f"PATH/{Path(place).name}:{function} with the path where it is now"
     raise PPOError(
-        f"{said}, which is imported only if you name it: give --agent {name} to the command, or in Python {in_python}"
+        f"{folder} was trained by an agent of your own, {name}, which is imported only if you name it: "
+        f"give --agent {wanted}, or in Python load_run(path, make_agent=...)"
     )
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from purejaxppo.population.results import Population, Sweep
+from purejaxppo.population.results import Population
 from purejaxppo.population.statistics import iqm_interval, with_interval
 from purejaxppo.runs.folder import START
 from purejaxppo.runs.load import open_results
+from purejaxppo.runs.results import settings_of
 from purejaxppo.runs.spec import EARLIER, RunSpec, load_spec
 from purejaxppo.runs.summary import SUMMARY, is_finished
 from purejaxppo.runs.train import Watched, train_watched
@@ -69,21 +70,17 @@ def repeat(spec: RunSpec, folder: Path, out: Path, view: "View", memory_limit: i
 
 def compare(spec: RunSpec, folder: Path, out: Path) -> Comparison:
     """Compares two folders of one run: metrics, final states, and greedy returns."""
-    runs = [settings_of(open_results(spec, place)) for place in (folder, out)]
-    arrays = [dict(arrays_of(settings)) for settings in runs]
-    differences = [difference(name, first, arrays[1][name]) for name, first in arrays[0].items()]
-    returns = [(one.final_returns(), other.final_returns()) for one, other in zip(*runs, strict=True)]
-    made = [origin(place) for place in (folder, out)]
-    names = list({**made[0], **made[1]})
-    pairs = {name: (made[0].get(name, "unknown"), made[1].get(name, "unknown")) for name in names}
-    changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    earlier = read_json(folder / "config.json").get(EARLIER, [])
-    return Comparison([one for one in differences if one is not None], changed, returns, earlier)
-
-
-def settings_of(found: Population | Sweep) -> list[Population]:
-    """The populations of a sweep, or the one of a run."""
-    return list(found) if isinstance(found, Sweep) else [found]
+    before, now = (settings_of(open_results(spec, place)) for place in (folder, out))
+    arrays = zip(arrays_of(before), arrays_of(now), strict=True)
+    differences = [difference(name, one, other) for (name, one), (_, other) in arrays]
+    made_before, made_now = origin(folder), origin(out)
+    made = {x: (made_before.get(x, "unknown"), made_now.get(x, "unknown")) for x in made_before | made_now}
+    return Comparison(
+        differences=[each for each in differences if each is not None],
+        changed={name: pair for name, pair in made.items() if pair[0] != pair[1]},
+        returns=[(one.final_returns(), other.final_returns()) for one, other in zip(before, now, strict=True)],
+        earlier=read_json(folder / "config.json").get(EARLIER, []),
+    )
 
 
 def arrays_of(settings: list[Population]) -> Iterator[tuple[str, np.ndarray]]:
@@ -122,27 +119,26 @@ def origin(folder: Path) -> dict[str, str]:
 
 def describe(comparison: Comparison) -> list[str]:
     """The lines that say how the repetition compares."""
-    largest, num_seeds = comparison.largest, len(comparison.returns[0][0])
-    what = "metrics, final states and greedy returns"
+    largest, lines = comparison.largest, []
     if largest is None:
-        lines = [f"the same to the bit: {what} of {num_seeds} seeds"]
+        num_seeds = len(comparison.returns[0][0])
+        lines.append(f"the same to the bit: metrics, final states and greedy returns of {num_seeds} seeds")
     else:
-        where = f"the largest difference is {largest.relative:.2g} of {largest.name}"
-        lines = [f"within rounding: {where}" if comparison.is_same else f"not the same: {where}"]
-        updates = [one for one in comparison.differences if one.first_update is not None]
-        if updates:
-            first = min(updates, key=lambda one: one.first_update or 0)
-            lines.append(f"the first update that differs is {first.first_update}, in {first.name}")
-    if not comparison.is_same:
-        for i, pair in enumerate(comparison.returns):
-            place = f"setting {i}: " if len(comparison.returns) > 1 else ""
-            before, now = (with_interval(*iqm_interval(returns)) for returns in pair)
-            lines.append(f"{place}final return, IQM: {before} in the run, {now} now")
-        if comparison.earlier:
-            lines.append(
-                f"the run was extended from {comparison.earlier[0]} timesteps, and until then followed the schedules "
-                "of that length"
-            )
+        said = "within rounding" if comparison.is_same else "not the same"
+        lines.append(f"{said}: the largest difference is {largest.relative:.2g} of {largest.name}")
+    updates = [(one.first_update, one.name) for one in comparison.differences if one.first_update is not None]
+    if updates:
+        first, name = min(updates, key=lambda update: update[0])
+        lines.append(f"the first update that differs is {first}, in {name}")
+    for i, pair in enumerate(() if comparison.is_same else comparison.returns):
+        place = f"setting {i}: " if len(comparison.returns) > 1 else ""
+        before, now = (with_interval(*iqm_interval(returns)) for returns in pair)
+        lines.append(f"{place}final return, IQM: {before} in the run, {now} now")
+    if comparison.earlier and not comparison.is_same:
+        lines.append(
+            f"the run was extended from {comparison.earlier[0]} timesteps, and until then followed the schedules of "
+            "that length"
+        )
     lines += [f"{name}: {before} in the run, {now} now" for name, (before, now) in comparison.changed.items()]
     if not comparison.changed and largest is not None:
         lines.append("versions, revision, code and devices are those of the run")

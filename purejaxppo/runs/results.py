@@ -1,7 +1,9 @@
-"""The files that a finished run leaves: metrics, the table of a sweep, and summary.json."""
+"""Finished runs and sweeps, and the files that they leave: metrics, the table of a sweep, and summary.json."""
 
+import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,24 +15,54 @@ from purejaxppo.population.run_distribution import PERCENTS
 from purejaxppo.population.sharding import describe_devices
 from purejaxppo.population.statistics import Aggregates, Interval, aggregate, iqm_interval
 from purejaxppo.population.sweep import show_value
-from purejaxppo.ppo.types import TrainState
+from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.evaluate import Agent
+from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, SETTINGS, TABLE, TESTED, peak_memory_bytes, write_metrics
 from purejaxppo.runs.spec import RunSpec
-from purejaxppo.runs.summary import SUMMARY, digests
-from purejaxppo.utils.files import load_tree, make_folder, write_json, write_whole
+from purejaxppo.runs.summary import write_summary
+from purejaxppo.utils.files import load_tree, make_folder, write_whole
 
 EVALUATION_EPISODES = 100  # of each seed, at the end
-BOUNDS = ("", "_95_low", "_95_high")  # how the entries of an interval end
 NO_AGGREGATES = Aggregates(*[Interval(math.nan, math.nan, math.nan)] * len(Aggregates._fields))
 
 
-class FinishedRun(NamedTuple):
-    """A finished run, with everything that its pictures and its table show."""
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A finished run. Metrics and states are read when they are used."""
 
     spec: RunSpec
     population: Population
-    kept: dict[str, TrainState]  # of seed 0, after the updates that the algorithm films
     summary: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        """The hyperparameters."""
+        return self.spec.config
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that was trained."""
+        return self.population.agent
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of all seeds, [S, U]."""
+        return self.population.metrics
+
+    @property
+    def runners(self) -> RunnerState:
+        """The final states of all seeds, [S, ...]."""
+        return self.population.runners
+
+    @property
+    def train_state(self) -> TrainState:
+        """The train states of all seeds, [S, ...]; jax.tree.map(lambda x: x[i], ...) is that of seed i."""
+        return self.population.train_state
+
+    def seed(self, i: int) -> RunnerState:
+        """The final state of seed i, without reading the others."""
+        return self.population.seed(i)
 
 
 class FinishedSweep(NamedTuple):
@@ -41,42 +73,53 @@ class FinishedSweep(NamedTuple):
     summary: dict[str, Any]
 
 
-def write_run(
-    spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any] | None = None
-) -> FinishedRun:
-    """Writes the metrics and the summary of a run. Metrics that are written anew keep their `summary`."""
-    write_metrics(folder, metric_names(population), population.column)
-    summary = (summary or summarise(spec, population)) | {"files": digests(folder, METRICS)}
-    write_json(folder / SUMMARY, summary)
-    return read_run(spec, population, folder, summary)
+Finished = LoadedRun | FinishedSweep
 
 
-def read_run(spec: RunSpec, population: Population, folder: Path, summary: dict[str, Any]) -> FinishedRun:
-    """A run that is written already, with the states for its films, in the order of their updates."""
+def as_finished(spec: RunSpec, results: Population | Sweep, summary: dict[str, Any] | None = None) -> Finished:
+    """The run or sweep of these results. summary: by default made from them"""
+    make: Any = FinishedSweep if isinstance(results, Sweep) else LoadedRun
+    return make(spec, results, summary or summarise(spec, results))
+
+
+def write_results(
+    spec: RunSpec, results: Population | Sweep, folder: Path, summary: dict[str, Any] | None = None
+) -> Finished:
+    """Writes the metrics, the table of a sweep, and the summary. Files that are written anew keep their `summary`."""
+    for place, population in populations_of(results).items():
+        make_folder(folder / place)
+        write_metrics(folder / place, metric_names(population), population.column)
+    if isinstance(results, Sweep):
+        write_whole(folder / TABLE, lambda file: file.write(table_text(results.table()).encode()))
+    summary = write_summary(folder, summary or summarise(spec, results), files_of(results))
+    return as_finished(spec, results, summary)
+
+
+def populations_of(results: Population | Sweep) -> dict[str, Population]:
+    """The populations of a run or a sweep, those on test seeds included, by the folder of their metrics."""
+    if isinstance(results, Population):
+        return {"": results}
+    settings = {f"{SETTINGS}/{i:04d}": population for i, population in enumerate(results)}
+    return settings | ({} if results.tested is None else {TESTED: results.tested})
+
+
+def files_of(results: Population | Sweep) -> list[str]:
+    """The files that `write_results` writes beside the summary."""
+    metrics = [str(Path(place, name)) for place in populations_of(results) for name in METRICS]
+    return metrics if isinstance(results, Population) else [TABLE, *metrics]
+
+
+def settings_of(results: Population | Sweep) -> list[Population]:
+    """The populations of a sweep, or the one of a run."""
+    return list(results) if isinstance(results, Sweep) else [results]
+
+
+def read_kept(folder: Path, population: Population) -> dict[str, TrainState]:
+    """The states of seed 0 that are filmed, by the name of their film, in the order of their updates."""
     names = [path.name.removeprefix("after-") for path in (folder / KEPT).glob("after-*")]
     updates = sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
     like = population.store.like.runner.train_state
-    kept = {f"after-{n}": load_tree(folder / KEPT / f"after-{n}", like) for n in updates}
-    return FinishedRun(spec, population, kept, summary)
-
-
-def write_sweep(spec: RunSpec, sweep: Sweep, folder: Path, summary: dict[str, Any] | None = None) -> FinishedSweep:
-    """Writes the metrics of each setting, the table of all, and the summary, as `write_run` does."""
-    named = {f"{SETTINGS}/{i:04d}": population for i, population in enumerate(sweep)}
-    for name, population in named.items() if sweep.tested is None else [*named.items(), (TESTED, sweep.tested)]:
-        place = folder / name
-        make_folder(place)
-        write_metrics(place, metric_names(population), population.column)
-    write_whole(folder / TABLE, lambda file: file.write(table_text(sweep.table()).encode()))
-    summary = (summary or summarise_sweep(spec, sweep)) | {"files": digests(folder, sweep_files(sweep))}
-    write_json(folder / SUMMARY, summary)
-    return FinishedSweep(spec, sweep, summary)
-
-
-def sweep_files(sweep: Sweep) -> list[str]:
-    """The files that `write_sweep` writes beside the summary."""
-    places = [f"{SETTINGS}/{i:04d}" for i in range(len(sweep))] + ([TESTED] if sweep.tested is not None else [])
-    return [TABLE, *(f"{place}/{name}" for place in places for name in METRICS)]
+    return {f"after-{n}": load_tree(folder / KEPT / f"after-{n}", like) for n in updates}
 
 
 def metric_names(population: Population) -> list[str]:
@@ -96,8 +139,14 @@ def table_text(rows: list[Ranked]) -> str:
     return "".join(",".join(line) + "\n" for line in lines)
 
 
-def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
-    """The content of summary.json: the final returns, which seeds diverged, and what the run took."""
+def summarise(spec: RunSpec, results: Population | Sweep) -> dict[str, Any]:
+    """The content of summary.json: the returns or the best setting, what diverged, and what the training took."""
+    found = sweep_entries(results) if isinstance(results, Sweep) else run_entries(spec, results)
+    return found | costs(spec, settings_of(results))
+
+
+def run_entries(spec: RunSpec, population: Population) -> dict[str, Any]:
+    """The entries about the seeds of a run: their final returns, and which diverged."""
     final = population.final_returns()
     finite = final[np.isfinite(final)]  # an environment may pay NaN
     aggregates = aggregate(finite, target=spec.solved_at) if finite.size else NO_AGGREGATES
@@ -108,7 +157,6 @@ def summarise(spec: RunSpec, population: Population) -> dict[str, Any]:
         "seeds_solved": None if spec.solved_at is None else int(np.sum(final >= spec.solved_at)),
         **distribution_entries(population, finite, spec.solved_at),
         "diverged_at": or_none(population.diverged_at),
-        **costs(spec, [population]),
     }
 
 
@@ -120,20 +168,17 @@ def distribution_entries(population: Population, final: np.ndarray, solved_at: f
     areas = population.areas()
     area = iqm_interval(areas[np.isfinite(areas)]) if np.isfinite(areas).any() else [math.nan] * 3
     times = None if solved_at is None else population.time_to(solved_at)
-    median = [None] * 3 if times is None else times.median
-    bounds = ("", "_95_low", "_95_high")
+    percentiles = {str(p): float(np.percentile(final, p)) for p in PERCENTS} if final.size else None
     return {
-        **{f"area_iqm{bound}": number for bound, number in zip(bounds, area, strict=True)},
-        "percentiles_of_final_return": {str(p): float(np.percentile(final, p)) for p in PERCENTS}
-        if final.size
-        else None,
-        **{f"steps_to_solved{bound}": number for bound, number in zip(bounds, median, strict=True)},
+        **interval_entries("area_iqm", area),
+        "percentiles_of_final_return": percentiles,
+        **interval_entries("steps_to_solved", [None] * 3 if times is None else times.median),
         "seeds_reached": None if times is None else times.num_reached,
     }
 
 
-def summarise_sweep(spec: RunSpec, sweep: Sweep) -> dict[str, Any]:
-    """The content of summary.json: the best setting, which runs diverged, and what the sweep took."""
+def sweep_entries(sweep: Sweep) -> dict[str, Any]:
+    """The entries about the settings of a sweep: the best one, and which runs diverged."""
     rows = sweep.table()
     return {
         "best_setting": rows[0].setting,
@@ -141,7 +186,6 @@ def summarise_sweep(spec: RunSpec, sweep: Sweep) -> dict[str, Any]:
         "tied_settings": [row.setting for row in rows[1:] if row.ties],
         "diverged_at": [or_none(population.diverged_at) for population in sweep],
         **selection_entries(sweep),
-        **costs(spec, list(sweep)),
     }
 
 
@@ -150,23 +194,28 @@ def selection_entries(sweep: Sweep) -> dict[str, Any]:
     about = sweep.selection()
     if about is None or sweep.tested is None:
         return {}
-    entries = {"selection_bias": about.bias, "tune_return_iqm": about.tuning, "test_return_iqm": about.test}
     return {
         "tune_seeds": about.tune_seeds,
         "test_seeds": about.test_seeds,
         "test_return_per_seed": sweep.tested.final_returns().tolist(),
         "test_diverged_at": or_none(sweep.tested.diverged_at),
-        **{f"{name}{end}": x for name, interval in entries.items() for end, x in zip(BOUNDS, interval, strict=True)},
+        **interval_entries("selection_bias", about.bias),
+        **interval_entries("tune_return_iqm", about.tuning),
+        **interval_entries("test_return_iqm", about.test),
     }
 
 
-def aggregate_entries(aggregates: Aggregates) -> dict[str, float]:
+def aggregate_entries(aggregates: Aggregates) -> dict[str, float | None]:
     """The entries final_return_NAME of each aggregate, and its 95% bounds."""
-    return {
-        f"final_return_{name}{bound}": number
-        for name, interval in aggregates._asdict().items()
-        for bound, number in zip(BOUNDS, interval, strict=True)
-    }
+    entries: dict[str, float | None] = {}
+    for name, interval in aggregates._asdict().items():
+        entries |= interval_entries(f"final_return_{name}", interval)
+    return entries
+
+
+def interval_entries(name: str, interval: Sequence[float | None]) -> dict[str, float | None]:
+    """An estimate and its 95% bounds as entries of summary.json."""
+    return dict(zip((name, f"{name}_95_low", f"{name}_95_high"), interval, strict=True))
 
 
 def or_none(diverged_at: np.ndarray) -> list[int | None]:

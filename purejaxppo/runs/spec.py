@@ -30,26 +30,6 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import read_json, versions
 from purejaxppo.utils.validation import MAX_SEED, check_choice, check_seed, shown
 
-# The entries of config.json that a run is repeated from, and their types.
-_KINDS: dict[str, Any] = {
-    "env": str,
-    "env_params": dict,
-    "algorithm": str,
-    "config": dict,
-    "num_seeds": int,
-    "seed": int,
-    "preset": str,
-    "sweep": list | None,
-    "test_seeds": int,
-    "search": dict | None,
-    "placement": str,
-    "checkpoint_every": int | str | None,
-    "keep_checkpoints": int,
-    "keep_best": bool,
-    "log_names": str,
-    "init_from": str | None,
-    "agent": str | None,
-}
 EARLIER = "earlier_timesteps"  # in config.json: total_timesteps before each extension of the run
 OWN = "own"  # the algorithm of a config whose class is the user's own
 MOST_NAMED = 8  # run folders that an error names
@@ -97,6 +77,16 @@ class RunSpec:
         return next((threshold for threshold in found if threshold is not None), None)
 
 
+# The entries of config.json that a run is repeated from, and their types.
+_KINDS: dict[str, Any] = {field.name: field.type for field in fields(RunSpec) if field.compare} | {
+    "algorithm": str,
+    "env_params": dict,
+    "config": dict,
+    "sweep": list | None,
+    "search": dict | None,
+}
+
+
 def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None) -> RunSpec:
     """The run that config.json describes. Raises PPOError if there is none, or one that cannot be.
 
@@ -128,13 +118,12 @@ def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config 
 
 def spec_to_json(spec: RunSpec) -> dict[str, Any]:
     """The content of config.json. Raises PPOError for a hyperparameter of the user's own that JSON cannot hold."""
-    special = {
+    content = {field.name: getattr(spec, field.name) for field in fields(RunSpec) if field.compare} | {
         "algorithm": ALGORITHMS[type(spec.config)].name if type(spec.config) in ALGORITHMS else OWN,
         "config": to_json({field.name: getattr(spec.config, field.name) for field in fields(spec.config)}),
         "sweep": None if spec.sweep is None else [to_json(point, "sweep: ") for point in spec.sweep],
         "search": None if spec.search is None else search_to_json(spec.search),
     }
-    content = {name: special[name] if name in special else getattr(spec, name) for name in _KINDS}
     about = {"actual_timesteps": spec.config.actual_timesteps, "versions": versions(), "git_revision": git_revision()}
     return content | about | {"code": own_code(spec)}
 

@@ -10,12 +10,17 @@ from purejaxppo.population.selection import Selection
 from purejaxppo.population.statistics import decimals_of, interval_text, show_return, with_interval
 from purejaxppo.population.sweep import show_point, show_value
 from purejaxppo.ppo.evaluate import MAX_STEPS
-from purejaxppo.runs.results import FinishedRun, FinishedSweep
+from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun
 
 MOST_NAMED = 8  # diverged runs that a line names
 
 
-def table(finished: FinishedRun, folder: Path) -> dict[str, str]:
+def table(finished: Finished, folder: Path) -> dict[str, str]:
+    """The table that a run ends with, or a sweep below the table of its settings."""
+    return run_table(finished, folder) if isinstance(finished, LoadedRun) else sweep_table(finished, folder)
+
+
+def run_table(finished: LoadedRun, folder: Path) -> dict[str, str]:
     """The table that a run ends with."""
     summary, num_seeds = finished.summary, finished.summary["num_seeds"]
     iqm = (summary[f"final_return_iqm{part}"] for part in ("", "_95_low", "_95_high"))

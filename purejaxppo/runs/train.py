@@ -16,7 +16,6 @@ from purejaxppo.population.checkpoints import has_states, make_policy, updates_d
 from purejaxppo.population.logs import LogProgress, named
 from purejaxppo.population.memory import describe_plan
 from purejaxppo.population.options import Progress, carried, ignore, never
-from purejaxppo.population.results import Sweep
 from purejaxppo.population.sharding import describe_devices
 from purejaxppo.population.store import of_rows
 from purejaxppo.population.sweep import describe_programs
@@ -27,7 +26,7 @@ from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.folder import KEPT, METRICS, PICTURES, RESULTS, START, TABLE
 from purejaxppo.runs.logs import PROGRESS, open_logs, steps_told
 from purejaxppo.runs.presets import shown_preset
-from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun, FinishedSweep, write_run, write_sweep
+from purejaxppo.runs.results import EVALUATION_EPISODES, Finished, LoadedRun, write_results
 from purejaxppo.runs.spec import EARLIER, RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
 from purejaxppo.utils.errors import PPOError
@@ -72,7 +71,7 @@ class Watched(NamedTuple):
     is_begun: bool = False  # the view says where it goes on
 
 
-def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun | FinishedSweep | None:
+def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> Finished | None:
     """Trains with the view and the logs open. A sweep has no logs, because its settings train together.
 
     Returns None in all processes but the first.
@@ -98,7 +97,7 @@ def train_watched(spec: RunSpec, folder: Path, watched: Watched) -> FinishedRun 
             on_begin=view.say if watched.is_begun else ignore,
             on_plan=lambda memory: view.planned(describe_plan(memory)),
         )
-        if isinstance(finished, FinishedRun):
+        if isinstance(finished, LoadedRun):
             score = {"evaluation": finished.summary["final_return_mean"]}
             log(named(score, spec.log_names), spec.config.actual_timesteps)
     return finished
@@ -112,7 +111,7 @@ def import_early() -> None:
 
 def train_in_folder(
     spec: RunSpec, folder: Path, on_chunk: Callable[[Progress], None], **options: Any
-) -> FinishedRun | FinishedSweep | None:
+) -> Finished | None:
     """Trains and evaluates a run, and writes its folder. Members whose results are there are not trained again.
 
     The first of several processes writes; the others return None. options: of `train_population`
@@ -153,9 +152,7 @@ def train_in_folder(
         spec = dataclasses.replace(spec, sweep=trained.points)
         if is_first:
             write_json(folder / "config.json", spec_to_json(spec))  # with the settings, which are known now
-    if not is_first:
-        return None
-    return write_sweep(spec, trained, folder) if isinstance(trained, Sweep) else write_run(spec, trained, folder)
+    return write_results(spec, trained, folder) if is_first else None
 
 
 def write_config(spec: RunSpec, folder: Path) -> None:

@@ -19,7 +19,7 @@ from purejaxppo.population.jobs import make_jobs
 from purejaxppo.population.results import first_standstill
 from purejaxppo.ppo.update import all_finite, keep_finite
 from purejaxppo.report.pictures import write_pictures
-from purejaxppo.runs.results import FinishedRun, write_run
+from purejaxppo.runs.results import write_results
 from purejaxppo.runs.spec import RunSpec, spec_to_json
 from purejaxppo.runs.tables import describe_divergence, table
 from purejaxppo.utils.devices import quickly_compiled
@@ -214,7 +214,7 @@ def test_a_run_with_diverged_seeds_is_written_whole_and_says_so(swept, tmp_path)
     population = swept[0][1]
     spec = RunSpec("Drift", {}, ONE_ENV, 6, 0, "cleanrl")
     write_json(tmp_path / "config.json", spec_to_json(spec))
-    finished = write_run(spec, population, tmp_path)
+    finished = write_results(spec, population, tmp_path)
     write_pictures(finished, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.json", "metrics.csv", "metrics.npz", "summary.json", "curves.png", "report.html")
@@ -232,8 +232,7 @@ def test_a_run_with_diverged_seeds_is_written_whole_and_says_so(swept, tmp_path)
     assert [math.isnan(float(row["value_loss"])) for row in rows] == [
         bool(x) and u >= 2 for x in struck for u in range(4)
     ]
-    clean = write_run(spec, swept[0][0], tmp_path)
-    assert isinstance(clean, FinishedRun)
+    clean = write_results(spec, swept[0][0], tmp_path)
     assert (clean.summary["diverged"], clean.summary["diverged_at"]) == (0, [None] * 6)
     assert "seeds diverged" not in table(clean, tmp_path)
 

@@ -24,11 +24,11 @@ from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.sharding import PLACEMENTS
 from purejaxppo.population.statistics import iqm, with_interval
 from purejaxppo.population.sweep import show_point
-from purejaxppo.report import charts, comparison, page, rewrite_page
+from purejaxppo.report import charts, page, plots, rewrite_page
 from purejaxppo.report.curves import make_curve
-from purejaxppo.report.distribution_views import distribution_views, profile_view
 from purejaxppo.runs.results import FinishedSweep
 from purejaxppo.runs.spec import RunSpec, load_spec
+from purejaxppo.runs.summary import write_summary
 
 TINY = ["--config.total-timesteps", "4096", "--config.num-envs", "4", "--config.num-steps", "64", "--quiet"]
 TINY += ["--config.hidden-sizes", "8"]
@@ -158,18 +158,18 @@ def test_a_sweep_over_environments_has_a_page(own_sweep, tmp_path):
 
 
 def test_steps_of_a_chart_that_are_not_whole_have_four_digits_in_its_table():
-    _, first, second, *_ = charts.view_rows([profile_view({"a": np.array([0.0, 1 / 3])}, "score")])
+    _, first, second, *_ = charts.view_rows([charts.profile_view({"a": np.array([0.0, 1 / 3])}, "score")])
     assert (first[0], second[0]) == ("0.0", "0.03333")
 
 
 def test_a_chart_of_shares_reaches_from_0_to_1(own_sweep):
     """So too if no seed has reached the threshold."""
-    for view in distribution_views({"a": own_sweep[0]}, 1e6, "return")[1:]:
+    for view in charts.distribution_views({"a": own_sweep[0]}, 1e6, "return")[1:]:
         assert view["y_range"] == [0.0, 1.0]
     figures = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "write_figure", lambda figure, _: figures.append(figure))
-        comparison.plot_view(view, None, title="")
+        patch.setattr(plots, "write_figure", lambda figure, _: figures.append(figure))
+        plots.plot_view(view, "a.png", title="")
     low, high = figures[0].axes[0].get_ylim()
     assert -0.2 < low <= 0 < 1 <= high < 1.2
 
@@ -248,7 +248,7 @@ def own_sweep():
 
 def test_own_metrics_are_charts_of_a_run(own_sweep):
     population = own_sweep[0]
-    views = charts.run_views(population, charts.find_curve(population), None)
+    views = charts.run_views(population, None)
     by_name = {view["name"]: view for view in views}
     assert {"rate <b>", "episode/success", "episode/distance"} < set(by_name)
     (series,) = by_name["rate <b>"]["series"]
@@ -264,7 +264,7 @@ def test_own_metrics_are_charts_of_a_run(own_sweep):
 
 
 def test_own_metrics_are_charts_of_a_sweep_and_columns_of_its_table(own_sweep):
-    views = charts.sweep_views(own_sweep, charts.best_curves(own_sweep), None)
+    views = charts.own_views(charts.best_settings(own_sweep))
     view = next(view for view in views if view["name"] == "rate <b>")
     labels = [row.point["learning_rate"] for row in own_sweep.table()]
     assert [series["mid"][-1] for series in view["series"]] == [10 * rate for rate in labels]
@@ -337,9 +337,8 @@ def evil(folder, tmp_path):
     place = tmp_path / "evil"
     config, summary = (json.loads((place / f"{name}.json").read_text()) for name in ("config", "summary"))
     (place / "config.json").write_text(json.dumps(config | {"preset": EVIL, "git_revision": EVIL}))
-    (place / "summary.json").write_text(
-        json.dumps(summary | {"devices": EVIL, EVIL: EVIL, "diverged": 1, "diverged_at": [None, 7, None]})
-    )
+    changed = summary | {"devices": EVIL, EVIL: EVIL, "diverged": 1, "diverged_at": [None, 7, None]}
+    write_summary(place, changed, ["metrics.npz"])
     (place / "after.gif").rename(place / f"{EVIL.replace('/', '')}.gif")
     return rewrite_page(place)
 
@@ -360,7 +359,7 @@ def test_diverged_seeds_are_told(evil):
 
 def test_size_is_bounded():
     returns = np.random.default_rng(0).normal(size=(1_000, 5_000))
-    view = charts.return_view(make_curve(np.arange(5_000), returns), 1.0, "environment steps")
+    view = charts.returns_view([("", make_curve(np.arange(5_000), returns))], 1.0)
     assert len(view["lines"]) == charts.SEED_LINES
     assert {len(line["y"]) for line in view["lines"]} == {200}
     assert len(json.dumps(view)) < 200_000
@@ -386,7 +385,7 @@ def test_films_come_in_the_order_of_the_training(tmp_path):
 
 def test_a_seed_without_a_return_is_no_error():
     nothing = make_curve(np.arange(4), np.full((2, 4), math.nan))
-    (series,) = charts.return_view(nothing, None, "environment steps")["series"]
+    (series,) = charts.returns_view([("", nothing)], None)["series"]
     assert series["mid"] == [None] * 4
     assert page.number_text(math.nan) == "none"
 

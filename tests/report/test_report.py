@@ -18,7 +18,7 @@ import purejaxppo as pjp
 from purejaxppo.envs.spaces import settle_space
 from purejaxppo.population.statistics import iqm
 from purejaxppo.ppo.evaluate import Episode
-from purejaxppo.report import canvas, curves, drawings, film, grids
+from purejaxppo.report import canvas, charts, curves, drawings, film, grids, plots
 from purejaxppo.report.drawings import PICTURES, find_picture
 from purejaxppo.utils.errors import NotWritten, PPOError
 
@@ -89,13 +89,6 @@ def test_seeds_without_an_episode_do_not_count():
     np.testing.assert_array_equal(np.isnan(band.high), [True, True, False])
 
 
-@pytest.mark.parametrize("num_seeds", [2, 5, 16, 100])
-def test_band_holds_the_iqm(num_seeds):
-    band = curves.iqm_band(normal(num_seeds, 50))
-    assert (band.low < band.iqm).all()
-    assert (band.iqm < band.high).all()
-
-
 @pytest.mark.parametrize("num_seeds", [5, 16])
 def test_band_is_that_of_a_bootstrap_written_out(num_seeds, monkeypatch):
     monkeypatch.setattr(curves, "NUM_RESAMPLES", 20_000)
@@ -103,15 +96,12 @@ def test_band_is_that_of_a_bootstrap_written_out(num_seeds, monkeypatch):
     picks = np.random.default_rng(2).integers(num_seeds, size=(20_000, num_seeds))
     expected = np.quantile(stats.trim_mean(returns[picks], 0.25, axis=1), [0.025, 0.975], axis=0)
     band = curves.iqm_band(returns)
+    assert (band.low < band.iqm).all()
+    assert (band.iqm < band.high).all()
     width = expected[1] - expected[0]
     # The ends of so many resamples scatter little; an interval of 90% or 99% would be off by a sixth of the width.
     assert np.abs((band.low - expected[0]) / width).mean() < 0.02
     assert np.abs((band.high - expected[1]) / width).mean() < 0.02
-
-
-def test_band_is_the_same_each_time():
-    returns = normal(9, 4)
-    np.testing.assert_array_equal(curves.iqm_band(returns).low, curves.iqm_band(returns).low)
 
 
 def test_equal_seeds_have_a_band_without_width():
@@ -140,7 +130,7 @@ def test_thinning_keeps_both_ends(num_updates):
 
 def plot(path: Path, returns: np.ndarray, solved_at: float | None = None) -> Image.Image:
     timesteps = 512 * np.arange(1, returns.shape[1] + 1)
-    curves.plot_curves(timesteps, returns, path, title="CartPole-v1", solved_at=solved_at)
+    plots.plot_curves(timesteps, returns, path, title="CartPole-v1", solved_at=solved_at)
     with Image.open(path) as image:
         assert image.format == "PNG"
         return image.convert("RGB")
@@ -158,55 +148,67 @@ def test_several_seeds_have_a_band_and_one_has_none(tmp_path):
     many, one = plot(tmp_path / "many.png", normal(5, 30)), plot(tmp_path / "one.png", normal(1, 30))
     assert count_band(many) > 5_000
     assert count_band(one) < 1_000  # smoothed edges of the line
-    assert near(many, curves.BLUE).sum() > 1_000
-    assert near(one, curves.BLUE).sum() > 1_000
+    assert near(many, canvas.BLUE).sum() > 1_000
+    assert near(one, canvas.BLUE).sum() > 1_000
 
 
 def test_solved_line_is_drawn_on_request(tmp_path):
     without, with_line = (plot(tmp_path / "a.png", normal(3, 30), solved_at) for solved_at in (None, 1.0))
-    assert not near(without, curves.VERMILLION).any()
-    rows = np.nonzero(near(with_line, curves.VERMILLION).sum(axis=1) > 200)[0]
+    assert not near(without, canvas.VERMILLION).any()
+    rows = np.nonzero(near(with_line, canvas.VERMILLION).sum(axis=1) > 200)[0]
     assert 1 <= len(rows) <= 4  # one thin line across
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_single_update_shows(tmp_path, num_seeds):
     image = plot(tmp_path / "a.png", np.arange(20.0, 20 + num_seeds)[:, None])
-    assert near(image, curves.BLUE).sum(axis=1).max() > 400  # a line over most of the width
+    assert near(image, canvas.BLUE).sum(axis=1).max() > 400  # a line over most of the width
 
 
-def test_no_finished_episode_is_no_error(tmp_path):
-    image = plot(tmp_path / "a.png", np.full((3, 5), NAN))
-    assert near(image, "#000000").sum() > near(plot(tmp_path / "b.png", np.zeros((3, 5))), "#000000").sum()
+@pytest.fixture
+def draw(monkeypatch):
+    """Draws a chart of one setting, and gives its axes."""
+    figures = []
+    monkeypatch.setattr(plots, "write_figure", lambda figure, path: figures.append(figure))
+
+    def call(returns):
+        timesteps = 512 * np.arange(1, returns.shape[1] + 1)
+        plots.plot_curves(timesteps, returns, "a.png", title="CartPole-v1")
+        FigureCanvasAgg(figures[-1]).draw()
+        return figures[-1].axes[0]
+
+    return call
 
 
-def test_first_seeds_stand_for_thousands(tmp_path):
-    plot(tmp_path / "a.png", normal(2_000, 300))
-    figure = Figure()
-    axes = figure.add_subplot()
-    curves.draw_seeds(axes, np.arange(3), normal(2_000, 3))
-    (lines,) = axes.collections
-    assert len(lines.get_paths()) == curves.MAX_SEED_LINES
-    assert lines.get_label() == f"first {curves.MAX_SEED_LINES} seeds"
+def test_first_seeds_stand_for_thousands(draw):
+    axes = draw(normal(2_000, 300))
+    lines = next(each for each in axes.collections if each.get_label() == f"first {plots.MAX_SEED_LINES} seeds")
+    assert len(lines.get_paths()) == plots.MAX_SEED_LINES
+    view = charts.returns_view([("", curves.make_curve(np.arange(300), normal(2_000, 300)))], None)
+    assert len(view["lines"]) == charts.SEED_LINES
 
 
-def test_axes_say_what_they_show():
-    figure, axes = curves.make_axes("CartPole-v1")
-    axes.plot([0, 499_712], [0, 1], label="line")
-    curves.style_axes(axes, 499_712)
-    FigureCanvasAgg(figure).draw()
+def test_no_finished_episode_is_no_error(draw):
+    assert [text.get_text() for text in draw(np.full((3, 5), NAN)).texts] == ["no episode has finished"]
+    assert not draw(np.zeros((3, 5))).texts
+
+
+def test_axes_say_what_they_show(draw):
+    axes = draw(normal(3, 976))
     labels = [tick.label1.get_text() for tick in axes.xaxis.get_major_ticks() if tick.get_loc() <= axes.get_xlim()[1]]
     assert labels == ["0", "100k", "200k", "300k", "400k", "500k"]
     assert axes.get_xlabel() == "environment steps"
     assert axes.get_ylabel() == "return of training episodes"
     assert axes.get_title(loc="left") == "CartPole-v1"
     assert [side for side, spine in axes.spines.items() if spine.get_visible()] == ["left", "bottom"]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["IQM of 3 seeds", "95% interval", "single seeds"]
 
 
 @pytest.mark.parametrize(("timesteps", "returns"), [((3,), (2, 4)), ((3,), (3,)), ((0,), (2, 0)), ((3,), (0, 3))])
 def test_shapes_that_disagree_are_refused(tmp_path, timesteps, returns):
     with pytest.raises(PPOError, match="have to be"):
-        curves.plot_curves(np.zeros(timesteps), np.zeros(returns), tmp_path / "a.png", title="")
+        plots.plot_curves(np.zeros(timesteps), np.zeros(returns), tmp_path / "a.png", title="")
     assert not list(tmp_path.iterdir())
 
 
@@ -282,12 +284,6 @@ def test_film_loops_at_its_rate_and_rests_on_the_last_frame(tmp_path):
     with Image.open(path) as gif:
         assert gif.size == GIF_SIZE
         assert gif.info["loop"] == 0  # for ever
-
-
-def test_film_of_one_frame(tmp_path):
-    film.write_film([frame()], tmp_path / "a.gif", rest=1.0)
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.size == GIF_SIZE
 
 
 def test_film_without_frames_is_refused(tmp_path):
@@ -412,14 +408,6 @@ def test_film_takes_every_few_steps_and_the_end(tmp_path, monkeypatch, length, e
         chances = ["", ""] if step == length else [f"{share:.0%}" for share in episode.probabilities[step]]
         assert composed[step] == (sum(range(1, step + 1)), chances)
     assert durations(path) == [50 * every] * (len(steps) - 1) + [1000]
-
-
-def test_frames_are_drawn_when_they_are_asked_for():
-    env, drawn = pjp.make_env("CartPole-v1"), []
-    picture = PICTURES["CartPole-v1"]._replace(draw=lambda obs, *_: drawn.append(obs) or cartpole())
-    frames = film.Frames(env, picture, make_episode(8), range(9))
-    assert (len(frames), drawn) == (9, [])
-    assert len(frames[::4]) == len(drawn) == 3
 
 
 # The panel
@@ -655,7 +643,7 @@ def test_pictures_for_papers(tmp_path, suffix, start):
     found = []
     for name in ("a", "b"):
         path = tmp_path / f"{name}.{suffix}"
-        curves.plot_curves(np.arange(1, 9), normal(3, 8), path, title="CartPole-v1")
+        plots.plot_curves(np.arange(1, 9), normal(3, 8), path, title="CartPole-v1")
         found.append(path.read_bytes())
     assert found[0] == found[1]  # the same file each time
     assert found[0].startswith(start)
@@ -664,4 +652,4 @@ def test_pictures_for_papers(tmp_path, suffix, start):
 
 def test_picture_of_another_kind_is_refused(tmp_path):
     with pytest.raises(PPOError, match=r"\.png or \.pdf or \.svg"):
-        curves.plot_curves(np.arange(1, 9), normal(3, 8), tmp_path / "a.jpg", title="")
+        plots.plot_curves(np.arange(1, 9), normal(3, 8), tmp_path / "a.jpg", title="")

@@ -26,7 +26,7 @@ from purejaxppo.ppo.types import Metrics
 from purejaxppo.report.pictures import film_episodes
 from purejaxppo.runs.folder import make_free_folder, make_run_folder, write_metrics
 from purejaxppo.runs.presets import PRESETS
-from purejaxppo.runs.results import EVALUATION_EPISODES, FinishedRun
+from purejaxppo.runs.results import EVALUATION_EPISODES
 from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json
 from purejaxppo.utils import files as storage
 from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json, write_whole
@@ -127,7 +127,7 @@ def test_the_pictures_are_pictures(run):
 def test_films_show_the_policy_before_during_and_after_training_from_one_start(run):
     loaded = pjp.load_run(run[0])
     agent, last, kept = loaded.agent, loaded.seed(0), loaded.seed(1).train_state
-    episodes = film_episodes(FinishedRun(loaded.spec, loaded.population, {"after-3": kept}, loaded.summary))
+    episodes = film_episodes(loaded, {"after-3": kept})
     first = jax.jit(lambda key: agent.init(key).train_state)(last.key)
     states = {"before": first, "after-3": kept, "after": last.train_state}
     assert list(episodes) == list(states)
@@ -161,8 +161,6 @@ def test_a_run_is_loaded_as_it_was(run):
     np.testing.assert_allclose(returns.mean(axis=1), loaded.summary["final_return_per_seed"], rtol=0.02)
     one = jax.tree.map(lambda x: x[1], loaded.train_state)
     assert int(loaded.agent.act(one, jnp.zeros(4))) in (0, 1)
-    returns, _ = pjp.evaluate(loaded.agent, one, jax.random.key(0), num_episodes=4)
-    assert returns.shape == (4,)
 
 
 @pytest.mark.parametrize(

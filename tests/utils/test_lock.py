@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import arithmetic
 import pytest
 
 import purejaxppo as pjp
@@ -16,7 +17,6 @@ from purejaxppo.utils.lock import LOCK, locked
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
 TINY += ["--config.hidden-sizes", "8"]
-CONFIG = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
 HOLD = """
 import fcntl, os, sys
 file = open(sys.argv[1], "w")
@@ -40,7 +40,8 @@ def holder(tmp_path):
 
 
 def train(out, **options):
-    return pjp.train_population(pjp.make_env("CartPole-v1"), CONFIG, num_seeds=1, out=out, **options)
+    options["make_agent"] = arithmetic.make_agent
+    return pjp.train_population(pjp.make_env("CartPole-v1"), arithmetic.CONFIG, num_seeds=1, out=out, **options)
 
 
 def test_two_processes_do_not_train_in_one_folder(holder, tmp_path, refused):
