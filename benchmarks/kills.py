@@ -42,7 +42,6 @@ from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import read_options
 from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.population import checkpoints, chunks, program, store
-from purejaxppo.population.options import Options
 from purejaxppo.runs import results
 from purejaxppo.runs import train as runs
 from purejaxppo.runs.console import print_rows
@@ -152,9 +151,9 @@ def announce(pipe: int) -> None:
     find, keep = chunks.find_checkpoint, chunks.keep_or_stop
 
     def find_and_say(place: Any, rows: Any) -> Any:
-        updates, found = find(place, rows)
-        say("begun", *rows, updates)
-        return updates, found
+        found = find(place, rows)
+        say("begun", *rows, 0 if found is None else found.metrics.updates.shape[1])
+        return found
 
     def say_and_keep(chunk: chunks.Chunk) -> None:
         say("done", *chunk.rows, chunk.done)
@@ -337,11 +336,11 @@ def compiled_once() -> Iterator[None]:
     """Programs that are made once for all populations within: nothing else is changed by it."""
     made, real = {}, chunks.compile_to_fit
 
-    def compile_or_remember(job: program.Job, options: Options) -> Any:
-        devices = program.used_devices(options.placement, job.num_members)
-        key = (repr(job.program.config), job.num_members, options.placement, len(devices))
+    def compile_or_remember(job: program.Job) -> Any:
+        devices = program.used_devices(job.options.placement, job.num_members)
+        key = (repr(job.program.config), job.num_members, job.options.placement, len(devices))
         if key not in made:
-            made[key] = real(job, options)
+            made[key] = real(job)
         return made[key]
 
     chunks.compile_to_fit = compile_or_remember
@@ -489,12 +488,11 @@ def survive_damage(folder: Path, seed: int, flips: int = 500, others: int = 50) 
     whole = train_spec(spec, folder / "damaged whole")
     place = half_trained(spec, folder / "damaged half")
     half = dataclasses.replace(whole.store, folder=folder / "damaged half" / "program-0")
-    rows = checkpoints.unfinished_rows(half.folder)[0]
+    rows = next(iter(checkpoints.unfinished(half.folder)))
     newest = sorted(place.iterdir())[-1]
 
     def read_half() -> Any:
-        updates, found = checkpoints.newest_checkpoint(half, rows)
-        return to_host((np.int32(updates), found))
+        return to_host(checkpoints.newest_checkpoint(half, rows))
 
     def read_whole() -> Any:
         return parts_of(train_spec(spec, folder / "damaged whole", on_chunk=refuse_to_train))

@@ -39,10 +39,9 @@ from purejaxppo.population.cross import CrossSweep, sweep_environments
 from purejaxppo.population.halving import halving_timesteps, make_successive_halving
 from purejaxppo.population.logs import LogProgress
 from purejaxppo.population.options import PopulationOptions, Progress
-from purejaxppo.population.pbt import make_pbt, pbt_timesteps
+from purejaxppo.population.pbt import make_pbt, make_retest, pbt_timesteps
 from purejaxppo.population.processes import join, leave
 from purejaxppo.population.results import Population, Sweep
-from purejaxppo.population.retest import make_retest
 from purejaxppo.population.run_distribution import (
     first_passages,
     normalized_scores,
@@ -52,9 +51,8 @@ from purejaxppo.population.run_distribution import (
     threshold_times,
 )
 from purejaxppo.population.search import SearchResult
-from purejaxppo.population.selection import Selection
 from purejaxppo.population.spaces import named_space
-from purejaxppo.population.statistics import aggregate, probability_of_improvement
+from purejaxppo.population.statistics import Selection, aggregate, probability_of_improvement
 from purejaxppo.population.sweep import draw_points, log_uniform, uniform
 from purejaxppo.population.tpe import search_tpe
 from purejaxppo.population.train import open_population, train_population

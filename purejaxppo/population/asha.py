@@ -1,6 +1,6 @@
 """Asynchronous successive halving: one compiled program trains a batch of members, each in a rung of its own."""
 
-import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,7 @@ from flax import struct
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.halving import plan_updates, put, take
-from purejaxppo.population.jobs import describe_agent, describe_config, described
-from purejaxppo.population.ladder import Job, Ladder
+from purejaxppo.population.jobs import describe_agent, describe_base
 from purejaxppo.population.options import MakeAgent
 from purejaxppo.population.search import (
     SCORES,
@@ -25,13 +24,11 @@ from purejaxppo.population.search import (
     Space,
     Tally,
     check_first_update,
-    check_score,
     draw_unit,
     empty_tally,
-    make_agent_of,
     placed,
+    prepare,
     scored,
-    settle_space,
     start_member,
     train_part,
 )
@@ -91,18 +88,14 @@ def make_asha(
         PPOError: if the space or the numbers of runs, members, rungs and updates do not fit, or if the agent does not
             read a number of the space; from the search, if `out` holds another one.
     """
-    check_score(score)
-    agent_of = make_agent_of(env, config, make_agent)
-    space = settle_space(env, config, space)
+    agent_of, space = prepare(env, config, space, make_agent, score)
     updates = plan_updates(config, eta=eta, num_rungs=num_rungs)
     check_whole("num_runs", num_runs, least=num_rungs)  # one bracket of the synchronous search takes no more
     check_whole("batch", batch)
     check_first_update(agent_of, space)
     budget, programs = num_runs * config.num_updates, Programs(agent_of, space, score, batch)
     about = {
-        "env": env.name,
-        "env_params": [described(x) for x in jax.tree.leaves(env.params)],
-        "config": describe_config(config),
+        **describe_base(env, config),
         "space": {name: str(domain) for name, domain in space.items()},
         "rungs": [eta, *updates],
         "score": score,
@@ -117,12 +110,14 @@ def make_asha(
         unit = draw_unit(space, jax.random.fold_in(key, 0), budget // updates[0])
         ladder = Ladder(eta, updates, budget)
         start = lambda i: programs.start(key, {name: x[i] for name, x in unit.items()}, i)  # noqa: E731
-        folder = None if out is None else as_path("out", out)
-        shelf = Shelf(folder, jax.eval_shape(start, 0), about | {"key": jax.random.key_data(key).tolist()})
-        if folder is not None:
+        if out is None:
+            members = climb(programs, ladder, batch, start)
+        else:
+            folder = as_path("out", out)
             make_folder(folder)
-        with locked(folder) if folder is not None else contextlib.nullcontext():
-            members = climb(programs, ladder, batch, start, shelf)
+            of_search = about | {"key": jax.random.key_data(key).tolist()}
+            with locked(folder):
+                members = climb(programs, ladder, batch, start, Shelf(folder, jax.eval_shape(start, 0), of_search))
         return result_of(ladder, members, config.batch_size, score)
 
     return search
@@ -150,31 +145,68 @@ class Programs:
         return jax.device_put(lanes, self._by_lane)
 
 
-class Shelf(NamedTuple):
-    """The folder with the members after each rung; without one, nothing is kept."""
+class Job(NamedTuple):
+    """One rung of one member."""
 
-    folder: Path | None
+    member: int
+    rung: int
+
+
+class Ladder:
+    """The scores of all rungs, and the next job by algorithm 2 of Li et al. (2018)."""
+
+    def __init__(self, eta: int, updates: tuple[int, ...], budget: int) -> None:
+        self.scores: list[dict[int, float]] = [{} for _ in updates]  # of each rung, by member
+        self.num_members = 0  # that have begun
+        self._promoted: list[set[int]] = [set() for _ in updates]  # to each rung
+        self._eta, self.updates, self._left = eta, updates, budget
+
+    def tell(self, job: Job, score: float) -> None:
+        """Takes the score of a job that is finished."""
+        self.scores[job.rung][job.member] = score
+
+    def ask(self) -> Job | None:
+        """The next job: a promotion into the highest rung, or a new member. Those beyond the budget are passed over."""
+        for rung in reversed(range(len(self.updates))):
+            member = self._next_of(rung) if self.updates[rung] <= self._left else None
+            if member is not None:
+                self._left -= self.updates[rung]
+                self._promoted[rung].add(member)
+                self.num_members += rung == 0
+                return Job(member, rung)
+        return None
+
+    def _next_of(self, rung: int) -> int | None:
+        """The best member of the rung below that is among its best 1 / eta and not yet promoted."""
+        if rung == 0:
+            return self.num_members
+        best = self.ranked(rung - 1)[: len(self.scores[rung - 1]) // self._eta]
+        return next((member for member in best if member not in self._promoted[rung]), None)
+
+    def ranked(self, rung: int) -> list[int]:
+        """The members that have finished a rung, best first. NaN ranks last, and of equals the first one is better."""
+        scores = self.scores[rung]
+        return sorted(scores, key=lambda member: (math.isnan(scores[member]), -scores[member], member))
+
+
+class Shelf(NamedTuple):
+    """A folder with the members after each rung."""
+
+    folder: Path
     like: Member  # its shapes
     about: dict[str, Any]  # of the search
 
+    def place(self, job: Job) -> Path:
+        """The folder of the member after the job."""
+        return self.folder / f"member-{job.member:06d}-rung-{job.rung}"
+
     def load(self, job: Job) -> Member | None:
         """The member after the job; None if it is not there. Raises PPOError if it is of another search."""
-        if self.folder is None or not self._place(job).exists():
-            return None
-        return load_tree(self._place(job), self.like, self.about)
-
-    def save(self, job: Job, member: Member) -> None:
-        """Keeps the member after the job."""
-        if self.folder is not None:
-            save_tree(self._place(job), member, self.about)
-
-    def _place(self, job: Job) -> Path:
-        assert self.folder is not None
-        return self.folder / f"member-{job.member:06d}-rung-{job.rung}"
+        return load_tree(self.place(job), self.like, self.about) if self.place(job).exists() else None
 
 
 def climb(
-    programs: Programs, ladder: Ladder, batch: int, start: Callable[[int], Member], shelf: Shelf
+    programs: Programs, ladder: Ladder, batch: int, start: Callable[[int], Member], shelf: Shelf | None = None
 ) -> dict[int, Member]:
     """Trains all jobs of the ladder. -> the members, each as its last rung left it
 
@@ -187,7 +219,7 @@ def climb(
         for lane in (lane for lane in range(batch) if lane not in running):
             if (job := ladder.ask()) is None:
                 break
-            running[lane], left[lane] = (job, shelf.load(job)), ladder.updates[job.rung]
+            running[lane], left[lane] = (job, shelf.load(job) if shelf else None), ladder.updates[job.rung]
             if running[lane][1] is None:
                 member = members[job.member] if job.rung else start(job.member)
                 fresh = Lane(member, empty_tally(), jnp.int32(left[lane]))
@@ -202,8 +234,8 @@ def climb(
             if left[lane] == 0:
                 del running[lane]
                 member = programs.take(lanes, lane).member if kept is None else kept
-                if kept is None:
-                    shelf.save(job, member)
+                if shelf and kept is None:
+                    save_tree(shelf.place(job), member, shelf.about)
                 members[job.member] = member
                 ladder.tell(job, float(member.score))
 

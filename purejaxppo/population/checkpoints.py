@@ -10,7 +10,7 @@ import math
 import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,26 +111,28 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(name) for name in names_in(folder) if name.isdecimal())
 
 
-def unfinished_rows(program_folder: Path) -> list[Rows]:
-    """The chunks that have checkpoints, in order."""
-    return [part for part in parts_in(program_folder / UNFINISHED) if checkpoints_of(program_folder, part)]
+def unfinished(program_folder: Path) -> dict[Rows, list[int]]:
+    """The updates of each checkpoint of the chunks that have one, both in order."""
+    found = {
+        rows: checkpoints(checkpoint_folder(program_folder, rows)) for rows in parts_in(program_folder / UNFINISHED)
+    }
+    return {rows: updates for rows, updates in found.items() if updates}
 
 
-def checkpoints_of(program_folder: Path, rows: Rows) -> list[int]:
-    """The number of updates of each checkpoint of a chunk, in order."""
-    return checkpoints(checkpoint_folder(program_folder, rows))
+def begun_chunks(store: Store) -> dict[Rows, list[int]]:
+    """The unfinished chunks of a store, which has none in memory."""
+    return unfinished(store.folder) if isinstance(store, DiskStore) else {}
 
 
 def updates_done(program_folder: Path) -> int:
     """The most updates that a member on disk has done; 0 if none has begun."""
     done = [updates_of(program_folder, part) for part in parts_in(program_folder / "runners")]
-    begun = [checkpoints_of(program_folder, part)[-1] for part in unfinished_rows(program_folder)]
-    return max(done + begun, default=0)
+    return max(done + [updates[-1] for updates in unfinished(program_folder).values()], default=0)
 
 
 def has_states(program_folder: Path) -> bool:
     """True if a member on disk has begun, damaged or not."""
-    return bool(parts_in(program_folder / "runners") or unfinished_rows(program_folder))
+    return bool(parts_in(program_folder / "runners") or unfinished(program_folder))
 
 
 def updates_of(program_folder: Path, part: Rows) -> int:
@@ -146,9 +148,9 @@ def write_checkpoint(store: DiskStore, rows: Rows, updates: int, checkpoint: Che
         shutil.rmtree(folder / f"{old:08d}")
 
 
-def write_best(store: DiskStore, first: int, best: Best) -> None:
-    """Writes the members from `first` on at their best, for good."""
-    write_anew(store, store.folder / "best" / part_name((first, first + len(best.returns))), best)
+def write_best(store: DiskStore, part: Rows, best: Best) -> None:
+    """Writes the members of a chunk at their best, for good."""
+    write_anew(store, store.folder / "best" / part_name(part), best)
 
 
 def write_anew(store: DiskStore, place: Path, tree: PyTree) -> None:
@@ -157,36 +159,32 @@ def write_anew(store: DiskStore, place: Path, tree: PyTree) -> None:
     save_tree(place, tree, store.about)
 
 
-def drop_finished(store: DiskStore) -> None:
+def drop_finished(store: Store) -> None:
     """Removes the checkpoints of members whose results are stored."""
-    for rows in unfinished_rows(store.folder):
-        if not complement(store.parts(), rows):
+    for rows in begun_chunks(store):
+        if isinstance(store, DiskStore) and not complement(store.parts(), rows):
             shutil.rmtree(checkpoint_folder(store.folder, rows), ignore_errors=True)
 
 
-def holding_rows(program_folder: Path, rows: Rows) -> Rows | None:
-    """The unfinished chunk with the most updates that holds all of `rows`; None without one.
+def holding_rows(begun: Mapping[Rows, list[int]], rows: Rows) -> Rows | None:
+    """The chunk of `unfinished` with the most updates that holds all of `rows`; None without one.
 
     It differs from `rows` if the memory or the devices have changed.
     """
-    holding = [part for part in unfinished_rows(program_folder) if part[0] <= rows[0] and rows[1] <= part[1]]
-    return max(holding, key=lambda part: checkpoints_of(program_folder, part)[-1], default=None)
+    holding = [part for part in begun if part[0] <= rows[0] and rows[1] <= part[1]]
+    return max(holding, key=lambda part: begun[part][-1], default=None)
 
 
-def find_checkpoint(store: DiskStore, rows: Rows) -> tuple[int, Checkpoint | None]:
-    """The updates done by `rows`, and the checkpoint to go on from; 0 and None if they never began.
-
-    Raises PPOError as `newest_checkpoint` does.
-    """
-    part = holding_rows(store.folder, rows)
-    if part is None:
-        return 0, None
-    updates, found = newest_checkpoint(store, part)
-    return updates, jax.tree.map(lambda x: x[rows[0] - part[0] : rows[1] - part[0]], found)
+def find_checkpoint(store: Store, rows: Rows) -> Checkpoint | None:
+    """The checkpoint that `rows` go on from; None if they never began. Raises PPOError as `newest_checkpoint` does."""
+    part = holding_rows(begun_chunks(store), rows)
+    if part is None or not isinstance(store, DiskStore):
+        return None
+    return jax.tree.map(lambda x: x[rows[0] - part[0] : rows[1] - part[0]], newest_checkpoint(store, part))
 
 
-def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | None]:
-    """The newest undamaged checkpoint of a chunk, after its number of updates; 0 and None if the chunk has none.
+def newest_checkpoint(store: DiskStore, part: Rows) -> Checkpoint | None:
+    """The newest undamaged checkpoint of a chunk; None without any.
 
     Warns of a damaged one. Raises PPOError if all are damaged: a run never starts again from zero by itself.
     """
@@ -199,19 +197,23 @@ def newest_checkpoint(store: DiskStore, part: Rows) -> tuple[int, Checkpoint | N
             continue
         if damage:
             warnings.warn(f"{damage}; that of update {updates} is used", stacklevel=2)
-        return updates, found
+        return found
     if damage:
         raise PPOError(f"{damage}, with no older checkpoint left; remove {str(folder)!r} to train these members again")
-    return 0, None
+    return None
 
 
 def read_checkpoint(store: DiskStore, part: Rows, updates: int) -> Checkpoint:
     """Reads a checkpoint of a chunk. Raises PPOError if it is damaged, or of another run."""
     place = checkpoint_folder(store.folder, part) / f"{updates:08d}"
-    metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((updates,), x.dtype), store.like.metrics)
     has_best = any(name.startswith(".best") for name in leaf_names(place))
-    like = Checkpoint(store.like.runner, metrics, best_shapes(store) if has_best else None)
+    like = Checkpoint(store.like.runner, metrics_after(store, updates), best_shapes(store) if has_best else None)
     return store.read(place, of_rows(like, part))
+
+
+def metrics_after(store: DiskStore, updates: int) -> Metrics:
+    """The shapes of one member's metrics after some updates."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((updates,), x.dtype), store.like.metrics)
 
 
 def read_best(store: DiskStore, part: Rows) -> Best | None:
@@ -251,8 +253,7 @@ def reopen_parts(store: DiskStore) -> None:
         done = updates_of(store.folder, part)
         if done == store.num_updates:
             continue
-        metrics = jax.tree.map(lambda x, done=done: jax.ShapeDtypeStruct((done,), x.dtype), store.like.metrics)
-        shorter = dataclasses.replace(store, like=store.like._replace(metrics=metrics))
+        shorter = dataclasses.replace(store, like=store.like._replace(metrics=metrics_after(store, done)))
         found = Checkpoint(store.runners(part), shorter.metrics(part), read_best(store, part))
         write_checkpoint(store, part, done, found, KEPT)
         for folder in ("runners", "metrics", "best"):  # the runners first: without them the part does not count
@@ -268,7 +269,7 @@ def discard(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def split_rows(rows: Sequence[Rows], parts: Sequence[Rows]) -> list[Rows]:
+def split_rows(rows: Sequence[Rows], parts: Iterable[Rows]) -> list[Rows]:
     """Cuts the rows wherever one of the parts begins or ends."""
     edges = sorted({edge for part in parts for edge in part})
     cuts = [[first, *(edge for edge in edges if first < edge < last), last] for first, last in rows]
@@ -284,8 +285,8 @@ def kept_states(store: Store, rows: Rows, which: str | int) -> KeptStates:
         raise PPOError("a population in memory keeps no checkpoints; call train_population with out=...")
     if which not in ("newest", "best") and (not isinstance(which, int) or isinstance(which, bool)):
         raise PPOError(f'checkpoint = {which!r} is unknown; give "newest", "best", or a number of updates')
-    unfinished, taken, pieces = unfinished_rows(store.folder), set(), []
-    for part in [*store.parts(), *reversed(unfinished)]:
+    begun, taken, pieces = unfinished(store.folder), set(), []
+    for part in [*store.parts(), *reversed(begun)]:
         wanted = [i for i in range(max(part[0], rows[0]), min(part[1], rows[1])) if i not in taken]
         found = states_of_part(store, part, which) if wanted else None
         if found is not None:
@@ -293,16 +294,13 @@ def kept_states(store: Store, rows: Rows, which: str | int) -> KeptStates:
             pieces.append((np.array(wanted), jax.tree.map(lambda x, picked=picked: x[picked], found)))
             taken.update(wanted)
     if not pieces:
-        updates = {n for part in unfinished for n in checkpoints_of(store.folder, part)}
-        updates |= {store.num_updates} if store.parts() else set()
-        held = f"those after {', '.join(map(str, sorted(updates)))} updates" if updates else "none at all"
+        updates = sorted({*itertools.chain(*begun.values()), *([store.num_updates] if store.parts() else [])})
+        held = f"those after {', '.join(map(str, updates))} updates" if updates else "none at all"
         raise PPOError(f"{str(store.folder)!r} holds no checkpoint {which!r}; it holds {held}")
     seeds, states = jax.tree.map(lambda *x: jnp.concatenate(x), *pieces)
     order = np.argsort(seeds)
-    best = jax.tree.map(lambda x: x[order], states)
-    return KeptStates(
-        np.asarray(seeds)[order] - rows[0], np.asarray(best.updates), np.asarray(best.returns), best.runners
-    )
+    runners, returns, updates = jax.tree.map(lambda x: x[order], states)
+    return KeptStates(np.asarray(seeds)[order] - rows[0], np.asarray(updates), np.asarray(returns), runners)
 
 
 def states_of_part(store: DiskStore, part: Rows, which: str | int) -> Best | None:
@@ -314,10 +312,10 @@ def states_of_part(store: DiskStore, part: Rows, which: str | int) -> Best | Non
             return None
         found = Checkpoint(store.runners(part), store.metrics(part))
     elif isinstance(which, int):
-        is_there = which in checkpoints_of(store.folder, part)
+        is_there = which in checkpoints(checkpoint_folder(store.folder, part))
         found = read_checkpoint(store, part, which) if is_there else None
     else:
-        _, found = newest_checkpoint(store, part)
+        found = newest_checkpoint(store, part)
     if found is None or which == "best":
         return found and found.best
     return better(None, found.runners, found.metrics, store.num_updates)

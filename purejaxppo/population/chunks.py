@@ -13,15 +13,15 @@ from purejaxppo.population.checkpoints import (
     Best,
     Checkpoint,
     Policy,
+    begun_chunks,
     better,
     drop_finished,
     find_checkpoint,
     split_rows,
-    unfinished_rows,
     write_best,
     write_checkpoint,
 )
-from purejaxppo.population.options import Options, Progress
+from purejaxppo.population.options import Progress
 from purejaxppo.population.processes import barrier, gather_rows, rest
 from purejaxppo.population.program import (
     REPORT_SECONDS,
@@ -29,10 +29,9 @@ from purejaxppo.population.program import (
     Job,
     compile_to_fit,
     finishing_programs,
-    init_inputs,
     member_inputs,
 )
-from purejaxppo.population.results import Costs
+from purejaxppo.population.results import NO_COSTS, Costs
 from purejaxppo.population.sharding import pad_seeds
 from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows
 from purejaxppo.ppo.types import Metrics, RunnerState
@@ -48,6 +47,9 @@ class Spent(NamedTuple):
     seconds: float  # of training, compilation left out
 
 
+NOTHING_SPENT = Spent(0, 0, 0.0)
+
+
 class Pace(NamedTuple):
     """The clock of a chunk: decides when the host looks next, and when a checkpoint is due."""
 
@@ -61,7 +63,6 @@ class Chunk:
 
     job: Job
     compiled: Compiled
-    options: Options
     rows: Rows
     runners: RunnerState  # [width, ...], on the devices; padding follows the members
     metrics: list[Metrics]  # [n, updates of a call] each
@@ -73,7 +74,7 @@ class Chunk:
     def writes_results(self) -> bool:
         """True if this process stores its results. Processes that share a run write it to disk once."""
         in_memory = isinstance(self.job.store, MemoryStore)
-        return in_memory or self.options.placement == "seeds" or jax.process_index() == 0
+        return in_memory or self.job.options.placement == "seeds" or jax.process_index() == 0
 
     def to_host(self, is_best: bool) -> Checkpoint:
         """The members as they are now, on the host. is_best: they are compared with their best so far"""
@@ -85,21 +86,19 @@ class Chunk:
         return Checkpoint(own, self.metrics[0], self.best)
 
 
-def train_job(job: Job, options: Options, spent: Spent) -> tuple[Spent, Costs]:
+def train_job(job: Job, spent: Spent) -> tuple[Spent, Costs]:
     """Trains the members of a program in chunks that fit the memory, and stores their results."""
-    costs = Costs(0.0, 0.0, 0, None)
+    costs, options = NO_COSTS, job.options
     if job.rows:
         started = time.perf_counter()
-        compiled, plan = compile_to_fit(job, options)
+        compiled, plan = compile_to_fit(job)
         compile_seconds, before = time.perf_counter() - started, spent
         options.on_plan(plan)
         # Each piece of the rows has the checkpoints of one chunk.
-        begun = unfinished_rows(job.store.folder) if isinstance(job.store, DiskStore) else []
-        for rows in cut_rows(split_rows(job.rows, begun), plan.width):
-            spent = run_chunk(job, compiled, plan.width, rows, options, spent)
+        for rows in cut_rows(split_rows(job.rows, begun_chunks(job.store)), plan.width):
+            spent = run_chunk(job, compiled, plan.width, rows, spent)
         costs = Costs(compile_seconds, spent.seconds - before.seconds, spent.timesteps - before.timesteps, plan)
-    if isinstance(job.store, DiskStore):
-        drop_finished(job.store)  # checkpoints that a killed process has left of finished members
+    drop_finished(job.store)  # checkpoints that a killed process has left of finished members
     rest()
     if isinstance(job.store, MemoryStore) and options.placement == "seeds" and jax.process_count() > 1:
         own = job.rows[0] if job.rows else (0, 0)
@@ -116,9 +115,7 @@ def over_processes(costs: Costs) -> Costs:
     mine = np.array([[costs.compile_seconds, costs.train_seconds, costs.timesteps]], np.float64)
     every = gather_rows(mine.view(np.int32)).view(np.float64)  # devices do not gather float64
     compile_seconds, train_seconds, _ = every.max(axis=0).tolist()
-    return costs._replace(
-        compile_seconds=compile_seconds, train_seconds=train_seconds, timesteps=int(every[:, 2].sum())
-    )
+    return Costs(compile_seconds, train_seconds, int(every[:, 2].sum()), costs.plan)
 
 
 def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
@@ -127,16 +124,16 @@ def cut_rows(rows: Sequence[Rows], width: int) -> list[Rows]:
 
 
 @finishing_programs()
-def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Options, spent: Spent) -> Spent:
+def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, spent: Spent) -> Spent:
     """Trains, evaluates and stores the members of `rows`, which then leave the memory. -> the work done so far"""
-    config, num_members = job.program.config, rows[1] - rows[0]
-    _, play_keys, numbers = member_inputs(job, rows, width)
+    config, options, num_members = job.program.config, job.options, rows[1] - rows[0]
+    starts, play_keys, numbers = member_inputs(job, rows, width)
     # No other name holds what was restored: it leaves the memory as the chunk goes on.
-    restored = restore(job, rows, compiled.init(*init_inputs(job, rows, width)))
-    chunk = Chunk(job, compiled, options, rows, *restored, Pace(0.0, 0.0))
-    del restored
-    started, of_update, begun = time.perf_counter(), num_members * config.batch_size, chunk.done
-    chunk.pace = Pace(started, 0.0)
+    restored = restore(job, rows, compiled.init(*starts))
+    started = time.perf_counter()
+    chunk = Chunk(job, compiled, rows, *restored, Pace(started, 0.0))
+    del restored, starts
+    of_update, begun = num_members * config.batch_size, chunk.done
     now = spent = spent._replace(total_timesteps=spent.total_timesteps - begun * of_update)
     while chunk.done < config.num_updates:
         until_told = min((at - chunk.done for at in options.report_at if at > chunk.done), default=config.num_updates)
@@ -159,20 +156,19 @@ def run_chunk(job: Job, compiled: Compiled, width: int, rows: Rows, options: Opt
     result = MemberResult(found.runners, found.metrics, *(np.asarray(x)[:num_members] for x in played))
     if chunk.writes_results:
         if isinstance(job.store, DiskStore) and found.best is not None and options.checkpoints.best:
-            write_best(job.store, rows[0], found.best)
+            write_best(job.store, rows, found.best)
         job.store.write(rows[0], result)
-        if isinstance(job.store, DiskStore):
-            drop_finished(job.store)
+        drop_finished(job.store)
     return now
 
 
 def restore(job: Job, rows: Rows, fresh: RunnerState) -> tuple[RunnerState, list[Metrics], Best | None, int]:
     """The start of a chunk: its newest checkpoint, or `fresh`. -> (runners, metrics, best, updates done)"""
-    updates, found = find_checkpoint(job.store, rows) if isinstance(job.store, DiskStore) else (0, None)
+    found = find_checkpoint(job.store, rows)
     if found is None:
         return fresh, [], None, 0
     placed = jax.tree.map(lambda x, like: jax.device_put(pad_seeds(x, len(like)), like.sharding), found.runners, fresh)
-    return placed, [jax.tree.map(np.asarray, found.metrics)], to_host(found.best), updates
+    return placed, [jax.tree.map(np.asarray, found.metrics)], to_host(found.best), found.metrics.updates.shape[1]
 
 
 def next_count(done: int, num_updates: int, capacity: int, policy: Policy, pace: Pace) -> int:
@@ -194,7 +190,7 @@ def keep_or_stop(chunk: Chunk) -> None:
 
     After the last update it does neither: the results come next. Processes that share a run stop together.
     """
-    store, options, num_updates = chunk.job.store, chunk.options, chunk.job.program.config.num_updates
+    store, options, num_updates = chunk.job.store, chunk.job.options, chunk.job.program.config.num_updates
     if chunk.done == num_updates:
         return
     stops = options.should_stop()

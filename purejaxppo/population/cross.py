@@ -1,21 +1,19 @@
 """One setting for several environments: a sweep in each of them, and their scores on one scale."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from purejaxppo.envs import Environment, make_env
-from purejaxppo.population.options import MakeAgent, PopulationOptions, settle_options
+from purejaxppo.population.options import MakeAgent, PopulationOptions
 from purejaxppo.population.results import Population, Sweep, best_of
 from purejaxppo.population.statistics import Interval, aggregate, iqm
 from purejaxppo.population.sweep import Point, check_whole, is_number
-from purejaxppo.population.train import SweepOf, train_population, train_test
+from purejaxppo.population.train import SweepOf, settle, train_sweep, train_test, warn_of_idle_cores
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import as_path
 from purejaxppo.utils.validation import shown
 
 Bounds = tuple[float, float]  # the returns that count as 0 and as 1
@@ -114,28 +112,15 @@ def sweep_environments(
         raise PPOError(f"envs = {shown(envs)} are not several different environments; give at least two")
     check_whole("tune_seeds", tune_seeds)
     check_bounds(list(made), bounds)
-    settle_options(config, tune_seeds, make_agent, options)  # refuses before anything is trained
-    given = options.get("out")
-    out = None if given is None else as_path("out", given)
-
-    def options_of(name: str, test_seeds: int) -> PopulationOptions:
-        place = None if out is None else out / name.replace("/", "-")
-        return {**options, "out": place, "test_seeds": test_seeds}
-
-    agent: dict[str, Any] = {"seed": seed, "make_agent": make_agent}
-    sweeps = {
-        name: train_population(env, config, num_seeds=tune_seeds, sweep=sweep, **agent, **options_of(name, 0))
-        for name, env in made.items()
-    }
+    warn_of_idle_cores()
+    first = settle(next(iter(made.values())), config, tune_seeds, seed, make_agent, options)
+    of_env = {name: first.within(name.replace("/", "-"))._replace(env=env) for name, env in made.items()}
+    sweeps = {name: train_sweep(each.with_options(test_seeds=0), sweep) for name, each in of_env.items()}
     scale = dict(bounds) if bounds is not None else {name: range_of(name, found) for name, found in sweeps.items()}
     cross = CrossSweep(sweeps, scale, are_given=bounds is not None)
-    test_seeds = options.get("test_seeds", 0)
-    if not test_seeds:
+    if not first.options.test_seeds:
         return cross
-    tested = {}
-    for name, env in made.items():
-        settled = settle_options(config, tune_seeds, make_agent, options_of(name, test_seeds))
-        tested[name] = train_test((env, config), sweeps[name], cross.best(), seed, settled)
+    tested = {name: train_test(experiment, sweeps[name], cross.best()) for name, experiment in of_env.items()}
     return dataclasses.replace(cross, tested=tested)
 
 
@@ -153,8 +138,7 @@ def check_bounds(names: Sequence[str], bounds: Any) -> None:
 
 def range_of(name: str, sweep: Sweep) -> Bounds:
     """The least and the greatest IQM of the settings. Raises PPOError if they do not differ."""
-    known = [returns[np.isfinite(returns)] for returns in sweep.final_returns()]
-    estimates = [iqm(returns) if returns.size else math.nan for returns in known]
+    estimates = list(map(iqm, sweep.final_returns()))
     best_of(estimates, "setting")
     low, high = float(np.nanmin(estimates)), float(np.nanmax(estimates))
     if low == high:

@@ -18,14 +18,12 @@ from purejaxppo.population.search import (
     SearchResult,
     Space,
     check_first_update,
-    check_score,
     draw_members,
-    make_agent_of,
+    prepare,
     rank,
-    settle_space,
     train_member,
 )
-from purejaxppo.population.sharding import in_turn, make_spread
+from purejaxppo.population.sharding import make_spread
 from purejaxppo.population.sweep import check_whole
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
@@ -79,13 +77,10 @@ def make_successive_halving(
         PPOError: if the space or the numbers of members, rungs and updates do not fit, or if the agent does not read a
             number of the space.
     """
-    check_score(score)
-    agent_of = make_agent_of(env, config, make_agent)
-    space = settle_space(env, config, space)
+    agent_of, space = prepare(env, config, space, make_agent, score)
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
     block = block_size(rungs.members[-1])
     train_one = functools.partial(train_member, agent_of, score=score)
-
     check_first_update(agent_of, space)
 
     def run_rung(
@@ -118,22 +113,14 @@ def halving_timesteps(config: Config, *, num_members: int, eta: int = 3, num_run
 def plan_rungs(config: Config, *, num_members: int, eta: int, num_rungs: int) -> Rungs:
     """The members and updates of each rung. Raises PPOError if a rung would have none of them."""
     check_whole("num_members", num_members)
-    check_whole("eta", eta, least=2)
-    check_whole("num_rungs", num_rungs)
-    if num_rungs > num_members.bit_length():  # as eta is at least 2; its power might be too large to compute
-        raise PPOError(
-            f"num_rungs = {num_rungs} is more than num_members = {num_members} divide into; give fewer rungs"
-        )
+    updates = plan_updates(config, eta=eta, num_rungs=num_rungs)
     steepness = eta ** (num_rungs - 1)
     if num_members % steepness:
         raise PPOError(
             f"num_members = {num_members} does not divide by eta ** (num_rungs - 1) = {steepness}; "
             f"give {max(1, num_members // steepness) * steepness}, or fewer rungs"
         )
-    return Rungs(
-        members=tuple(num_members // eta**rung for rung in range(num_rungs)),
-        updates=plan_updates(config, eta=eta, num_rungs=num_rungs),
-    )
+    return Rungs(tuple(num_members // eta**rung for rung in range(num_rungs)), updates)
 
 
 def plan_updates(config: Config, *, eta: int, num_rungs: int) -> tuple[int, ...]:
@@ -169,7 +156,7 @@ def train_alive(
         return jax.lax.fori_loop(0, num_blocks, step, members)
 
     devices = jax.local_devices()[: order.size]
-    spread = make_spread(train_blocks, devices, num_replicated=1, over_seeds=in_turn)
+    spread = make_spread(train_blocks, devices, num_replicated=1, together=1)
     seats = deal(order, len(devices), block)
     num_blocks = -((jnp.arange(len(devices)) - num_alive // block) // len(devices))  # of each device; rounded up
     return put(members, seats, spread(take(members, seats), num_blocks, num_updates))

@@ -17,15 +17,14 @@ from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.checkpoints import (
     NO_CHECKPOINTS,
-    checkpoints_of,
     has_states,
     holding_rows,
     reopen_parts,
     split_rows,
-    unfinished_rows,
+    unfinished,
     updates_done,
 )
-from purejaxppo.population.options import MakeAgent, Options, ignore
+from purejaxppo.population.options import Experiment, MakeAgent, Options, ignore
 from purejaxppo.population.processes import barrier
 from purejaxppo.population.program import Job, member_shapes
 from purejaxppo.population.store import DiskStore, Rows, make_memory_store, missing_rows
@@ -40,19 +39,18 @@ WRITTEN_OUT = 1_000  # numbers of an array that `str` writes out, at most
 FIVE = {"network", "optimizer", "loss", "advantage", "schedules"}  # parts that every folder tells of
 
 
-def make_jobs(
-    env: Environment, config: Config, points: Sequence[Point], num_seeds: int, seed: int, options: Options
-) -> list[Job]:
+def make_jobs(experiment: Experiment, points: Sequence[Point]) -> list[Job]:
     """The work left for this process, by program. Members lie setting by setting, and seed by seed in each.
 
     Raises PPOError if the folder holds another population, or with `extend` a longer one.
     """
+    env, config, num_seeds, _, options = experiment
     programs = make_programs(env, config, points)
     sizes = [(member_shapes(program, options), len(program.settings) * num_seeds) for program in programs]
     if options.out is None:
         stores = [make_memory_store(*each) for each in sizes]
     else:
-        about = describe_population(env, config, points, num_seeds, seed, options)
+        about = describe_population(experiment, points)
         defaults = {"config": describe_config(type(config)())}
         of_states = {**about, "config": {x: y for x, y in about["config"].items() if x != "total_timesteps"}}
         folders = [options.out / f"program-{i}" for i in range(len(programs))]
@@ -63,8 +61,7 @@ def make_jobs(
         if not is_claimed(options.out, about, defaults):  # the other processes see whether it is theirs
             raise PPOError(f"{str(options.out)!r} is not the folder that process 0 sees; give one on a shared disk")
     jobs = [
-        Job(program, num_seeds, seed, store, missing_rows(store), options.start.train_states, options.first_seed)
-        for program, store in zip(programs, stores, strict=True)
+        Job(experiment, program, store, missing_rows(store)) for program, store in zip(programs, stores, strict=True)
     ]
     barrier("planned")  # all have seen what is missing, before the first writes
     if options.placement == "data":
@@ -136,14 +133,11 @@ def flattened(about: dict[str, Any]) -> dict[str, Any]:
     return {**about, "config": None, **{f"config.{name}": value for name, value in config.items()}}
 
 
-def describe_population(
-    env: Environment, config: Config, points: Sequence[Point], num_seeds: int, seed: int, options: Options
-) -> dict[str, Any]:
+def describe_population(experiment: Experiment, points: Sequence[Point]) -> dict[str, Any]:
     """Everything that decides the results of a population, for its folder: another one must not go on in it."""
+    env, config, num_seeds, seed, options = experiment
     return {
-        "env": env.name,
-        "env_params": [described(x) for x in jax.tree.leaves(env.params)],
-        "config": describe_config(config),
+        **describe_base(env, config),
         "settings": [{name: described(value) for name, value in point.items()} for point in points],
         "num_seeds": num_seeds,
         "seed": seed,
@@ -152,6 +146,12 @@ def describe_population(
         **({"first_seed": options.first_seed} if options.first_seed else {}),  # folders of earlier versions lack it
         **describe_agent(options.make_agent),
     }
+
+
+def describe_base(env: Environment, config: Config) -> dict[str, Any]:
+    """The environment and the hyperparameters as text, for a folder."""
+    params = [described(x) for x in jax.tree.leaves(env.params)]
+    return {"env": env.name, "env_params": params, "config": describe_config(config)}
 
 
 def describe_agent(make_agent: MakeAgent | None) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def tell_begin(jobs: Sequence[Job], options: Options, *, is_begun: bool) -> None
     if options.on_begin is ignore and expects_some and not any(has_states(store.folder) for store in stores):
         warnings.warn(
             f"{str(options.out)!r} was begun before, and there is no checkpoint in it: it begins from the start",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -203,12 +203,12 @@ def describe_begin(store: DiskStore) -> str:
     left = sum(last - first for first, last in missing)
     if not left:
         return f"all {store.num_members} runs are finished"
-    finished, goes_on = store.num_members - left, []
-    for first, last in split_rows(missing, unfinished_rows(store.folder)):
-        part = holding_rows(store.folder, (first, last))
+    finished, goes_on, begun = store.num_members - left, [], unfinished(store.folder)
+    for first, last in split_rows(missing, begun):
+        part = holding_rows(begun, (first, last))
         if part is not None:
             which = "" if last - first == store.num_members else f" for runs {first} to {last - 1}"
-            goes_on.append(f"after {checkpoints_of(store.folder, part)[-1]} of {store.num_updates} updates{which}")
+            goes_on.append(f"after {begun[part][-1]} of {store.num_updates} updates{which}")
             left -= last - first
     if not goes_on and not finished:
         return "begins from the start: there is no checkpoint"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import numpy as np
 
+from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.checkpoints import KEPT, NO_CHECKPOINTS, Policy, make_policy
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
@@ -107,11 +108,30 @@ class Options(NamedTuple):
     start: Start = Start()
     test_seeds: int = 0
     first_seed: int = 0  # the number of the first seed: test seeds follow those that a setting was chosen by
+    reads: bool = False  # True: read the results in `out`, and train nothing
     report_at: Sequence[int] = ()
     should_stop: Callable[[], bool] = never
     on_begin: Callable[[str], None] = ignore
     on_plan: Callable[[MemoryPlan], None] = ignore
     on_chunk: Callable[[Progress], None] = ignore
+
+
+class Experiment(NamedTuple):
+    """The setting that points change, its seeds, and how they are trained or read."""
+
+    env: Environment
+    config: Config
+    num_seeds: int
+    seed: int
+    options: Options
+
+    def with_options(self, **changes: Any) -> "Experiment":
+        """The experiment with other options."""
+        return self._replace(options=self.options._replace(**changes))
+
+    def within(self, folder: str) -> "Experiment":
+        """The experiment in a folder of its own below `out`, if there is one."""
+        return self if self.options.out is None else self.with_options(out=self.options.out / folder)
 
 
 def settle_options(config: Config, num_seeds: int, make_agent: MakeAgent | None, given: PopulationOptions) -> Options:

@@ -1,4 +1,7 @@
-"""Population-based training as one compiled program: the worst members go on from the best, with other values."""
+"""Population-based training as one compiled program: the worst members go on from the best, with other values.
+
+`make_retest` trains the find of any search again.
+"""
 
 import functools
 from collections.abc import Callable
@@ -19,14 +22,13 @@ from purejaxppo.population.search import (
     SearchResult,
     Space,
     check_read,
-    check_score,
     clip,
     draw,
     draw_members,
     key_of,
     make_agent_of,
+    prepare,
     rank,
-    settle_space,
     train_member,
 )
 from purejaxppo.population.sharding import make_spread, pad_seeds
@@ -76,10 +78,7 @@ def make_pbt(
         PPOError: if the space, interval, quantile or probability does not fit, or if no update reads a number of the
             space, for example one for `network.init`.
     """
-    check_score(score)
-    agent_of = make_agent_of(env, config, make_agent)
-    train_one = functools.partial(train_member, agent_of, score=score)
-    space = settle_space(env, config, space)
+    agent_of, space = prepare(env, config, space, make_agent, score)
     check_pbt(config, num_members=num_members, interval=interval, quantile=quantile, resample=resample)
 
     def next_update(hyper: Hyper, key: jax.Array) -> RunnerState:
@@ -91,10 +90,13 @@ def make_pbt(
     remedy = "take it out of the space, or compare its values by a sweep"
     check_read(space, next_update, f"no update of a run that goes on reads it; {remedy}")
     num_exchanged = max(1, int(num_members * quantile))
+    devices = jax.local_devices()[:num_members]
+    train_all = make_spread(functools.partial(train_member, agent_of, score=score), devices, num_replicated=1)
 
     def run_generation(members: Member, key: jax.Array) -> tuple[Member, History]:
         members, parents = evolve(agent_of, space, num_exchanged, resample, key, members)
-        members = train_all(train_one, interval, members)
+        trained = train_all(pad_seeds(members, len(devices)), jnp.int32(interval))
+        members = jax.tree.map(lambda x: x[:num_members], trained)
         return members, History(hyper=members.hyper, scores=members.score, parents=parents)
 
     def search(key: jax.Array) -> SearchResult:
@@ -129,15 +131,6 @@ def check_pbt(config: Config, *, num_members: int, interval: int, quantile: floa
         raise PPOError(f"quantile = {quantile!r} is not a number above 0 and at most 0.5; 0.25 replaces a quarter")
     if not is_number(resample) or not 0.0 <= resample <= 1.0:
         raise PPOError(f"resample = {resample!r} is not a probability; give a number from 0 to 1")
-
-
-def train_all(train_one: Callable[[Member, jax.Array], Member], num_updates: int, members: Member) -> Member:
-    """Trains every member, on every device. members: [N, ...]"""
-    num_members = members.score.size
-    devices = jax.local_devices()[:num_members]
-    spread = make_spread(train_one, devices, num_replicated=1)
-    trained = spread(pad_seeds(members, len(devices)), jnp.int32(num_updates))
-    return jax.tree.map(lambda x: x[:num_members], trained)
 
 
 def evolve(
@@ -203,3 +196,52 @@ def explore(space: Space, key: jax.Array, hyper: Hyper, resample: float) -> Hype
         resampled = jax.random.bernoulli(key_of(name, resample_key), resample, fresh.shape)
         explored[name] = jnp.where(resampled, fresh, perturbed)
     return explored
+
+
+def make_retest(
+    env: Environment, config: Config, *, num_seeds: int, make_agent: MakeAgent = make_agent
+) -> Callable[[jax.Array, SearchResult], jax.Array]:
+    """Trains what a search has found from fresh starts, (key, found) -> scores [M]; `jit` is the caller's.
+
+    `found.scores[found.best]` is the greatest of many, and so too high on average. Here the hyperparameters of the best
+    member, after population-based training its whole schedule of them, train M runs more. These have the keys that
+    members N ... N + M - 1 of the search would have had, and the same kind of score.
+
+    Args:
+        env, config, make_agent: as in the search.
+        num_seeds: M.
+
+    Raises:
+        PPOError: for arguments that do not fit.
+    """
+    agent_of = make_agent_of(env, config, make_agent)
+    check_whole("num_seeds", num_seeds)
+
+    def train(score: str, schedule: Hyper, updates: jax.Array, key: jax.Array) -> jax.Array:
+        first = jax.tree.map(lambda x: x[0], schedule)
+
+        def train_generation(member: Member, generation: tuple[Hyper, jax.Array]) -> tuple[Member, None]:
+            hyper, num_updates = generation
+            runner = renew(agent_of, member.hyper, hyper, member.runner)
+            return train_member(agent_of, member.replace(runner=runner, hyper=hyper), num_updates, score), None
+
+        start = Member(runner=agent_of(first).init(key), hyper=first, score=jnp.float32(jnp.nan))
+        return jax.lax.scan(train_generation, start, (schedule, updates))[0].score
+
+    def retest(key: jax.Array, found: SearchResult) -> jax.Array:
+        fresh = found.scores.size + jnp.arange(num_seeds)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, 1)))(fresh)
+        schedule, updates = lineage(found.history, found.best), jnp.array(found.generations)
+        return jax.vmap(functools.partial(train, found.scored_by, schedule, updates))(keys)
+
+    return retest
+
+
+def lineage(history: History, member: jax.Array) -> Hyper:
+    """The hyperparameters that led to a member of the last generation. -> [G] each"""
+
+    def step_back(member: jax.Array, generation: tuple[Hyper, jax.Array]) -> tuple[jax.Array, Hyper]:
+        hyper, parents = generation
+        return parents[member], jax.tree.map(lambda x: x[member], hyper)
+
+    return jax.lax.scan(step_back, member, (history.hyper, history.parents), reverse=True)[1]

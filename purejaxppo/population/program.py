@@ -11,7 +11,7 @@ import numpy as np
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.algorithms import make_agent
-from purejaxppo.population.checkpoints import unfinished_rows
+from purejaxppo.population.checkpoints import begun_chunks
 from purejaxppo.population.data_parallel import share
 from purejaxppo.population.executables import compile_once
 from purejaxppo.population.memory import (
@@ -23,20 +23,16 @@ from purejaxppo.population.memory import (
     program_bytes,
     tree_bytes,
 )
-from purejaxppo.population.options import Options
+from purejaxppo.population.options import Experiment, Options
 from purejaxppo.population.own_agents import check_functions, check_members
 from purejaxppo.population.sharding import (
-    OverSeeds,
     check_data_placement,
-    in_blocks,
-    in_turn,
     make_shared,
     make_spread,
     runner_shardings,
     seed_shardings,
-    together,
 )
-from purejaxppo.population.store import DiskStore, MemberResult, MemoryStore, Rows, Store
+from purejaxppo.population.store import MemberResult, MemoryStore, Rows, Store
 from purejaxppo.population.sweep import Program, with_numbers
 from purejaxppo.ppo.config import Config, PPOConfig
 from purejaxppo.ppo.evaluate import Agent, play_episodes
@@ -59,18 +55,20 @@ Numbers = Mapping[int, Any]  # `Program.numbers`, of one member or of all
 class Job(NamedTuple):
     """The training of the settings that one program serves."""
 
+    experiment: Experiment
     program: Program
-    num_seeds: int
-    seed: int
     store: Store
     rows: list[Rows]  # the members that have no results yet
-    start: TrainState | None = None  # [S, ...], trained states that the seeds start from
-    first_seed: int = 0  # the number of the first seed
+
+    @property
+    def options(self) -> Options:
+        """The options of the experiment."""
+        return self.experiment.options
 
     @property
     def num_members(self) -> int:
         """All members, of all processes, trained or not."""
-        return len(self.program.settings) * self.num_seeds
+        return len(self.program.settings) * self.experiment.num_seeds
 
     @property
     def num_left(self) -> int:
@@ -108,40 +106,29 @@ def member_shapes(program: Program, options: Options) -> MemberResult:
     return MemberResult(runner, metrics, returns, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def member_inputs(job: Job, rows: Rows, width: int) -> tuple[jax.Array, jax.Array, dict[int, np.ndarray]]:
-    """Training keys, evaluation keys and numbers of the members of `rows`; the last one is repeated up to `width`."""
-    setting, seed = np.divmod(padded_members(rows, width), job.num_seeds)
-    seed += job.first_seed
-    keys, play_keys = (folded_keys(base, seed) for base in (job.seed, job.seed + EVALUATION_SEED))
-    return keys, play_keys, {leaf: values[setting] for leaf, values in job.program.numbers.items()}
+def member_inputs(job: Job, rows: Rows, width: int) -> tuple[tuple[Any, ...], jax.Array, dict[int, np.ndarray]]:
+    """The arguments of `Compiled.init`, evaluation keys and numbers of the members of `rows`.
+
+    The last member is repeated up to `width`.
+    """
+    _, _, num_seeds, base_seed, options = job.experiment
+    setting, seed = np.divmod(np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1), num_seeds)
+    numbers = {leaf: values[setting] for leaf, values in job.program.numbers.items()}
+    indices = jnp.asarray(seed + options.first_seed, jnp.int32)
+    bases = map(jax.random.key, (base_seed, base_seed + EVALUATION_SEED))
+    keys, play_keys = (jax.vmap(jax.random.fold_in, (None, 0))(base, indices) for base in bases)
+    start = options.start.train_states
+    started = () if start is None else (jax.tree.map(lambda x: x[seed], start),)
+    return (keys, numbers, *started), play_keys, numbers
 
 
-def init_inputs(job: Job, rows: Rows, width: int) -> tuple[Any, ...]:
-    """The arguments of `Compiled.init` for the same members."""
-    keys, _, numbers = member_inputs(job, rows, width)
-    if job.start is None:
-        return keys, numbers
-    seeds = padded_members(rows, width) % job.num_seeds
-    return keys, numbers, jax.tree.map(lambda x: x[seeds], job.start)
-
-
-def padded_members(rows: Rows, width: int) -> np.ndarray:
-    """The members of `rows`; the last one is repeated up to `width`. -> [width]"""
-    return np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1)
-
-
-def folded_keys(seed: int, indices: np.ndarray) -> jax.Array:
-    """The keys of `seed_keys` at these indices. -> [n] typed keys"""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices, jnp.int32))
-
-
-def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
+def compile_to_fit(job: Job) -> tuple[Compiled, MemoryPlan]:
     """The program of a job, for chunks as wide as its members, the processor and the memory allow.
 
     The compiler reports the memory of a chunk. If that is too much, it compiles once more, for chunks that fit.
     """
-    devices = used_devices(options.placement, job.num_members)
-    multiple = len(devices) if options.placement == "seeds" else 1
+    devices = used_devices(job.options.placement, job.num_members)
+    multiple = len(devices) if job.options.placement == "seeds" else 1
     on_cpu = devices[0].platform == "cpu"
     width = chunk_width(job, (CPU_WIDTH if on_cpu else ACCELERATOR_WIDTH) * len(devices), multiple)
     in_host_memory = on_cpu and isinstance(job.store, MemoryStore)
@@ -154,21 +141,19 @@ def compile_to_fit(job: Job, options: Options) -> tuple[Compiled, MemoryPlan]:
             per_member=per_member,
             kept=tree_bytes(job.store.like) * job.num_left if in_host_memory else 0,
             held=held_bytes(devices),
-            limit=memory_limit_bytes(options.memory_limit, devices),
+            limit=memory_limit_bytes(job.options.memory_limit, devices),
         )
 
     planned(tree_bytes(job.store.like.runner.train_state))  # refuses at once if not even the states fit
-    compiled = compile_program(job, options, width)
+    compiled = compile_program(job, width)
     sharing = len(devices) if on_cpu else 1  # programs that share one memory
     plan = planned(-(-sharing * max(map(program_bytes, compiled[:3])) // width))
-    return (compiled if plan.width == width else compile_program(job, options, plan.width)), plan
+    return (compiled if plan.width == width else compile_program(job, plan.width)), plan
 
 
 def chunk_width(job: Job, most: int, multiple: int) -> int:
     """The members of a chunk: as many as before if some have begun, so that their results do not change."""
-    begun = job.store.parts()
-    if not begun and isinstance(job.store, DiskStore):
-        begun = unfinished_rows(job.store.folder)
+    begun = job.store.parts() or begun_chunks(job.store)
     if not begun:
         return even_width(job.num_left, most, multiple)
     return -(-max(last - first for first, last in begun) // multiple) * multiple
@@ -179,16 +164,16 @@ def used_devices(placement: str, num_members: int) -> list[Any]:
     return jax.devices() if placement == "data" else jax.local_devices()[:num_members]
 
 
-def compile_program(job: Job, options: Options, width: int) -> Compiled:
+def compile_program(job: Job, width: int) -> Compiled:
     """The functions of a job for chunks of `width` members.
 
     With placement "seeds" these are dealt out over the devices, and no program waits for another. With "data" each runs
     on all devices: its environments and minibatches are divided, its parameters are on each.
     """
+    options = job.options
     devices = used_devices(options.placement, job.num_members)
     capacity = call_capacity(job.store.like.metrics, width)
-    _, play_keys, numbers = member_inputs(job, (0, 1), width)
-    starts = init_inputs(job, (0, 1), width)
+    starts, play_keys, numbers = member_inputs(job, (0, 1), width)
     init, update, play = member_functions(job.program, options, capacity, len(devices))
     by_seed, everywhere = seed_shardings(devices)
     if options.placement == "data":
@@ -199,9 +184,9 @@ def compile_program(job: Job, options: Options, width: int) -> Compiled:
         update = make_shared(jax.vmap(update, in_axes=(0, 0, None)), of_runners, num_replicated=2)
         gather = jax.jit(lambda runners: runners, out_shardings=everywhere)
     else:
-        how = over_seeds(job.program.config, width, devices)
+        together = seeds_together(job.program.config, width, devices)
         init, play = make_spread(init, devices), make_spread(play, devices)
-        update = make_spread(update, devices, num_replicated=1, over_seeds=how)
+        update = make_spread(update, devices, num_replicated=1, together=together)
         runners = jax.eval_shape(init, *starts)
         of_runners, of_members = by_seed, by_seed
         gather = lambda runners: runners  # noqa: E731
@@ -277,23 +262,18 @@ def finishing_programs() -> Iterator[None]:
         raise
 
 
-def over_seeds(config: Config, width: int, devices: Sequence[Any]) -> OverSeeds:
-    """Runs the members of one device together; on a CPU so many at a time as fit its cache.
+def seeds_together(config: Config, width: int, devices: Sequence[Any]) -> int | None:
+    """How many members of a device run in step; None: all.
 
-    On a CPU it runs them in turn if it has a single one, or if each keeps it busy: large matrix products, and those
-    that wait for each other, are slower in a batch than one by one.
+    On a CPU as many as have their activations of one minibatch in the second-level cache of a core. Each alone if it
+    keeps the core busy: large matrix products, and those that wait for each other, are slower in a batch.
     """
     if devices[0].platform != "cpu":
-        return together
+        return None
     if width <= len(devices) or not isinstance(config, PPOConfig) or config.cell is not None:
-        return in_turn
-    return in_blocks(cached_members(config))
-
-
-def cached_members(config: PPOConfig) -> int:
-    """Members whose activations of one minibatch fit the second-level cache of a core together; at least 1."""
+        return 1
     units = sum(config.hidden_sizes) * (1 if config.share_trunk else 2)
-    of_member = config.num_samples // config.num_minibatches * max(units, 1) * 4
+    of_member = config.num_samples // config.num_minibatches * max(units, 1) * 4  # bytes
     return max(1, cache_of_core() // of_member)
 
 

@@ -20,14 +20,16 @@ from purejaxppo.population.run_distribution import (
     performance_profile,
     threshold_times,
 )
-from purejaxppo.population.selection import Selection, select
 from purejaxppo.population.statistics import (
     Aggregates,
     Interval,
+    Selection,
     aggregate,
     areas_under_curves,
-    iqm_of_known,
+    iqm,
+    iqm_interval,
     last_returns,
+    select,
 )
 from purejaxppo.population.store import Rows, Store
 from purejaxppo.population.sweep import Point, show_value
@@ -47,6 +49,9 @@ class Costs(NamedTuple):
     train_seconds: float  # compilation and evaluation left out
     timesteps: int  # of training, over all members
     plan: MemoryPlan | None  # None if nothing was left to train
+
+
+NO_COSTS = Costs(0.0, 0.0, 0, None)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -155,7 +160,7 @@ class Population:
 
     def area(self) -> float:
         """The area under the learning curve, per step: the mean training return over the run, IQM over seeds."""
-        return iqm_of_known(self.areas())
+        return iqm(self.areas())
 
     def areas(self, column: str = "episode_return_mean") -> np.ndarray:
         """The area under the learning curve of each seed, per step, [S]; `aggregate` gives it an interval.
@@ -301,11 +306,9 @@ def count_diverged(population: Population) -> int:
 
 def rank(points: Sequence[Point], scores: np.ndarray) -> list[Ranked]:
     """Each setting with the IQM of the scores that are finite. scores: [settings, S]"""
-    known = [row[np.isfinite(row)] for row in scores]
-    intervals = [aggregate(row).iqm if row.size else Interval(*[math.nan] * 3) for row in known]
     return [
-        Ranked(i, point, iqm, row.size)
-        for i, (point, iqm, row) in enumerate(zip(points, intervals, known, strict=True))
+        Ranked(i, point, iqm_interval(row), int(np.isfinite(row).sum()))
+        for i, (point, row) in enumerate(zip(points, scores, strict=True))
     ]
 
 

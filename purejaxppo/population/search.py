@@ -4,7 +4,6 @@ The searches are pure functions of a key (`halving`, `pbt`), or decide on the ho
 G generations or rungs, D devices.
 """
 
-import dataclasses
 import functools
 import math
 import zlib
@@ -18,7 +17,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_space, full_name
+from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_space, full_name, static_fields
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import RunnerState, count_timesteps
@@ -36,7 +35,7 @@ class Member(struct.PyTreeNode):
 
     runner: RunnerState
     hyper: Hyper  # [] each
-    score: jax.Array  # [], see `score_of`; NaN before the first generation
+    score: jax.Array  # [], see `scored`; NaN before the first generation
 
 
 class Tally(struct.PyTreeNode):
@@ -74,11 +73,17 @@ class SearchResult(struct.PyTreeNode):
         return count_timesteps(self.updates, self.batch_size)
 
 
+def prepare(env: Environment, config: Config, space: Space, make_agent: MakeAgent, score: str) -> tuple[AgentOf, Space]:
+    """The agent of a member, and the space with full names. Raises PPOError for arguments that do not fit."""
+    check_choice("score", score, SCORES)
+    return make_agent_of(env, config, make_agent), settle_space(env, config, space)
+
+
 def settle_space(env: Environment, config: Config, space: Space) -> Space:
     """The space with full names. Raises PPOError unless it holds domains of numbers that one program can take."""
     check_space(space)
     space = {full_name(env, config, name): domain for name, domain in space.items()}
-    static = [field.name for field in dataclasses.fields(config) if field.metadata.get("static", False)]
+    static = static_fields(config)
     for name, domain in space.items():
         if name in static:
             raise PPOError(
@@ -166,11 +171,6 @@ def start_member(agent_of: AgentOf, key: jax.Array, hyper: Hyper, number: jax.Ar
     return Member(runner=runner, hyper=hyper, score=jnp.float32(jnp.nan))
 
 
-def check_score(score: str) -> None:
-    """Raises PPOError unless the score is one of SCORES."""
-    check_choice("score", score, SCORES)
-
-
 def train_member(agent_of: AgentOf, member: Member, num_updates: jax.Array, score: str = SCORES[0]) -> Member:
     """Trains one member for `num_updates` updates, and scores it by the latter half of them. score: of SCORES"""
     return scored(*train_part(agent_of, member, empty_tally(), num_updates, num_updates, score))
@@ -201,19 +201,13 @@ def empty_tally() -> Tally:
 
 
 def scored(member: Member, tally: Tally) -> Member:
-    """The member with the score of the generation that it has finished."""
-    has_diverged = member.runner.train_state.diverged_at >= 0
-    return member.replace(score=score_of(member.score, tally.return_sum, tally.count, has_diverged))
-
-
-def score_of(previous: jax.Array, return_sum: jax.Array, count: jax.Array, has_diverged: jax.Array) -> jax.Array:
-    """The mean return; without an episode the previous score; NaN if the member has diverged.
+    """The member with the mean return of the generation; without an episode its previous score; NaN if it has diverged.
 
     So a policy with episodes longer than a generation keeps its rank. Before the first episode the score is NaN, which
     ranks last.
     """
-    score = jnp.where(count > 0, return_sum / count, previous)
-    return jnp.where(has_diverged, jnp.nan, score)
+    score = jnp.where(tally.count > 0, tally.return_sum / tally.count, member.score)
+    return member.replace(score=jnp.where(member.runner.train_state.diverged_at >= 0, jnp.nan, score))
 
 
 def rank(scores: jax.Array, order: jax.Array, num_alive: int | jax.Array) -> jax.Array:

@@ -66,45 +66,6 @@ def device_kind(devices: Sequence[Any]) -> str:
     return devices[0].device_kind if devices[0].platform != "cpu" else "CPU device"
 
 
-OverSeeds = Callable[..., Any]  # (fn, num_replicated) -> fn of [S, ...] seeds and num_replicated shared arguments
-
-
-def together(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
-    """Runs all seeds in step, by vmap: one program of S times the width."""
-    return lambda *args: jax.vmap(fn, (0,) * (len(args) - num_replicated) + (None,) * num_replicated)(*args)
-
-
-def in_turn(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
-    """Runs one seed after another: for seeds that each keep a core busy, and then need not wait for each other."""
-
-    def one_by_one(*args: Any) -> Any:
-        num_mapped = len(args) - num_replicated
-        return jax.lax.map(lambda mapped: fn(*mapped, *args[num_mapped:]), args[:num_mapped])
-
-    return one_by_one
-
-
-def in_blocks(size: int) -> OverSeeds:
-    """Runs at most `size` seeds in step, and such blocks one after the other: a small block stays in the cache.
-
-    The blocks are of one width. The last seed is repeated until they are full.
-    """
-
-    def over_seeds(fn: Callable[..., Any], num_replicated: int) -> Callable[..., Any]:
-        def block_by_block(*args: Any) -> Any:
-            mapped, shared = args[: len(args) - num_replicated], args[len(args) - num_replicated :]
-            num_seeds = len(jax.tree.leaves(mapped)[0])
-            if num_seeds <= size:
-                return together(fn, num_replicated)(*args)
-            block = -(-num_seeds // -(-num_seeds // size))
-            results = jax.lax.map(lambda own: fn(*own, *shared), pad_seeds(mapped, block), batch_size=block)
-            return jax.tree.map(lambda x: x[:num_seeds], results)
-
-        return block_by_block
-
-    return over_seeds if size > 1 else in_turn
-
-
 def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
     """The shardings of arrays [S, ...] that are dealt out over the devices, and of those that each device has whole."""
     mesh = Mesh(np.array(devices), (_SEEDS,))
@@ -112,30 +73,42 @@ def seed_shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding
 
 
 def make_spread(
-    fn: Callable[..., Any], devices: Sequence[Any], *, num_replicated: int = 0, over_seeds: OverSeeds = together
+    fn: Callable[..., Any], devices: Sequence[Any], *, num_replicated: int = 0, together: int | None = None
 ) -> Callable[..., Any]:
     """Turns `fn` of one seed into a function of [S, ...] seeds, dealt out evenly over the devices.
 
-    `over_seeds` runs the seeds of one device. The last `num_replicated` arguments are the same for every seed. The
-    number of devices has to divide S.
+    Of the seeds of a device, `together` run in step, or with None all. The others wait: a small block of seeds stays in
+    the cache, and seeds that each keep a core busy run best in turn. Blocks are of one width; the last seed is repeated
+    until they are full. The last `num_replicated` arguments are the same for every seed. The number of devices has to
+    divide S.
     """
     by_seed, everywhere = seed_shardings(devices)
 
+    def on_device(*args: Any) -> Any:
+        seeds, shared = args[: len(args) - num_replicated], args[len(args) - num_replicated :]
+        num_seeds, on_one = len(jax.tree.leaves(seeds)[0]), lambda own: fn(*own, *shared)
+        if together == 1:
+            return jax.lax.map(on_one, seeds)
+        if together is None or num_seeds <= together:
+            return jax.vmap(on_one)(seeds)
+        block = -(-num_seeds // -(-num_seeds // together))
+        results = jax.lax.map(on_one, pad_seeds(seeds, block), batch_size=block)
+        return jax.tree.map(lambda x: x[:num_seeds], results)
+
     def spread(*args: Any) -> Any:
         in_specs = (by_seed.spec,) * (len(args) - num_replicated) + (everywhere.spec,) * num_replicated
-        own = keep_constants(over_seeds(fn, num_replicated))
-        # No collective runs inside, so there is no replication to check.
-        on_each = map_shards(own, mesh=by_seed.mesh, in_specs=in_specs, out_specs=by_seed.spec, check_vma=False)
-        return on_each(*args)
+        return map_shards(on_device, by_seed.mesh, in_specs, by_seed.spec)(*args)
 
     return spread
 
 
-def map_shards(fn: Callable[..., Any], **how: Any) -> Callable[..., Any]:
-    """`jax.shard_map`, through which an array of size 0 goes with length 1 in its empty axes.
+def map_shards(fn: Callable[..., Any], mesh: Any, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`jax.shard_map` without arguments of size 0, on which jaxlib 0.11 crashes while it compiles.
 
-    jaxlib 0.11 crashes while it compiles an argument of size 0, such as those in a state of MJX. how: its keywords
+    Those of a state of MJX go through it with length 1 in their empty axes. Constants of a loop, such as the index in
+    `x.at[:].set(y)`, would become arguments, and stay inside by `jit`.
     """
+    compiled = jax.jit(fn)
 
     def mapped(*args: Any) -> Any:
         given, structure = jax.tree.flatten(args)
@@ -143,11 +116,13 @@ def map_shards(fn: Callable[..., Any], **how: Any) -> Callable[..., Any]:
 
         def on_shard(*own: Any) -> Any:
             whole = map(emptied, jax.tree.leaves(own), given)
-            result = fn(*jax.tree.unflatten(structure, list(whole)))
+            result = compiled(*jax.tree.unflatten(structure, list(whole)))
             returned[:] = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(result)]
             return jax.tree.map(filled, result)
 
-        results, structure_of_results = jax.tree.flatten(jax.shard_map(on_shard, **how)(*jax.tree.map(filled, args)))
+        # Nobody checks what is the same everywhere: JAX cannot tell that of results that are gathered.
+        on_shards = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        results, structure_of_results = jax.tree.flatten(on_shards(*jax.tree.map(filled, args)))
         return jax.tree.unflatten(structure_of_results, list(map(emptied, results, returned)))
 
     return mapped
@@ -162,14 +137,6 @@ def emptied(x: jax.Array, like: Any) -> jax.Array:
     """The inverse of `filled`; `like` has the axes of length 0 that x had."""
     shape = jnp.shape(like)
     return x[tuple(slice(None if length else 0) for length in shape)] if 0 in shape else x
-
-
-def keep_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps the constants of `fn` inside it: `shard_map` turns those of a loop into arguments.
-
-    jaxlib 0.11 crashes while it compiles an argument of size 0, such as the index in `x.at[:].set(y)`.
-    """
-    return jax.jit(fn)
 
 
 def pad_seeds(x: PyTree, multiple: int) -> PyTree:
@@ -205,14 +172,8 @@ def make_shared(
 
     shardings: of the runners, by `runner_shardings`
     """
-    specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
-    return map_shards(
-        keep_constants(fn),
-        mesh=jax.tree.leaves(shardings)[0].mesh,
-        in_specs=(specs, *[PartitionSpec()] * num_replicated),
-        out_specs=(specs, PartitionSpec()),
-        check_vma=False,  # it cannot tell that results of `from_all` are the same everywhere
-    )
+    specs, mesh = jax.tree.map(lambda sharding: sharding.spec, shardings), jax.tree.leaves(shardings)[0].mesh
+    return map_shards(fn, mesh, (specs, *[PartitionSpec()] * num_replicated), (specs, PartitionSpec()))
 
 
 def runner_shardings(devices: Sequence[Any], runners: RunnerState) -> RunnerState:

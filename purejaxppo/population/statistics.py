@@ -1,7 +1,8 @@
 """Aggregates over seeds, with intervals (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice")."""
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -30,6 +31,22 @@ class Aggregates(NamedTuple):
     mean: Interval
     median: Interval
     optimality_gap: Interval  # in units of return; NaN without a target
+
+
+class Selection(NamedTuple):
+    """The score of the chosen setting on the seeds that it was chosen by, and on others that had no part in that.
+
+    The greatest of many noisy scores is on average above its expectation: this selection bias is in `tuning`, whose
+    interval does not cover it, and not in `test`, the figure to report (Patterson et al. 2024, "Empirical Design in
+    Reinforcement Learning", Journal of Machine Learning Research 25).
+    """
+
+    setting: int
+    tuning: Interval  # IQM of its final returns on the tuning seeds
+    test: Interval  # IQM of its final returns on the test seeds
+    bias: Interval  # tuning - test
+    tune_seeds: int
+    test_seeds: int
 
 
 def decimals_of(*values: float) -> int:
@@ -74,29 +91,30 @@ def areas_under_curves(returns: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(filled).all(axis=1), filled.mean(axis=1), np.nan)
 
 
-def iqm_of_known(scores: np.ndarray) -> float:
-    """The IQM of the scores that are not NaN; NaN if all are. [S] -> scalar"""
-    known = scores[~np.isnan(scores)]
-    return iqm(known) if known.size else math.nan
-
-
 def iqm(scores: np.ndarray) -> float:
-    """Interquartile mean: the mean of the middle half; NaN without a score, or if one is NaN. [S] -> scalar
+    """Interquartile mean of the finite scores: the mean of their middle half; NaN without one. [S] -> scalar
 
     The bits are those of scipy.stats.trim_mean, whose import takes half a second of the first report of a run.
     """
-    scores, cut = np.asarray(scores), len(scores) // 4
-    if not len(scores) or np.isnan(scores).any():
+    known = finite_ones(scores)
+    if not known.size:
         return math.nan
-    return float(np.mean(np.partition(scores, (cut, len(scores) - cut - 1))[cut : len(scores) - cut]))
+    cut = len(known) // 4
+    return float(np.mean(np.partition(known, (cut, len(known) - cut - 1))[cut : len(known) - cut]))
 
 
 def iqm_interval(scores: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
-    """The IQM over seeds with its percentile-bootstrap interval; NaN if a score is NaN. [S] -> Interval"""
-    scores = np.asarray(scores, np.float64)
-    if len(scores) < 2 or not np.isfinite(scores).all():
-        return Interval(iqm(scores), math.nan, math.nan)
-    return aggregate(scores, num_resamples=num_resamples, seed=seed).iqm
+    """The IQM of the finite scores with its percentile-bootstrap interval; NaN without one. [S] -> Interval"""
+    known = finite_ones(scores).astype(np.float64)
+    if len(known) < 2:
+        return Interval(iqm(known), math.nan, math.nan)
+    return aggregate(known, num_resamples=num_resamples, seed=seed).iqm
+
+
+def finite_ones(scores: np.ndarray) -> np.ndarray:
+    """The scores that are finite. [S] -> [n]"""
+    scores = np.asarray(scores)
+    return scores[np.isfinite(scores)]
 
 
 def aggregate(
@@ -170,15 +188,36 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: i
     for of_x, of_y in zip(np.sort(x.reshape(len(x), -1).T), np.sort(y.reshape(len(y), -1).T), strict=True):
         below, up_to = np.searchsorted(of_y, of_x, "left"), np.searchsorted(of_y, of_x, "right")
         estimates.append(share_of_wins(np.ones((1, len(x))), np.ones((1, len(y))), below, up_to)[0])
-        draws = [
-            share_of_wins(draw_counts(random, count, len(x)), draw_counts(random, count, len(y)), below, up_to)
-            for count in blocks(num_resamples, len(x) + len(y))
-        ]
-        resampled.append(np.concatenate(draws))
+        wins = functools.partial(share_of_wins, below=below, up_to=up_to)
+        resampled.append(resample_pair(wins, random, num_resamples, len(x), len(y)))
     estimate = float(np.mean(estimates))
     if min(len(x), len(y)) < 2:
         return Interval(estimate, math.nan, math.nan)
     return percentile_interval(estimate, np.mean(resampled, axis=0))
+
+
+def select(setting: int, tuning: np.ndarray, test: np.ndarray) -> Selection:
+    """Compares the final returns of a setting on its tuning seeds [S] and on its test seeds [S'].
+
+    Returns that are not finite do not count, as in `Sweep.table`.
+    """
+    bias = difference(*(np.sort(finite_ones(scores)) for scores in (tuning, test)))
+    return Selection(setting, iqm_interval(tuning), iqm_interval(test), bias, len(tuning), len(test))
+
+
+def difference(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
+    """IQM(x) - IQM(y) of independent runs, with its percentile-bootstrap interval; NaN without runs. x, y: sorted"""
+    if not (x.size and y.size):
+        return Interval(math.nan, math.nan, math.nan)
+
+    def minus(of_x: np.ndarray, of_y: np.ndarray) -> np.ndarray:
+        return middle_mean(of_x, x) - middle_mean(of_y, y)
+
+    estimate = float(minus(np.ones((1, len(x))), np.ones((1, len(y))))[0])
+    if min(len(x), len(y)) < 2:
+        return Interval(estimate, math.nan, math.nan)
+    random = np.random.default_rng(seed)
+    return percentile_interval(estimate, resample_pair(minus, random, num_resamples, len(x), len(y)))
 
 
 def last_returns(returns: np.ndarray, episodes: np.ndarray, num_updates: int | None = None) -> np.ndarray:
@@ -222,6 +261,17 @@ def draw_counts(random: np.random.Generator, num_samples: int, num_runs: int) ->
     picks = random.integers(num_runs, size=(num_samples, num_runs))
     picks += num_runs * np.arange(num_samples)[:, None]
     return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+
+
+def resample_pair(
+    statistic: Callable[..., np.ndarray], random: np.random.Generator, num_resamples: int, num_x: int, num_y: int
+) -> np.ndarray:
+    """A statistic of resamples of two groups of runs, from how often each run was drawn. -> [R]"""
+    draws = [
+        statistic(draw_counts(random, count, num_x), draw_counts(random, count, num_y))
+        for count in blocks(num_resamples, num_x + num_y)
+    ]
+    return np.concatenate(draws)
 
 
 def pooled_statistics(counts: np.ndarray, ranked: np.ndarray, gaps: np.ndarray) -> np.ndarray:

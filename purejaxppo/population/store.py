@@ -30,11 +30,41 @@ class MemberResult(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryStore:
-    """Results by member, in the memory of this process."""
+class Columns:
+    """Reads the results of members, which a store keeps as arrays."""
 
     like: MemberResult  # the shapes of one member's results
     num_members: int
+
+    def leaf(self, name: str, rows: Rows) -> np.ndarray:
+        """An array of `as_played`, by its path in it, [n, ...]."""
+        raise NotImplementedError
+
+    def metrics(self, rows: Rows) -> Metrics:
+        """The metrics of some members, [n, U]. Raises PPOError if the results are of a shorter run."""
+        read = lambda path, _: self.leaf(jax.tree_util.keystr(path), rows)  # noqa: E731
+        return jax.tree_util.tree_map_with_path(read, {"metrics": self.like.metrics})["metrics"]
+
+    def column(self, name: str, rows: Rows) -> np.ndarray:
+        """One field of the metrics, or their timesteps, [n, U]; reads no other. Raises PPOError as `metrics` does."""
+        if name == "timesteps":
+            return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
+        field = f"extra[{name!r}]" if name in self.like.metrics.extra else name
+        return self.leaf(f"['metrics'].{field}", rows)
+
+    def returns(self, rows: Rows) -> np.ndarray:
+        """The returns of the greedy episodes, [n, E]."""
+        return self.leaf("['returns']", rows)
+
+    def episodes_cut(self, rows: Rows) -> np.ndarray:
+        """The number of greedy episodes that were cut, [n]."""
+        return self.leaf("['episodes_cut']", rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryStore(Columns):
+    """Results in the memory of this process."""
+
     data: MemberResult  # NumPy arrays with a leading axis of all members
     done: list[Rows]
 
@@ -43,43 +73,26 @@ class MemoryStore:
         return sorted(self.done)
 
     def write(self, first: int, result: MemberResult) -> None:
-        """Keeps the results [n, ...] of the members from `first` on. Keys are given as their data."""
+        """Keeps the results."""
         rows = (first, first + len(result.returns))
         jax.tree.map(lambda every, x: np.copyto(every[slice(*rows)], x), self.data, result)
         self.done.append(rows)
 
     def runners(self, rows: Rows) -> RunnerState:
         """The final states of some members, [n, ...]."""
-
-        def typed(like: Any, x: np.ndarray) -> Any:
-            part = x[slice(*rows)]
-            return as_key(part, like) if is_key(like) else part
-
+        typed = lambda like, x: as_key(x[slice(*rows)], like) if is_key(like) else x[slice(*rows)]  # noqa: E731
         return jax.tree.map(typed, self.like.runner, self.data.runner)
 
-    def metrics(self, rows: Rows) -> Metrics:
-        """The metrics of some members, [n, U]."""
-        return jax.tree.map(lambda x: x[slice(*rows)], self.data.metrics)
-
-    def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, [n, U]."""
-        return self.metrics(rows).column(name)
-
-    def returns(self, rows: Rows) -> np.ndarray:
-        """The returns of the greedy episodes, [n, E]."""
-        return self.data.returns[slice(*rows)]
-
-    def episodes_cut(self, rows: Rows) -> np.ndarray:
-        """The number of greedy episodes that were cut, [n]."""
-        return self.data.episodes_cut[slice(*rows)]
+    def leaf(self, name: str, rows: Rows) -> np.ndarray:
+        """An array of `as_played`, by its path in it, [n, ...]."""
+        leaves = jax.tree_util.tree_leaves_with_path(as_played(self.data))
+        return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}[name][slice(*rows)]
 
 
 @dataclasses.dataclass(frozen=True)
-class DiskStore:
-    """Results by member, in parts below `folder`: one per chunk. Its runners are written last, and make it whole."""
+class DiskStore(Columns):
+    """Results in parts below `folder`: one per chunk. Its runners are written last, and make it whole."""
 
-    like: MemberResult  # the shapes of one member's results
-    num_members: int
     folder: Path
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the population, for the manifests
     defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # of names that older ones lack
@@ -101,11 +114,10 @@ class DiskStore:
         return parts
 
     def write(self, first: int, result: MemberResult) -> None:
-        """Adds a part with the results [n, ...] of the members from `first` on. Keys are given as their data."""
+        """Adds a part with the results."""
         name = part_name((first, first + len(result.returns)))
         shutil.rmtree(self.folder / "metrics" / name, ignore_errors=True)  # of a process that died between the two
-        played = {"metrics": result.metrics, "returns": result.returns, "episodes_cut": result.episodes_cut}
-        save_tree(self.folder / "metrics" / name, played, self.about)
+        save_tree(self.folder / "metrics" / name, as_played(result), self.about)
         save_tree(self.folder / "runners" / name, result.runner, self.about)
 
     def read(self, folder: Path, like: PyTree) -> PyTree:
@@ -121,42 +133,16 @@ class DiskStore:
             parts.append(jax.tree.map(lambda x, cut=cut: x[cut], runners))
         return jax.tree.map(lambda *x: (jnp if is_key(x[0]) else np).concatenate(x), *parts)
 
-    def metrics(self, rows: Rows) -> Metrics:
-        """The metrics of some members, [n, U]. Raises PPOError as `column` does."""
-        like = {"metrics": self.like.metrics}
-        read = lambda path, _: self._updates(jax.tree_util.keystr(path), rows)  # noqa: E731
-        return jax.tree_util.tree_map_with_path(read, like)["metrics"]
-
-    def column(self, name: str, rows: Rows) -> np.ndarray:
-        """One field of the metrics, or their timesteps, [n, U]; reads no other.
-
-        Raises PPOError if the results are of a shorter run, which was to be extended.
-        """
-        if name == "timesteps":
-            return count_timesteps(self.column("updates", rows), self.like.metrics.batch_size)
-        field = f"extra[{name!r}]" if name in self.like.metrics.extra else name
-        return self._updates(f"['metrics'].{field}", rows)
-
-    def returns(self, rows: Rows) -> np.ndarray:
-        """The returns of the greedy episodes, [n, E]."""
-        return self._leaf("['returns']", rows)
-
-    def episodes_cut(self, rows: Rows) -> np.ndarray:
-        """The number of greedy episodes that were cut, [n]."""
-        return self._leaf("['episodes_cut']", rows)
-
-    def _updates(self, name: str, rows: Rows) -> np.ndarray:
-        leaf = self._leaf(name, rows)
-        if leaf.shape[1] != self.num_updates:
+    def leaf(self, name: str, rows: Rows) -> np.ndarray:
+        """An array of `as_played`, by its path in it, [n, ...]. Raises PPOError for metrics of a shorter run."""
+        parts = [(self.folder / "metrics" / part_name(part), cut) for part, cut in self._holding(rows)]
+        leaf = np.concatenate([self._leaf_of(place, name)[cut] for place, cut in parts])
+        if name.startswith("['metrics']") and leaf.shape[1] != self.num_updates:
             raise PPOError(
                 f"{self.folder} holds {leaf.shape[1]} of {self.num_updates} updates; resume the run, "
                 "or call train_population(..., extend=True), to go on"
             )
         return leaf
-
-    def _leaf(self, name: str, rows: Rows) -> np.ndarray:
-        parts = [(self.folder / "metrics" / part_name(part), cut) for part, cut in self._holding(rows)]
-        return np.concatenate([self._leaf_of(place, name)[cut] for place, cut in parts])
 
     def _leaf_of(self, place: Path, name: str) -> np.ndarray:
         """A leaf of one part, [n, ...]; a column that an earlier version did not write has its value in `ADDED`."""
@@ -177,6 +163,11 @@ class DiskStore:
 
 
 Store = MemoryStore | DiskStore
+
+
+def as_played(result: MemberResult) -> dict[str, PyTree]:
+    """The results beside the runner, under the names that they have on disk."""
+    return {"metrics": result.metrics, "returns": result.returns, "episodes_cut": result.episodes_cut}
 
 
 def make_memory_store(like: MemberResult, num_members: int) -> MemoryStore:

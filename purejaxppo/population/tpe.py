@@ -1,24 +1,22 @@
 """A model-based search over whole populations: TPE proposes a batch of settings, and one program trains them all."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
-import numpy as np
-
 from purejaxppo.envs.base import Environment
-from purejaxppo.population.options import MakeAgent, Options, PopulationOptions, settle_options
+from purejaxppo.population.chunks import NOTHING_SPENT
+from purejaxppo.population.options import Experiment, MakeAgent, PopulationOptions
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.search import Space, settle_space
 from purejaxppo.population.statistics import iqm
 from purejaxppo.population.sweep import LogUniform, Point, check_whole
-from purejaxppo.population.train import check_setting, open_best, open_settings, train_best, train_settings
+from purejaxppo.population.train import settle, train_settings, warn_of_idle_cores, with_test
 from purejaxppo.ppo.config import Config
-from purejaxppo.utils.devices import idle_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.validation import check_seed
 
+BATCH = "batch-{:04d}"  # the folder of a batch
 RANDOM_TRIALS = 10  # at least so many settings are drawn at random before there is a model
 
 
@@ -73,15 +71,11 @@ def search_tpe(
     Raises:
         PPOError: for arguments that do not fit, and without Optuna.
     """
-    message = idle_cores()
-    if message:
-        warnings.warn(message, stacklevel=2)
+    warn_of_idle_cores()
     load_optuna()
     check_whole("tune_seeds", tune_seeds)
-    check_setting(env, config, tune_seeds, seed)
-    plan = settle_plan(env, config, SearchPlan(space, num_trials, batch, search_seed))
-    settled = settle_options(config, tune_seeds, make_agent, options)
-    return train_search((env, config), plan, tune_seeds, seed, settled)
+    experiment = settle(env, config, tune_seeds, seed, make_agent, options)
+    return train_search(experiment, settle_plan(env, config, SearchPlan(space, num_trials, batch, search_seed)))
 
 
 def settle_plan(env: Environment, config: Config, plan: SearchPlan) -> SearchPlan:
@@ -143,43 +137,23 @@ class Study:
                 self._study.tell(trial, min(known) if math.isnan(score) else score)
 
 
-def train_search(
-    base: tuple[Environment, Config], plan: SearchPlan, tune_seeds: int, seed: int, options: Options
-) -> Sweep:
-    """Runs a search, or goes on with the one in `options.out`."""
-    study, spent = Study(plan), None
-    points: list[Point] = []
-    populations: list[Population] = []
-    while len(points) < plan.num_trials:
+def train_search(experiment: Experiment, plan: SearchPlan) -> Sweep:
+    """Runs a search, or goes on with the one in `out`. Each batch has a folder of its own there."""
+    study, spent = Study(plan), NOTHING_SPENT
+    sweep = Sweep((), ())
+    for i in range(plan.num_trials // plan.batch):
         asked = study.ask(plan.batch)
-        left = plan.num_trials - len(points) - plan.batch
-        ahead = (left * tune_seeds + options.test_seeds) * base[1].actual_timesteps
-        of_batch = at_batch(options, len(points) // plan.batch)
-        found, spent = train_settings(base, asked, tune_seeds, seed, of_batch, spent, ahead)
-        study.tell([score_of(population) for population in found])
-        points, populations = [*points, *asked], [*populations, *found]
-    sweep = Sweep(tuple(points), tuple(populations))
-    return train_best(base, sweep, seed, options, spent) if options.test_seeds else sweep
+        left = plan.num_trials - (i + 1) * plan.batch
+        ahead = (left * experiment.num_seeds + experiment.options.test_seeds) * experiment.config.actual_timesteps
+        found, spent = train_settings(experiment.within(BATCH.format(i)), asked, spent, ahead)
+        study.tell([iqm(population.final_returns()) for population in found])
+        sweep = Sweep((*sweep.points, *asked), (*sweep.populations, *found))
+    return with_test(experiment, sweep, spent)
 
 
-def open_search(
-    base: tuple[Environment, Config], points: Sequence[Point], batch: int, num_seeds: int, seed: int, options: Options
-) -> Sweep:
+def open_search(experiment: Experiment, points: Sequence[Point], batch: int) -> Sweep:
     """Reads the settings that a search has trained. points: those of whole batches"""
     populations: list[Population] = []
-    for i in range(0, len(points), batch):
-        populations += open_settings(base, points[i : i + batch], num_seeds, seed, at_batch(options, i // batch))
-    sweep = Sweep(tuple(points), tuple(populations))
-    return open_best(base, sweep, seed, options) if options.test_seeds else sweep
-
-
-def at_batch(options: Options, index: int) -> Options:
-    """The options of one batch, which has a folder of its own."""
-    return options if options.out is None else options._replace(out=options.out / f"batch-{index:04d}")
-
-
-def score_of(population: Population) -> float:
-    """The IQM of the final returns that are finite; NaN without one."""
-    returns = population.final_returns()
-    known = returns[np.isfinite(returns)]
-    return iqm(known) if known.size else math.nan
+    for i in range(len(points) // batch):
+        populations += train_settings(experiment.within(BATCH.format(i)), points[i * batch : (i + 1) * batch])[0]
+    return with_test(experiment, Sweep(tuple(points), tuple(populations)))

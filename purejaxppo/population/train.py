@@ -10,18 +10,18 @@ from typing import Any, Unpack, overload
 import jax
 
 from purejaxppo.envs.base import Environment
-from purejaxppo.population.chunks import Spent, train_job
+from purejaxppo.population.chunks import NOTHING_SPENT, Spent, train_job
 from purejaxppo.population.jobs import POPULATION, make_jobs, tell_begin
 from purejaxppo.population.options import (
+    Experiment,
     MakeAgent,
-    Options,
     PopulationOptions,
     Start,
     check_start_of,
     settle_options,
 )
 from purejaxppo.population.program import EVALUATION_SEED, Job, make_setting_agent
-from purejaxppo.population.results import Costs, Population, Sweep
+from purejaxppo.population.results import NO_COSTS, Costs, Population, Sweep
 from purejaxppo.population.sharding import choose_placement
 from purejaxppo.population.store import missing_rows
 from purejaxppo.population.sweep import Point, at_point, check_whole, make_points
@@ -94,97 +94,9 @@ def train_population(
             memory, before anything is run.
         Interrupted: where `should_stop` said so.
     """
-    message = idle_cores()
-    if message:
-        warnings.warn(message, stacklevel=2)
-    check_setting(env, config, num_seeds, seed)
-    settled = settle_options(config, num_seeds, make_agent, options)
-    if sweep is None:
-        check_no_test(settled)
-        return train_settings((env, config), [{}], num_seeds, seed, settled)[0][0]
-    points, ahead = make_points(env, config, sweep), settled.test_seeds * config.actual_timesteps
-    populations, spent = train_settings((env, config), points, num_seeds, seed, settled, ahead=ahead)
-    found = Sweep(tuple(points), populations)
-    return train_best((env, config), found, seed, settled, spent) if settled.test_seeds else found
-
-
-def train_settings(
-    base: tuple[Environment, Config],
-    points: Sequence[Point],
-    num_seeds: int,
-    seed: int,
-    options: Options,
-    spent: Spent | None = None,
-    ahead: int = 0,
-) -> tuple[tuple[Population, ...], Spent]:
-    """Trains the seeds of each setting. -> (populations in the order of the points, the work done so far)
-
-    base: the environment and config that the points change; spent: the work done before, of a search or a test; ahead:
-    environment steps that follow this call
-    """
-    agents = make_settings(*base, points, options)
-    options = options._replace(placement=choose_placement(options.placement, agents, num_seeds))
-    lock = nullcontext()
-    if options.out is not None and jax.process_index() == 0:  # it holds the folder for all
-        make_folder(options.out)
-        lock = locked(options.out)
-    with lock:
-        is_begun = options.out is not None and os.path.exists(options.out / POPULATION)
-        jobs = make_jobs(*base, points, num_seeds, seed, options)
-        tell_begin(jobs, options, is_begun=is_begun)
-        left = sum(job.num_left * job.program.config.actual_timesteps for job in jobs)
-        spent = spent or Spent(0, 0, 0.0)
-        spent = spent._replace(total_timesteps=spent.timesteps + left + ahead)
-        costs = []
-        for job in jobs:
-            spent, cost = train_job(job, options, spent)
-            costs.append(cost)
-    return assemble(points, agents, jobs, costs), spent
-
-
-def train_best(
-    base: tuple[Environment, Config], sweep: Sweep, seed: int, options: Options, spent: Spent | None = None
-) -> Sweep:
-    """Trains the best setting once more, on the test seeds. -> the sweep with `tested`"""
-    return dataclasses.replace(sweep, tested=train_test(base, sweep, sweep.best(), seed, options, spent))
-
-
-def train_test(
-    base: tuple[Environment, Config],
-    sweep: Sweep,
-    setting: int,
-    seed: int,
-    options: Options,
-    spent: Spent | None = None,
-) -> Population:
-    """Trains one setting of a sweep once more, on the test seeds."""
-    of_test = test_options(options, setting, sweep[setting].num_seeds)
-    (tested,), _ = train_settings(base, [sweep.points[setting]], options.test_seeds, seed, of_test, spent)
-    return tested
-
-
-def open_best(base: tuple[Environment, Config], sweep: Sweep, seed: int, options: Options) -> Sweep:
-    """Reads what `train_best` has written, if the sweep is finished."""
-    if any(missing_rows(population.store) for population in sweep):
-        return sweep
-    best = sweep.best()
-    of_test = test_options(options, best, sweep[best].num_seeds)
-    (tested,) = open_settings(base, [sweep.points[best]], options.test_seeds, seed, of_test)
-    return dataclasses.replace(sweep, tested=tested)
-
-
-def test_options(options: Options, best: int, num_seeds: int) -> Options:
-    """The options of the test of setting `best`: its seeds follow the `num_seeds` ones that it was chosen by."""
-    out = None if options.out is None else options.out / f"test-{best:04d}"
-    return options._replace(out=out, first_seed=num_seeds)
-
-
-def check_no_test(options: Options) -> None:
-    """Raises PPOError for test seeds where nothing is chosen."""
-    if options.test_seeds:
-        raise PPOError(
-            f"test_seeds = {options.test_seeds} tests the best setting of a sweep; give sweep=, or leave it out"
-        )
+    warn_of_idle_cores()
+    experiment = settle(env, config, num_seeds, seed, make_agent, options)
+    return train_one(experiment) if sweep is None else train_sweep(experiment, sweep)
 
 
 def open_population(
@@ -210,33 +122,35 @@ def open_population(
     Raises:
         PPOError: for a folder without a population, or with another one.
     """
+    experiment = settle(env, config, num_seeds, seed, make_agent, options, reads=True)
+    return train_one(experiment) if sweep is None else train_sweep(experiment, sweep)
+
+
+def warn_of_idle_cores() -> None:
+    """Warns the caller's caller if this process leaves cores idle."""
+    message = idle_cores()
+    if message:
+        warnings.warn(message, stacklevel=3)
+
+
+def settle(
+    env: Environment,
+    config: Config,
+    num_seeds: int,
+    seed: int,
+    make_agent: MakeAgent | None,
+    given: PopulationOptions,
+    *,
+    reads: bool = False,
+) -> Experiment:
+    """The experiment of these arguments. Raises PPOError for one of the wrong type, or out of range."""
     check_setting(env, config, num_seeds, seed)
-    settled = settle_options(config, num_seeds, make_agent, options)._replace(placement="seeds", extend=False)
-    if settled.out is None:
-        raise PPOError("out is missing; give the folder that train_population(..., out=...) has written")
-    if sweep is None:
-        check_no_test(settled)
-        return open_settings((env, config), [{}], num_seeds, seed, settled)[0]
-    points = make_points(env, config, sweep)
-    found = Sweep(tuple(points), open_settings((env, config), points, num_seeds, seed, settled))
-    return open_best((env, config), found, seed, settled) if settled.test_seeds else found
-
-
-def open_settings(
-    base: tuple[Environment, Config], points: Sequence[Point], num_seeds: int, seed: int, options: Options
-) -> tuple[Population, ...]:
-    """Reads what `train_settings` has written to `options.out`."""
-    assert options.out is not None
-    place = options.out / POPULATION
-    if not os.path.exists(place):
-        raise PPOError(
-            f"{str(options.out)!r} holds no population; train it with train_population(..., out={str(options.out)!r})"
-        )
-    if options.start.digest is None:
-        options = options._replace(start=Start(None, read_json(place).get("init_from")))
-    agents = make_settings(*base, points, options)
-    jobs = make_jobs(*base, points, num_seeds, seed, options)
-    return assemble(points, agents, jobs, [Costs(0.0, 0.0, 0, None)] * len(jobs))
+    options = settle_options(config, num_seeds, make_agent, given)
+    if reads:
+        options = options._replace(reads=True, placement="seeds", extend=False)
+        if options.out is None:
+            raise PPOError("out is missing; give the folder that train_population(..., out=...) has written")
+    return Experiment(env, config, num_seeds, seed, options)
 
 
 def check_setting(env: Environment, config: Config, num_seeds: int, seed: int) -> None:
@@ -248,8 +162,85 @@ def check_setting(env: Environment, config: Config, num_seeds: int, seed: int) -
         raise PPOError(f"config must be a PPOConfig, got {type(config).__name__}")
 
 
-def make_settings(env: Environment, config: Config, points: Sequence[Point], options: Options) -> list[Agent]:
+def train_one(experiment: Experiment) -> Population:
+    """Trains or reads the setting of the experiment."""
+    test_seeds = experiment.options.test_seeds
+    if test_seeds:
+        raise PPOError(f"test_seeds = {test_seeds} tests the best setting of a sweep; give sweep=, or leave it out")
+    return train_settings(experiment, [{}])[0][0]
+
+
+def train_sweep(experiment: Experiment, sweep: SweepOf) -> Sweep:
+    """Trains or reads each setting of a sweep, and its test."""
+    points = make_points(experiment.env, experiment.config, sweep)
+    ahead = experiment.options.test_seeds * experiment.config.actual_timesteps
+    populations, spent = train_settings(experiment, points, ahead=ahead)
+    return with_test(experiment, Sweep(tuple(points), populations), spent)
+
+
+def train_settings(
+    experiment: Experiment, points: Sequence[Point], spent: Spent = NOTHING_SPENT, ahead: int = 0
+) -> tuple[tuple[Population, ...], Spent]:
+    """Trains or reads the seeds of each setting. -> (populations in the order of the points, the work done so far)
+
+    spent: the work done before, of a search or a test; ahead: environment steps that follow this call
+    """
+    experiment = settle_start(experiment)
+    agents = make_agents(experiment, points)
+    placement = choose_placement(experiment.options.placement, agents, experiment.num_seeds)
+    experiment = experiment.with_options(placement=placement)
+    options, lock = experiment.options, nullcontext()
+    if options.out is not None and not options.reads and jax.process_index() == 0:  # it holds the folder for all
+        make_folder(options.out)
+        lock = locked(options.out)
+    with lock:
+        is_begun = options.out is not None and os.path.exists(options.out / POPULATION)
+        jobs = make_jobs(experiment, points)
+        if options.reads:
+            return assemble(points, agents, jobs, [NO_COSTS] * len(jobs)), spent
+        tell_begin(jobs, options, is_begun=is_begun)
+        left = sum(job.num_left * job.program.config.actual_timesteps for job in jobs)
+        spent, costs = spent._replace(total_timesteps=spent.timesteps + left + ahead), []
+        for job in jobs:
+            spent, cost = train_job(job, spent)
+            costs.append(cost)
+    return assemble(points, agents, jobs, costs), spent
+
+
+def settle_start(experiment: Experiment) -> Experiment:
+    """The experiment; one that is read has the start that its folder tells. Raises PPOError if the folder has none."""
+    options = experiment.options
+    if not options.reads:
+        return experiment
+    assert options.out is not None
+    place = options.out / POPULATION
+    if not os.path.exists(place):
+        raise PPOError(
+            f"{str(options.out)!r} holds no population; train it with train_population(..., out={str(options.out)!r})"
+        )
+    if options.start.digest is not None:
+        return experiment
+    return experiment.with_options(start=Start(None, read_json(place).get("init_from")))
+
+
+def with_test(experiment: Experiment, sweep: Sweep, spent: Spent = NOTHING_SPENT) -> Sweep:
+    """The sweep with the test of its best setting, if there are test seeds and nothing is missing."""
+    options = experiment.options
+    if not options.test_seeds or (options.reads and any(missing_rows(population.store) for population in sweep)):
+        return sweep
+    return dataclasses.replace(sweep, tested=train_test(experiment, sweep, sweep.best(), spent))
+
+
+def train_test(experiment: Experiment, sweep: Sweep, setting: int, spent: Spent = NOTHING_SPENT) -> Population:
+    """Trains or reads one setting of a sweep once more, on the seeds that follow the tuning seeds."""
+    of_test = experiment.within(f"test-{setting:04d}").with_options(first_seed=experiment.num_seeds)
+    of_test = of_test._replace(num_seeds=experiment.options.test_seeds)
+    return train_settings(of_test, [sweep.points[setting]], spent)[0][0]
+
+
+def make_agents(experiment: Experiment, points: Sequence[Point]) -> list[Agent]:
     """The agent of each setting. Raises PPOError for settings that cannot work."""
+    env, config, _, _, options = experiment
     agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
     for agent in agents:
         check_start_of(agent, options.start)
@@ -262,7 +253,8 @@ def assemble(
     """The populations in the order of the points, each with its rows of the results."""
     found: dict[int, Population] = {}
     for job, cost in zip(jobs, costs, strict=True):
+        num_seeds = job.experiment.num_seeds
         for i, setting in enumerate(job.program.settings):
-            rows = (i * job.num_seeds, (i + 1) * job.num_seeds)
+            rows = (i * num_seeds, (i + 1) * num_seeds)
             found[setting] = Population(agents[setting], points[setting], job.store, rows, cost)
     return tuple(found[setting] for setting in range(len(points)))

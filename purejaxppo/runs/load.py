@@ -4,11 +4,11 @@ from pathlib import Path
 
 from purejaxppo.envs import make_env
 from purejaxppo.population.checkpoints import KeptStates
-from purejaxppo.population.options import MakeAgent, PopulationOptions, settle_options
+from purejaxppo.population.options import MakeAgent, PopulationOptions
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.store import DiskStore, missing_rows, part_name
 from purejaxppo.population.tpe import open_search
-from purejaxppo.population.train import open_population
+from purejaxppo.population.train import open_population, settle
 from purejaxppo.ppo.config import Config
 from purejaxppo.runs.folder import RESULTS
 from purejaxppo.runs.results import (
@@ -159,8 +159,8 @@ def open_results(spec: RunSpec, folder: Path) -> Population | Sweep:
     if spec.search is not None:
         if not spec.sweep:
             raise PPOError(f"{folder} is a search that has not finished; go on with purejaxppo sweep --resume {folder}")
-        settled = settle_options(spec.config, spec.num_seeds, spec.make_agent, options)
-        return open_search((env, spec.config), spec.sweep, spec.search.batch, spec.num_seeds, spec.seed, settled)
+        experiment = settle(env, spec.config, spec.num_seeds, spec.seed, spec.make_agent, options, reads=True)
+        return open_search(experiment, spec.sweep, spec.search.batch)
     return open_population(
         env,
         spec.config,

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxppo.population.results import Ranked
-from purejaxppo.population.selection import Selection
-from purejaxppo.population.statistics import decimals_of, interval_text, show_return, with_interval
+from purejaxppo.population.statistics import Selection, decimals_of, interval_text, show_return, with_interval
 from purejaxppo.population.sweep import show_point, show_value
 from purejaxppo.ppo.evaluate import MAX_STEPS
 from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun

@@ -826,7 +826,7 @@ def run_folder(tmp_path_factory):
     write_json(folder / "config.json", spec_to_json(spec))
     with pytest.MonkeyPatch.context() as patch:
         nothing = population_train.Costs(0.0, 0.0, 0, None)
-        patch.setattr(population_train, "train_job", lambda job, options, spent: (spent, nothing))
+        patch.setattr(population_train, "train_job", lambda job, spent: (spent, nothing))
         found = population(num_seeds=2, evaluation_episodes=EVALUATION_EPISODES, out=folder / RESULTS)
     of_one = jax.eval_shape(key_data, found.store.like)
     found.store.write(0, jax.tree.map(lambda x: np.zeros((2, *x.shape), x.dtype), of_one))

@@ -10,8 +10,8 @@ from arithmetic import CONFIG, make_agent
 
 import purejaxppo as pjp
 from purejaxppo.population import asha
+from purejaxppo.population.asha import Ladder
 from purejaxppo.population.halving import plan_updates
-from purejaxppo.population.ladder import Ladder
 from purejaxppo.population.search import draw_members, make_agent_of
 
 SPACE = {"learning_rate": pjp.log_uniform(1e-5, 1.0)}
@@ -132,7 +132,7 @@ def test_a_member_that_is_promoted_to_the_top_is_the_run_of_its_setting_alone(en
         def start(i):
             return programs.start(jax.random.key(0), {"learning_rate": jnp.linspace(0.3, 0.7, 6)[i]}, i)
 
-        return asha.climb(programs, Ladder(2, updates, 12), 2, start, asha.Shelf(None, None, {}))
+        return asha.climb(programs, Ladder(2, updates, 12), 2, start)
 
     climbed, alone = climb((1, 1, 2)), climb((4,))
     assert programs.advance._cache_size() == programs.start._cache_size() == 1

@@ -3,31 +3,24 @@
 import dataclasses
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.cli import main as cli
 from purejaxppo.population import chunks as training
 from purejaxppo.population import program
 from purejaxppo.population.checkpoints import (
     KEPT,
     Policy,
-    checkpoint_folder,
     checkpoints,
     newest_checkpoint,
     read_seconds,
     training_returns,
-    unfinished_rows,
 )
+from purejaxppo.population.checkpoints import unfinished as begun_chunks
 from purejaxppo.population.chunks import Pace, next_count
-from purejaxppo.runs import train as runs_train
 
 pytestmark = pytest.mark.slow
 
@@ -53,11 +46,11 @@ def compiled_once():
     """Each program of these tests is made once."""
     made, real = {}, training.compile_to_fit
 
-    def compile_or_remember(job, options):
-        devices = program.used_devices(options.placement, job.num_members)
-        key = (repr(job.program.config), job.num_members, options.placement, program.CPU_WIDTH, len(devices))
+    def compile_or_remember(job):
+        devices = program.used_devices(job.options.placement, job.num_members)
+        key = (repr(job.program.config), job.num_members, job.options.placement, program.CPU_WIDTH, len(devices))
         if key not in made:
-            made[key] = real(job, options)
+            made[key] = real(job)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +90,7 @@ def unfinished(folder):
     return {path.name: checkpoints(path) for path in (folder / "program-0" / "unfinished").glob("*")}
 
 
-@pytest.mark.parametrize("report", [1, 7, 20, 21, 33, 60])
+@pytest.mark.parametrize("report", [1, 20, 33])
 def test_a_population_that_stops_goes_on_bit_for_bit(env, whole, tmp_path, report):
     with pytest.raises(pjp.Interrupted, match="of 21 updates"):
         train(env, tmp_path, should_stop=stop_at(report))
@@ -179,14 +172,14 @@ def test_no_bit_flip_gives_a_wrong_state(env, whole, tmp_path):
     place = interrupted(env, tmp_path)
     shutil.rmtree(place / "00000004")
     path = place / "00000008" / "leaves.npz"
-    content, (_, right) = path.read_bytes(), read_newest(tmp_path, whole)
+    content, right = path.read_bytes(), read_newest(tmp_path, whole)
     refused = 0
     for position in np.random.default_rng(0).integers(8 * len(content), size=500):
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << position % 8
         path.write_bytes(damaged)
         try:
-            _, found = read_newest(tmp_path, whole)
+            found = read_newest(tmp_path, whole)
             jax.tree.map(np.testing.assert_array_equal, to_numpy(found), to_numpy(right))
         except pjp.PPOError as error:
             assert "00000008" in str(error)  # noqa: PT017
@@ -373,13 +366,11 @@ def test_best_is_optional_when_a_run_goes_on(env, whole, tmp_path):
     assert_same(train(env, tmp_path / "b"), whole)
 
 
-@pytest.mark.parametrize("report", [7, 33])
-def test_a_population_goes_on_where_chunks_are_others(env, whole, tmp_path, monkeypatch, report):
+def test_a_population_goes_on_where_chunks_are_others(env, whole, tmp_path, monkeypatch):
     """On one device, with chunks of its own size: from the state that was kept, and never from zero."""
     with pytest.raises(pjp.Interrupted):
-        train(env, tmp_path, should_stop=stop_at(report))
-    (place,) = unfinished_rows(tmp_path / "program-0")
-    (begun,) = checkpoints(checkpoint_folder(tmp_path / "program-0", place))
+        train(env, tmp_path, should_stop=stop_at(33))
+    ((place, (begun,)),) = begun_chunks(tmp_path / "program-0").items()
     monkeypatch.setattr(program, "used_devices", lambda *_: jax.devices()[:1])
     monkeypatch.setattr(training, "cut_rows", lambda rows, width: REAL_CUT(rows, min(width, 3)))
     seen = []
@@ -436,39 +427,3 @@ def test_what_is_no_time(env, tmp_path, text):
 def test_checkpoints_that_cannot_be_are_refused(env, tmp_path, options, said):
     with pytest.raises(pjp.PPOError, match=said):
         train(env, tmp_path, **options)
-
-
-WORDS = ["train", "--preset", "cleanrl", "--quiet", "--seeds", "4", "--config.total-timesteps", "4000000"]
-
-
-def test_a_run_that_is_stopped_goes_on_from_its_checkpoint(tmp_path):
-    """test_survival.py kills one."""
-    folder = tmp_path / "a"
-    command = [sys.executable, "-m", "purejaxppo.cli.main", *WORDS, "--checkpoint-every", "40", "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    place = folder / "checkpoints" / "program-0" / "unfinished" / "00000000-00000004"
-    deadline = time.monotonic() + 120
-    while len(checkpoints(place)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
-    kept = checkpoints(place)
-    assert len(kept) >= 1
-    assert process.returncode == 128 + signal.SIGTERM
-    assert error.splitlines()[-1] == (
-        f"purejaxppo: stopped after {kept[-1]} of 7812 updates; its state is kept; go on with --resume {folder}"
-    )
-    begun = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = runs_train.train_in_folder
-
-        def stop_soon(spec, folder, view, **options):
-            def note(progress):
-                begun.append(progress.updates)
-                raise KeyboardInterrupt
-
-            return real(spec, folder, note, **options)
-
-        patch.setattr(runs_train, "train_in_folder", stop_soon)
-        assert cli.main(["train", "--quiet", "--resume", str(folder), "--checkpoint-every", "40"]) == 130
-    assert begun == [kept[-1] + 1]  # the first report of a chunk comes after its first update

@@ -12,10 +12,7 @@ from purejaxppo.population.sharding import make_spread, seed_shardings
 
 SIZES = {"num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 2, "hidden_sizes": (8,), "learning_rate": 1e-3}
 SIZES |= {"num_minibatches": 2, "normalize_obs": True, "normalize_reward": True}
-CONFIGS = {
-    "gru": pjp.RecurrentConfig(**SIZES, cell_size=8),
-    "chunks": pjp.RecurrentConfig(**SIZES, cell="lstm", cell_size=8, sequence_length=4, share_trunk=True),
-}
+CHUNKS = pjp.RecurrentConfig(**SIZES, cell="lstm", cell_size=8, sequence_length=4, share_trunk=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +40,9 @@ def test_arrays_of_size_0_are_dealt_out_over_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
-def test_devices_that_share_a_run_learn_what_one_does(name):
-    env = pjp.make_env("CartPole-v1")
+def test_devices_that_share_a_run_learn_what_one_does(env):
     one, shared = (
-        pjp.train_population(env, CONFIGS[name], num_seeds=1, seed=3, placement=placement)
-        for placement in ("seeds", "data")
+        pjp.train_population(env, CHUNKS, num_seeds=1, seed=3, placement=placement) for placement in ("seeds", "data")
     )
     states = (population.seed(0).train_state.params for population in (one, shared))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), *states)
@@ -58,7 +52,7 @@ def test_devices_that_share_a_run_learn_what_one_does(name):
 
 
 def test_sequences_that_do_not_divide_over_the_devices_are_refused():
-    env, config = pjp.make_env("CartPole-v1"), CONFIGS["gru"].replace(num_minibatches=4)
+    env, config = pjp.make_env("CartPole-v1"), pjp.RecurrentConfig(**SIZES | {"num_minibatches": 4}, cell_size=8)
     with pytest.raises(pjp.PPOError, match="the number of sequences / num_minibatches = 1 does not divide"):
         pjp.train_population(env, config, num_seeds=1, placement="data")
 
@@ -115,10 +109,10 @@ class TestDataPlacement:
         """Each device steps its own environments and differentiates its own part of a minibatch."""
         from purejaxppo.population import program
         from purejaxppo.population.jobs import make_jobs
+        from purejaxppo.population.options import Experiment
 
-        options = bare_options("data")
-        (job,) = make_jobs(env, self.config, [{}], 1, 0, options)
-        text = program.compile_program(job, options, 1).advance.as_text()
+        (job,) = make_jobs(Experiment(env, self.config, 1, 0, bare_options("data")), [{}])
+        text = program.compile_program(job, 1).advance.as_text()
         count = jax.local_device_count()
         assert "all-reduce" in text
         assert f"f32[1,{8 // count},4]" in text  # environments

@@ -156,9 +156,9 @@ def test_a_population_is_cut_to_its_limit_and_is_the_same():
     assert one.num_chunks == 1
     limit = held_bytes(jax.local_devices()) + 64 * 2**20 + one.kept + 5 * one.per_member
 
-    def note_width(job, options, width):
+    def note_width(job, width):
         widths.append(width)
-        return real(job, options, width)
+        return real(job, width)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "compile_program", note_width)

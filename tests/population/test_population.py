@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import signal
 import subprocess
 import sys
@@ -15,11 +16,8 @@ from purejaxppo.population.program import update_up_to
 from purejaxppo.population.sharding import (
     choose_placement,
     describe_devices,
-    in_blocks,
-    in_turn,
     make_spread,
     pad_seeds,
-    together,
 )
 from purejaxppo.utils.devices import CACHE, cache_of_core, core_ids, cpu_cores
 
@@ -95,17 +93,20 @@ def test_seeds_in_turn_are_seeds_together():
     def fn(row, scale):
         return scale * jnp.sum(row)
 
-    for how in (together, in_turn, in_blocks(1), in_blocks(2), in_blocks(3)):  # 2: the last block has one seed
-        result = make_spread(fn, devices, num_replicated=1, over_seeds=how)(x, 2.0)
+    for together in (None, 1, 2, 3):  # 2: the last block has one seed
+        result = make_spread(fn, devices, num_replicated=1, together=together)(x, 2.0)
         np.testing.assert_array_equal(result, 2.0 * x.sum(1))
 
 
 def test_as_many_seeds_run_together_as_the_cache_holds(monkeypatch):
     # Activations of a minibatch of 128 samples in two towers of 64-64: 128 KiB.
     monkeypatch.setattr(program, "cache_of_core", lambda: 2**20)
-    assert program.cached_members(pjp.PPOConfig()) == 8
-    assert program.cached_members(pjp.PPOConfig(share_trunk=True)) == 16
-    assert program.cached_members(pjp.PPOConfig(num_envs=64, num_minibatches=2)) == 1
+    count = functools.partial(program.seeds_together, width=64, devices=jax.local_devices()[:1])
+    assert count(pjp.PPOConfig()) == 8
+    assert count(pjp.PPOConfig(share_trunk=True)) == 16
+    assert count(pjp.PPOConfig(num_envs=64, num_minibatches=2)) == 1
+    assert count(pjp.PPOConfig(), width=1) == count(pjp.PPOConfig(cell="gru")) == 1
+    assert count(pjp.PPOConfig(), devices=[SimpleNamespace(platform="gpu")]) is None
 
 
 def test_the_cache_of_a_core_is_read_from_the_system(tmp_path):

@@ -1,7 +1,7 @@
 import collections
 import dataclasses
-import functools
 
+import arithmetic
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,16 +174,16 @@ def test_one_update_serves_all_rungs(env):
 
 
 def test_one_member_is_a_run(env):
-    halved = jax.jit(make_successive_halving(env, SMALL, SPACE, num_members=1, num_rungs=1))(jax.random.key(1))
-    trained = jax.jit(make_pbt(env, SMALL, SPACE, num_members=1, interval=3))(jax.random.key(1))
-    assert halved.timesteps.tolist() == trained.timesteps.tolist() == [SMALL.actual_timesteps]
+    space, config = {"learning_rate": SPACE["learning_rate"]}, arithmetic.CONFIG
+    options = {"num_members": 1, "make_agent": arithmetic.make_agent}
+    halved = make_successive_halving(env, config, space, num_rungs=1, **options)(jax.random.key(1))
+    trained = make_pbt(env, config, space, interval=2, **options)(jax.random.key(1))
+    assert halved.timesteps.tolist() == trained.timesteps.tolist() == [config.actual_timesteps]
     assert (int(halved.best), int(trained.best)) == (0, 0)
     assert trained.history.parents.tolist() == [[0], [0]]
-    np.testing.assert_array_equal(halved.hyper["gamma"], trained.hyper["gamma"])
-    for a, b in zip(
-        jax.tree.leaves(halved.runners.train_state), jax.tree.leaves(trained.runners.train_state), strict=True
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+    np.testing.assert_array_equal(halved.hyper["learning_rate"], trained.hyper["learning_rate"])
+    np.testing.assert_array_equal(halved.runners.train_state.update, trained.runners.train_state.update)
+    np.testing.assert_allclose(halved.runners.env_state, trained.runners.env_state, rtol=1e-5)
 
 
 def test_the_history_of_a_population_is_a_lineage(recorded):
@@ -239,12 +239,15 @@ def test_members_are_dealt_out_best_first():
     np.testing.assert_array_equal(halving.put(values, seats, 10 * halving.take(values, seats)), 10 * values)
 
 
-def test_scores_of_members_without_an_episode_or_that_have_diverged():
-    score, well, diverged = search.score_of, jnp.bool_(False), jnp.bool_(True)
-    assert score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), well) == 7.5
-    assert score(jnp.float32(7.0), jnp.float32(0.0), jnp.int32(0), well) == 7.0
-    assert np.isnan(score(jnp.float32(jnp.nan), jnp.float32(0.0), jnp.int32(0), well))
-    assert np.isnan(score(jnp.float32(7.0), jnp.float32(30.0), jnp.int32(4), diverged))
+@pytest.mark.parametrize(
+    ("diverged_at", "previous", "return_sum", "count", "expected"),
+    [(-1, 7.0, 30.0, 4, 7.5), (-1, 7.0, 0.0, 0, 7.0), (-1, np.nan, 0.0, 0, np.nan), (3, 7.0, 30.0, 4, np.nan)],
+)
+def test_scores_of_members_without_an_episode_or_that_have_diverged(diverged_at, previous, return_sum, count, expected):
+    state = pjp.TrainState(None, None, None, None, update=jnp.int32(0), diverged_at=jnp.int32(diverged_at))
+    member = Member(pjp.RunnerState(state, None, None, None, None), {}, jnp.float32(previous))
+    tally = search.Tally(return_sum=jnp.float32(return_sum), count=jnp.int32(count), done=jnp.int32(0))
+    np.testing.assert_equal(float(search.scored(member, tally).score), expected)
 
 
 def test_the_worst_go_on_from_the_best():
@@ -287,8 +290,9 @@ def carried_rate(train_state):
     return opt_state.hyperparams["learning_rate"] if hasattr(opt_state, "hyperparams") else train_state.learning_rate
 
 
-@pytest.mark.parametrize("make_agent", [adaptive, injected])
-@pytest.mark.parametrize("name", ["learning_rate", "gamma"])
+@pytest.mark.parametrize(
+    ("make_agent", "name"), [(adaptive, "learning_rate"), (adaptive, "gamma"), (injected, "learning_rate")]
+)
 def test_a_new_rate_is_that_of_the_next_update_and_any_other_is_copied(env, make_agent, name):
     space = {name: SPACE[name]}
     agent_of = search.make_agent_of(env, SMALL, make_agent)
@@ -362,7 +366,11 @@ def test_the_rungs_add_up():
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (make_successive_halving, {"num_members": 8}, r"num_members = 8 does not divide .* = 9; give 9"),
+        (
+            make_successive_halving,
+            {"num_members": 8, "num_rungs": 2},
+            "num_members = 8 does not divide .* = 3; give 6",
+        ),
         (make_successive_halving, {"num_members": 0}, "num_members = 0"),
         (make_successive_halving, {"num_members": 9, "eta": 1}, "eta = 1"),
         (make_successive_halving, {"num_members": 9, "num_rungs": 1.5}, "num_rungs = 1.5"),
@@ -402,23 +410,6 @@ def test_what_makes_no_agent_is_refused(env):
         make_pbt(env, SMALL, SPACE, num_members=2, interval=3, make_agent=3)
 
 
-def test_parts_of_ones_own_are_what_every_member_learns_with(env):
-    """With a loss of nothing no parameter moves; the optimizer's own step is what is left."""
-
-    def nothing(params, minibatch, context):
-        total, terms = pjp.ppo_loss(params, minibatch, context)
-        return 0.0 * total, terms
-
-    make_agent = functools.partial(pjp.make_ppo, loss=nothing)
-    find = make_successive_halving(env, SMALL, SPACE, num_members=3, num_rungs=2, make_agent=make_agent)
-    found = jax.jit(find)(jax.random.key(0))
-    first = jax.jit(jax.vmap(pjp.make_ppo(env, SMALL).init))(found.runners.key)
-    for after, before in zip(
-        jax.tree.leaves(found.runners.train_state.params), jax.tree.leaves(first.train_state.params), strict=True
-    ):
-        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-6)  # a step of Adam is 1e-4 at least
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -432,11 +423,6 @@ def test_other_algorithms_are_searched_over_too(env, config):
     space = {name: log_uniform(1e-4, 1e-2)}
     search = make_pbt(env, config, space, num_members=4, interval=2)
     assert jax.eval_shape(search, jax.random.key(0)).history.parents.shape == (2, 4)
-    if isinstance(config, pjp.FullBatchConfig):
-        found = jax.jit(search)(jax.random.key(0))
-        assert found.timesteps.tolist() == [config.actual_timesteps] * 4
-        assert found.runners.train_state.update.tolist() == [4] * 4
-        assert np.all(np.isfinite(found.scores[found.best]))
 
 
 def test_several_keys_are_refused(env):

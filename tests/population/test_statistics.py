@@ -13,8 +13,8 @@ from purejaxppo.population.statistics import (
     Aggregates,
     aggregate,
     areas_under_curves,
+    iqm,
     iqm_interval,
-    iqm_of_known,
     probability_of_improvement,
     show_return,
     with_interval,
@@ -198,9 +198,11 @@ def test_iqm_interval_is_that_of_all_resamples_at_once(num_runs):
     np.testing.assert_allclose(iqm_interval(scores)[1:], expected, rtol=1e-12)
 
 
-def test_iqm_interval_of_a_diverged_seed_is_nan():
-    """The summary of a run with one is written all the same."""
-    assert np.isnan(iqm_interval(np.array([1.0, NAN, 2.0]))).all()
+def test_a_score_that_is_not_finite_does_not_count_in_the_iqm():
+    """The summary of a run with a diverged seed is written all the same."""
+    assert iqm_interval(np.array([1.0, NAN, math.inf, 2.0])) == iqm_interval(np.array([1.0, 2.0]))
+    assert iqm(np.array([1.0, NAN])) == 1.0
+    assert math.isnan(iqm(np.array([NAN])))
 
 
 # Probability of improvement
@@ -327,5 +329,4 @@ def test_an_interval_has_the_decimals_of_its_largest_number():
 def test_the_area_is_the_mean_of_a_curve_that_holds_its_last_return():
     returns = np.array([[NAN, 2.0, NAN, 4.0], [1.0, NAN, NAN, NAN], [NAN] * 4], np.float32)
     np.testing.assert_array_equal(areas_under_curves(returns), [2.5, 1.0, NAN])  # 2 2 2 4 and 1 1 1 1
-    assert iqm_of_known(areas_under_curves(returns)) == (2.5 + 1.0) / 2
-    assert math.isnan(iqm_of_known(areas_under_curves(returns[2:])))
+    assert iqm(areas_under_curves(returns)) == (2.5 + 1.0) / 2

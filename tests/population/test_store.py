@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arithmetic import make_agent
 
 import purejaxppo as pjp
 from purejaxppo.population import chunks, program
 from purejaxppo.population.chunks import over_processes
 from purejaxppo.population.jobs import describe_population, own_rows
-from purejaxppo.population.options import Options
+from purejaxppo.population.options import Experiment, Options
 from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
 from purejaxppo.utils.files import ADDED, make_manifest
@@ -171,7 +172,7 @@ def test_another_population_does_not_go_on_in_the_folder(env, kept, changes, sai
 def test_every_number_of_a_long_array_tells_populations_apart(env, make):
     def describe(table):
         env_of = env.replace(params=make(table))
-        return describe_population(env_of, SMALL, [{"env.table": make(table)}], 1, 0, Options())
+        return describe_population(Experiment(env_of, SMALL, 1, 0, Options()), [{"env.table": make(table)}])
 
     table = np.zeros(2_000, np.float32)
     first = describe(table)
@@ -187,7 +188,6 @@ def test_a_folder_without_a_population_is_not_opened(env, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.slow
 def test_a_sweep_on_disk_goes_on_too(env, tmp_path):
     sweep = {"gamma": [0.9, 0.99], "num_envs": [4, 8]}
 
@@ -196,7 +196,7 @@ def test_a_sweep_on_disk_goes_on_too(env, tmp_path):
             raise Stopped
 
     def run(out, **options):
-        return pjp.train_population(env, SMALL, num_seeds=3, sweep=sweep, out=out, **options)
+        return pjp.train_population(env, SMALL, num_seeds=3, sweep=sweep, make_agent=make_agent, out=out, **options)
 
     with pytest.raises(Stopped):
         run(tmp_path / "a", on_chunk=stop)

@@ -9,7 +9,7 @@ from scipy import stats
 import purejaxppo as pjp
 from purejaxppo.population import executables
 from purejaxppo.population.results import rank
-from purejaxppo.population.selection import select
+from purejaxppo.population.statistics import select
 from purejaxppo.population.tpe import SearchPlan, Study
 
 SPACE = {"learning_rate": pjp.log_uniform(1e-5, 1.0), "gamma": pjp.uniform(0.9, 1.0)}

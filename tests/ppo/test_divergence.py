@@ -16,6 +16,7 @@ from purejaxppo.cli import main as cli
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
+from purejaxppo.population.options import Experiment
 from purejaxppo.population.results import first_standstill
 from purejaxppo.ppo.update import all_finite, keep_finite
 from purejaxppo.report.pictures import write_pictures
@@ -246,12 +247,11 @@ def test_the_first_standstill_is_where_steps_are_missing():
 def test_devices_that_share_a_run_decide_as_one(bare_options):
     """The poison is on one device alone; every device refuses the update, and all have the same state to the bit."""
     config, env = SMALL.replace(normalize_obs=True, normalize_reward=True), pjp.make_env(Drift(), share=0.2, begin=20.0)
-    options = bare_options("data")
     points = [{"env.poison": 0.0}, {"env.poison": NAN}, {"env.poison": OBS}]
-    (job,) = make_jobs(env, config, points, 1, 0, options)
-    compiled = program.compile_program(job, options, 3)
-    keys, _, numbers = program.member_inputs(job._replace(seed=3), (0, 3), 3)
-    before = compiled.init(keys, numbers)
+    (job,) = make_jobs(Experiment(env, config, 1, 3, bare_options("data")), points)
+    compiled = program.compile_program(job, 3)
+    starts, _, numbers = program.member_inputs(job, (0, 3), 3)
+    before = compiled.init(*starts)
     luck = np.asarray(before.env_state[1])
     of_device = (luck < 0.2).reshape(3, jax.device_count(), -1).any(axis=2)
     assert 0 < of_device[1].sum() < jax.device_count()

@@ -14,6 +14,7 @@ from purejaxppo.envs import vector
 from purejaxppo.population import program
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
+from purejaxppo.population.options import Experiment
 from purejaxppo.population.program import member_inputs
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.utils.devices import quickly_compiled
@@ -179,11 +180,10 @@ def test_a_transfer_is_caught():
 
 
 def test_nothing_is_transferred_within_a_chunk_of_a_population(bare_options):
-    options = bare_options("seeds")
-    (job,) = make_jobs(ENV, CONFIGS["ppo"], [{"gamma": 0.9}, {"gamma": 0.99}], 2, 0, options)
-    population = program.compile_program(job, options, 4)
-    keys, _, numbers = member_inputs(job, (0, 4), 4)
-    runners = population.init(keys, numbers)
+    (job,) = make_jobs(Experiment(ENV, CONFIGS["ppo"], 2, 0, bare_options("seeds")), [{"gamma": 0.9}, {"gamma": 0.99}])
+    population = program.compile_program(job, 4)
+    starts, _, numbers = member_inputs(job, (0, 4), 4)
+    runners = population.init(*starts)
     shardings = population.advance.input_shardings[0]
     given = jax.device_put((runners, numbers, np.int32(1)), shardings)
     assert "callback" not in population.advance.as_text()

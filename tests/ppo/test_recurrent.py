@@ -12,6 +12,7 @@ import purejaxppo as pjp
 from purejaxppo.cli import main as cli
 from purejaxppo.policies.recurrent_networks import CELLS, gru_step, log_time_scales, lstm_bias, lstm_step
 from purejaxppo.population.jobs import make_jobs
+from purejaxppo.population.options import Experiment
 from purejaxppo.ppo.agent import assess, draw_noise, play
 from purejaxppo.ppo.memory import cut_in_sequences, replay, to_sequences
 
@@ -452,7 +453,7 @@ def test_the_command_line_trains_films_and_evaluates_a_recurrent_run(tmp_path, c
 
 
 def test_a_sweep_over_cells_takes_a_program_for_each(env, bare_options):
-    jobs = make_jobs(env, SMALL, [{"cell": "gru"}, {"cell": "lstm"}], 2, 0, bare_options("seeds"))
+    jobs = make_jobs(Experiment(env, SMALL, 2, 0, bare_options("seeds")), [{"cell": "gru"}, {"cell": "lstm"}])
     agents = [pjp.make_ppo(job.program.env, job.program.config) for job in jobs]
     assert [isinstance(agent.start_memory["actor"], tuple) for agent in agents] == [False, True]
 

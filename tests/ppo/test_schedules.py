@@ -11,6 +11,7 @@ import pytest
 import purejaxppo as pjp
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.jobs import make_jobs
+from purejaxppo.population.options import Experiment
 from purejaxppo.population.search import make_agent_of
 from purejaxppo.population.sweep import grid
 from purejaxppo.ppo.schedules import SHAPES, adapted_rate, cosine, linear, make_schedules
@@ -132,7 +133,7 @@ def test_one_program_serves_every_number_under_a_schedule(env):
 
 def test_a_sweep_over_the_shapes_takes_a_program_each(env, bare_options):
     sweep = {"lr_schedule": ["linear", "cosine", "adaptive"], "learning_rate": [1e-3, 3e-3]}
-    jobs = make_jobs(env, SMALL, grid(sweep), 2, 0, bare_options("seeds"))
+    jobs = make_jobs(Experiment(env, SMALL, 2, 0, bare_options("seeds")), grid(sweep))
     assert [job.program.config.lr_schedule for job in jobs] == sweep["lr_schedule"]
     for job in jobs:
         (rates,) = job.program.numbers.values()

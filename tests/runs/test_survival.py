@@ -614,5 +614,5 @@ def test_a_run_over_devices_goes_on_from_the_same_state_on_another_number(first,
 
 def kept_at(store, updates):
     """The states of the first chunk as they lie on the disk."""
-    (part,) = kills.checkpoints.unfinished_rows(store.folder)
+    (part,) = kills.checkpoints.unfinished(store.folder)
     return to_host(kills.checkpoints.read_checkpoint(store, part, updates).runners)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.cli.bench.timing import Timed
-from purejaxppo.population.program import over_seeds
-from purejaxppo.population.sharding import OverSeeds, in_turn, make_spread, seed_shardings, together
+from purejaxppo.population.program import seeds_together
+from purejaxppo.population.sharding import make_spread, seed_shardings
 from purejaxppo.ppo.agent import PPO, assess, draw_noise, learn, make_context, play
 from purejaxppo.ppo.factory import make_ppo, seed_keys
 from purejaxppo.ppo.losses import ppo_loss
@@ -48,10 +48,10 @@ def sizes_for(platform: str, quick: bool) -> Sizes:
 
 
 def on_devices(
-    fn: Callable[..., Any], devices: Sequence[Any], *arguments: PyTree, over_seeds: OverSeeds = together
+    fn: Callable[..., Any], devices: Sequence[Any], *arguments: PyTree, together: int | None = None
 ) -> Callable[[], Any]:
     """Compiles `fn` of one row for rows [S, ...] of the arguments, which are spread over the devices beforehand."""
-    spread = make_spread(fn, devices, over_seeds=over_seeds)
+    spread = make_spread(fn, devices, together=together)
     compiled = jax.jit(spread, compiler_options=compiler_options(devices[0].platform))
     placed = jax.device_put(arguments, seed_shardings(devices)[0])
     return lambda: compiled(*placed)
@@ -71,7 +71,7 @@ def limit_programs(sizes: Sizes, devices: Sequence[Any]) -> dict[str, Timed]:
     matrices = jax.random.normal(jax.random.key(0), (count, n, n)) / math.sqrt(n)  # so that products stay in range
     numbers = jnp.broadcast_to(jnp.linspace(-1.0, 1.0, sizes.tanh), (count, sizes.tanh))
     num_tanh = sizes.tanh * sizes.tanh_chain * sizes.tanh_rounds
-    run = functools.partial(on_devices, over_seeds=in_turn)
+    run = functools.partial(on_devices, together=1)
     return {
         "large matrix products": Timed(run(multiply, devices, matrices), 2e-9 * n**3 * sizes.products * count),
         "tanh in cache": Timed(run(apply_tanh, devices, numbers), 1e-9 * num_tanh * count),
@@ -93,7 +93,7 @@ def stepping_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[
         return runner.obs, episodes
 
     runners, one = init_runners(wide, len(devices), devices), devices[:1]
-    gymnax_steps = on_devices(make_gymnax_steps(sizes), one, seed_keys(0, 1), over_seeds=in_turn)
+    gymnax_steps = on_devices(make_gymnax_steps(sizes), one, seed_keys(0, 1), together=1)
     return {
         "environment only, random actions": Timed(
             on_devices(random_rollout, devices, runners), per_device * len(devices)
@@ -135,10 +135,10 @@ def phase_programs(agent: PPO, sizes: Sizes, devices: Sequence[Any]) -> dict[str
     The parts are compiled separately, so they need not add up to the whole.
     """
     num_seeds, config = sizes.seeds * len(devices), agent.config
-    runners, how = init_runners(agent, num_seeds, devices), over_seeds(config, num_seeds, devices)
+    runners, together = init_runners(agent, num_seeds, devices), seeds_together(config, num_seeds, devices)
 
     def compiled(fn: Callable[..., Any], *more: PyTree) -> Callable[[], Any]:
-        return on_devices(fn, devices, runners, *more, over_seeds=how)
+        return on_devices(fn, devices, runners, *more, together=together)
 
     noise = compiled(lambda runner: draw_noise(agent, runner.key))
     act = compiled(lambda runner, noise: play(agent, runner, noise)[:3], noise())
