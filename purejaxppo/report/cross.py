@@ -1,8 +1,7 @@
 """The page of a sweep over several environments: how its settings score over all of them, and in each."""
 
+import math
 from pathlib import Path
-
-import numpy as np
 
 from purejaxppo.population.cross import CrossSweep
 from purejaxppo.population.statistics import interval_text, iqm, with_interval
@@ -57,14 +56,13 @@ def settings_table(cross: CrossSweep) -> Members:
     rows, names = cross.table(), list(dict.fromkeys(name for point in cross.points for name in point))
     lines = [[*names, "score, IQM", "95% interval", *(f"return in {name}, IQM" for name in cross.sweeps)]]
     for row in rows[:SETTINGS]:
-        returns = [sweep[row.setting].final_returns() for sweep in cross.sweeps.values()]
-        known = [each[np.isfinite(each)] for each in returns]
+        returns = [iqm(sweep[row.setting].final_returns()) for sweep in cross.sweeps.values()]
         lines.append(
             [
                 *(show_value(row.point.get(name)) for name in names),
                 f"{row.score.estimate:z.{DECIMALS}f}",
                 interval_text(row.score.low, row.score.high, DECIMALS),
-                *(f"{iqm(each):.1f}" if each.size else "none" for each in known),
+                *("none" if math.isnan(x) else f"{x:.1f}" for x in returns),
             ]
         )
     notes = ["A score is (return - low) / (high - low), pooled over seeds and environments."]

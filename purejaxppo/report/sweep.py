@@ -58,9 +58,8 @@ def plot_sweep(
     from matplotlib.figure import Figure
 
     points = [{name: plain(value) for name, value in point.items()} for point in points]
-    finished = [runs[~np.isnan(runs)] for runs in map(np.asarray, scores)]
     axes = find_axes(points)
-    estimates = np.array([iqm(runs) if runs.size else math.nan for runs in finished])
+    estimates = np.array([iqm(runs) for runs in scores])
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     if len(axes) == 2 and len(points) == math.prod(len(axis.values) for axis in axes):
         draw_grid(figure, axes, points, estimates, solved_at, what)
@@ -69,7 +68,7 @@ def plot_sweep(
         for axis, panel in zip(axes, figure.subplots(len(axes), squeeze=False).flat, strict=True):
             draw_axis(panel, axis, points, estimates, is_alone=len(axes) == 1)
             if len(axes) == 1:
-                draw_intervals(panel, axis.places(points), finished)
+                draw_intervals(panel, axis.places(points), scores)
             draw_solved(panel, solved_at)
             panel.set_ylabel(what, fontsize=8)
         figure.axes[0].legend(**LEGEND)
@@ -119,9 +118,9 @@ def draw_axis(axes: "Axes", axis: Axis, points: list[dict[str, Any]], estimates:
     style_frame(axes)
 
 
-def draw_intervals(axes: "Axes", places: np.ndarray, finished: list[np.ndarray]) -> None:
+def draw_intervals(axes: "Axes", places: np.ndarray, scores: Sequence[np.ndarray]) -> None:
     """The 95% interval of each setting that has one."""
-    bounds = np.array([iqm_interval(runs)[1:] if runs.size else (math.nan, math.nan) for runs in finished])
+    bounds = np.array([iqm_interval(runs)[1:] for runs in scores])
     if np.isfinite(bounds).any():
         axes.vlines(places, *bounds.T, color=BLUE, linewidth=2.2, alpha=0.35, label="95% interval")
 

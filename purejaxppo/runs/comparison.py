@@ -106,10 +106,7 @@ def course_rows(runs: Mapping[str, LoadedRun]) -> list[list[str]]:
         ["run", "mean training return, IQM", "95% interval", "steps until half reach it", "95% interval", "reached"]
     ]
     for label, run in runs.items():
-        areas = run.population.areas()
-        known = areas[np.isfinite(areas)]
-        area = iqm_interval(known) if known.size else Interval(math.nan, math.nan, math.nan)
-        row, target = [label, *cells(area)], run.spec.solved_at
+        row, target = [label, *cells(iqm_interval(run.population.areas()))], run.spec.solved_at
         if target is None:
             rows.append([*row, "no target", "", ""])
             continue

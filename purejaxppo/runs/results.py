@@ -165,12 +165,10 @@ def distribution_entries(population: Population, final: np.ndarray, solved_at: f
 
     final: the finite final returns. A bound that is not known, such as that of a time that no seed needed, is null.
     """
-    areas = population.areas()
-    area = iqm_interval(areas[np.isfinite(areas)]) if np.isfinite(areas).any() else [math.nan] * 3
     times = None if solved_at is None else population.time_to(solved_at)
     percentiles = {str(p): float(np.percentile(final, p)) for p in PERCENTS} if final.size else None
     return {
-        **interval_entries("area_iqm", area),
+        **interval_entries("area_iqm", iqm_interval(population.areas())),
         "percentiles_of_final_return": percentiles,
         **interval_entries("steps_to_solved", [None] * 3 if times is None else times.median),
         "seeds_reached": None if times is None else times.num_reached,
