@@ -12,14 +12,12 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import jax
-
 import purejaxppo as pjp
+from purejaxppo.utils.files import versions, write_json
 
 PEER = Path(__file__).parent / "peers" / "keras_example.py"
 SEEDS = {1: 30, 64: 4}  # epochs that are timed, by the number of seeds
@@ -64,8 +62,7 @@ def main() -> None:
         ratio = [row[f"seeds_{n}"] / row["peer"] for row in rows]
         print(f"{n} seed(s): median ratio {statistics.median(ratio):.0f} (min {min(ratio):.0f}, max {max(ratio):.0f})")
     if options.json:
-        report = {"rows": rows, "jax": jax.__version__, "python": sys.version, "time": time.strftime("%Y-%m-%d")}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, {"rows": rows, "versions": versions(), "time": time.strftime("%Y-%m-%d")})
 
 
 if __name__ == "__main__":

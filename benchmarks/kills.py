@@ -292,8 +292,7 @@ def compare(pipe: int, one: Path, other: Path) -> int:
 
 def read_results(folder: Path) -> Any:
     """All that a run or a sweep has found, on the host."""
-    _, found = open_run(folder)
-    return [all_of(population) for population in (found if isinstance(found, pjp.Sweep) else [found])]
+    return parts_of(open_run(folder)[1])
 
 
 def all_of(population: pjp.Population) -> Any:
@@ -363,7 +362,12 @@ def on_one_device() -> Iterator[None]:
 
 def parts_of(found: Any) -> list[Any]:
     """The results of each setting, or of the one there is."""
-    return [all_of(population) for population in (found if isinstance(found, pjp.Sweep) else [found])]
+    return [all_of(population) for population in populations_of(found)]
+
+
+def populations_of(found: Any) -> list[pjp.Population]:
+    """The populations of a sweep, or the one there is."""
+    return list(found) if isinstance(found, pjp.Sweep) else [found]
 
 
 class Stops(NamedTuple):
@@ -391,25 +395,25 @@ def survive_stops(folder: Path, num_stops: int, seed: int) -> Stops:
     return stops
 
 
-def stop_and_go_on(spec: RunSpec, out: Path, report: int, **options: Any) -> Any:
-    """Stops a run when it is asked for that time, and goes on with it."""
+def stopped(spec: RunSpec, out: Path, report: int) -> pjp.Interrupted:
+    """Stops a run when it is asked for that time. -> the reason that it gives"""
     reports = iter(range(1, 1_000_000))
     try:
         train_spec(spec, out, should_stop=lambda: next(reports) == report)
-    except pjp.Interrupted:
-        return train_spec(spec, out, **options)
+    except pjp.Interrupted as reason:
+        return reason
     raise AssertionError(f"{out} did not stop")
 
 
+def stop_and_go_on(spec: RunSpec, out: Path, report: int, **options: Any) -> Any:
+    """Stops a run when it is asked for that time, and goes on with it."""
+    stopped(spec, out, report)
+    return train_spec(spec, out, **options)
+
+
 def goes_on_elsewhere(spec: RunSpec, out: Path, report: int, whole: Any) -> bool:
-    """Whether a run that was stopped goes on, on one device, from the same states and nearly to the same ones."""
-    reports, seen = iter(range(1, 1_000_000)), []
-    try:
-        train_spec(spec, out, should_stop=lambda: next(reports) == report)
-    except pjp.Interrupted as reason:
-        begun = int(str(reason).split()[2])
-    else:
-        raise AssertionError(f"{out} did not stop")
+    """True if a run that was stopped goes on, on one device, from the same states and nearly to the same ones."""
+    begun, seen = int(str(stopped(spec, out, report)).split()[2]), []
     with on_one_device():
         found = train_spec(spec, out, on_chunk=lambda progress: seen.append((*progress.members, progress.updates)))
     first, last, updates = seen[0]
@@ -421,14 +425,12 @@ def goes_on_elsewhere(spec: RunSpec, out: Path, report: int, whole: Any) -> bool
 
 def all_metrics(found: Any) -> list[np.ndarray]:
     """A number of each update and member, by setting."""
-    return [population.column("value_loss") for population in (found if isinstance(found, pjp.Sweep) else [found])]
+    return [population.column("value_loss") for population in populations_of(found)]
 
 
 def half_trained(spec: RunSpec, out: Path) -> Path:
     """A run that was stopped in its second chunk, with two checkpoints; their folder."""
-    reports = iter(range(1, 1_000_000))
-    with contextlib.suppress(pjp.Interrupted):
-        train_spec(spec, out, should_stop=lambda: next(reports) == 20)
+    stopped(spec, out, 20)
     (place,) = (out / "program-0" / "unfinished").iterdir()
     assert len(checkpoints.checkpoints(place)) == 2
     return place
@@ -590,11 +592,8 @@ def show(report: dict[str, Any]) -> list[list[str]]:
 
 def is_well(report: dict[str, Any]) -> bool:
     """Whether nothing was lost, and nothing wrong was loaded."""
-    all_same = [
-        *report["stops"]["same"].values(),
-        *report["stops"]["elsewhere"].values(),
-        *report["kills"]["same"].values(),
-    ]
+    stops, kills = report["stops"], report["kills"]
+    all_same = [*stops["same"].values(), *stops["elsewhere"].values(), *kills["same"].values()]
     outcomes = " ".join(name for found in [*report["damage"].values(), report["disks"]] for name in found)
     return all(map(all, all_same)) and not re.search("WRONG|NOT", outcomes)
 

@@ -20,8 +20,6 @@ tasks and searches may run one by one.
 
 import argparse
 import functools
-import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +32,7 @@ from scipy import stats
 import purejaxppo as pjp
 from purejaxppo.population.search import Space
 from purejaxppo.population.statistics import iqm_interval, with_interval
+from purejaxppo.utils.files import read_json, versions, write_json
 
 TASKS = {"CartPole-v1": "short", "Acrobot-v1": "short", "Breakout-MinAtar": "minatar"}  # each with its default setup
 SPACE: Space = {
@@ -153,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.repetitions)
 
-    held = json.loads(options.json.read_text()) if options.json and options.json.exists() else {"tasks": {}}
+    held = read_json(options.json) if options.json and options.json.exists() else {"tasks": {}}
     for task in options.task:
         setup = SETUPS[options.setup or TASKS[task]]
         budget = setup.runs * setup.config.actual_timesteps
@@ -170,11 +169,10 @@ def main() -> None:
                     "budget": budget,
                     "space": {name: [type(domain).__name__, *domain] for name, domain in SPACE.items()},
                     "seeds": list(seeds),
-                    "jax": jax.__version__,
-                    "python": sys.version,
+                    "versions": versions(),
                     "time": time.strftime("%Y-%m-%d"),
                 }
-                options.json.write_text(json.dumps(held | about, indent=2) + "\n")
+                write_json(options.json, held | about)
         print(f"{task}, {budget:,} environment steps for each search, {EPISODES} greedy episodes for each policy")
         print_table(trials)
 

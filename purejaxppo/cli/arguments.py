@@ -9,12 +9,10 @@ from purejaxppo import __version__
 from purejaxppo.cli.bench.command import BENCH
 from purejaxppo.cli.completion import COMPLETION
 from purejaxppo.cli.doctor.command import DOCTOR
-from purejaxppo.cli.export import EXPORT
-from purejaxppo.cli.finished import EVALUATE, PLOT, RENDER, REPORT
+from purejaxppo.cli.finished import EVALUATE, EXPORT, PLOT, RENDER, REPORT, REPRODUCE
 from purejaxppo.cli.lists import ENVS, LIST_PRESETS
 from purejaxppo.cli.option_types import a_path
 from purejaxppo.cli.parser import Command, Parser
-from purejaxppo.cli.reproduce import REPRODUCE
 from purejaxppo.cli.train import SWEEP, TRAIN
 from purejaxppo.runs.own_agent import bring_agent
 from purejaxppo.runs.presets import Preset, default_preset, find_preset

@@ -2,16 +2,10 @@
 
 import argparse
 
-from purejaxppo.cli.finished import BACKENDS
-from purejaxppo.cli.option_types import one_of
 from purejaxppo.cli.parser import Command, Parser, option
 from purejaxppo.envs import env_names
-from purejaxppo.population.logs import NAMES
-from purejaxppo.population.sharding import AUTO, PLACEMENTS
-from purejaxppo.population.spaces import MINIBATCHES
 from purejaxppo.runs.presets import PRESETS, Preset, find_preset
 
-SHELLS = ("bash", "zsh", "tcsh")
 # zsh shows both names of a hyperparameter on one line. In bash they are offered one at a time.
 _BASH = """
 _purejaxppo() {
@@ -27,7 +21,8 @@ complete -o bashdefault -F _purejaxppo purejaxppo"""
 
 def add_options(parser: Parser, _: Preset) -> None:
     """The shell."""
-    option(parser, "shell", "SHELL", one_of(SHELLS), 'bash, zsh or tcsh: eval "$(purejaxppo completion bash)"')
+    about = 'bash, zsh or tcsh: eval "$(purejaxppo completion bash)"'
+    option(parser, "shell", "SHELL", str, about, choices=("bash", "zsh", "tcsh"))
 
 
 def print_completion(options: argparse.Namespace) -> int:
@@ -37,8 +32,7 @@ def print_completion(options: argparse.Namespace) -> int:
     from purejaxppo.cli.arguments import make_parser  # which imports the commands, this one among them
 
     parser, commands = make_parser(find_preset("cleanrl"))
-    names = {"--env": env_names(), "--preset": list(PRESETS), "--log-names": list(NAMES), "--backend": BACKENDS}
-    names |= {"--placement": (AUTO, *PLACEMENTS), "--space": list(MINIBATCHES)}
+    names = {"--env": env_names(), "--preset": list(PRESETS)}
     for command in commands.values():
         for action in command._actions:
             name = (action.option_strings or [""])[-1]
@@ -51,7 +45,6 @@ def print_completion(options: argparse.Namespace) -> int:
         if options.shell != "tcsh":  # whose list would be doubled
             for name, action in command.short_names.items():
                 action.option_strings = [*action.option_strings, name]
-    commands["completion"]._actions[-1].choices = SHELLS
     print(shtab.complete(parser, options.shell) + (_BASH if options.shell == "bash" else ""))
     return 0
 

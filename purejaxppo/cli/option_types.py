@@ -45,17 +45,6 @@ def number_in(text: str) -> float | None:
     return None
 
 
-def one_of(names: Sequence[str]) -> Callable[[str], str]:
-    """One of the names."""
-
-    def read(text: str) -> str:
-        if text not in names:
-            raise PPOError(f"{text!r} is unknown; take one of {', '.join(names)}")
-        return text
-
-    return read
-
-
 def a_path(text: str) -> Path:
     """The path of a file or folder, which need not exist."""
     if not text or "\0" in text:

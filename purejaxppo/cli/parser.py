@@ -30,6 +30,10 @@ class Parser(argparse.ArgumentParser):
         except (PPOError, TypeError, ValueError) as error:
             raise argparse.ArgumentError(action, str(error)) from None
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown; take one of {', '.join(action.choices)}")
+
     def error(self, message: str) -> NoReturn:
         """Exits with status 2."""
         self.exit(2, f"{self.prog}: error: {self.source}{' '.join(message.splitlines())}\n")

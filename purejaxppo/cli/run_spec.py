@@ -1,4 +1,4 @@
-"""The run that the options of `purejaxppo train` and `purejaxppo sweep` describe, and its folder."""
+"""The run that the options of `purejaxppo train` and `purejaxppo sweep` describe, its folder, and its TOML file."""
 
 import argparse
 import dataclasses
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tomli_w
 
 from purejaxppo.cli.hyperparameters import given_fields
 from purejaxppo.cli.option_types import each_once
 from purejaxppo.cli.train_options import BATCH, TRIALS
 from purejaxppo.envs import Environment, make_env, names_own_code
-from purejaxppo.envs.user_code import bring_env
 from purejaxppo.population.algorithms import make_agent
 from purejaxppo.population.options import check_start_of, make_start
 from purejaxppo.population.processes import barrier
@@ -27,13 +27,19 @@ from purejaxppo.runs.load import LoadedRun, load_run
 from purejaxppo.runs.logs import check_installed, check_wandb_login
 from purejaxppo.runs.own_agent import UNNAMED, bring_agent
 from purejaxppo.runs.presets import default_preset, find_preset
+from purejaxppo.runs.run_file import dashed, toml_value
 from purejaxppo.runs.spec import RunSpec, load_spec
 from purejaxppo.runs.summary import is_finished
 from purejaxppo.runs.train import check_checkpoints, check_not_lost, extended, save_start
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.files import write_whole
 
 _CHECKPOINT_OPTIONS = ("checkpoint_every", "keep_checkpoints", "keep_best")
 _TOTAL = "config.total_timesteps"
+_WRITTEN = (  # by --write-config as they were given
+    *("placement", "keep_best", "log_names"),
+    *("random", "random_seed", "test_seeds", "space", "search", "trials", "batch"),
+)
 _ON_RESUME = (
     *("command", "resume", "agent", _TOTAL, "memory_limit", "cache"),
     *("quiet", "json_lines", "strict", "tensorboard", "wandb"),
@@ -70,7 +76,6 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     for name, value in vars(options).items():
         if name not in allowed and value is not None:
             raise PPOError(f"--resume goes on with the run as it is; leave out --{name.replace('_', '-')}")
-    bring_env(options.env)
     begun = load_spec(options.resume)
     if options.env not in (None, begun.env):
         raise PPOError(f"{options.resume} is a run of {begun.env}; leave out --env {options.env}")
@@ -110,10 +115,7 @@ def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def load_source(options: argparse.Namespace) -> LoadedRun | None:
     """The run that --init-from names, or None."""
-    if options.init_from is None:
-        return None
-    bring_env(options.env)
-    return load_run(options.init_from)
+    return None if options.init_from is None else load_run(options.init_from)
 
 
 def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> RunSpec:
@@ -138,7 +140,6 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     if options.env not in (None, env_name):
         env_name, env_params = options.env, {}
     env_params = env_params | each_once("--env-param", options.env_param or [])
-    bring_env(options.env)
     env = make_env(env_name, **env_params)
     space = read_space(options, config) if options.command == "sweep" else {}
     search = None if options.search is None else read_search(options, env, config, space)
@@ -151,10 +152,9 @@ def make_spec(options: argparse.Namespace, source: LoadedRun | None = None) -> R
     start = make_start(None if source is None else source.train_state, num_seeds)
     if own is not None:
         own.check(*at_point(env, config, (points or [{}])[0]))
-    agents = []
-    for point in points or [{}]:
-        agent = (make_agent if own is None else own.make)(*at_point(env, config, point))  # refuses before any folder
-        agents.append(agent)
+    make = make_agent if own is None else own.make
+    agents = [make(*at_point(env, config, point)) for point in points or [{}]]  # refuses before any folder
+    for agent in agents:
         check_start_of(agent, start)
         if options.placement == "data":
             check_data_placement(agent, jax.device_count())
@@ -214,3 +214,27 @@ def read_sweep(options: argparse.Namespace, space: dict[str, Domain]) -> dict[st
         if not isinstance(domain, list):
             raise PPOError(f"--over {name} is a range to draw from; say how many settings to draw with --random N")
     return space
+
+
+def write_config(options: argparse.Namespace) -> int:
+    """--write-config: writes the run to a TOML file, which --config reads. -> exit status"""
+    if options.resume is not None:
+        raise PPOError(f"{options.resume / 'config.json'} has what the run is; leave out --write-config")
+    check_checkpoints(spec := make_spec(options, load_source(options)))
+    text = tomli_w.dumps(run_table(options, spec))
+    write_whole(options.write_config, lambda file: file.write(text.encode()))
+    print(f"written; run it with purejaxppo {options.command} --config {options.write_config}")
+    return 0
+
+
+def run_table(options: argparse.Namespace, spec: RunSpec) -> dict[str, Any]:
+    """The run under the names of its options, with every hyperparameter."""
+    plain = {name: getattr(spec, name) for name in ("preset", "env", "agent", "seed", "checkpoint_every", "init_from")}
+    plain |= {"seeds": spec.num_seeds, "keep": options.keep_checkpoints, "out": options.out and str(options.out)}
+    plain |= {name: getattr(options, name) for name in _WRITTEN}
+    tables = {"config": vars(spec.config), "env-param": spec.env_params, "over": dict(options.over or {})}
+    return {dashed(name): value for name, value in plain.items() if value is not None} | {
+        table: {dashed(name): toml_value(value) for name, value in content.items() if value is not None}
+        for table, content in tables.items()
+        if content
+    }

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from purejaxppo.cli.parser import Command
-from purejaxppo.cli.run_spec import resumed, started
+from purejaxppo.cli.run_spec import resumed, started, write_config
 from purejaxppo.cli.train_options import add_sweep_options, add_train_options
-from purejaxppo.cli.write_config import write_config
+from purejaxppo.envs.user_code import bring_env
 from purejaxppo.population.processes import HEARTBEAT, join, leave, part
 from purejaxppo.report.pictures import has_pictures
 from purejaxppo.report.train_run import show_finished
@@ -29,12 +29,11 @@ DIVERGED = 3  # the exit status of --strict
 
 def train(options: argparse.Namespace) -> int:
     """Trains a run, or goes on with it. -> exit status"""
+    if options.write_config is None:
+        join_processes(options)
+    bring_env(options.env)  # its module may start JAX, which has to join the others before
     if options.write_config is not None:
         return write_config(options)
-    if options.cluster or any(x is not None for x in (options.coordinator, options.num_processes, options.process_id)):
-        join_processes(options)
-    elif options.heartbeat is not None:
-        raise PPOError(f"--heartbeat {options.heartbeat} would do nothing in one process alone; leave it out")
     spec, folder = resumed(options) if options.resume else started(options)
     with locked(folder) if jax.process_index() == 0 else nullcontext():
         return train_in(folder, spec, options)
@@ -103,7 +102,14 @@ def diverged_status(summary: dict[str, Any]) -> int:
 
 
 def join_processes(options: argparse.Namespace) -> None:
-    """Joins the processes that share the run. Raises PPOError unless the options name one run folder."""
+    """Joins the processes that share the run, if there are several.
+
+    Raises PPOError unless the options name one run folder, and for --heartbeat in one process alone.
+    """
+    if not options.cluster and options.coordinator is options.num_processes is options.process_id is None:
+        if options.heartbeat is not None:
+            raise PPOError(f"--heartbeat {options.heartbeat} would do nothing in one process alone; leave it out")
+        return
     if options.out is None and options.resume is None:
         raise PPOError("several processes need one run folder, on a disk that they share; give --out or --resume")
     join(

@@ -9,7 +9,6 @@ from purejaxppo.cli.option_types import (
     a_name,
     a_path,
     file_to_write,
-    one_of,
     read_assignment,
     read_domain,
     read_interval,
@@ -37,7 +36,7 @@ def add_train_options(parser: Parser, preset: Preset) -> None:
     about = "log to this project of Weights & Biases; WANDB_MODE=offline needs no network"
     option(group, "--wandb", "PROJECT", a_name, about)
     about = "naming of the logged numbers: sb3 (default) or cleanrl"
-    option(group, "--log-names", "NAMES", one_of(list(NAMES)), about)
+    option(group, "--log-names", "NAMES", str, about, choices=NAMES)
     parser.set_defaults(over=None, random=None, random_seed=None, test_seeds=None)
     parser.set_defaults(space=None, search=None, trials=None, batch=None)
     _add_hyperparameters(parser, preset)
@@ -52,8 +51,9 @@ def add_sweep_options(parser: Parser, preset: Preset) -> None:
     option(parser, "--over", "NAME=VALUES", read_domain, about, action="append")
     option(parser, "--random", "N", whole_from(1, MAX_SETTINGS), "draw N settings, instead of the whole grid")
     about = "a published space, instead of --over or beside it, which takes precedence"
-    option(parser, "--space", "NAME", one_of(list(MINIBATCHES)), about)
-    option(parser, "--search", "NAME", one_of(["tpe"]), "let a model of the scores propose the settings (needs optuna)")
+    option(parser, "--space", "NAME", str, about, choices=MINIBATCHES)
+    about = "let a model of the scores propose the settings (needs optuna)"
+    option(parser, "--search", "NAME", str, about, choices=["tpe"])
     option(parser, "--trials", "N", whole_from(1, MAX_SETTINGS), f"settings that --search trains (default {TRIALS})")
     option(parser, "--batch", "N", whole_from(2), f"of them at a time; divides them (default {BATCH})")
     option(parser, "--random-seed", "N", whole_from(0, MAX_SEED), "seed of --random or --search (default 0)")
@@ -85,7 +85,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add_cache_option(parser)
     add("--memory-limit", "SIZE", parse_bytes, "such as 4GiB or 500MB (default 90%% of the free memory)")
     about = "spread over devices: seeds, data (their environments), or auto (default)"
-    add("--placement", "NAME", one_of((AUTO, *PLACEMENTS)), about)
+    add("--placement", "NAME", str, about, choices=(AUTO, *PLACEMENTS))
     shown = parser.add_mutually_exclusive_group()
     switch(shown, "--quiet", "print errors only")
     switch(shown, "--json-lines", "print one JSON object per line, for programs")

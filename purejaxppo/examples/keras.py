@@ -24,6 +24,7 @@ from purejaxppo.ppo.config import Config, check_fields, check_total, static
 from purejaxppo.ppo.continuing import restarted
 from purejaxppo.ppo.gae import gae, reward_to_go
 from purejaxppo.ppo.losses import approx_kl, are_equal, clip_fraction, explained_variance, policy_loss
+from purejaxppo.ppo.memory import to_samples
 from purejaxppo.ppo.optimizer import adam_step
 from purejaxppo.ppo.rollout import empty_episodes, end_episodes, make_noise, rollout
 from purejaxppo.ppo.types import Batch, EpisodeStats, Metrics, RunnerState, TrainState, Transition
@@ -31,7 +32,7 @@ from purejaxppo.ppo.update import keep_finite, own_buffers
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.remade import Remade
 from purejaxppo.utils.sums import precise_sum
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import NOT_SPLIT, PyTree
 from purejaxppo.utils.validation import check_float32, check_key
 
 
@@ -105,16 +106,53 @@ class FullBatchPPO(Remade):
     def init(self, key: jax.Array) -> RunnerState:
         """The state before the first update. Raises PPOError for a raw or batched key."""
         check_key(key)
-        return own_buffers(init(self, key))
+        actor_key, critic_key, reset_key = jax.random.split(jax.random.fold_in(key, NOT_SPLIT), 3)
+        obs, env_state = reset_batch(self.env, reset_key, self.config.num_envs)
+        params = {"actor": self.actor.init(actor_key, obs), "critic": self.critic.init(critic_key, obs)}
+        state = TrainState(
+            params=params,
+            opt_state=self.init_optimizers(params),
+            obs_moments=None,
+            reward_moments=None,
+            update=jnp.int32(0),
+            diverged_at=jnp.int32(-1),
+        )
+        episode = empty_episodes(self.config.num_envs)
+        return own_buffers(RunnerState(train_state=state, env_state=env_state, obs=obs, episode=episode, key=key))
 
     def continue_from(self, train_state: TrainState, key: jax.Array) -> RunnerState:
         """The state before the first update of a new run from trained parameters, like `PPO.continue_from`."""
         return restarted(self.init(key), train_state, self.init_optimizers)
 
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
-        """One rollout from fresh starts, and the learning from it. Raises PPOError for a runner of another agent."""
+        """One epoch of the example: a rollout from fresh starts, the policy's iterations, the value's iterations.
+
+        Raises PPOError for a runner of another agent.
+        """
         check_runner(runner, self.config.num_envs)
-        return update(self, runner)
+        config, state = self.config, runner.train_state
+        reset_key, noise_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
+        obs, env_state = reset_batch(self.env, reset_key, config.num_envs)
+        abandoned = end_episodes(runner.episode, jnp.ones(config.num_envs, bool))
+        fresh = runner.replace(obs=obs, env_state=env_state, episode=abandoned)
+        noise = make_noise(self.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
+
+        def policy(obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
+            distribution = self.distribution(state, obs)
+            return distribution.sample(noise), distribution.logits
+
+        acted, transitions, logits, episodes = rollout(self.env, policy, fresh, noise)
+        transitions = transitions if config.bootstrap_time_limits else close_at_time_limits(transitions)
+        batch = make_batch(self, state.params["critic"], transitions, logits)
+        fit = fit_policy(self, state.params["actor"], state.opt_state["actor"], batch)
+        critic, critic_opt_state, value_loss = fit_value(self, state.params["critic"], state.opt_state["critic"], batch)
+        state = state.replace(
+            params={"actor": fit.params, "critic": critic},
+            opt_state={"actor": fit.opt_state, "critic": critic_opt_state},
+            update=state.update + 1,
+        )
+        runner = keep_finite(runner, acted.replace(train_state=state))
+        return runner, make_metrics(self, runner.train_state, episodes, transitions, batch, fit, value_loss)
 
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The most probable action for one observation or [N], or with a key a sample of each. Raises as `PPO.act`."""
@@ -196,57 +234,6 @@ def keras_adam(learning_rate: float | jax.Array, eps: float | jax.Array) -> opta
     return optax.GradientTransformation(optax.scale_by_adam().init, step)
 
 
-def init(agent: FullBatchPPO, key: jax.Array) -> RunnerState:
-    """The state before the first update."""
-    actor_key, critic_key, reset_key = jax.random.split(jax.random.fold_in(key, 2**32 - 1), 3)
-    obs, env_state = reset_batch(agent.env, reset_key, agent.config.num_envs)
-    params = {"actor": agent.actor.init(actor_key, obs), "critic": agent.critic.init(critic_key, obs)}
-    train_state = TrainState(
-        params=params,
-        opt_state=agent.init_optimizers(params),
-        obs_moments=None,
-        reward_moments=None,
-        update=jnp.int32(0),
-        diverged_at=jnp.int32(-1),
-    )
-    return RunnerState(
-        train_state=train_state,
-        env_state=env_state,
-        obs=obs,
-        episode=empty_episodes(agent.config.num_envs),
-        key=key,
-    )
-
-
-def update(agent: FullBatchPPO, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
-    """One epoch of the example: a rollout from fresh starts, the policy's iterations, the value's iterations."""
-    config, state = agent.config, runner.train_state
-    reset_key, noise_key = jax.random.split(jax.random.fold_in(runner.key, state.update))
-
-    obs, env_state = reset_batch(agent.env, reset_key, config.num_envs)
-    abandoned = end_episodes(runner.episode, jnp.ones(config.num_envs, bool))
-    fresh = runner.replace(obs=obs, env_state=env_state, episode=abandoned)
-    noise = make_noise(agent.env, Categorical.noise, noise_key, (config.num_steps, config.num_envs))
-
-    def policy(obs: PyTree, noise: PyTree) -> tuple[jax.Array, jax.Array]:
-        distribution = agent.distribution(state, obs)
-        return distribution.sample(noise), distribution.logits
-
-    acted, transitions, logits, episodes = rollout(agent.env, policy, fresh, noise)
-    transitions = transitions if config.bootstrap_time_limits else close_at_time_limits(transitions)
-    batch = make_batch(agent, state.params["critic"], transitions, logits)
-    fit = fit_policy(agent, state.params["actor"], state.opt_state["actor"], batch)
-    critic, critic_opt_state, value_loss = fit_value(agent, state.params["critic"], state.opt_state["critic"], batch)
-
-    state = state.replace(
-        params={"actor": fit.params, "critic": critic},
-        opt_state={"actor": fit.opt_state, "critic": critic_opt_state},
-        update=state.update + 1,
-    )
-    runner = keep_finite(runner, acted.replace(train_state=state))
-    return runner, make_metrics(agent, runner.train_state, episodes, transitions, batch, fit, value_loss)
-
-
 def close_at_time_limits(transitions: Transition) -> Transition:
     """The example's time limit: a termination, so that what follows is worth 0."""
     return transitions.replace(
@@ -257,19 +244,17 @@ def close_at_time_limits(transitions: Transition) -> Transition:
 def make_batch(agent: FullBatchPPO, critic: PyTree, transitions: Transition, logits: jax.Array) -> Batch:
     """Advantages, normalised over the whole batch, and rewards-to-go; flattened to N = T * B."""
     value, next_value = agent.value(critic, transitions.obs), agent.value(critic, transitions.next_obs)
-    flags = (transitions.terminated, transitions.truncated)
-    advantage = gae(
-        transitions.reward, value, next_value, *flags, gamma=agent.config.gamma, gae_lambda=agent.config.gae_lambda
-    )
+    reward, flags, config = transitions.reward, (transitions.terminated, transitions.truncated), agent.config
+    advantage = gae(reward, value, next_value, *flags, gamma=config.gamma, gae_lambda=config.gae_lambda)
     batch = Batch(
         obs=transitions.obs,
         action=transitions.action,
         log_prob=Categorical(logits=logits).log_prob(transitions.action),
         value=value,
         advantage=standardized(advantage),
-        target=reward_to_go(transitions.reward, next_value, *flags, gamma=agent.config.gamma),
+        target=reward_to_go(reward, next_value, *flags, gamma=config.gamma),
     )
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    return to_samples(batch)
 
 
 def standardized(advantage: jax.Array) -> jax.Array:
@@ -294,9 +279,8 @@ def fit_policy(agent: FullBatchPPO, params: PyTree, opt_state: PyTree, batch: Ba
         updates, opt_state = agent.actor_optimizer.update(gradient, fit.opt_state)
         stepped = (optax.apply_updates(fit.params, updates), opt_state)
         near = ~(kl > limit)  # NaN goes on, into the parameters, for `keep_finite` to see
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(near, new, old), stepped, (fit.params, fit.opt_state)
-        )
+        before = (fit.params, fit.opt_state)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(near, new, old), stepped, before)
         return PolicyFit(params, opt_state, fit.iterations + near.astype(jnp.int32), kl, near)
 
     start = PolicyFit(params, opt_state, jnp.int32(0), jnp.float32(0.0), jnp.bool_(True))

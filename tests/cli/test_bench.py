@@ -1,10 +1,10 @@
 """`purejaxppo bench`: what is counted, how it is timed, and the report."""
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.cli import main as cli
 from purejaxppo.cli.bench import programs, timing
+from purejaxppo.cli.bench import run as bench_run
 from purejaxppo.cli.bench.run import (
     Row,
     Trained,
@@ -96,27 +98,6 @@ def test_short_calls_are_repeated_and_the_first_is_not_timed(monkeypatch):
     assert len(calls) - before == 8
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("num_devices", [1, jax.local_device_count()])
-def test_every_program_does_what_its_amount_says(num_devices):
-    """With one device as well, as an accelerator has."""
-    devices = jax.local_devices()[:num_devices]
-    products, tanh = programs.limit_programs(QUICK, devices).values()
-    assert products.call().shape == (num_devices, 256, 256)
-    assert products.amount == pytest.approx(2e-9 * 256**3 * num_devices)
-    assert tanh.amount == pytest.approx(1e-9 * tanh.call().size * 64)
-    config = pjp.PPOConfig(total_timesteps=512)  # fewer than one call steps without a policy
-    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), config)
-    ours, gymnax = programs.stepping_programs(agent, QUICK, devices).values()
-    obs, episodes = ours.call()
-    assert obs.shape == (num_devices, 64, 4)
-    assert ours.amount == 64 * 16 * num_devices
-    assert 0 < episodes.length_sum.sum() <= ours.amount
-    assert episodes.count.min() > 10  # random actions fall, and episodes begin anew
-    _, rewards = gymnax.call()
-    assert rewards.sum() == gymnax.amount  # one for each step
-
-
 def test_the_limits_compute_what_they_say():
     sizes = QUICK._replace(matrix=8, products=3, tanh=16, tanh_chain=2, tanh_rounds=5)
     products, tanh = programs.limit_programs(sizes, jax.local_devices()).values()
@@ -128,30 +109,18 @@ def test_the_limits_compute_what_they_say():
     np.testing.assert_allclose(tanh.call()[0], x, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_the_parts_of_an_update_are_those_of_the_update():
-    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig())
-    phases = programs.phase_programs(agent, QUICK, jax.local_devices()[:1])
-    assert {timed.amount for timed in phases.values()} == {2 * 512}
-    before = programs.init_runners(agent, 2, jax.local_devices()[:1]).train_state.params
-    assert phases["values and GAE"].call().obs.shape == (2, 512, 4)
-    (params, _), _ = phases["learning"].call()
-    moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), params, before)
-    assert min(jax.tree.leaves(moved)) > 0
-    assert jax.tree.structure(phases["- of which gradients"].call()) == jax.tree.structure(params)
-    assert sorted(phases["- of which permutations"].call()[1, 3].ravel().tolist()) == list(range(512))
-
-
 def test_what_is_measured_follows_the_platform():
-    config = pjp.PPOConfig()
-    assert make_plan("cpu", config, False, None, None).seeds == (1, 16, 64, 256)
-    on_gpu = make_plan("gpu", config, False, None, None)
+    config, nothing = pjp.PPOConfig(), {"seeds": None, "timesteps": None, "repeats": None}
+    assert make_plan("cpu", config, nothing).seeds == (1, 16, 64, 256)
+    on_gpu = make_plan("accelerator", config, nothing)
     assert on_gpu.seeds == (1, 64, 1_024, 2_048, 8_192)
     assert on_gpu.timesteps == 500_000
-    assert make_plan("gpu", config, True, [3], 1_000)[:3] == ((3,), 1_000, 2)
+    assert make_plan("quick", config, nothing | {"seeds": [3], "timesteps": 1_000})[:3] == ([3], 1_000, 2)
     large = config.replace(num_envs=2048, num_steps=32, num_minibatches=32)
-    assert make_plan("cpu", large, True, None, None).timesteps == 4 * 2048 * 32
+    assert make_plan("quick", large, nothing).timesteps == 4 * 2048 * 32
     assert programs.sizes_for("gpu", quick=False).matrix == programs.sizes_for("cpu", quick=False).matrix == 2048
+    with pytest.raises(pjp.PPOError, match="--timesteps 7 is below one rollout of 512"):
+        make_plan("gpu", config, {"timesteps": 7})
 
 
 @pytest.fixture(scope="module")
@@ -204,35 +173,35 @@ def test_what_follows_from_the_measurements(rows):
 
 def test_the_table_has_a_line_for_each_measurement():
     row = Row("tanh in cache", spread_of([8.0, 16.0]), "G/s", "fast")
-    report = {
-        "machine": {
-            "platform": "gpu",
-            "device": "A Device",
-            "num_devices": 1,
-            "cores": 8,
-            "versions": {"jax": "0.11.2"},
-        },
-        "plan": {"repeats": 2},
-        "config": vars(pjp.PPOConfig()),
-        "measured": [{"name": row.name, "unit": row.unit, "remark": row.remark, **row.spread._asdict()}],
-    }
+    measured = [{"name": row.name, "unit": row.unit, "remark": row.remark, **row.spread._asdict()}]
+    report = {"title": "a machine", "measured": [*measured, {"name": "a switch", "remark": "failed: why"}]}
     lines = show_table(report).splitlines()
-    assert lines[0].startswith("1 x A Device (gpu, 8 cores), jax 0.11.2; CartPole-v1, 4 x 128 steps,")
+    assert lines[0] == "a machine"
     assert lines[3].split() == ["tanh", "in", "cache", "12", "8", "16", "G/s", "fast"]
-    assert len({line.index(word) for line, word in zip(lines[2:], ("unit", "G/s"), strict=True)}) == 1
+    assert len({line.index(word) for line, word in zip(lines[2:4], ("unit", "G/s"), strict=True)}) == 1
+    assert lines[4].split() == ["a", "switch", "failed:", "why"]
     assert show_number(1234567.8) == "1,234,568"
     assert show_number(0.12345) == "0.123"
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The command with tiny sizes. -> (its report, what it printed, its programs by name)"""
+    out, made, said = tmp_path_factory.mktemp("bench") / "bench.json", {}, io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        for name in ("limit_programs", "stepping_programs", "phase_programs"):
+            real = getattr(bench_run, name)
+            patch.setattr(bench_run, name, lambda *given, real=real: made.update(found := real(*given)) or found)
+        assert cli.main(["bench", "--quick", "--seeds", "2", "--out", str(out)]) == 0
+    return json.loads(out.read_text()), said.getvalue(), made
+
+
 @pytest.mark.slow
-def test_the_quick_benchmark_from_end_to_end(tmp_path):
-    out = tmp_path / "bench.json"
-    command = [sys.executable, "-m", "purejaxppo.cli.main", "bench", "--quick", "--seeds", "2", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not set(done.stdout) & {chr(i) for i in range(32) if i != 10}
-    report = json.loads(out.read_text())
-    assert done.stdout.rstrip("\n") == show_table(report)
+def test_the_quick_benchmark_from_end_to_end(quick):
+    report, said, _ = quick
+    assert not set(said) & {chr(i) for i in range(32) if i != 10}
+    assert said.rstrip("\n") == show_table(report)
+    assert "; CartPole-v1, 4 x 128 steps, 4 epochs x 4 minibatches, 2,048 steps a seed" in report["title"]
     measured = {row["name"]: row for row in report["measured"]}
     assert measured["compile, 2 seeds, full cache"]["most"] < measured["compile, 2 seeds, empty cache"]["least"]
     assert len(measured[train_name(2)]["values"]) == 2
@@ -240,6 +209,36 @@ def test_the_quick_benchmark_from_end_to_end(tmp_path):
     total = sum(np.array(measured[f"phase: {name}"]["values"]) for name in parts)
     assert total == pytest.approx(measured["phase: update"]["values"])
     assert measured["peak memory"]["median"] > 0.1
+
+
+@pytest.mark.slow
+def test_every_program_does_what_its_amount_says(quick):
+    num_devices, programs = jax.local_device_count(), quick[2]
+    products, tanh = programs["large matrix products"], programs["tanh in cache"]
+    assert products.call().shape == (num_devices, 256, 256)
+    assert products.amount == pytest.approx(2e-9 * 256**3 * num_devices)
+    assert tanh.amount == pytest.approx(1e-9 * tanh.call().size * 64)
+    ours, gymnax = programs["environment only, random actions"], programs["gymnax's own step, one jit"]
+    obs, episodes = ours.call()
+    assert obs.shape == (num_devices, 64, 4)
+    assert ours.amount == 64 * 16 * num_devices
+    assert 0 < episodes.length_sum.sum() <= ours.amount
+    assert episodes.count.min() > 10  # random actions fall, and episodes begin anew
+    _, rewards = gymnax.call()
+    assert rewards.sum() == gymnax.amount  # one for each step
+
+
+@pytest.mark.slow
+def test_the_parts_of_an_update_are_those_of_the_update(quick):
+    num_seeds, programs = 2 * jax.local_device_count(), quick[2]
+    parts = ("update", "noise", "rollout", "values and GAE", "learning")
+    assert {programs[name].amount for name in parts} == {num_seeds * 512}
+    assert programs["values and GAE"].call().obs.shape == (num_seeds, 512, 4)
+    (params, opt_state), _ = programs["learning"].call()
+    assert all(np.any(x) for x in jax.tree.leaves(opt_state))  # Adam has seen gradients
+    assert jax.tree.structure(programs["- of which gradients"].call()) == jax.tree.structure(params)
+    indices = programs["- of which permutations"].call()
+    assert sorted(indices[1, 3].ravel().tolist()) == list(range(512))
 
 
 @pytest.fixture(scope="module")

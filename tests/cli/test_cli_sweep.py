@@ -1,12 +1,10 @@
-"""`purejaxppo sweep`, `--resume`, `--memory-limit` and `--placement`."""
+"""`purejaxppo sweep`, its resumption, and `--placement`."""
 
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -101,41 +99,6 @@ def test_random_settings_are_drawn():
     over = ["--over", "learning-rate=log:1e-4:1e-2", "--over", "num-envs=4", "--random", "2", "--random-seed", "7"]
     space = {"learning_rate": pjp.log_uniform(1e-4, 1e-2), "num_envs": [4]}
     assert list(make_spec(read_options(["sweep", *TINY, *over])).sweep) == pjp.draw_points(2, space, seed=7)
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_by_the_command_line(tmp_path):
-    folder = tmp_path / "a"
-    words = ["train", "--preset", "cleanrl", "--quiet", "--config.num-steps", "32", "--seeds", "130"]
-    words += ["--env-param", "max_steps_in_episode=50"]  # an evaluation would take longer than the training
-    command = [
-        sys.executable,
-        "-m",
-        "purejaxppo.cli.main",
-        *words,
-        "--config.total-timesteps",
-        "2560",
-        "--out",
-        str(folder),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    parts = folder / "checkpoints" / "program-0" / "runners"
-    deadline = time.monotonic() + 120
-    while not any(parts.glob("0*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    notice, last = error.splitlines()
-    assert notice == "purejaxppo: stopping at the next report; once more to stop at once"
-    assert last.startswith("purejaxppo: stopped after ")
-    assert last.endswith(f"of 20 updates; its state is kept; go on with --resume {folder}")
-    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}
-    assert kept
-    assert not (folder / "summary.json").exists()
-    assert cli.main(["train", "--quiet", "--resume", str(folder), "--memory-limit", "8GiB"]) == 0
-    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in parts.glob("0*")}.items()
-    assert pjp.load_run(folder).metrics.entropy.shape == (130, 20)
 
 
 def test_placement_is_an_option():

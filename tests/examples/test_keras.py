@@ -198,43 +198,47 @@ def small():
     return pjp.make_full_batch_ppo(pjp.make_env("CartPole-v0"), config)
 
 
+@pytest.fixture(scope="module")
+def update(small):
+    return jax.jit(small.update)
+
+
 @pytest.mark.slow
-def test_vmapped_stopping_is_that_of_single_seeds(small):
+def test_vmapped_stopping_is_that_of_single_seeds(small, update):
     keys = pjp.seed_keys(0, 5)
-    step = jax.jit(small.update)
     together, stop = jax.jit(jax.vmap(small.update)), []
     runners = jax.vmap(small.init)(keys)
     singles = [small.init(key) for key in keys]
     for _ in range(2):
         runners, metrics = together(runners)
         for i in range(5):
-            singles[i], alone = step(singles[i])
+            singles[i], alone = update(singles[i])
             stop.append((int(metrics.policy_iterations[i]), int(alone.policy_iterations)))
     assert all(a == b for a, b in stop)
     assert len({count for count, _ in stop}) > 3
 
 
-def test_a_policy_that_has_stopped_stays_exactly_as_it_is(small):
+def test_a_policy_that_has_stopped_stays_exactly_as_it_is(small, update):
     """One more permitted iteration changes nothing for a seed that the KL has stopped before."""
     runner = small.init(jax.random.key(1))
     longer = pjp.make_full_batch_ppo(small.env, small.config.replace(policy_iterations=13))
-    (a, first), (b, second) = jax.jit(small.update)(runner), jax.jit(longer.update)(runner)
+    (a, first), (b, second) = update(runner), jax.jit(longer.update)(runner)
     assert int(first.policy_iterations) == int(second.policy_iterations) < 12
     for x, y in zip(jax.tree.leaves(a.train_state), jax.tree.leaves(b.train_state), strict=True):
         np.testing.assert_array_equal(x, y)
     assert float(first.kl) > 0.015
 
 
-def test_every_update_starts_afresh_and_counts_the_cut_episode(small):
-    runner, metrics = jax.jit(small.update)(small.init(jax.random.key(2)))
+def test_every_update_starts_afresh_and_counts_the_cut_episode(small, update):
+    runner, metrics = update(small.init(jax.random.key(2)))
     mean = float(metrics.epoch_return_mean)
     assert float(metrics.epoch_length_mean) == mean
     assert 500 / mean == pytest.approx(int(metrics.episodes) + 1)
     assert int(runner.episode.episode_length[0]) == 500 - int(metrics.episode_length_mean * metrics.episodes + 0.5)
     assert runner.episode.has_finished.all()
     assert float(metrics.last_return_mean) == float(runner.episode.last_return[0])
-    again, _ = jax.jit(small.update)(runner.replace(obs=runner.obs + 100.0))
-    same, _ = jax.jit(small.update)(runner)
+    again, _ = update(runner.replace(obs=runner.obs + 100.0))
+    same, _ = update(runner)
     np.testing.assert_array_equal(again.obs, same.obs)
 
 

@@ -3,12 +3,17 @@
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
 import purejaxppo as pjp
+from purejaxppo.cli import main as cli
 from purejaxppo.population import chunks as training
 from purejaxppo.population import program
 from purejaxppo.population.checkpoints import (
@@ -21,6 +26,7 @@ from purejaxppo.population.checkpoints import (
 )
 from purejaxppo.population.checkpoints import unfinished as begun_chunks
 from purejaxppo.population.chunks import Pace, next_count
+from purejaxppo.runs import train as runs_train
 
 pytestmark = pytest.mark.slow
 
@@ -427,3 +433,40 @@ def test_what_is_no_time(env, tmp_path, text):
 def test_checkpoints_that_cannot_be_are_refused(env, tmp_path, options, said):
     with pytest.raises(pjp.PPOError, match=said):
         train(env, tmp_path, **options)
+
+
+WORDS = ["train", "--preset", "cleanrl", "--quiet", "--seeds", "4", "--config.total-timesteps", "4000000"]
+
+
+def test_a_run_that_is_stopped_goes_on_from_its_checkpoint(tmp_path):
+    """test_survival.py kills one."""
+    folder = tmp_path / "a"
+    command = [sys.executable, "-m", "purejaxppo.cli.main", *WORDS, "--checkpoint-every", "40", "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    place = folder / "checkpoints" / "program-0" / "unfinished" / "00000000-00000004"
+    deadline = time.monotonic() + 120
+    while len(checkpoints(place)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    kept = checkpoints(place)
+    assert len(kept) >= 1
+    assert process.returncode == 128 + signal.SIGTERM
+    assert error.startswith("purejaxppo: stopping at the next report; once more to stop at once\n")
+    assert error.splitlines()[-1] == (
+        f"purejaxppo: stopped after {kept[-1]} of 7812 updates; its state is kept; go on with --resume {folder}"
+    )
+    begun = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = runs_train.train_in_folder
+
+        def stop_soon(spec, folder, view, **options):
+            def note(progress):
+                begun.append(progress.updates)
+                raise KeyboardInterrupt
+
+            return real(spec, folder, note, **options)
+
+        patch.setattr(runs_train, "train_in_folder", stop_soon)
+        assert cli.main(["train", "--quiet", "--resume", str(folder), "--checkpoint-every", "40"]) == 130
+    assert begun == [kept[-1] + 1]  # the first report of a chunk comes after its first update

@@ -33,22 +33,21 @@ def bench(options: argparse.Namespace) -> int:
     """Measures, and prints a table."""
     from rich.console import Console
 
-    from purejaxppo.cli.bench.gpu import make_gpu_plan, run_gpu_bench, show_gpu_table
+    from purejaxppo.cli.bench.gpu import run_gpu_bench
     from purejaxppo.cli.bench.run import make_plan, run_bench, show_table
 
     config = PPOConfig(**given_fields(options, PPOConfig()))
     if options.gpu:
         check_gpu()
-        plan = make_gpu_plan(config, options.quick, {x: getattr(options, x) for x in ("seeds", "timesteps", "repeats")})
-        measure, show = run_gpu_bench, show_gpu_table
+        kind, measure = "gpu", run_gpu_bench
     else:
         use_all_cores()
-        plan = make_plan(jax.default_backend(), config, options.quick, options.seeds, options.timesteps)
-        plan = plan._replace(repeats=options.repeats or plan.repeats)
-        measure, show = run_bench, show_table
+        kind, measure = "cpu" if jax.default_backend() == "cpu" else "accelerator", run_bench
+    given = {name: getattr(options, name) for name in ("seeds", "timesteps", "repeats")}
+    plan = make_plan("quick" if options.quick else kind, config, given)
     with Console(stderr=True).status("starting") as status:  # shows nothing when stderr is redirected
         report = measure(config, plan, say=status.update)
-    print(show(report))
+    print(show_table(report))
     if options.out is not None:
         write_json(options.out, report)
     return 0

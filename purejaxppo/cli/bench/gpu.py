@@ -8,23 +8,23 @@ import dataclasses
 import gzip
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from purejaxppo.cli.bench.run import ENV, PLANS, Plan, check_timesteps, show_number, show_seeds, train_name
+from purejaxppo.cli.bench.run import ENV, Plan, show_seeds, train_name
 from purejaxppo.cli.bench.timing import spread_of
 from purejaxppo.envs import make_env
 from purejaxppo.population.results import Costs
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo.config import PPOConfig
-from purejaxppo.runs.spec import from_json, to_json
 from purejaxppo.utils.errors import in_one_line
 from purejaxppo.utils.files import versions
 
@@ -51,14 +51,6 @@ class Case(NamedTuple):
     has_kernels: bool = False  # also profiles a training
 
 
-def make_gpu_plan(config: PPOConfig, quick: bool, given: Mapping[str, Any]) -> Plan:
-    """The sizes and repetitions. given: `seeds`, `timesteps` and `repeats`, None for the default"""
-    default = PLANS["quick"] if quick else PLANS["accelerator"]._replace(timesteps=100_000, repeats=2)
-    plan = default._replace(**{name: value for name, value in given.items() if value is not None})
-    check_timesteps(plan.timesteps, config)
-    return plan
-
-
 def make_cases(config: PPOConfig, plan: Plan) -> list[Case]:
     """All measurements: every population, then large runs, switches and kernels."""
     config = config.replace(total_timesteps=plan.timesteps)
@@ -81,7 +73,7 @@ def make_cases(config: PPOConfig, plan: Plan) -> list[Case]:
 
 def measure(case: Case) -> dict[str, Any]:
     """Whole trainings, without compilation: env-steps per second of each, after one that is not timed."""
-    env, kernels = make_env(ENV), {}
+    env, kernels = make_env(ENV), []
 
     def train(seed: int) -> Costs:
         return train_population(env, case.config, num_seeds=case.num_seeds, seed=seed).costs
@@ -93,8 +85,11 @@ def measure(case: Case) -> dict[str, Any]:
                 train(0)
             kernels = read_kernels(Path(folder), case.config.num_updates)
     assert first.plan is not None  # something was left to train
+    chunks = f", in {first.plan.num_chunks} chunks" if first.plan.num_chunks > 1 else ""
     return {
         **spread_of([x.timesteps / x.train_seconds for x in costs])._asdict(),
+        "unit": "env-steps/s",
+        "remark": f"compiled in {first.compile_seconds:.1f} s{chunks}",
         "compile_seconds": first.compile_seconds,
         "planned_bytes": first.plan.peak,
         "chunks": first.plan.num_chunks,
@@ -103,8 +98,8 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-def read_kernels(folder: Path, num_updates: int) -> dict[str, dict[str, float]]:
-    """The kernels of a trace: {name: microseconds and calls, of one update}, the longest in all first."""
+def read_kernels(folder: Path, num_updates: int) -> list[dict[str, Any]]:
+    """A row for each kernel of a trace, with its microseconds of one update: the longest in all first."""
     micros, calls = Counter(), Counter()
     for file in folder.rglob("*.trace.json.gz"):
         events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
@@ -113,22 +108,29 @@ def read_kernels(folder: Path, num_updates: int) -> dict[str, dict[str, float]]:
             if e.get("ph") == "X" and "/device:GPU" in places.get(e["pid"], ""):
                 micros[e["name"]] += e.get("dur", 0)
                 calls[e["name"]] += 1
-    longest = micros.most_common(KERNELS)
-    return {name: {"us": us / num_updates, "calls": calls[name] / num_updates} for name, us in longest}
+    return [
+        {
+            "name": "- of which a kernel",
+            "median": us / num_updates,
+            "unit": "us an update",
+            "remark": f"{calls[name] / num_updates:.1f} calls  {name}",
+        }
+        for name, us in micros.most_common(KERNELS)
+    ]
 
 
 def measure_apart(case: Case) -> dict[str, Any]:
-    """`measure` in another process; {"failed": reason} if it did not succeed in time."""
+    """`measure` in another process; {"remark": "failed: ..."} if it did not succeed in time."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} {case.flags}".strip()
     environment = {**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
     command = [sys.executable, "-m", "purejaxppo.cli.bench.gpu"]
-    text = json.dumps(case._replace(config=to_json(vars(case.config)))).encode()
     try:
-        done = subprocess.run(command, input=text, capture_output=True, timeout=SECONDS, env=environment)
+        done = subprocess.run(command, input=pickle.dumps(case), capture_output=True, timeout=SECONDS, env=environment)
     except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {SECONDS} s"}
+        return {"remark": f"failed: not done after {SECONDS} s"}
     if done.returncode:
-        return {"failed": (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]}
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        return {"remark": f"failed: {lines[-1]}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -137,34 +139,21 @@ def run_gpu_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> 
     measured = []
     for case in make_cases(config, plan):
         say(case.name)
+        found = measure_apart(case)
+        kernels = found.pop("kernels", [])
         row = {"name": case.name, "num_seeds": case.num_seeds, "flags": case.flags}
-        measured.append(row | dataclasses.asdict(case.config) | measure_apart(case))
+        measured += [row | dataclasses.asdict(case.config) | found, *kernels]
     device = next((row["device"] for row in measured if "device" in row), "unknown")
-    return {"machine": {"device": device, "versions": versions()}, "plan": plan._asdict(), "measured": measured}
-
-
-def show_gpu_table(report: Mapping[str, Any]) -> str:
-    """A line for each measurement, and below it one for each kernel."""
-    lines = [f"{report['machine']['device']}, jax {report['machine']['versions']['jax']}; {ENV}", ""]
-    for row in report["measured"]:
-        lines.append(f"{row['name']:<46} {show_row(row)}")
-        for name, kernel in row.get("kernels", {}).items():
-            lines.append(f"{kernel['us']:>12.1f} us an update, {kernel['calls']:>7.1f} calls  {name}")
-    return "\n".join(lines)
-
-
-def show_row(row: Mapping[str, Any]) -> str:
-    """The speed of a measurement, or why it has none."""
-    if "failed" in row:
-        return f"failed: {row['failed']}"
-    median, least, most = (show_number(row[name]) for name in ("median", "least", "most"))
-    chunks = f", in {row['chunks']} chunks" if row["chunks"] > 1 else ""
-    return f"{median} env-steps/s ({least} to {most}), compiled in {row['compile_seconds']:.1f} s{chunks}"
+    return {
+        "title": f"{device}, jax {versions()['jax']}; {ENV}",
+        "machine": {"device": device, "versions": versions()},
+        "plan": plan._asdict(),
+        "measured": measured,
+    }
 
 
 if __name__ == "__main__":
     try:
-        name, fields, *others = json.load(sys.stdin)
-        print(json.dumps(measure(Case(name, PPOConfig(**from_json(fields)), *others))))
+        print(json.dumps(measure(pickle.load(sys.stdin.buffer))))
     except Exception as error:  # the caller shows the last line
         sys.exit(in_one_line(error))

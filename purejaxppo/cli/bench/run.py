@@ -31,12 +31,13 @@ ENV = "CartPole-v1"  # gymnax has it too
 OBS_SIZE, NUM_ACTIONS = 4, 2  # its
 CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")  # settings of JAX
 LEAST_UPDATES = 4  # of a training, by default
+NUMBERS = ("median", "least", "most")  # of a line of the table
 
 
 class Plan(NamedTuple):
     """The sizes and repetitions to measure."""
 
-    seeds: tuple[int, ...]  # number of seeds of each population
+    seeds: Sequence[int]  # number of seeds of each population
     timesteps: int  # of each seed
     repeats: int
     least_seconds: float  # of one repetition, except for whole trainings
@@ -47,6 +48,7 @@ PLANS = {
     "quick": Plan((1, 2), 2_048, 2, 0.005, quick=True),
     "cpu": Plan((1, 16, 64, 256), 100_000, 5, 0.3),
     "accelerator": Plan((1, 64, 1_024, 2_048, 8_192), 500_000, 5, 0.3),
+    "gpu": Plan((1, 64, 1_024, 2_048, 8_192), 100_000, 2, 0.3),  # of --gpu
 }
 
 
@@ -67,26 +69,18 @@ class Row(NamedTuple):
     remark: str = ""
 
 
-def make_plan(
-    platform: str, config: PPOConfig, quick: bool, seeds: Sequence[int] | None, timesteps: int | None
-) -> Plan:
-    """The plan that the caller asks for, with defaults that suit the platform: an accelerator needs thousands of seeds.
+def make_plan(kind: str, config: PPOConfig, given: Mapping[str, Any]) -> Plan:
+    """The plan of a kind in PLANS, with the `seeds`, `timesteps` and `repeats` that are given and not None.
 
     Raises PPOError for fewer timesteps than one rollout has.
     """
-    if timesteps is not None:
-        check_timesteps(timesteps, config)
-    default = PLANS["quick" if quick else "cpu" if platform == "cpu" else "accelerator"]
-    return default._replace(
-        seeds=tuple(seeds or default.seeds),
-        timesteps=timesteps or max(default.timesteps, LEAST_UPDATES * config.batch_size),
-    )
-
-
-def check_timesteps(timesteps: int, config: PPOConfig) -> None:
-    """Raises PPOError for fewer timesteps than one rollout has."""
-    if timesteps < config.batch_size:
-        raise PPOError(f"--timesteps {timesteps} is below one rollout of {config.batch_size}; give at least that")
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("timesteps", config.batch_size) < config.batch_size:
+        raise PPOError(
+            f"--timesteps {given['timesteps']} is below one rollout of {config.batch_size}; give at least that"
+        )
+    timesteps = max(PLANS[kind].timesteps, LEAST_UPDATES * config.batch_size)
+    return PLANS[kind]._replace(**{"timesteps": timesteps, **given})
 
 
 def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -105,13 +99,19 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
         spreads = measure_in_turn(probes, plan.repeats, say)
     work = work_per_step(config, OBS_SIZE, NUM_ACTIONS)
     rows = [*speed_rows(spreads, trained, work), *phase_rows(spreads), *cost_rows(trained)]
+    device, cores, used = devices[0], cpu_cores(), versions()
     return {
+        "title": (
+            f"{len(devices)} x {device.device_kind} ({device.platform}, {cores} cores), jax {used['jax']}; {ENV}, "
+            f"{config.num_envs} x {config.num_steps} steps, {config.update_epochs} epochs x "
+            f"{config.num_minibatches} minibatches, {plan.timesteps:,} steps a seed; {plan.repeats} repetitions"
+        ),
         "machine": {
-            "platform": devices[0].platform,
-            "device": devices[0].device_kind,
+            "platform": device.platform,
+            "device": device.device_kind,
             "num_devices": len(devices),
-            "cores": cpu_cores(),
-            "versions": versions(),
+            "cores": cores,
+            "versions": used,
             "git_revision": git_revision(),
         },
         "plan": plan._asdict(),
@@ -220,17 +220,10 @@ def cost_rows(trained: Mapping[int, list[Trained]]) -> list[Row]:
     return rows
 
 
-def show_table(report: dict[str, Any]) -> str:
-    """The machine, the versions and the sizes, and a line for each measurement: numbers are right-aligned."""
-    machine, config = report["machine"], report["config"]
-    title = (
-        f"{machine['num_devices']} x {machine['device']} ({machine['platform']}, {machine['cores']} cores), "
-        f"jax {machine['versions']['jax']}; {ENV}, {config['num_envs']} x {config['num_steps']} steps, "
-        f"{config['update_epochs']} epochs x {config['num_minibatches']} minibatches, "
-        f"{config['total_timesteps']:,} steps a seed; {report['plan']['repeats']} repetitions"
-    )
+def show_table(report: Mapping[str, Any]) -> str:
+    """The title, and a line for each measurement: numbers are right-aligned, and empty where there is none."""
     rows = [("measured", "median", "least", "most", "unit", "")] + [
-        (x["name"], *(show_number(x[key]) for key in ("median", "least", "most")), x["unit"], x["remark"])
+        (x["name"], *(show_number(x[key]) if key in x else "" for key in NUMBERS), x.get("unit", ""), x["remark"])
         for x in report["measured"]
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -238,7 +231,7 @@ def show_table(report: dict[str, Any]) -> str:
         "  ".join(cell.rjust(widths[i]) if i in (1, 2, 3) else cell.ljust(widths[i]) for i, cell in enumerate(row))
         for row in rows
     ]
-    return "\n".join([title, "", *map(str.rstrip, lines)])
+    return "\n".join([report["title"], "", *map(str.rstrip, lines)])
 
 
 def show_number(x: float) -> str:

@@ -71,15 +71,10 @@ def examine_own(env: Any, network: Any) -> list[Finding]:
     if not all(x.is_well for x in findings if x.name in ("interface", "purity", "vmap", "key", "run")):
         return findings
     built = make_env(given)
-    agents: dict[str, Callable[[], Any]] = {
-        "policy": lambda: make_ppo(built, PPOConfig(**SIZES)),
-        "recurrent policy": lambda: make_ppo(built, RecurrentConfig(**SIZES)),
-    }
     if network is not None:
-        agents = {"network": lambda: make_own_agent(built, network)}
-    for kind, make in agents.items():
-        findings += examine_agent(kind, make)
-    return findings
+        return findings + examine_agent("network", lambda: make_own_agent(built, network))
+    findings += examine_agent("policy", lambda: make_ppo(built, PPOConfig(**SIZES)))
+    return findings + examine_agent("recurrent policy", lambda: make_ppo(built, RecurrentConfig(**SIZES)))
 
 
 def examine_agent(kind: str, make: Callable[[], Any]) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Checks of the random steps of a trial."""
+"""Checks of the random steps of a trial, and of the observations in them."""
 
 import functools
 import math
@@ -10,7 +10,8 @@ from jax.errors import KeyReuseError
 from purejaxppo.cli.doctor.findings import Note
 from purejaxppo.cli.doctor.trial import Trial, first_difference, numbers, same_bits, steps_to_first_end
 from purejaxppo.envs.base import Environment
-from purejaxppo.envs.spaces import Box, MultiDiscrete, Space, parts_of, structure_of
+from purejaxppo.envs.spaces import Box, MultiDiscrete, Space, parts_of, shape_of, show_space, structure_of
+from purejaxppo.policies.actions import bounds
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
@@ -18,6 +19,9 @@ FEW = 4  # ends of episodes from which something can be told
 SLACK = 0.05  # of the range of starts: another start may lie that far outside of those that were seen
 COMPARED = 16  # steps that are also taken alone
 BY_HAND = 2_000  # operations of a step that are worth the time to run one by one
+IMAGE_SIDE = 8  # entries from which an axis may be the height or the width of an image
+CHANNELS = 2  # an axis that is this many times shorter than both others holds the channels
+BRIGHT = 100  # an image with larger numbers holds bytes
 
 
 def change_alone(env: Environment, trial: Trial, number: int) -> str | None:
@@ -79,6 +83,77 @@ def check_starts(trial: Trial) -> str:
     if np.all(starts == starts[0]):
         return Note(f"{len(starts)} keys give the same start: reset does not use its key")
     return f"{len(np.unique(starts, axis=0))} different ones from {len(starts)} keys"
+
+
+def check_observations(trial: Trial) -> str:
+    """Checks that the observations are finite and within their space."""
+    env = trial.env
+    seen = [arrays_of(env, obs) for obs in (trial.taken.obs, trial.taken.step.obs, trial.start[0])]
+    values = []
+    for i, (place, space) in enumerate(parts_of(env.observation_space).items()):
+        size = math.prod(shape_of(space))
+        values.append(np.concatenate([arrays[i].reshape(-1, size) for arrays in seen]).astype(np.float64))
+        check_numbers(f"obs{place}", space, values[-1])
+    low, high = min(x.min() for x in values), max(x.max() for x in values)
+    return f"{len(values[0]):,} within {show_space(env.observation_space)}, from {low:.4g} to {high:.4g}"
+
+
+def arrays_of(env: Environment, obs: PyTree) -> list[np.ndarray]:
+    """The observations of each part of the space, without the mask."""
+    plain = obs if env.action_mask is None else obs.obs
+    return [np.asarray(x) for x in structure_of(env.observation_space).flatten_up_to(plain)]
+
+
+def check_numbers(name: str, space: Space, obs: np.ndarray) -> None:
+    """Raises PPOError unless the N observations [N, F] of one space are valid."""
+    low, high = limits(space)
+    is_finite, slack = np.isfinite(obs), 1e-5 * np.maximum(1.0, np.abs(obs))
+    is_wrong = (obs < low - slack) | (obs > high + slack) if is_finite.all() else ~is_finite
+    if is_wrong.any():
+        column = int(np.argwhere(is_wrong)[0][1])
+        place, seen = f"[{column}]" if obs.shape[1] > 1 else "", obs[:, column]
+        where = f"in {np.any(is_wrong, axis=1).sum():,} of {len(obs):,} observations"
+        if not is_finite.all():
+            value = seen[is_wrong[:, column]][0]
+            raise PPOError(f"{name}{place} is {value}, {where}; find the division or the log")
+        raise PPOError(
+            f"{name}{place} goes from {seen.min():.6g} to {seen.max():.6g}, outside of {low[column]:.6g} to "
+            f"{high[column]:.6g} {where}; fix observation_space, or the observation"
+        )
+    if not isinstance(space, Box) and np.any(obs != np.round(obs)):
+        raise PPOError(f"{show_space(space)} holds whole numbers, and {name} is {obs[obs != np.round(obs)][0]}")
+
+
+def limits(space: Space) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the most that each number of a space may be, [F] each."""
+    if isinstance(space, Box):
+        low, high = (bound.reshape(-1).astype(np.float64) for bound in bounds(space))
+        return low, high
+    sizes = np.asarray(space, np.float64).reshape(-1)  # n, or sizes
+    return np.zeros_like(sizes), sizes - 1.0
+
+
+def check_images(trial: Trial) -> str:
+    """Checks that images are scaled and have their channels last."""
+    found, notes = [], []
+    parts = parts_of(trial.env.observation_space).items()
+    for (place, space), x in zip(parts, arrays_of(trial.env, trial.taken.obs), strict=True):
+        shape = shape_of(space)
+        if not (isinstance(space, Box) and len(shape) in (2, 3) and sorted(shape)[-2] >= IMAGE_SIDE):
+            continue
+        name = f"obs{place} of shape {shape}"
+        found.append(name)
+        if (max(space.high) == 255 or x.max() > BRIGHT) and x.min() >= 0 and 1 < x.max() <= 255:
+            notes.append(
+                f"{name} holds bytes, up to {x.max():g}, which are large inputs for a network: divide them by 255 in "
+                "reset and step, or train with normalize_obs=True"
+            )
+        if len(shape) == 3 and min(shape[1:]) >= IMAGE_SIDE and CHANNELS * shape[0] <= min(shape[1:]):
+            notes.append(
+                f"{name} looks like [channels, height, width], and the default network takes [height, width, "
+                "channels]: return jnp.moveaxis(obs, 0, -1)"
+            )
+    return Note("; ".join(notes)) if notes else ", ".join(found) or "none"
 
 
 def check_rewards(trial: Trial) -> str:
@@ -186,3 +261,17 @@ def check_episodes(trial: Trial, key: jax.Array, max_steps: int) -> str:
     if lengths.size >= 2 * FEW and lengths.min() == lengths.max() > 1 and only_terminated:
         return Note(f"{text}, all terminated; if that is a time limit, truncate instead")
     return text
+
+
+CHECKS = {  # of a trial, by the name of the finding
+    "lanes": check_lanes,
+    "jit": check_jit,
+    "starts": check_starts,
+    "observations": check_observations,
+    "images": check_images,
+    "rewards": check_rewards,
+    "actions": check_actions,
+    "masks": check_masks,
+    "flags": check_flags,
+    "final observation": check_final_observation,
+}

@@ -1,12 +1,13 @@
 """`check_env`: looks at an environment, with a finding for each promise that it has to keep."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.cli.doctor import env_observations, env_steps
+from purejaxppo.cli.doctor import env_steps
 from purejaxppo.cli.doctor.findings import Check, Finding, fault, run_checks
 from purejaxppo.cli.doctor.trial import envs_that_fit, play, traces_alike
 from purejaxppo.envs import make_env
@@ -16,19 +17,6 @@ from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import check_size
-
-STEP_CHECKS = {  # of the steps of a trial
-    "lanes": env_steps.check_lanes,
-    "jit": env_steps.check_jit,
-    "starts": env_steps.check_starts,
-    "observations": env_observations.check_observations,
-    "images": env_observations.check_images,
-    "rewards": env_steps.check_rewards,
-    "actions": env_steps.check_actions,
-    "masks": env_steps.check_masks,
-    "flags": env_steps.check_flags,
-    "final observation": env_steps.check_final_observation,
-}
 
 
 def check_env(
@@ -62,7 +50,15 @@ def check_env(
     num_envs = envs_that_fit(built, num_steps, num_envs)
     run = functools.partial(play, built, num_steps=num_steps, num_envs=num_envs)
     key = jax.random.key(seed)
-    findings = run_checks(program_checks(built, lambda: jax.eval_shape(run, key)))
+    spaces = f"observes {show_space(built.observation_space)} and acts in {show_space(built.action_space)}"
+    checks: dict[str, Check] = {  # of reset and step as programs, which are traced and not run
+        "interface": lambda: f"{built.name} {spaces}",
+        "purity": lambda: check_purity(built),
+        "types": lambda: check_types(built),
+        "vmap": lambda: check_vmap(built, lambda: jax.eval_shape(run, key)),
+        "key": lambda: check_key(built),
+    }
+    findings = run_checks(checks)
     if any(not finding.is_well for finding in findings if finding.name != "types"):
         return findings
     try:
@@ -70,22 +66,10 @@ def check_env(
         trial, again = program(key), program(key)
     except Exception as error:  # what only shows when it runs
         return [*findings, fault("run", error)]
-    checks: dict[str, Check] = {name: functools.partial(check, trial) for name, check in STEP_CHECKS.items()}
-    checks = {"bits": lambda: env_steps.check_bits(trial, again), **checks}
-    checks["episodes"] = lambda: env_steps.check_episodes(trial, key, max_steps)
+    checks = {"bits": lambda: env_steps.check_bits(trial, again)}
+    checks |= {name: functools.partial(check, trial) for name, check in env_steps.CHECKS.items()}
+    checks |= {"episodes": lambda: env_steps.check_episodes(trial, key, max_steps)}
     return findings + run_checks(checks)
-
-
-def program_checks(env: Environment, trace_rollout: Check) -> dict[str, Check]:
-    """The checks of reset and step as programs: they are traced, and nothing runs."""
-    spaces = f"observes {show_space(env.observation_space)} and acts in {show_space(env.action_space)}"
-    return {
-        "interface": lambda: f"{env.name} {spaces}",
-        "purity": lambda: check_purity(env),
-        "types": lambda: check_types(env),
-        "vmap": lambda: check_vmap(env, trace_rollout),
-        "key": lambda: check_key(env),
-    }
 
 
 def example_inputs(env: Environment) -> tuple[jax.Array, PyTree, PyTree]:
@@ -147,7 +131,7 @@ def show_type(x: jax.ShapeDtypeStruct | jax.Array) -> str:
     return f"{'weakly typed ' if x.weak_type else ''}{x.dtype}{list(x.shape)}"
 
 
-def check_vmap(env: Environment, trace_rollout: Check) -> str:
+def check_vmap(env: Environment, trace_rollout: Callable[[], Any]) -> str:
     """Checks that reset and step can be vmapped, over their parameters too, and looped over with auto-resets."""
     arguments = (*example_inputs(env), jax.eval_shape(lambda: env.params))
     key, state, action, params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), arguments)

@@ -1,5 +1,6 @@
 """Random steps in an environment, which `check_env` looks at, as one compiled program."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -52,11 +53,12 @@ def play(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Tri
     step_key, begin_key = jax.random.split(play_key)
     keys = [jax.random.split(key, shape) for key in (step_key, action_key, other_key)]
     vmapped_step = jax.vmap(env.step, in_axes=(0, 0, 0, None))
+    draw = jax.vmap(functools.partial(random_action, env))
 
     def step(carry: tuple[PyTree, PyTree], given: tuple) -> tuple[tuple[PyTree, PyTree], Taken]:
         obs, state = carry
         keys, action_keys, other_keys, starts = given
-        action, other = random_actions(env, action_keys, obs), random_actions(env, other_keys, obs)
+        action, other = draw(action_keys, obs), draw(other_keys, obs)
         obs_after, state_after, after = step_batch(env, keys, state, action, starts)
         instead = vmapped_step(keys, state, other, env.params)
         return (obs_after, state_after), Taken(keys, obs, state, action, after, differ(after, instead))
@@ -65,11 +67,6 @@ def play(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Tri
     _, taken = jax.lax.scan(step, carry, (*keys, make_starts(env, begin_key, shape)))
     start_keys = jax.random.split(start_key, NUM_STARTS)
     return Trial(env, taken, start_keys, jax.vmap(env.reset, in_axes=(0, None))(start_keys, env.params))
-
-
-def random_actions(env: Environment, keys: jax.Array, obs: PyTree) -> PyTree:
-    """Random legal actions of B environments."""
-    return jax.vmap(lambda key, obs: random_action(env, key, obs))(keys, obs)
 
 
 def random_action(env: Environment, key: jax.Array, obs: PyTree) -> PyTree:
@@ -116,7 +113,7 @@ def steps_to_first_end(env: Environment, key: jax.Array, num_envs: int, max_step
     def step(carry: tuple) -> tuple:
         obs, state, count, _ = carry
         action_key, step_key = jax.random.split(jax.random.fold_in(play_key, count))
-        action = random_actions(env, jax.random.split(action_key, num_envs), obs)
+        action = jax.vmap(functools.partial(random_action, env))(jax.random.split(action_key, num_envs), obs)
         keys = jax.random.split(step_key, num_envs)
         after = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, env.params)
         return after.obs, after.state, count + 1, jnp.any(after.terminated | after.truncated)
