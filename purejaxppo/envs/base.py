@@ -1,6 +1,6 @@
 """The environment interface: two pure functions, two spaces, and parameters that can be traced."""
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo.envs.spaces import (
-    ARRAY,
     Box,
     Discrete,
     Space,
@@ -23,7 +22,7 @@ from purejaxppo.envs.spaces import (
     structure_of,
 )
 from purejaxppo.utils.errors import PPOError, in_one_line
-from purejaxppo.utils.tree import PyTree, Structure
+from purejaxppo.utils.tree import PyTree, Structure, difference, key_shape
 from purejaxppo.utils.validation import is_numeric, shown_shape
 
 
@@ -83,41 +82,57 @@ class Environment(struct.PyTreeNode):
         return f"Environment({self.name}: {spaces}{shown_limits})"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settled:
+    """The functions of an environment's object, whose outputs get the types and structures that an agent relies on.
+
+    Observations, rewards and info become float32, flags bool, and no state stays weakly typed: a scan's carry keeps one
+    type from reset to step. With an `action_mask`, observations are `MaskedObs`.
+    """
+
+    reset_object: Callable[..., Any]
+    step_object: Callable[..., Any]
+    action_mask: MaskFunction | None
+    observation: Structure  # of the observation space
+    action: Structure  # of the action space
+
+    def reset(self, key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
+        """-> (obs, state)"""
+        obs, state = several("reset", self.reset_object(key, params), ("obs", "state"))
+        state = jax.tree.map(strong, state)
+        return self.seen(obs, state, params), state
+
+    def step(self, key: jax.Array, state: PyTree, action: PyTree, params: PyTree) -> Step:
+        """One step, whose sixth value `info` may be missing."""
+        returned, info = self.step_object(key, state, action, params), {}
+        if isinstance(returned, tuple) and len(returned) == len(Step._fields):
+            returned, info = returned[:-1], returned[-1]
+        obs, after, reward, terminated, truncated = several("step", returned, STEP_VALUES)
+        after = jax.tree.map(strong, after)
+        return Step(
+            obs=self.seen(obs, after, params),
+            state=after,
+            reward=one("reward", reward, jnp.number).astype(jnp.float32),
+            terminated=one("terminated", terminated, jnp.bool_),
+            truncated=one("truncated", truncated, jnp.bool_),
+            info=settled_info(info),
+        )
+
+    def seen(self, obs: PyTree, state: PyTree, params: PyTree) -> PyTree:
+        """The observation, and with it the mask of the state."""
+        arrays = in_parts("an observation", self.observation, obs)
+        obs = self.observation.unflatten([jnp.asarray(x, jnp.float32) for x in arrays])
+        if self.action_mask is None:
+            return obs
+        masks = in_parts("action_mask", self.action, self.action_mask(state, params))
+        return MaskedObs(obs, self.action.unflatten([None if mask is None else jnp.asarray(mask) for mask in masks]))
+
+
 def strong(x: jax.Array) -> jax.Array:
-    """x without JAX's weak type: a scan's carry keeps one type from reset to step."""
+    """x without JAX's weak type."""
     x = jnp.asarray(x)
     is_key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
     return x if is_key else jax.lax.convert_element_type(x, x.dtype)
-
-
-def settle_obs(structure: Structure, obs: PyTree) -> PyTree:
-    """float32 arrays in the structure of the observation space."""
-    return structure.unflatten([jnp.asarray(x, jnp.float32) for x in in_parts("an observation", structure, obs)])
-
-
-def settled_reset(reset: ResetFunction, structure: Structure, key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
-    """Calls `reset`: its observation becomes float32 in a structure, and no state stays weakly typed."""
-    obs, state = several("reset", reset(key, params), ("obs", "state"))
-    return settle_obs(structure, obs), jax.tree.map(strong, state)
-
-
-def settled_step(
-    step: StepFunction, structure: Structure, key: jax.Array, state: PyTree, action: PyTree, params: PyTree
-) -> Step:
-    """Calls `step`: observation, reward and info become float32, flags bool, and no state stays weakly typed."""
-    returned = step(key, state, action, params)
-    info = {}
-    if isinstance(returned, tuple) and len(returned) == len(Step._fields):
-        returned, info = returned[:-1], returned[-1]
-    obs, new_state, reward, terminated, truncated = several("step", returned, STEP_VALUES)
-    return Step(
-        obs=settle_obs(structure, obs),
-        state=jax.tree.map(strong, new_state),
-        reward=one("reward", reward, jnp.number).astype(jnp.float32),
-        terminated=one("terminated", terminated, jnp.bool_),
-        truncated=one("truncated", truncated, jnp.bool_),
-        info=settled_info(info),
-    )
 
 
 def settled_info(info: Any) -> dict[str, jax.Array]:
@@ -160,41 +175,6 @@ def one(name: str, value: Any, kind: type) -> jax.Array:
     return jnp.asarray(value).reshape(())
 
 
-def show_mask(
-    reset: ResetFunction, step: StepFunction, action_mask: MaskFunction, structure: Structure = ARRAY
-) -> tuple[ResetFunction, StepFunction]:
-    """`reset` and `step` whose observations carry the action mask of the state.
-
-    structure: of the action space
-    """
-    show = functools.partial(masked_obs, action_mask, structure)
-    return functools.partial(masked_reset, reset, show), functools.partial(masked_step, step, show)
-
-
-def masked_obs(
-    action_mask: MaskFunction, structure: Structure, obs: PyTree, state: PyTree, params: PyTree
-) -> MaskedObs:
-    """An observation with the mask of the state."""
-    masks = in_parts("action_mask", structure, action_mask(state, params))
-    return MaskedObs(obs, structure.unflatten([None if mask is None else jnp.asarray(mask) for mask in masks]))
-
-
-def masked_reset(
-    reset: ResetFunction, show: Callable[..., MaskedObs], key: jax.Array, params: PyTree
-) -> tuple[PyTree, PyTree]:
-    """`reset` with the mask in its observation."""
-    obs, state = reset(key, params)
-    return show(obs, state, params), state
-
-
-def masked_step(
-    step: StepFunction, show: Callable[..., MaskedObs], key: jax.Array, state: PyTree, action: PyTree, params: PyTree
-) -> Step:
-    """`step` with the mask in its observation."""
-    after = step(key, state, action, params)
-    return after._replace(obs=show(after.obs, after.state, params))
-
-
 def through(convert: Callable[[PyTree], PyTree], env: Environment) -> Environment:
     """The environment with a step that takes the policy's actions: `convert` maps them into the action space."""
     return env.replace(step=lambda key, state, action, params: env.step(key, state, convert(action), params))
@@ -205,7 +185,7 @@ def check_environment(env: Environment) -> None:
     for what, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         for place, part in parts_of(space).items():
             check_space(f"{env.name}: {what}{place}", part)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = key_shape()
     action = jax.eval_shape(lambda: example_action(env.action_space))
     obs, state = traced(f"{env.name}: reset", env.reset, key, env.params)
     after = traced(f"{env.name}: step", env.step, key, state, action, env.params)
@@ -213,18 +193,9 @@ def check_environment(env: Environment) -> None:
         check_mask(env, obs.action_mask)
     for source, seen in (("reset", obs), ("step", after.obs)):
         check_obs(f"{env.name}: {source}", env.observation_space, seen if env.action_mask is None else seen.obs)
-    if jax.tree.structure(state) != jax.tree.structure(after.state):
-        raise PPOError(
-            f"{env.name}: reset returns the state {jax.tree.structure(state)}, "
-            f"and step {jax.tree.structure(after.state)}; return one structure"
-        )
-    before = jax.tree_util.tree_leaves_with_path(state)
-    for (path, x), y in zip(before, jax.tree.leaves(after.state), strict=True):
-        if (x.shape, x.dtype) != (y.shape, y.dtype):
-            raise PPOError(
-                f"{env.name}: state{jax.tree_util.keystr(path)} is {x.dtype}{x.shape} from reset "
-                f"and {y.dtype}{y.shape} from step; return one shape and dtype"
-            )
+    if differs := difference(state, after.state):
+        place, before, later = differs
+        raise PPOError(f"{env.name}: state{place} is {before} from reset and {later} from step; make them one")
 
 
 def check_obs(source: str, space: Space | SpaceTree, obs: PyTree) -> None:
@@ -244,26 +215,27 @@ def check_mask(env: Environment, action_mask: PyTree) -> None:
     if all(mask is None for mask in masks):
         raise PPOError(f"{env.name}: action_mask is None; return one bool for each action, or leave action_mask out")
     for (place, part), mask in zip(parts_of(env.action_space).items(), masks, strict=True):
-        if mask is not None:
-            check_part_mask(env.name, place, part, mask)
-
-
-def check_part_mask(name: str, place: str, space: Space, mask: Any) -> None:
-    """Raises PPOError unless the mask has one bool for each action of a discrete space."""
-    if isinstance(space, Box):
-        raise PPOError(
-            f"{name}: action_mask{place} masks the actions of a Box; masks are for Discrete and MultiDiscrete spaces, "
-            "and None for a Box among them"
-        )
-    size = space.n if isinstance(space, Discrete) else sum(space.sizes)
-    if (mask.shape, mask.dtype) != ((size,), jnp.bool_):
-        raise PPOError(f"{name}: action_mask{place} is {mask.dtype}{list(mask.shape)}; return bool[{size}]")
+        if mask is None:
+            continue
+        if isinstance(part, Box):
+            raise PPOError(
+                f"{env.name}: action_mask{place} masks the actions of a Box; masks are for Discrete and MultiDiscrete "
+                "spaces, and None for a Box among them"
+            )
+        size = part.n if isinstance(part, Discrete) else sum(part.sizes)
+        if (mask.shape, mask.dtype) != ((size,), jnp.bool_):
+            raise PPOError(f"{env.name}: action_mask{place} is {shown_shape(mask)}; return bool[{size}]")
 
 
 def traced(what: str, function: Callable[..., Any], *args: Any) -> Any:
     """The shapes that a user's function returns. Any error in it becomes a PPOError that says where."""
+    return called(what, jax.eval_shape, function, *args)
+
+
+def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function that the user passed. An error in it becomes one line that says where."""
     try:
-        return jax.eval_shape(function, *args)
+        return function(*args)
     except PPOError:
         raise
     except Exception as error:

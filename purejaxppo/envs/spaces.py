@@ -37,34 +37,42 @@ class Box(_Bounds):
     """Real arrays of one shape, from `low` to `high`, which may be infinite.
 
     A bound is given as one number for all entries, as an array of the shape, or flattened; it is kept flattened.
+    Raises PPOError if the shape is not a tuple of sizes, a bound does not fit it, or the box is empty.
     """
 
     __slots__ = ()
 
     def __new__(cls, shape: tuple[int, ...], low: Any, high: Any) -> Self:
-        """A Box whose bounds are flat tuples of floats. `make_env` refuses bounds that do not fit the shape."""
-        return super().__new__(cls, shape, flat_bound(shape, low), flat_bound(shape, high))
+        """A Box whose bounds are flat tuples of floats."""
+        if not (isinstance(shape, tuple) and all(map(is_size, shape))):
+            raise PPOError(f"a Box of shape {shape!r} needs a tuple of whole numbers, such as (4,)")
+        box = super().__new__(cls, shape, flat_bound(shape, low), flat_bound(shape, high))
+        for least, most in zip(box.low, box.high, strict=True):
+            if not least <= most or least == math.inf or most == -math.inf:
+                raise PPOError(f"a Box with the bounds {least} and {most} is empty; give low <= high")
+        return box
 
     def __repr__(self) -> str:
         """As the constructor takes it; a bound that all entries share is written once."""
         return f"Box(shape={self.shape!r}, low={show_bound(self.low)}, high={show_bound(self.high)})"
 
 
-def flat_bound(shape: Any, bound: Any) -> Any:
-    """A bound of a Box as a flat tuple of floats. A bound that does not fit the shape is returned unchanged."""
+def flat_bound(shape: tuple[int, ...], bound: Any) -> tuple[float, ...]:
+    """A bound of a Box as a flat tuple of floats. Raises PPOError if it does not fit the shape."""
+    size = math.prod(shape)
     try:
         values = np.asarray(bound)
-        if values.dtype.kind in "biuf" and values.shape in ((), tuple(shape), (math.prod(shape),)):
-            return tuple(np.broadcast_to(values, values.shape or shape).ravel().astype(np.float64).tolist())
-    except (TypeError, ValueError):  # not an array, or not a shape
-        pass
-    return bound
+    except ValueError:  # lists of different lengths
+        values = np.asarray(None)
+    if values.dtype.kind not in "biuf" or values.shape not in ((), shape, (size,)):
+        raise PPOError(
+            f"a Box of shape {shape} has the bound {shown(bound)}; give one number, or one for each of its {size}"
+        )
+    return tuple(np.broadcast_to(values, values.shape or shape).ravel().astype(np.float64).tolist())
 
 
-def show_bound(bound: Any) -> str:
+def show_bound(bound: tuple[float, ...]) -> str:
     """A bound as Python code: one number if all entries share it. Infinity is float('inf'), which needs no import."""
-    if not (isinstance(bound, tuple) and all(isinstance(x, float) for x in bound)):
-        return repr(bound)
     texts = [repr(x) if math.isfinite(x) else f"float('{x}')" for x in bound]
     if len(set(texts)) == 1:
         return texts[0]
@@ -155,31 +163,13 @@ def example_action(space: Space | SpaceTree) -> PyTree:
 
 
 def check_space(what: str, space: Space) -> None:
-    """Raises PPOError for an empty space, or a Box with the wrong number of bounds."""
+    """Raises PPOError for a space of integers that is empty. A Box has checked itself."""
     if isinstance(space, Discrete) and not is_size(space.n):
         raise PPOError(f"{what} = Discrete(n={space.n!r}) needs a whole number of at least 1, a Python int")
     if isinstance(space, MultiDiscrete) and not (
         isinstance(space.sizes, tuple) and space.sizes and all(map(is_size, space.sizes))
     ):
         raise PPOError(f"{what} = MultiDiscrete(sizes={space.sizes!r}) needs a tuple of whole numbers of at least 1")
-    if isinstance(space, Box):
-        if not (isinstance(space.shape, tuple) and all(map(is_size, space.shape))):
-            raise PPOError(f"{what}: a Box of shape {space.shape!r} needs a tuple of whole numbers, such as (4,)")
-        size = math.prod(space.shape)
-        for bounds in (space.low, space.high):
-            if not (isinstance(bounds, tuple) and all(isinstance(x, int | float) for x in bounds)):
-                raise PPOError(
-                    f"{what}: a Box of shape {space.shape} has the bound {shown(bounds)}; "
-                    f"give one number, or one for each of its {size}"
-                )
-        if len(space.low) != size or len(space.high) != size:
-            raise PPOError(
-                f"{what}: a Box of shape {space.shape} needs {size} bounds, flattened, and has "
-                f"{len(space.low)} below and {len(space.high)} above"
-            )
-        for low, high in zip(space.low, space.high, strict=True):
-            if not low <= high or low == math.inf or high == -math.inf:
-                raise PPOError(f"{what}: a Box with the bounds {low} and {high} is empty; give low <= high")
 
 
 def is_size(n: object) -> bool:

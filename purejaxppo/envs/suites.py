@@ -27,14 +27,17 @@ MOST_ADAPTED = 256  # environments given as instances that are kept
 
 
 class Adapter(Protocol):
-    """The interface of a suite's module in `adapters/`."""
+    """The interface of a suite's module in `adapters/`.
+
+    It may have LEFT_OUT: the names that `make` does not take, and what to say of each.
+    """
 
     def names(self) -> list[str]:
         """The names that `make` takes."""
         ...
 
     def make(self, name: str) -> Any:
-        """The suite's own environment of one of the names, or that one adapted. Raises PPOError for another name."""
+        """The suite's own environment of one of the names, or that one adapted."""
         ...
 
     def adapt(self, env: Any) -> Any:
@@ -58,7 +61,10 @@ class Adapted:
 
 
 def once(adapt: Callable[..., Any]) -> Callable[..., Any]:
-    """Caches `adapt` by the identity of its arguments, which need not be hashable; of a tuple, of its parts."""
+    """Decorates an `adapt`, which runs other people's code: caches it, and is concrete also inside the caller's jit.
+
+    By the identity of its arguments, which need not be hashable; of a tuple, of its parts.
+    """
     results: dict[Any, tuple[Any, Any]] = {}
 
     @functools.wraps(adapt)
@@ -69,10 +75,26 @@ def once(adapt: Callable[..., Any]) -> Callable[..., Any]:
         if identity not in results:
             if len(results) == MOST_ADAPTED:
                 results.pop(next(iter(results)))
-            results[identity] = arguments, adapt(*given, **named)  # held, so that no other object gets their identity
+            with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
+                made = adapt(*given, **named)
+            results[identity] = arguments, made  # held, so that no other object gets their identity
         return results[identity][1]
 
     return cached
+
+
+def check_layers(env: Any, is_refused: Callable[[Any], bool], inner: str, remedy: str) -> None:
+    """Raises PPOError for a wrapper, or an environment, that resets, counts or batches by itself, in any layer.
+
+    inner: the attribute of a wrapper that holds the layer below
+    """
+    layer = env
+    while layer is not None:
+        if is_refused(layer):
+            raise PPOError(
+                f"{type(layer).__name__} resets, counts or batches by itself, and so does this library; {remedy}"
+            )
+        layer = getattr(layer, "__dict__", {}).get(inner)
 
 
 def as_planes(codes: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
@@ -117,10 +139,15 @@ def suite_names(suite: str) -> list[str]:
 def adapted(name: str) -> Any:
     """The environment of a name such as brax/ant, as an object that `make_env` takes.
 
-    Raises PPOError for an unknown name, and for a suite that is not installed.
+    Raises PPOError for a name that is unknown or left out, and for a suite that is not installed.
     """
     suite, _, own_name = name.partition("/")
     adapter = find_adapter(suite)
+    left_out = getattr(adapter, "LEFT_OUT", {})
+    if own_name in left_out:
+        raise PPOError(f"{name} {left_out[own_name]}")
+    if own_name not in adapter.names():
+        raise PPOError(unknown(f"environment of {suite}", own_name, adapter.names()))
     with jax.ensure_compile_time_eval():  # concrete also inside the caller's jit
         made = adapter.make(own_name)
         env = made if isinstance(made, Adapted) else adapter.adapt(made)

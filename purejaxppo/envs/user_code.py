@@ -20,9 +20,7 @@ def bring_env(text: str | None) -> None:
 
     This is the only place that imports the user's environment, and only from the command line: a run folder never does.
     """
-    if text is not None and text.endswith(".py"):
-        raise PPOError(needs_name("env", text))
-    if text is not None and names_own_code(text):
+    if text is not None and (names_own_code(text) or text.endswith(".py")):
         use_all_cores()  # before the module starts JAX
         register_env(text, make_own_env(find_own("env", text)))
 

@@ -34,6 +34,14 @@ class Parameters:
 
     sizes: dict[str, int]  # by name
 
+    def __str__(self) -> str:
+        return next(iter(self.sizes)) if len(self.sizes) == 1 else f"({', '.join(self.sizes)})"
+
+    def shown(self, lead: tuple[int, ...]) -> str | tuple[str, ...]:
+        """The arrays as text, such as float[2, 64]; for `lead` = (2,)."""
+        arrays = tuple(f"float{[*lead, size]}" for size in self.sizes.values())
+        return arrays[0] if len(arrays) == 1 else arrays
+
 
 class Actions(NamedTuple):
     """How a policy acts in a space: chosen once, when the agent is made."""

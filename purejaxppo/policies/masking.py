@@ -14,23 +14,23 @@ def masked(network: Network | RecurrentNetwork, actions: Actions) -> Any:
     """The network for observations with a mask; of the same kind. Memory comes before the observation."""
     structure = jax.tree.structure(actions.parameters)
 
-    def init(key: jax.Array, *given: Any) -> PyTree:
-        *memory, obs = given
-        return cast(Any, network).init(key, *memory, obs.obs)
-
-    def apply(params: PyTree, *given: Any) -> tuple[Any, ...]:
-        *memory, obs = given
-        outputs = cast(Any, network).apply(params, *memory, obs.obs)
-        after, (parameters, *others) = outputs[: len(memory)], outputs[len(memory) :]
-        return *after, masked_parameters(structure, parameters, obs.action_mask), *others
-
-    if isinstance(network, Network):
-        return Network(init, apply)
-    plain_replay = network.replay
-    assert plain_replay is not None  # the factory sets it
-
-    def replay(params: PyTree, memory: PyTree, obs: PyTree, reset: jax.Array) -> tuple[Any, ...]:
-        parameters, *others = plain_replay(params, memory, obs.obs, reset)
+    def hide(obs: PyTree, parameters: PyTree, *others: Any) -> tuple[Any, ...]:
         return masked_parameters(structure, parameters, obs.action_mask), *others
 
-    return RecurrentNetwork(init, apply, network.start, replay)
+    if isinstance(network, Network):
+        return Network(
+            init=lambda key, obs: network.init(key, obs.obs),
+            apply=lambda params, obs: hide(obs, *network.apply(params, obs.obs)),
+        )
+    plain_replay = cast(Any, network.replay)  # the factory sets it
+
+    def apply(params: PyTree, memory: PyTree, obs: PyTree) -> tuple[Any, ...]:
+        memory, *outputs = network.apply(params, memory, obs.obs)
+        return memory, *hide(obs, *outputs)
+
+    return RecurrentNetwork(
+        init=lambda key, memory, obs: network.init(key, memory, obs.obs),
+        apply=apply,
+        start=network.start,
+        replay=lambda params, memory, obs, reset: hide(obs, *plain_replay(params, memory, obs.obs, reset)),
+    )

@@ -227,24 +227,22 @@ def shared_output(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp
 
 
 def make_actor_critic(
-    num_outputs: int,
-    obs_shape: PyTree,
-    hidden_sizes: tuple[int, ...],
-    activation: str,
-    head: Callable[[jax.Array], PyTree] = unchanged,
-    towers: Callable[..., nn.Module] = ActorCritic,
-    compute_dtype: str = "float32",
+    config: Any, num_outputs: int, obs_shape: PyTree, head: Callable[[jax.Array], PyTree] = unchanged
 ) -> Network:
     """The default network: convolutional towers for an image, else MLP towers over the flattened observation.
 
     Of an observation with the parts `state` and `privileged_state`, the actor sees the first and the critic the second.
 
-    obs_shape: that of each array of the observation; towers: `ActorCritic` or `SharedActorCritic`
+    config: with hidden_sizes, activation, share_trunk and compute_dtype; obs_shape: of each array of the observation
     """
-    kind = CNN if is_image(obs_shape) else MLP
-    layers = {"activation": activation, "hidden_init": orthogonal(2**0.5), "dot_general": PRODUCTS[compute_dtype]}
-    tower = functools.partial(kind, hidden_sizes, **layers)
-    module = towers(tower, num_outputs, head)
+    tower = functools.partial(
+        CNN if is_image(obs_shape) else MLP,
+        config.hidden_sizes,
+        activation=config.activation,
+        hidden_init=orthogonal(2**0.5),
+        dot_general=PRODUCTS[config.compute_dtype],
+    )
+    module = (SharedActorCritic if config.share_trunk else ActorCritic)(tower, num_outputs, head)
     return Network(
         init=lambda key, obs: module.init(key, tower_input(obs, obs_shape)),
         apply=lambda params, obs: cast(Any, module.apply(params, tower_input(obs, obs_shape))),

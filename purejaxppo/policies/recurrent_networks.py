@@ -185,10 +185,6 @@ class RecurrentTower(nn.Module):
         """The input's part of the gates. [..., *obs_shape] -> [..., gates size]"""
         return self.gates(self.encode(obs))
 
-    def read(self, output: jax.Array) -> jax.Array:
-        """The output layer. [..., size] -> [..., output_size]"""
-        return self.output(output)
-
 
 class RecurrentActorCritic(nn.Module):
     """Two separate recurrent towers, each with a memory of its own; the gains are those of `ActorCritic`."""
@@ -207,8 +203,8 @@ class RecurrentActorCritic(nn.Module):
 
     def __call__(self, memory: PyTree, obs: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
         """One step. [..., *obs_shape] -> memory, distribution parameters [..., n], value [...]"""
-        memory = step_each(self.cell, self.recurrent(), memory, self.inputs(obs))
-        return memory, *self.read(outputs_of(self.cell, memory))
+        memory, outputs = step_each(self.cell, self.recurrent(), memory, self.inputs(obs))
+        return memory, *self.read(outputs)
 
     def replay(self, memory: PyTree, obs: jax.Array, reset: jax.Array) -> tuple[PyTree, jax.Array]:
         """T steps; `reset` marks those that begin an episode, where the memory before them is 0.
@@ -220,8 +216,7 @@ class RecurrentActorCritic(nn.Module):
         def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, PyTree]:
             inputs, reset = step
             memory = jax.tree.map(lambda x: jnp.where(reset[:, None], 0.0, x), memory)
-            memory = step_each(self.cell, recurrent, memory, inputs)
-            return memory, outputs_of(self.cell, memory)
+            return step_each(self.cell, recurrent, memory, inputs)
 
         return self.read(jax.lax.scan(remember, memory, (self.inputs(obs), reset))[1])
 
@@ -237,7 +232,7 @@ class RecurrentActorCritic(nn.Module):
 
     def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
         """The heads on the cells' outputs. -> distribution parameters [..., n], value [...]"""
-        return self.head(self.actor.read(outputs["actor"])), self.critic.read(outputs["critic"])[..., 0]
+        return self.head(self.actor.output(outputs["actor"])), self.critic.output(outputs["critic"])[..., 0]
 
 
 class SharedRecurrentActorCritic(RecurrentActorCritic):
@@ -251,42 +246,34 @@ class SharedRecurrentActorCritic(RecurrentActorCritic):
 
     def read(self, outputs: PyTree) -> tuple[PyTree, jax.Array]:
         """The heads on the cell's output. -> distribution parameters [..., n], value [...]"""
-        said = self.trunk.read(outputs["trunk"])
+        said = self.trunk.output(outputs["trunk"])
         return self.head(said[..., :-1]), said[..., -1]
 
 
-def step_each(cell: Cell, params: PyTree, memory: PyTree, inputs: PyTree) -> PyTree:
-    """The step of each tower's cell."""
-    return {name: cell.step(params[name], memory[name], inputs[name]) for name in memory}
-
-
-def outputs_of(cell: Cell, memory: PyTree) -> PyTree:
-    """The output of each tower's cell."""
-    return {name: cell.output(memory[name]) for name in memory}
+def step_each(cell: Cell, params: PyTree, memory: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """The step of each tower's cell. -> (memory, outputs)"""
+    memory = {name: cell.step(params[name], memory[name], inputs[name]) for name in memory}
+    return memory, {name: cell.output(memory[name]) for name in memory}
 
 
 def make_recurrent_actor_critic(
-    num_outputs: int,
-    obs_shape: PyTree,
-    hidden_sizes: tuple[int, ...],
-    activation: str,
-    cell: str,
-    cell_size: int,
-    num_steps: int,
-    head: Callable[[jax.Array], PyTree] = unchanged,
-    towers: type[RecurrentActorCritic] = RecurrentActorCritic,
-    compute_dtype: str = "float32",
+    config: Any, num_outputs: int, obs_shape: PyTree, head: Callable[[jax.Array], PyTree] = unchanged
 ) -> RecurrentNetwork:
     """The default network with a memory: recurrent towers over the image or over the flattened observation.
 
-    num_steps: the length of the sequences that it learns from; its cells start with time scales up to that.
+    config: as in `make_actor_critic`, with cell, cell_size and steps_of_a_sequence; the cells start with time scales up
+    to such a sequence
     """
-    kind, dot_general = CELLS[cell], PRODUCTS[compute_dtype]
-    if compute_dtype == "bfloat16":
-        kind = kind._replace(step=functools.partial(kind.step, times=bfloat16_matmul))
-    encoder = functools.partial(Encoder, hidden_sizes, activation, orthogonal(2**0.5), is_image(obs_shape), dot_general)
-    tower = functools.partial(RecurrentTower, encoder, kind, cell_size, num_steps, dot_general=dot_general)
-    module = towers(tower, kind, num_outputs, head)
+    cell, dot_general = CELLS[config.cell], PRODUCTS[config.compute_dtype]
+    if config.compute_dtype == "bfloat16":
+        cell = cell._replace(step=functools.partial(cell.step, times=bfloat16_matmul))
+    layers = (config.hidden_sizes, config.activation, orthogonal(2**0.5), is_image(obs_shape), dot_general)
+    size, num_steps = config.cell_size, config.steps_of_a_sequence
+    tower = functools.partial(
+        RecurrentTower, functools.partial(Encoder, *layers), cell, size, num_steps, dot_general=dot_general
+    )
+    towers = SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic
+    module = towers(tower, cell, num_outputs, head)
 
     def run(params: PyTree, memory: PyTree, obs: PyTree, *reset: jax.Array, method: str = "__call__") -> Any:
         return module.apply(params, memory, tower_input(obs, obs_shape), *reset, method=method)
@@ -294,6 +281,6 @@ def make_recurrent_actor_critic(
     return RecurrentNetwork(
         init=lambda key, memory, obs: module.init(key, memory, tower_input(obs, obs_shape)),
         apply=run,
-        start=lambda: {name: kind.start(cell_size) for name in towers.memories},
+        start=lambda: {name: cell.start(size) for name in towers.memories},
         replay=functools.partial(run, method="replay"),
     )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo.envs.base import Environment, through
+from purejaxppo.envs.base import Environment, called, through
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions
 from purejaxppo.policies.distributions import Distribution
@@ -28,7 +28,6 @@ from purejaxppo.ppo.memory import (
     ActionAndMemory,
     ObsAndMemory,
     along_sequences,
-    check_memory,
     hiding_memory,
     showing_memory,
     start_memories,
@@ -139,7 +138,7 @@ class PPO(Remade):
         if memory is None:
             memory = start_memories(self.start_memory, lead)
         else:
-            check_memory(self.network, memory, lead)
+            checks.check_memory("memory", memory, jax.eval_shape(lambda: start_memories(self.start_memory, lead)))
         distribution, memory = checks.in_own_state(self.policy, train_state, memory, obs)
         action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
         action = self.actions.to_env(action)
@@ -293,12 +292,12 @@ def assess(
     reward_key, advantage_key = (own_key(jax.random.fold_in(key, i)) for i in (2, 3))  # split has used up 0 and 1
     steps, told = make_steps(agent, state, transitions, parameters), Terms()
     if agent.reward is not None:
-        paid = checks.called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
+        paid = called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
         reward, told = checks.settled_reward(steps, paid)
         steps = steps.replace(reward=reward)
     acted, reward = agent.collective.scale_reward(acted, steps, agent.config.gamma)
     steps = steps.replace(reward=reward)
-    estimated = checks.called("advantage", agent.advantage, steps, make_context(agent, state, advantage_key))
+    estimated = called("advantage", agent.advantage, steps, make_context(agent, state, advantage_key))
     advantage, target, more = checks.settled_advantage(steps, estimated)
     same = ("obs", "action", "log_prob", "value", "next_obs", "reward", "terminated", "truncated", "info")
     batch = Batch(advantage=advantage, target=target, **{name: getattr(steps, name) for name in same})
@@ -343,7 +342,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     else:
-        indices = checks.settled_indices(checks.called("minibatches", agent.minibatches, key, batch))
+        indices = checks.settled_indices(called("minibatches", agent.minibatches, key, batch))
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
         return update_epochs(epoch, learned, order)
@@ -358,7 +357,7 @@ def minibatch_loss(
 ) -> tuple[jax.Array, Terms]:
     """The loss of parameters on a minibatch, in an update that begins from `state`. -> ([], its terms)"""
     context = make_context(agent, state, key)
-    return checks.settled_loss(agent.config, checks.called("loss", agent.loss, params, minibatch, context))
+    return checks.settled_loss(agent.config, called("loss", agent.loss, params, minibatch, context))
 
 
 def make_context(agent: PPO, state: TrainState, key: jax.Array) -> LossContext:

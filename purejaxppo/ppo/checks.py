@@ -11,12 +11,12 @@ import optax
 
 from purejaxppo.envs.base import Environment, MaskedObs, check_column, traced
 from purejaxppo.envs.spaces import in_parts, parts_of, shape_of, structure_of
-from purejaxppo.policies.actions import Actions, Parameters
+from purejaxppo.policies.actions import Actions
 from purejaxppo.ppo.config import Config, PPOConfig, is_changed
 from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import LOSS_TERMS, Metrics, RunnerState, Steps, TrainState
-from purejaxppo.utils.errors import PPOError, in_one_line
-from purejaxppo.utils.tree import PyTree, Terms
+from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import PyTree, Terms, difference
 from purejaxppo.utils.validation import check_float32, check_key, is_numeric, shown, shown_shape
 
 # Columns of the metrics and of the tables that they are in.
@@ -82,17 +82,12 @@ def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, para
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     updates, new_state = traced("optimizer.update", step, params, state, rate)
     for what, before, after in (("updates", params, updates), ("the state", state, new_state)):
-        if leaf_shapes(before) != leaf_shapes(after) or jax.tree.structure(before) != jax.tree.structure(after):
+        if differs := difference(before, after):
+            place, wanted, found = differs
             raise PPOError(
-                f"optimizer.update returns {what} in other shapes, dtypes or another structure than it was given; "
+                f"optimizer.update returns {what}{place} as {found}, and was given {wanted}; "
                 "give an optax transformation such as optax.adam(1e-3), and keep the parameters float32"
             )
-
-
-def leaf_shapes(tree: PyTree) -> dict[str, str]:
-    """The dtype and the shape of each leaf, by its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(jnp.shape(x))}" for path, x in leaves}
 
 
 def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
@@ -115,8 +110,9 @@ def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
     """x, one number for each step. Raises PPOError otherwise."""
     shape = steps.reward.shape
     if not is_numeric(x) or not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x) != shape:
-        found = shape_list([jnp.shape(leaf) for leaf in jax.tree.leaves(x)])
-        raise PPOError(f"{what} returns {found}; it has to be floats {shape}, one for each step")
+        raise PPOError(
+            f"{what} returns {jax.tree.map(shown_shape, x)}; it has to be floats {list(shape)}, one for each step"
+        )
     return jnp.asarray(x)
 
 
@@ -135,16 +131,6 @@ def merged(*numbers: Terms) -> Terms:
             raise PPOError(f"two of loss, reward and advantage return a number by the name {name!r}; rename one")
         every |= some
     return every
-
-
-def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function that the user passed. An error in it becomes one line that says where."""
-    try:
-        return function(*args)
-    except PPOError:
-        raise
-    except Exception as error:
-        raise PPOError(f"{what} cannot be traced: {in_one_line(error)}") from error
 
 
 def settled_loss(config: PPOConfig, returned: Any) -> tuple[jax.Array, Terms]:
@@ -205,14 +191,12 @@ def check_start(train_state: Any, fresh: TrainState) -> None:
     """
     check_state(train_state, TrainState, "the train_state of a trained run")
     for name in ("params", "obs_moments"):
-        given, wanted = (leaf_shapes(getattr(state, name)) for state in (train_state, fresh))
-        for path in {**wanted, **given}:
-            if given.get(path) != wanted.get(path):
-                raise PPOError(
-                    f"train_state.{name}{path} is {given.get(path, 'missing')}, and this agent's is "
-                    f"{wanted.get(path, 'missing')}; give the train state of one seed, with the same network, "
-                    "observations and normalize_obs"
-                )
+        if differs := difference(getattr(train_state, name), getattr(fresh, name)):
+            place, given, wanted = differs
+            raise PPOError(
+                f"train_state.{name}{place} is {given}, and this agent's is {wanted}; give the train state of one "
+                "seed, with the same network, observations and normalize_obs"
+            )
 
 
 def check_runner(runner: Any, num_envs: int) -> None:
@@ -280,38 +264,24 @@ def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: A
         raise
 
 
-def check_outputs(what: str, actions: Actions, obs: PyTree, lead: tuple[int, ...], outputs: Any) -> None:
-    """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead]."""
-    places, structure = jax.tree_util.tree_flatten_with_path(actions.parameters)
+def check_outputs(what: str, actions: Actions, lead: tuple[int, ...], outputs: Any) -> None:
+    """Raises PPOError unless `outputs` are the distribution's parameters [*lead, ...] and values [*lead], of floats."""
+    names = jax.tree.map(str, actions.parameters)
     if not isinstance(outputs, tuple) or len(outputs) not in (2, 3):  # the third: auxiliary outputs
-        raise PPOError(f"{what} has to return ({jax.tree.map(_names, actions.parameters)}, value)")
-    parameters, value = outputs[:2]
-    values = _shapes((value,))
-    for (path, wanted), own in zip(places, in_parts(f"{what}, parameters", structure, parameters), strict=True):
-        own = (own,) if len(wanted.sizes) == 1 else own
-        shapes, expected = _shapes(own), [(*lead, size) for size in wanted.sizes.values()]
-        if shapes != expected or values != [lead]:
-            seen = shape_list(_shapes(tuple(jax.tree.leaves(obs))))
-            place = f" of {jax.tree_util.keystr(path)}" if path else ""
-            raise PPOError(
-                f"for observations {seen} the network returns {_names(wanted)}{place} {shape_list(shapes)} "
-                f"and values {shape_list(values)}; they have to be {shape_list(expected)} and {lead}"
-            )
-        for name, x in zip((*wanted.sizes, "value"), (*own, value), strict=True):
-            if not jnp.issubdtype(x.dtype, jnp.floating):
-                raise PPOError(f"{what} returns {name} as {x.dtype}{list(x.shape)}; it has to be of floats")
+        raise PPOError(f"{what} has to return ({names}, value)")
+    found = jax.tree.map(shown_floats, outputs[:2])
+    wanted = (jax.tree.map(lambda own: own.shown(lead), actions.parameters), f"float{list(lead)}")
+    if jax.tree.flatten(found) != jax.tree.flatten(wanted):
+        raise PPOError(f"{what} returns ({names}, value) as {found}; they have to be {wanted}")
 
 
-def _names(wanted: Parameters) -> str:
-    return next(iter(wanted.sizes)) if len(wanted.sizes) == 1 else f"({', '.join(wanted.sizes)})"
+def shown_floats(x: Any) -> str:
+    """The shape of an array, and its dtype unless that is one of floats."""
+    return f"float{list(x.shape)}" if jnp.issubdtype(x.dtype, jnp.floating) else shown_shape(x)
 
 
-def _shapes(arrays: PyTree) -> list[tuple[int, ...]]:
-    """The shapes of a tuple of arrays; empty for anything else."""
-    is_flat = isinstance(arrays, tuple) and all(hasattr(x, "shape") for x in arrays)
-    return [x.shape for x in arrays] if is_flat else []
-
-
-def shape_list(shapes: list[tuple[int, ...]]) -> str:
-    """Shapes as text."""
-    return " ".join(map(str, shapes)) or "of another structure"
+def check_memory(what: str, memory: PyTree, start: PyTree) -> None:
+    """Raises PPOError unless a memory has the structure, shapes and dtypes of that at the start of an episode."""
+    if differs := difference(memory, start):
+        place, found, wanted = differs
+        raise PPOError(f"{what}{place} is {found}, and {wanted} goes with this network and observation")

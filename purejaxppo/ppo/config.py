@@ -66,10 +66,11 @@ class Config:
     total_timesteps: int = static(1)  # of the whole run; a whole float such as 1e6 is taken as an int
 
     def __new__(cls, *values: Any, **fields: Any) -> Self:
-        """Raises PPOError for a field that there is not, with the nearest ones, and for more values than fields."""
-        check_names(cls, fields)
-        if len(values) > (most := len(dataclasses.fields(cls))):
-            raise PPOError(f"{len(values)} values are more than the {most} fields of {cls.__name__}; give them by name")
+        """Raises PPOError for a field that there is not, with the nearest ones."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in names:
+                raise PPOError(unknown(f"{cls.__name__} field", name, names))
         return super().__new__(cls)
 
     def __repr__(self) -> str:
@@ -84,12 +85,8 @@ class Config:
             cls.__repr__ = Config.__repr__  # or the decorator of a dataclass writes one with every field
 
         def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-            return config._values(static=False), config._values(static=True)
-
-        def flatten_with_keys(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-            leaves, structure = flatten(config)
-            keys = map(jax.tree_util.GetAttrKey, cls._names(static=False))
-            return tuple(zip(keys, leaves, strict=True)), structure
+            leaves = ((jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in cls._names(static=False))
+            return tuple(leaves), tuple(getattr(config, name) for name in cls._names(static=True))
 
         def unflatten(structure: tuple[Any, ...], leaves: Iterable[Any]) -> Config:
             config = object.__new__(cls)
@@ -97,11 +94,10 @@ class Config:
             vars(config).update(zip(names, (*structure, *leaves), strict=True))
             return config
 
-        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`. Raises PPOError for an unknown name, with the nearest ones, and for a bad value."""
-        check_names(type(self), changes)
         return dataclasses.replace(self, **changes)
 
     @property
@@ -122,9 +118,6 @@ class Config:
     @classmethod
     def _names(cls, static: bool) -> tuple[str, ...]:
         return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("static", False) == static)
-
-    def _values(self, static: bool) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self._names(static))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,14 +227,6 @@ def check_sequences(config: PPOConfig) -> None:
     check_divisions(sequences, config.num_samples, "num_minibatches", config.num_minibatches)
 
 
-def check_names(config_class: type, fields: Iterable[str]) -> None:
-    """Raises PPOError for a name that is not a field of the class, with the nearest ones."""
-    names = [field.name for field in dataclasses.fields(config_class)]
-    for name in fields:
-        if name not in names:
-            raise PPOError(unknown(f"{config_class.__name__} field", name, names))
-
-
 def option_text(value: Any) -> str:
     """A hyperparameter as the command line takes it: true; 64,64; 0.001"""
     if value is None or isinstance(value, bool):
@@ -255,23 +240,24 @@ def check_number(name: str, value: Any, *, optional: bool = False) -> None:
         return
     low, high, open_below = _RANGES[name]
     valid = f"{'above' if open_below else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-
-    def refuse_if(is_wrong: Any, reason: str, remedy: str = f"give a number {valid}") -> None:
-        if np.any(is_wrong):
-            raise PPOError(f"{name} = {shown(value)} is {reason}; {remedy}")
-
-    refuse_if(not is_number(value), "not a number", f"give one {valid}")
+    if not is_number(value):
+        raise PPOError(f"{name} = {shown(value)} is not a number; give one {valid}")
     try:
         numbers = np.asarray(value, np.float64)
-    except OverflowError:
-        raise PPOError(f"{name} = {shown(value)} is more than a float can hold; give a number {valid}") from None
-    refuse_if(not numbers.size, "empty")
-    refuse_if(~((numbers > low if open_below else numbers >= low) & (numbers <= high)), "out of range")
-    holds = f"give a number {valid} that it can hold"
-    if name != "max_grad_norm":  # infinity does not clip
-        refuse_if(~np.isfinite(numbers), "not finite")
-        refuse_if(numbers > _FLOAT32.max, "infinite in float32", holds)
-    refuse_if((numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny), "0 in float32", holds)  # XLA takes subnormals as 0
+    except OverflowError:  # an int that no float can hold
+        numbers = np.asarray(np.nan)
+    must_be_finite = name != "max_grad_norm"  # infinity does not clip
+    faults = {
+        "empty": not numbers.size,
+        "out of range": ~((numbers > low if open_below else numbers >= low) & (numbers <= high)),
+        "not finite": must_be_finite & ~np.isfinite(numbers),
+        "infinite in float32": must_be_finite & (numbers > _FLOAT32.max),
+        "0 in float32": (numbers != 0) & (np.abs(numbers) < _FLOAT32.tiny),  # XLA takes subnormals as 0
+    }
+    for fault, is_wrong in faults.items():
+        if np.any(is_wrong):
+            can_hold = " that it can hold" if "float32" in fault else ""
+            raise PPOError(f"{name} = {shown(value)} is {fault}; give a number {valid}{can_hold}")
 
 
 def check_effects(config: PPOConfig) -> None:

@@ -2,32 +2,20 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo.envs.base import Environment, traced
+from purejaxppo.envs.base import Environment, called, traced
 from purejaxppo.envs.spaces import shapes_of
 from purejaxppo.policies.actions import Actions, make_actions
 from purejaxppo.policies.masking import masked
-from purejaxppo.policies.networks import (
-    ActorCritic,
-    Network,
-    SharedActorCritic,
-    as_network,
-    is_asymmetric,
-    make_actor_critic,
-)
-from purejaxppo.policies.recurrent_networks import (
-    RecurrentActorCritic,
-    RecurrentNetwork,
-    SharedRecurrentActorCritic,
-    make_recurrent_actor_critic,
-)
+from purejaxppo.policies.networks import Network, as_network, is_asymmetric, make_actor_critic
+from purejaxppo.policies.recurrent_networks import RecurrentNetwork, make_recurrent_actor_critic
 from purejaxppo.ppo.agent import PPO
-from purejaxppo.ppo.checks import called, check_optimizer_steps, check_outputs, check_params, check_parts
+from purejaxppo.ppo.checks import check_memory, check_optimizer_steps, check_outputs, check_params, check_parts
 from purejaxppo.ppo.config import PPOConfig, is_changed
 from purejaxppo.ppo.continuing import warn_if_over
 from purejaxppo.ppo.gae import gae_advantage
@@ -37,7 +25,7 @@ from purejaxppo.ppo.optimizer import make_optimizer
 from purejaxppo.ppo.schedules import Schedule, make_rate_rule, make_schedules
 from purejaxppo.ppo.types import Metrics, RunnerState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import NOT_SPLIT, PyTree
+from purejaxppo.utils.tree import NOT_SPLIT, PyTree, key_shape
 from purejaxppo.utils.validation import MAX_COUNT, check_function, check_seed, check_size, shown
 
 DEFAULTS = {"loss": ppo_loss, "reward": None, "advantage": gae_advantage, "minibatches": None}
@@ -122,7 +110,9 @@ def make_ppo(
         config=config,
         network=plain if env.action_mask is None else masked(plain, actions),
         optimizer=optax.with_extra_args_support(optimizer or make_optimizer(config)),
-        modules={name: module_call(module.apply, name) for name, module in beside.items()},
+        modules={
+            name: of_own_params(f"context.modules[{name!r}]", module.apply, name) for name, module in beside.items()
+        },
         schedules=factors,
         rate_rule=make_rate_rule(config, factors.learning_rate),
         reports_rate=optimizer is None,
@@ -131,7 +121,7 @@ def make_ppo(
     check_optimizer_steps(agent.optimizer, params)
     if any(getattr(agent, name) is not default for name, default in DEFAULTS.items()):
         # Traces one update, and runs nothing: a function that does not fit is refused here.
-        traced("update", lambda key: agent.update(agent.init(key)), jax.eval_shape(lambda: jax.random.key(0)))
+        traced("update", lambda key: agent.update(agent.init(key)), key_shape())
     return agent.made_by(functools.partial(make_ppo, env, config, **parts))
 
 
@@ -187,6 +177,7 @@ def as_modules(modules: Mapping[str, Any] | None) -> dict[str, Network]:
 
 def make_network(env: Environment, actions: Actions, config: PPOConfig, given: Any) -> Network | RecurrentNetwork:
     """The network of plain observations: the given one, or else the default. Raises PPOError if it does not fit."""
+    remembers = isinstance(given, RecurrentNetwork)
     if given is None:
         network = make_default_network(env, actions, config)
     elif is_changed(config, "compute_dtype"):
@@ -194,15 +185,13 @@ def make_network(env: Environment, actions: Actions, config: PPOConfig, given: A
             f"compute_dtype = {config.compute_dtype!r} would do nothing beside network=..., which chooses its own "
             f"types; leave it at {PPOConfig.compute_dtype!r}"
         )
-    elif config.cell is None:
-        if isinstance(given, RecurrentNetwork):
-            raise PPOError("network has a memory; give a config with a cell, such as pjp.RecurrentConfig()")
-        network = as_network("network", given)
-    elif isinstance(given, RecurrentNetwork):
-        network = given
-    else:
+    elif remembers and config.cell is None:
+        raise PPOError("network has a memory; give a config with a cell, such as pjp.RecurrentConfig()")
+    elif not remembers and config.cell is not None:
         kind = type(given).__name__
         raise PPOError(f"network is a {kind}, which has no memory; give pjp.RecurrentNetwork(init, apply, start)")
+    else:
+        network = given if remembers else as_network("network", given)
     if isinstance(network, RecurrentNetwork) and network.replay is None:
         return network._replace(replay=functools.partial(replay, network))
     return network
@@ -210,22 +199,13 @@ def make_network(env: Environment, actions: Actions, config: PPOConfig, given: A
 
 def make_default_network(env: Environment, actions: Actions, config: PPOConfig) -> Network | RecurrentNetwork:
     """Towers over the observation; with a cell after their hidden layers where the config names one."""
-    check_trunk(env, config)
-    parts = (actions.num_outputs, shapes_of(env.observation_space), config.hidden_sizes, config.activation)
-    if config.cell is None:
-        towers = SharedActorCritic if config.share_trunk else ActorCritic
-        return make_actor_critic(*parts, actions.head, towers, config.compute_dtype)
-    towers = SharedRecurrentActorCritic if config.share_trunk else RecurrentActorCritic
-    cell = (config.cell, config.cell_size, config.steps_of_a_sequence)
-    return make_recurrent_actor_critic(*parts, *cell, actions.head, towers, config.compute_dtype)
-
-
-def check_trunk(env: Environment, config: PPOConfig) -> None:
-    """Raises PPOError if actor and critic would share a trunk, and see different parts of the observation."""
-    if config.share_trunk and is_asymmetric(shapes_of(env.observation_space)):
+    obs_shape = shapes_of(env.observation_space)
+    if config.share_trunk and is_asymmetric(obs_shape):
         raise PPOError(
             f"share_trunk = True would show the actor what only the critic may see in {env.name}: leave it False"
         )
+    make = make_actor_critic if config.cell is None else make_recurrent_actor_critic
+    return make(config, actions.num_outputs, obs_shape, actions.head)
 
 
 def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Network]) -> Any:
@@ -240,26 +220,18 @@ def with_modules(network: Network | RecurrentNetwork, modules: Mapping[str, Netw
             params[name] = called(f"modules[{name!r}].init", module.init, module_key, given[-1])
         return params
 
-    changes = {"init": init, "apply": of_own_params(network.apply, "policy")}
+    changes = {"init": init, "apply": of_own_params("context.apply", network.apply, "policy")}
     if isinstance(network, RecurrentNetwork):
-        assert network.replay is not None
-        changes["replay"] = of_own_params(network.replay, "policy")
+        changes["replay"] = of_own_params("context.apply", cast(Any, network.replay), "policy")
     return network._replace(**changes)
 
 
-def of_own_params(apply: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """`apply` with the parameters that lie under the name."""
-    return lambda params, *given: apply(params[name], *given)
-
-
-def module_call(apply: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """`apply` of a module, for `context.modules`. Raises PPOError unless it is given the parameters of all."""
+def of_own_params(what: str, apply: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`apply` with the parameters that lie under the name. Raises PPOError unless it is given those of all."""
 
     def call(params: PyTree, *given: Any) -> Any:
         if not isinstance(params, Mapping) or name not in params:
-            raise PPOError(
-                f"context.modules[{name!r}] takes all of params, not a part of them, and then its own inputs"
-            )
+            raise PPOError(f"{what} takes all of params, not a part of them, and then its own inputs")
         return apply(params[name], *given)
 
     return call
@@ -270,31 +242,25 @@ def check_network(env: Environment, actions: Actions, network: Network | Recurre
 
     -> the shapes of its parameters
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs, _ = jax.eval_shape(env.reset, key, env.params)
+    obs, _ = jax.eval_shape(env.reset, key_shape(), env.params)
     obs, start = obs if env.action_mask is None else obs.obs, traced("network.start", network.start)
-    params = traced("network.init", network.params, key, obs)
+    params = traced("network.init", network.params, key_shape(), obs)
     check_params(params)
     for lead in ((), (2,), (2, 3)):
-        batched, memory = with_lead(lead, obs), with_lead(lead, start)
+        seen, memory = with_lead(lead, obs), with_lead(lead, start)
         if isinstance(network, Network):
-            outputs = traced("network.apply", network.apply, params, batched)
+            outputs = traced("network.apply", network.apply, params, seen)
         else:
-            outputs = traced("network.apply", network.apply, params, memory, batched)
+            outputs = traced("network.apply", network.apply, params, memory, seen)
             if not isinstance(outputs, tuple) or len(outputs) not in (3, 4):  # the fourth: auxiliary outputs
                 raise PPOError("network.apply has to return (memory, the distribution's parameters, value)")
-            after, outputs = outputs[0], outputs[1:]
-            shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree) for tree in (memory, after)]
-            if shapes[0] != shapes[1]:
-                raise PPOError(
-                    f"network.apply makes the memory {shapes[0]} one of {shapes[1]}; it has to stay as it starts"
-                )
-        check_outputs("network.apply", actions, batched, lead, outputs)
+            check_memory("the memory of network.apply", outputs[0], memory)
+            outputs = outputs[1:]
+        check_outputs("network.apply", actions, lead, outputs)
     if isinstance(network, RecurrentNetwork):
-        assert network.replay is not None
         steps, reset = with_lead((5, 2), obs), jax.ShapeDtypeStruct((5, 2), bool)
-        outputs = traced("network.replay", network.replay, params, with_lead((2,), start), steps, reset)
-        check_outputs("network.replay", actions, steps, (5, 2), outputs)
+        outputs = traced("network.replay", cast(Any, network.replay), params, with_lead((2,), start), steps, reset)
+        check_outputs("network.replay", actions, (5, 2), outputs)
     return params
 
 

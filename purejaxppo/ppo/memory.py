@@ -16,7 +16,6 @@ from purejaxppo.envs.vector import where_env
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.ppo.types import Batch, RunnerState, Transition
-from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
 
@@ -118,16 +117,3 @@ def along_sequences(network: RecurrentNetwork, params: PyTree, sequences: Sequen
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (sequences.obs, sequences.reset))
     outputs = network.replay(params, sequences.memory, *by_time)
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
-
-
-def check_memory(network: Network | RecurrentNetwork, memory: PyTree, lead: tuple[int, ...]) -> None:
-    """Raises PPOError unless `memory` fits the network and has the leading axes of the observation."""
-    start = jax.eval_shape(lambda: start_memories(network.start(), lead))
-    if jax.tree.structure(memory) != jax.tree.structure(start):
-        raise PPOError(f"memory = {memory!r} does not fit this network; give the one that the last act returned")
-    shapes = [" ".join(str(jnp.shape(x)) for x in jax.tree.leaves(tree)) for tree in (memory, start)]
-    if shapes[0] != shapes[1]:
-        raise PPOError(
-            f"memory has the shapes {shapes[0]}, and {shapes[1]} go with obs; "
-            "give the one that the last act returned for these environments"
-        )

@@ -188,7 +188,7 @@ class WritesInPlace(Corridor):
     ("env", "name", "said"),
     [
         (WrongShape(), "interface", "observation_space says (3,); make them one"),
-        (OtherState(), "interface", "state.place is int32() from reset and float32() from step"),
+        (OtherState(), "interface", "state.place is int32[] from reset and float32[] from step"),
         (FourValues(), "interface", "step returns 4 values; return (obs, state, reward"),
         (StaticParams(), "interface", "step cannot be traced: TracerBoolConversionError"),
         (object(), "interface", "object is not an environment: it lacks reset"),

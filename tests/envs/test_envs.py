@@ -11,7 +11,6 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import struct
 from gymnax.environments import environment as gymnax_environment
@@ -19,7 +18,7 @@ from gymnax.environments import spaces as gymnax_spaces
 from gymnax.environments.classic_control.cartpole import CartPole
 
 import purejaxppo as pjp
-from purejaxppo.envs.registry import PutOff
+from purejaxppo.envs.adapters.gymnax import PutOff
 from purejaxppo.envs.spaces import example_action, settle_space
 from purejaxppo.ppo.rollout import empty_episodes, make_noise
 
@@ -413,15 +412,6 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
     assert sum(known in line for known in pjp.env_names()) <= 3
 
 
-def test_an_unknown_name_that_is_near_to_none_is_refused_with_all():
-    for name in ("qqq", ""):
-        refused([repr(name), *pjp.env_names()], pjp.make_env, name)
-
-
-def test_a_name_that_needs_a_download_is_refused():
-    refused(["MNISTBandit-bsuite", "pass the instance"], pjp.make_env, "MNISTBandit-bsuite")
-
-
 def test_an_unknown_parameter_is_refused_with_the_nearest():
     line = refused(["'lenght'", "CartPole-v1", "length"], pjp.make_env, "CartPole-v1", lenght=1.0)
     assert "gravity" not in line
@@ -431,19 +421,9 @@ def test_an_unknown_parameter_is_refused_with_the_nearest():
     refused(["ChangedWalk", "limit"], pjp.make_env, walk_with(default_params=(1.0, 3.0)), limit=1.0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), jnp.array(jnp.nan)])
-def test_a_parameter_that_is_nan_is_refused(value):
-    refused(["CartPole-v1", "length", "NaN"], pjp.make_env, "CartPole-v1", length=value)
-
-
-@pytest.mark.parametrize("value", [[0.5, 1.0], np.array([0.5, 1.0]), jnp.array([0.5, 1.0])])
+@pytest.mark.parametrize("value", [np.array([0.5, 1.0]), jnp.array([0.5, 1.0])])
 def test_several_values_of_a_parameter_are_refused(value):
     refused(["CartPole-v1", "length", "(2,)", "vmap"], pjp.make_env, "CartPole-v1", length=value)
-
-
-@pytest.mark.parametrize("value", [0, -3, 10.5])
-def test_an_impossible_time_limit_is_refused(value):
-    refused(["max_steps_in_episode", repr(value)], pjp.make_env, "CartPole-v1", max_steps_in_episode=value)
 
 
 def test_a_derived_parameter_that_was_given_is_kept():
@@ -454,36 +434,6 @@ def test_a_derived_parameter_that_was_given_is_kept():
 
 def test_a_name_like_cartpole_is_no_cartpole():
     assert pjp.make_env(walk_with(name="CartPole-mine"), limit=2.0).params.limit == 2.0
-
-
-def test_what_cannot_be_an_environment_is_refused_in_one_line():
-    refused(["Walk is a class", "Walk()"], pjp.make_env, Walk)
-    refused(["Discrete(n=0)"], pjp.make_env, walk_with(action_space=pjp.Discrete(0)))
-    refused(["Discrete(n=2.0)"], pjp.make_env, walk_with(action_space=pjp.Discrete(2.0)))
-    four_values = walk_with(step=lambda self, key, state, action, params: (jnp.zeros(1), state, 0.0, True))
-    refused(["step returns 4 values", "return (obs, state, reward, terminated, truncated)"], pjp.make_env, four_values)
-
-
-def test_a_parameter_that_is_no_number_is_refused():
-    refused(["CartPole-v1", "length", "'long'", "number"], pjp.make_env, "CartPole-v1", length="long")
-
-
-def test_an_object_that_lacks_methods_is_refused():
-    class Half:
-        reset = Walk.reset
-        action_space = pjp.Discrete(2)
-
-    lacks = "it lacks step, default_params, observation_space;"
-    refused(["Half", lacks], pjp.make_env, Half())
-    refused(["int", "it lacks reset, step"], pjp.make_env, 3)
-    refused(["NoneType"], pjp.make_env, None)
-
-
-def test_spaces_of_a_wrong_kind_are_refused():
-    for name in ("observation_space", "action_space"):
-        for space in (4, gymnax_spaces.Discrete(2), None):
-            env = walk_with(**{name: space})
-            refused([f"ChangedWalk.{name}", "pjp.Discrete"], pjp.make_env, env)
 
 
 def test_a_gymnax_space_of_another_kind_is_refused():
@@ -503,17 +453,11 @@ def test_reset_and_step_that_disagree_are_refused():
     cast = changed_step(lambda obs, state, *rest: (obs, state._replace(time=state.time * 1.0), *rest))
     refused(["ChangedWalk", "time", "int32", "float32", "reset", "step"], pjp.make_env, cast)
     widened = changed_step(lambda obs, state, *rest: (obs, state._replace(position=state.position[None]), *rest))
-    refused(["ChangedWalk", "position", "(1,)", "reset", "step"], pjp.make_env, widened)
+    refused(["ChangedWalk", "position", "[1]", "reset", "step"], pjp.make_env, widened)
     renamed = changed_step(lambda obs, state, *rest: (obs, tuple(state), *rest))
-    refused(["ChangedWalk", "reset", "step", "structure"], pjp.make_env, renamed)
+    refused(["ChangedWalk", "position", "missing from step"], pjp.make_env, renamed)
     longer = changed_step(lambda obs, state, *rest: (jnp.append(obs, 1.0), state, *rest))
     refused(["ChangedWalk", "step", "(3,)", "(2,)"], pjp.make_env, longer)
-
-
-def test_observations_that_disagree_with_the_space_are_refused():
-    env = walk_with(observation_space=pjp.Box((3,), (0.0,) * 3, (1.0,) * 3))
-    refused(["ChangedWalk", "reset", "(2,)", "(3,)"], pjp.make_env, env)
-    refused(["ChangedWalk", "(2,)", "()"], pjp.make_env, walk_with(observation_space=pjp.Discrete(2)))
 
 
 def test_x64_is_refused():
@@ -548,24 +492,6 @@ line(pjp.make_ppo, env, pjp.PPOConfig())
         assert re.search(r"jax_enable_x64 is on.*float32.*False", line)
 
 
-@pytest.mark.parametrize(
-    ("key", "parts"),
-    [
-        (jax.random.PRNGKey(0), ["uint32[2]", "jax.random.key(0)"]),
-        (0, ["0", "jax.random.key(0)"]),
-        (None, ["None", "jax.random.key(0)"]),
-        (np.zeros(2, np.uint32), ["uint32[2]", "jax.random.key(0)"]),
-        (jax.random.split(jax.random.key(0), 3), ["(3,)", "vmap"]),
-        (jax.random.split(jax.random.key(0), 1), ["(1,)", "vmap"]),
-    ],
-    ids=["raw", "int", "None", "numpy", "batched", "batched by 1"],
-)
-def test_a_key_that_is_not_one_typed_key_is_refused(key, parts):
-    env = pjp.make_env("CartPole-v1")
-    refused(parts, pjp.make_ppo(env, SMALL).init, key)
-    refused(parts, pjp.make_train(env, SMALL), key)
-
-
 def test_batched_keys_are_welcome_under_vmap():
     agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), SMALL)
     assert jax.eval_shape(jax.vmap(agent.init), jax.random.split(KEY, 3)).obs.shape == (3, 2, 4)
@@ -591,70 +517,14 @@ def test_a_box_takes_a_number_or_an_array_as_its_bound_and_prints_as_it_is_made(
     assert walk_with(observation_space=pjp.Box((2,), -10, np.full(2, 10.0)))
 
 
-def test_a_bound_that_is_none_of_a_box_prints_as_it_was_given():
-    assert repr(pjp.Box((2,), "x", None)) == "Box(shape=(2,), low='x', high=None)"
-    assert repr(pjp.Box(3, ("a",), [[1], [2, 3]])) == "Box(shape=3, low=('a',), high=[[1], [2, 3]])"
-
-
 def test_a_space_without_elements_is_refused():
-    box = pjp.Box((2,), (0.0, 1.0), (1.0, 0.5))
-    for space, said in (
-        (box, "1.0 and 0.5"),
-        (pjp.Box((2,), (0.0,), (1.0,)), "2 bounds"),
-        (pjp.Box((1,), (float("nan"),), (1.0,)), "nan"),
-        (pjp.MultiDiscrete((3, 0)), "(3, 0)"),
-        (pjp.MultiDiscrete(()), "()"),
-        (pjp.MultiDiscrete([3, 2]), "[3, 2]"),
-    ):
-        refused(["ChangedWalk", "action_space", said], pjp.make_env, walk_with(action_space=space))
-
-
-def test_a_mask_that_does_not_fit_the_actions_is_refused():
-    for mask, said in ((lambda *_: jnp.ones(3, bool), "bool[3]"), (lambda *_: jnp.ones(2), "float32[2]")):
-        refused(["ChangedWalk", said, "bool[2]"], pjp.make_env, walk_with(action_mask=mask))
-    box = walk_with(action_space=pjp.Box((), (0.0,), (1.0,)), action_mask=lambda *_: jnp.ones(1, bool))
-    refused(["ChangedWalk", "masks", "Box"], pjp.make_env, box)
-
-
-def test_a_name_in_place_of_an_environment_is_refused():
-    refused(["'CartPole-v1'", "make_env('CartPole-v1')"], pjp.make_ppo, "CartPole-v1", SMALL)
-
-
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
-        ({"num_envs": 0}, ["num_envs", "0", "at least 1"]),
-        ({"num_steps": -1}, ["num_steps", "-1", "at least 1"]),
-        ({"num_envs": 4.0}, ["num_envs", "4.0", "int"]),
-        ({"update_epochs": True}, ["update_epochs", "True", "int"]),
-        ({"num_minibatches": 3}, ["512", "num_minibatches = 3", "2 or 4"]),
-        ({"total_timesteps": 511}, ["total_timesteps = 511", "512"]),
-        ({"total_timesteps": 2**54}, ["total_timesteps", str(2**54)]),
-        ({"learning_rate": -1e-3}, ["learning_rate", "-0.001", "at least 0"]),
-        ({"learning_rate": float("nan")}, ["learning_rate", "nan", "at least 0"]),
-        ({"learning_rate": float("inf")}, ["learning_rate", "inf", "finite"]),
-        ({"gamma": 1.5}, ["gamma", "1.5", "at most 1"]),
-        ({"gamma": -0.1}, ["gamma", "-0.1", "at least 0"]),
-        ({"gae_lambda": 1.01}, ["gae_lambda", "1.01", "at most 1"]),
-        ({"clip_eps": 0.0}, ["clip_eps", "0.0", "above 0"]),
-        ({"adam_eps": 0.0}, ["adam_eps", "0.0", "above 0"]),
-        ({"max_grad_norm": 0.0}, ["max_grad_norm", "0.0", "above 0"]),
-        ({"target_kl": 0.0}, ["target_kl", "0.0", "above 0"]),
-        ({"vf_coef": -0.5}, ["vf_coef", "-0.5", "at least 0"]),
-        ({"ent_coef": -0.01}, ["ent_coef", "-0.01", "at least 0"]),
-        ({"gamma": "0.9"}, ["gamma", "'0.9'"]),
-        ({"gamma": None}, ["gamma", "None"]),
-        ({"learning_rate": jnp.array([1e-3, -1e-3])}, ["learning_rate", "at least 0"]),
-        ({"anneal_lr": 1}, ["anneal_lr", "1", "True nor False"]),
-        ({"normalize_obs": "yes"}, ["normalize_obs", "'yes'"]),
-        ({"activation": "tan"}, ["activation", "'tan'", "tanh"]),
-        ({"hidden_sizes": [64, 64]}, ["hidden_sizes", "[64, 64]", "(64, 64)"]),
-        ({"hidden_sizes": (64, 0)}, ["hidden_sizes", "0", "at least 1"]),
-    ],
-    ids=lambda x: ",".join(f"{name}={value}" for name, value in x.items()) if isinstance(x, dict) else "",
-)
-def test_a_config_out_of_range_is_refused(changes, parts):
-    refused(parts, lambda: pjp.make_ppo(pjp.make_env("CartPole-v1"), pjp.PPOConfig(**changes)))
+    for sizes in ((3, 0), (), [3, 2]):
+        env = walk_with(action_space=pjp.MultiDiscrete(sizes))
+        refused(["ChangedWalk", "action_space", str(sizes)], pjp.make_env, env)
+    refused(["Box", "1.0 and 0.5"], pjp.Box, (2,), (0.0, 1.0), (1.0, 0.5))
+    refused(["Box", "nan"], pjp.Box, (2,), np.nan, 1.0)
+    for bound in ((0.0,), [[1], [2, 3]], None, "x"):
+        refused(["Box", repr(bound)], pjp.Box, (2,), 0.0, bound)
 
 
 def test_the_bounds_of_a_config_are_themselves_valid():
@@ -662,35 +532,6 @@ def test_the_bounds_of_a_config_are_themselves_valid():
     config = pjp.PPOConfig(**extremes, max_grad_norm=float("inf"), hidden_sizes=(), total_timesteps=512)
     assert config.num_updates == 1
     pjp.make_ppo(pjp.make_env("CartPole-v1"), config)
-
-
-def network(num_logits, value_shape=()):
-    """A linear policy, and a value of a shape that may be wrong."""
-    return pjp.Network(
-        init=lambda key, obs: jnp.zeros((obs.shape[-1], num_logits)),
-        apply=lambda params, obs: (obs @ params, jnp.zeros(obs.shape[:-1] + value_shape)),
-    )
-
-
-def test_a_network_of_a_wrong_output_shape_is_refused():
-    env = pjp.make_env("CartPole-v1")
-    pjp.make_ppo(env, SMALL, network=network(2))
-    refused(["logits (3,)", "(2,)"], pjp.make_ppo, env, SMALL, network=network(3))
-    refused(["values (1,)", "()"], pjp.make_ppo, env, SMALL, network=network(2, value_shape=(1,)))
-    scalar = pjp.Network(init=network(2).init, apply=lambda params, obs: (obs @ params, jnp.zeros(())))
-    refused(["values ()", "(2,)"], pjp.make_ppo, env, SMALL, network=scalar)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("learning_rate", 1e-3), ("anneal_lr", False), ("adam_eps", 1e-8), ("max_grad_norm", 1.0)],
-)
-def test_a_setting_that_an_optimizer_of_ones_own_would_ignore_is_refused(name, value):
-    env = pjp.make_env("CartPole-v1")
-    config = pjp.PPOConfig(**{name: value})
-    refused([f"{name} = {value}", "optimizer"], pjp.make_ppo, env, config, optimizer=optax.adam(1e-3))
-    pjp.make_ppo(env, config)
-    pjp.make_ppo(env, pjp.PPOConfig(gamma=0.9), optimizer=optax.adam(1e-3))
 
 
 def test_an_environment_prints_in_a_line():

@@ -76,9 +76,8 @@ def craftax(name):
     return pjp.make_env(f"craftax/{name}", max_timesteps=150), make_craftax_env_from_name(name, auto_reset=False)
 
 
-@pytest.mark.parametrize("name", ["Craftax-Classic-Symbolic-v1", "Craftax-Symbolic-v1"])
-def test_craftax_steps_as_its_own_loop_and_death_is_told_from_the_limit(name):
-    env, own = craftax(name)
+def test_craftax_steps_as_its_own_loop_and_death_is_told_from_the_limit():
+    env, own = craftax("Craftax-Classic-Symbolic-v1")
     params = own.default_params.replace(max_timesteps=150)
 
     @jax.jit  # of both: the compiler makes what they share once
@@ -229,11 +228,11 @@ def test_each_episode_of_xland_draws_a_ruleset_of_the_benchmark_of_its_name(tmp_
 # Navix
 
 
-@pytest.mark.parametrize("name", ["Navix-DoorKey-5x5-v0", "Navix-LavaGapS5-v0"])
-def test_navix_steps_as_its_own_loop_and_resets_by_ours(name):
+def test_navix_steps_as_its_own_loop_and_resets_by_ours():
     needs("navix")
     import navix
 
+    name = "Navix-LavaGapS5-v0"
     own = navix.make(name, max_steps=40)
     own_reset, own_step = jax.jit(own.reset), jax.jit(own.step)
 
@@ -253,7 +252,7 @@ def test_navix_steps_as_its_own_loop_and_resets_by_ours(name):
         return planes(start.observation), start
 
     theirs = loop(reset, advance, lambda key, after: after, 7)
-    assert theirs[1][2].any() == (name == "Navix-LavaGapS5-v0")
+    assert theirs[1][2].any()
     assert theirs[1][3].any()
     env = pjp.make_env(f"navix/{name}", max_steps=40)
     assert_same(our_loop(env, lambda key, after: after.state.key), theirs)

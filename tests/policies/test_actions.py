@@ -273,9 +273,9 @@ def test_a_network_of_ones_own_gives_mean_and_log_std():
     runner, _ = jax.jit(lambda key: agent.update(agent.init(key)))(KEY)
     assert np.any(runner.train_state.params["mean"] != 0)
     wrong = network(1, lambda mean: mean)
-    refused(["(mean, log_std)", "another structure"], pjp.make_ppo, env, SMALL, network=wrong)
+    refused(["(mean, log_std)", "('float[1]', 'float[1]')"], pjp.make_ppo, env, SMALL, network=wrong)
     wrong = network(2, lambda mean: (mean, mean))
-    refused(["(mean, log_std) (2,) (2,)", "(1,) (1,)"], pjp.make_ppo, env, SMALL, network=wrong)
+    refused(["('float[2]', 'float[2]')", "('float[1]', 'float[1]')"], pjp.make_ppo, env, SMALL, network=wrong)
 
 
 # Masks

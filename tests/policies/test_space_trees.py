@@ -269,7 +269,7 @@ BOX = pjp.Box((2,), (-np.inf,) * 2, (np.inf,) * 2)
         ({"a": pjp.Discrete(2), "b": 3}, ["not a space", "3"]),
         ({"a": pjp.Discrete(2), "b": None}, ["not a space", "None"]),
         ({"a": pjp.Discrete(0)}, ["action_space['a']", "Discrete(n=0)"]),
-        ((pjp.Discrete(2), pjp.Box((2,), (0.0,), (1.0,))), ["action_space[1]", "2 bounds"]),
+        ((pjp.Discrete(2), pjp.MultiDiscrete(())), ["action_space[1]", "sizes=()"]),
     ],
 )
 def test_a_pytree_of_something_else_is_refused(space, parts):
@@ -318,10 +318,10 @@ def test_a_network_that_does_not_fit_is_refused_by_the_part(recurrent):
     def wide(x, n):
         return jnp.repeat(x, n, axis=-1)
 
-    refuse(["logits of ['a'] (2,)", "(3,)"], lambda x: {"a": wide(x, 2), "b": (wide(x, 2),) * 2})
-    refuse(["(mean, log_std) of ['b'] (3,) (3,)", "(2,) (2,)"], lambda x: {"a": wide(x, 3), "b": (wide(x, 3),) * 2})
-    refuse(["(mean, log_std) of ['b'] of another structure"], lambda x: {"a": wide(x, 3), "b": wide(x, 2)})
-    refuse(["{'a': *}", "{'a': *, 'b': *}"], lambda x: {"a": wide(x, 3)})
+    refuse(["'a': 'float[2]'", "'a': 'float[3]'"], lambda x: {"a": wide(x, 2), "b": (wide(x, 2),) * 2})
+    refuse(["'b': ('float[3]', 'float[3]')"], lambda x: {"a": wide(x, 3), "b": (wide(x, 3),) * 2})
+    refuse(["'b': 'float[2]'", "'b': ('float[2]', 'float[2]')"], lambda x: {"a": wide(x, 3), "b": wide(x, 2)})
+    refuse(["({'a': 'float[3]'}, 'float[]')"], lambda x: {"a": wide(x, 3)})
 
 
 def test_choices_for_a_box_go_with_a_box_among_the_parts():

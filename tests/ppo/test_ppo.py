@@ -59,10 +59,9 @@ def first_ratios(agent, num_updates):
     return jax.jit(ratios)(jax.random.key(0))
 
 
-@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
-def test_the_first_minibatch_has_ratio_one(env, compute_dtype):
+def test_the_first_minibatch_has_ratio_one(env):
     """With moments that each rollout moves."""
-    config = pjp.PPOConfig(normalize_obs=True, normalize_reward=True, compute_dtype=compute_dtype)
+    config = pjp.PPOConfig(normalize_obs=True, normalize_reward=True)
     ratio, value_change = first_ratios(pjp.make_ppo(env, config), num_updates=3)
     # Acting works on [4, 4] observations and learning on [128, 4]: XLA may round an exponential differently there.
     np.testing.assert_allclose(ratio, 1.0, atol=2**-22, rtol=0)
@@ -283,10 +282,6 @@ def linear_init(key, obs):
     return {"policy": 0.01 * jax.random.normal(key, (4, 2)), "value": jnp.zeros(4)}
 
 
-def linear_apply(params, obs):
-    return obs @ params["policy"], obs @ params["value"]
-
-
 class Linen(nn.Module):
     @nn.compact
     def __call__(self, obs):
@@ -345,24 +340,6 @@ def huber_loss(params, minibatch, context):
     loss, terms = pjp.ppo_loss(params, minibatch, context)
     huber = jnp.mean(optax.huber_loss(context.apply(params, minibatch.obs)[1], minibatch.target))
     return loss + context.vf_coef * (huber - terms["value_loss"]), terms | {"value_loss": huber}
-
-
-def test_a_loss_of_ones_own_is_the_one_that_is_minimised(env):
-    config = dataclasses.replace(SMALL, update_epochs=1, num_minibatches=1)
-    agent = pjp.make_ppo(env, config, loss=huber_loss, optimizer=optax.sgd(1.0))
-    start = jax.jit(agent.init)(jax.random.key(0))
-    _, batch = collect(agent, start)
-
-    def loss(params):
-        return huber_loss(params, batch, make_context(agent, start.train_state, start.key))[0]
-
-    end, metrics = jax.jit(agent.update)(start)
-    slope = jax.jit(jax.grad(loss))(start.train_state.params)
-    expected = jax.tree.map(lambda x, g: x - g, start.train_state.params, slope)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), end.train_state.params, expected)
-    error = np.abs(np.asarray(batch.value - batch.target))
-    assert error.max() > 2  # where Huber's loss is another
-    np.testing.assert_allclose(metrics.value_loss, np.where(error < 1, error**2 / 2, error - 0.5).mean(), rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -639,14 +616,3 @@ def test_the_observation_moments_are_those_of_what_was_seen(env):
     second, batch = collect(agent, end)
     normalised = (np.asarray(second.obs).reshape(-1, 4) - obs.mean(0)) / np.sqrt(obs.var(0) + 1e-8)
     np.testing.assert_allclose(batch.obs, np.clip(normalised, -10, 10), rtol=1e-3, atol=1e-4)
-
-
-def test_metrics_do_not_grow_with_the_rollout(env):
-    def size(num_envs, num_steps):
-        agent = pjp.make_ppo(
-            env, dataclasses.replace(SMALL, num_envs=num_envs, num_steps=num_steps, total_timesteps=100_000)
-        )
-        metrics = jax.eval_shape(lambda key: agent.update(agent.init(key))[1], jax.random.key(0))
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(metrics))
-
-    assert size(4, 16) == size(64, 128) == 14 * 4

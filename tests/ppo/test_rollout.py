@@ -342,30 +342,3 @@ def test_metrics_without_an_episode_are_nan_and_learning_goes_on(updates):
     for name in ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "learning_rate"):
         assert np.all(np.isfinite(getattr(metrics, name))), name
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(runner.train_state.params))
-
-
-def num_bytes(tree):
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def test_the_size_of_episode_statistics_does_not_depend_on_the_rollout():
-    env = pjp.make_env("CartPole-v1")
-
-    def episode_bytes(num_steps, num_envs):
-        def run(key):
-            noise = random_noise(env, key, num_steps, num_envs)
-            return random_rollout(env, start_runner(env, key, num_envs), noise)[-1]
-
-        return num_bytes(jax.eval_shape(run, KEY))
-
-    assert {episode_bytes(1, 1), episode_bytes(128, 4), episode_bytes(16, 1024)} == {7 * 4}
-
-
-def test_the_size_of_metrics_does_not_depend_on_the_rollout():
-    env = pjp.make_env("CartPole-v1")
-
-    def metric_bytes(num_steps, num_envs):
-        agent = small_agent(env, num_steps, num_envs)
-        return num_bytes(jax.eval_shape(lambda key: agent.update(agent.init(key))[1], KEY))
-
-    assert {metric_bytes(1, 1), metric_bytes(128, 4), metric_bytes(16, 1024)} == {14 * 4}

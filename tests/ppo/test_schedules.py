@@ -1,7 +1,5 @@
 """Numbers that change over a run: schedules, and the learning rate that follows the KL."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,16 +64,9 @@ def test_a_run_of_one_update_has_the_full_rate(shape):
     assert float(schedules.learning_rate(jnp.int32(0))) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("shape", "factors"),
-    [
-        ("linear", 1 - np.arange(UPDATES) / UPDATES),
-        ("cosine", 0.5 + 0.5 * np.cos(np.pi * np.arange(UPDATES) / UPDATES)),
-    ],
-    ids=["linear", "cosine"],
-)
-def test_the_numbers_follow_the_schedules_of_the_config(env, shape, factors):
-    shapes = {"lr_schedule": shape, "clip_eps_schedule": shape, "ent_coef_schedule": shape}
+def test_the_numbers_follow_the_schedules_of_the_config(env):
+    factors = 0.5 + 0.5 * np.cos(np.pi * np.arange(UPDATES) / UPDATES)
+    shapes = dict.fromkeys(("lr_schedule", "clip_eps_schedule", "ent_coef_schedule"), "cosine")
     config = SMALL.replace(learning_rate=3e-4, clip_eps=0.3, ent_coef=0.02, **shapes)
     runner, metrics = run(pjp.make_ppo(env, config, loss=telling_loss))
     assert_followed(metrics, config, factors)
@@ -111,24 +102,6 @@ def test_any_optax_schedule_is_a_factor_on_the_configs_number(env):
         _, metrics = run(pjp.make_ppo(env, config, schedules=schedules, loss=telling_loss))
     by_hand = {name: [float(schedule(k)) for k in range(UPDATES)] for name, schedule in schedules.items()}
     assert_followed(metrics, config, by_hand)
-
-
-def test_one_program_serves_every_number_under_a_schedule(env):
-    traces = []
-
-    @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
-    def reported(learning_rate, clip_eps, ent_coef, desired_kl):
-        traces.append(1)
-        config = SMALL.replace(
-            learning_rate=learning_rate, clip_eps=clip_eps, ent_coef=ent_coef, desired_kl=desired_kl,
-            lr_schedule="adaptive", clip_eps_schedule="cosine", ent_coef_schedule="linear",
-        )  # fmt: skip
-        agent = pjp.make_ppo(env, config)
-        return pjp.update_many(agent, agent.init(KEY), 2)[1].learning_rate
-
-    first = [float(reported(rate, 0.2, 0.01, kl)[0]) for rate, kl in ((1e-3, 0.01), (2e-3, 0.02), (4e-3, 1.0))]
-    np.testing.assert_allclose(first, [1e-3, 2e-3, 4e-3], rtol=1e-6)
-    assert len(traces) == 1
 
 
 def test_a_sweep_over_the_shapes_takes_a_program_each(env, bare_options):
@@ -171,12 +144,6 @@ def test_the_adaptive_rate_is_that_of_the_kl_of_the_update_before(env):
     assert (rate[1:] > rate[:-1]).any()
     assert (rate[1:] < rate[:-1]).any()
     assert 0.5e-3 < np.median(kl[20:]) < 2e-3
-
-
-def test_the_adaptive_rate_goes_with_early_stopping(env):
-    config = SMALL.replace(lr_schedule="adaptive", learning_rate=5e-2, target_kl=1e-8, kl_stop="epoch")
-    _, metrics = run(pjp.make_ppo(env, config))
-    assert np.isfinite(metrics.learning_rate).all()
 
 
 @pytest.mark.slow

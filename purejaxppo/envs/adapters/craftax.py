@@ -10,9 +10,7 @@ import numpy as np
 
 from purejaxppo.envs.base import Step, numbers_in
 from purejaxppo.envs.spaces import Box, Discrete
-from purejaxppo.envs.suites import Adapted, as_picture
-from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.suggest import unknown
+from purejaxppo.envs.suites import Adapted, as_picture, check_layers, once
 from purejaxppo.utils.tree import PyTree
 from purejaxppo.utils.validation import MAX_COUNT, standard_promotion
 
@@ -65,19 +63,16 @@ def names() -> list[str]:
 
 
 def make(name: str) -> Any:
-    """Craftax's environment of a name, without auto-reset. Raises PPOError for an unknown one."""
-    if name not in _NAMES:
-        raise PPOError(unknown("environment of Craftax", name, names()))
+    """Craftax's environment of a name, without auto-reset."""
     return importlib.import_module("craftax.craftax_env").make_craftax_env_from_name(name, auto_reset=False)
 
 
-@functools.lru_cache(maxsize=256)
-@standard_promotion
+@once
 def adapt(env: Any) -> CraftaxEnvironment:
     """Raises PPOError for an environment that resets by itself."""
-    if any(base.__name__ == _AUTO_RESET for base in type(env).__mro__):
-        raise PPOError(
-            f"{type(env).__name__} of Craftax resets by itself, and so does this library; "
-            "give make_craftax_env_from_name(name, auto_reset=False)"
-        )
+
+    def is_resetting(layer: Any) -> bool:
+        return any(base.__name__ == _AUTO_RESET for base in type(layer).__mro__)
+
+    check_layers(env, is_resetting, "_env", "give make_craftax_env_from_name(name, auto_reset=False)")
     return CraftaxEnvironment(env)

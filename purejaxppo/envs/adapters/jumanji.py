@@ -1,6 +1,5 @@
 """Jumanji: its discount tells terminations from truncations, and its action mask goes to the policy."""
 
-import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -12,16 +11,15 @@ import numpy as np
 
 from purejaxppo.envs.base import Step, numbers_in
 from purejaxppo.envs.spaces import Box, Discrete, MultiDiscrete, Space
-from purejaxppo.envs.suites import Adapted
+from purejaxppo.envs.suites import Adapted, check_layers, once
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree, unchanged
+from purejaxppo.utils.tree import PyTree, key_shape
 from purejaxppo.utils.validation import standard_promotion
 
 _jumanji: Any = importlib.import_module("jumanji")
 _wrappers: Any = importlib.import_module("jumanji.wrappers")
 
-_LEFT_OUT = {
+LEFT_OUT = {
     "Sokoban-v0": "downloads its levels when constructed; construct it and pass the instance",
     "Connector-v3": "rewards several agents; pass jumanji.wrappers.MultiToSingleWrapper of the instance",
     "LevelBasedForaging-v0": "rewards several agents; pass jumanji.wrappers.MultiToSingleWrapper of the instance",
@@ -44,8 +42,17 @@ class Actions(NamedTuple):
     """The action space of an environment, and how its actions and masks convert."""
 
     space: Space
-    to_jumanji: Callable[[jax.Array], jax.Array]
-    legal: Callable[[jax.Array], jax.Array]  # Jumanji's mask -> ours
+    dtype: Any  # of Jumanji's actions
+    parts: tuple[int, ...] | None = None  # where one Discrete is an action of several parts: their sizes
+
+    def to_jumanji(self, action: jax.Array) -> jax.Array:
+        """An action as Jumanji takes it: a whole action of several parts becomes [k]."""
+        action = action if self.parts is None else jnp.stack(jnp.unravel_index(action, self.parts))
+        return action.astype(self.dtype)
+
+    def legal(self, mask: jax.Array) -> jax.Array:
+        """Jumanji's mask as ours: of parts, [k, n] -> [k n]; of whole actions, [n_1, ..., n_k] -> [n_1 ... n_k]."""
+        return some_legal(mask if self.parts is None else mask.ravel()).ravel()
 
 
 class JumanjiEnvironment(Adapted):
@@ -55,6 +62,7 @@ class JumanjiEnvironment(Adapted):
     """
 
     default_params = ()
+    action_mask: Callable[..., Any] | None = None
 
     def __init__(self, env: Any, observe: Observe, actions: Actions, obs_shape: tuple[int, ...]) -> None:
         self.name = f"jumanji/{type(env.unwrapped).__name__}"
@@ -85,30 +93,22 @@ class JumanjiEnvironment(Adapted):
         return self._actions.legal(getattr(observation, _MASK)) if hasattr(observation, _MASK) else None
 
 
-class MaskedJumanjiEnvironment(JumanjiEnvironment):
-    """An environment of Jumanji whose observation has an action mask."""
-
-    def action_mask(self, state: JumanjiState, params: PyTree) -> jax.Array | None:
-        """-> one bool for each action"""
-        return state.action_mask
+def mask_of(state: JumanjiState, params: PyTree) -> jax.Array | None:
+    """The action mask of an environment. -> one bool for each action"""
+    return state.action_mask
 
 
 def names() -> list[str]:
     """The names of Jumanji's registry, without the environments that cannot be made by name."""
-    return [name for name in _jumanji.registered_environments() if name not in _LEFT_OUT]
+    return [name for name in _jumanji.registered_environments() if name not in LEFT_OUT]
 
 
 def make(name: str) -> Any:
-    """Jumanji's environment of a name. Raises PPOError for one that is unknown or left out."""
-    if name in _LEFT_OUT:
-        raise PPOError(f"jumanji/{name} {_LEFT_OUT[name]}")
-    if name not in names():
-        raise PPOError(unknown("environment of Jumanji", name, names()))
+    """Jumanji's environment of a name."""
     return _jumanji.make(name)
 
 
-@functools.lru_cache(maxsize=256)
-@standard_promotion
+@once
 def adapt(env: Any, observe: Observe | None = None) -> JumanjiEnvironment:
     """An object for `make_env`, whose policy sees `observe(observation)`.
 
@@ -122,19 +122,20 @@ def adapt(env: Any, observe: Observe | None = None) -> JumanjiEnvironment:
             MultiDiscrete or Box
     """
     name = type(env).__name__
-    if isinstance(env, _wrappers.VmapWrapper | _wrappers.AutoResetWrapper | _wrappers.VmapAutoResetWrapper):
-        raise PPOError(f"{name} of Jumanji resets or batches by itself, and so does this library; give what it wraps")
+    batching = (_wrappers.VmapWrapper, _wrappers.AutoResetWrapper, _wrappers.VmapAutoResetWrapper)
+    check_layers(env, lambda layer: isinstance(layer, batching), "_env", "give what it wraps")
     if env.reward_spec.shape != ():
         raise PPOError(
             f"{name} of Jumanji rewards {env.reward_spec.shape[0]} agents, and one is wanted; "
             "give jumanji.wrappers.MultiToSingleWrapper of it"
         )
     observe = side_by_side if observe is None else observe
-    _, start = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    _, start = jax.eval_shape(env.reset, key_shape())
     mask = getattr(start.observation, _MASK, None)
     actions = make_actions(name, env.action_spec, None if mask is None else mask.shape)
-    made = JumanjiEnvironment if mask is None else MaskedJumanjiEnvironment
-    return made(env, observe, actions, jax.eval_shape(observe, start.observation).shape)
+    made = JumanjiEnvironment(env, observe, actions, jax.eval_shape(observe, start.observation).shape)
+    made.action_mask = None if mask is None else mask_of
+    return made
 
 
 def side_by_side(observation: Any) -> jax.Array:
@@ -155,7 +156,7 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
     """
     low, high = (np.broadcast_to(np.asarray(bound), spec.shape) for bound in (spec.minimum, spec.maximum))
     if np.issubdtype(spec.dtype, np.floating) and mask_shape is None:
-        return Actions(Box(spec.shape, low, high), to_jumanji=unchanged, legal=unchanged)
+        return Actions(Box(spec.shape, low, high), spec.dtype)
     sizes = tuple((high.ravel() + 1).tolist())
     if not np.issubdtype(spec.dtype, np.integer) or len(spec.shape) > 1 or low.any():
         raise PPOError(f"{name} of Jumanji takes {spec!r}; supported are whole numbers from 0, and real ones")
@@ -165,34 +166,9 @@ def make_actions(name: str, spec: Any, mask_shape: tuple[int, ...] | None) -> Ac
             f"{name} of Jumanji has a mask of shape {mask_shape} for actions of {sizes}, which can be read in two ways "
             "or in none; give a jumanji.wrappers.Wrapper of it that observes no action_mask"
         )
-    if by_part:
-        parts = Discrete(sizes[0]) if spec.shape == () else MultiDiscrete(sizes)
-        return Actions(parts, to_jumanji=functools.partial(as_dtype, spec.dtype), legal=legal_parts)
-    return Actions(
-        Discrete(math.prod(sizes)),
-        to_jumanji=functools.partial(as_parts, sizes, spec.dtype),
-        legal=legal_actions,
-    )
-
-
-def as_dtype(dtype: Any, action: jax.Array) -> jax.Array:
-    """An action in the dtype that Jumanji takes."""
-    return action.astype(dtype)
-
-
-def as_parts(sizes: tuple[int, ...], dtype: Any, action: jax.Array) -> jax.Array:
-    """The parts of a whole action. [] -> [k]"""
-    return jnp.stack(jnp.unravel_index(action, sizes)).astype(dtype)
-
-
-def legal_parts(mask: jax.Array) -> jax.Array:
-    """The mask of each part, side by side. [k, n] -> [k n]"""
-    return some_legal(mask).ravel()
-
-
-def legal_actions(mask: jax.Array) -> jax.Array:
-    """The mask of whole actions. [n_1, ..., n_k] -> [n_1 ... n_k]"""
-    return some_legal(mask.ravel())
+    if by_action:
+        return Actions(Discrete(math.prod(sizes)), spec.dtype, parts=sizes)
+    return Actions(Discrete(sizes[0]) if spec.shape == () else MultiDiscrete(sizes), spec.dtype)
 
 
 def mask_readings(

@@ -12,9 +12,7 @@ from flax import struct
 from purejaxppo.envs.base import Step
 from purejaxppo.envs.spaces import Box, Discrete
 from purejaxppo.envs.suites import Adapted, as_picture, as_planes, once
-from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree, unchanged
+from purejaxppo.utils.tree import PyTree, key_shape, unchanged
 from purejaxppo.utils.validation import standard_promotion
 
 _navix: Any = importlib.import_module("navix")
@@ -72,19 +70,16 @@ def names() -> list[str]:
 
 
 def make(name: str) -> Any:
-    """Navix's environment of a name. Raises PPOError for an unknown one."""
-    if name not in names():
-        raise PPOError(unknown("environment of Navix", name, names()))
+    """Navix's environment of a name."""
     return _navix.make(name)
 
 
 @once
-@standard_promotion
 def adapt(env: Any) -> NavixEnvironment:
     """An environment of Navix, with its auto-reset switched off."""
     env = env.replace(disable_autoreset=True)
     observe, high = reading(env.observation_fn)
-    obs = jax.eval_shape(lambda key: observe(env.reset(key).observation), jax.eval_shape(lambda: jax.random.key(0)))
+    obs = jax.eval_shape(lambda key: observe(env.reset(key).observation), key_shape())
     return NavixEnvironment(env, observe, Box(obs.shape, 0.0 if high == 1.0 else -math.inf, high))
 
 

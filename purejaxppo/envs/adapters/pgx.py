@@ -1,6 +1,5 @@
 """Pgx: games for one player as they are, and games for several against fixed opponents or in self-play."""
 
-import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -11,10 +10,9 @@ import jax.numpy as jnp
 
 from purejaxppo.envs.base import Step
 from purejaxppo.envs.spaces import Box, Discrete
-from purejaxppo.envs.suites import Adapted
+from purejaxppo.envs.suites import Adapted, once
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import NOT_SPLIT, PyTree
+from purejaxppo.utils.tree import NOT_SPLIT, PyTree, key_shape
 from purejaxppo.utils.validation import standard_promotion
 
 _pgx: Any = importlib.import_module("pgx")
@@ -43,7 +41,7 @@ class PgxEnvironment(Adapted):
     default_params = ()
 
     def __init__(self, game: Any, opponent: Opponent) -> None:
-        start = jax.eval_shape(game.init, jax.eval_shape(lambda: jax.random.key(0)))
+        start = jax.eval_shape(game.init, key_shape())
         shape, is_binary = start.observation.shape, start.observation.dtype == jnp.bool_
         self.name = f"pgx/{game.id}"
         self.observation_space = Box(shape, *((0.0, 1.0) if is_binary else (-math.inf, math.inf)))
@@ -122,15 +120,12 @@ def names() -> list[str]:
 
 
 def make(name: str) -> Any:
-    """A game by name, or its self-play. Raises PPOError for an unknown one."""
-    if name not in names():
-        raise PPOError(unknown("environment of Pgx", name, names()))
+    """A game by name, or its self-play."""
     game, _, form = name.partition("/")
     return self_play(_pgx.make(game)) if form else _pgx.make(game)
 
 
-@functools.lru_cache(maxsize=256)
-@standard_promotion
+@once
 def adapt(game: Any, opponent: Opponent = random_opponent) -> PgxEnvironment:
     """An object for `make_env`: the policy is one player, and in a game of several, `opponent` is each of the others.
 
@@ -139,8 +134,7 @@ def adapt(game: Any, opponent: Opponent = random_opponent) -> PgxEnvironment:
     return PgxEnvironment(game, opponent)
 
 
-@functools.lru_cache(maxsize=256)
-@standard_promotion
+@once
 def self_play(game: Any) -> SelfPlay:
     """A game of two as an object for `make_env`, in which the policy makes the moves of both."""
     if game.num_players != 2:

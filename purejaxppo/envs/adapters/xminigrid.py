@@ -9,10 +9,8 @@ from flax import struct
 
 from purejaxppo.envs.base import Step
 from purejaxppo.envs.spaces import Box, Discrete
-from purejaxppo.envs.suites import Adapted, as_picture, as_planes, once
-from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.envs.suites import Adapted, as_picture, as_planes, check_layers, once
+from purejaxppo.utils.tree import PyTree, key_shape
 from purejaxppo.utils.validation import standard_promotion
 
 _xminigrid: Any = importlib.import_module("xminigrid")
@@ -41,7 +39,7 @@ class XMiniGridEnvironment(Adapted):
         self.default_params = XMiniGridParams(params.max_steps, getattr(params, "ruleset", None))
         self.action_space = Discrete(env.num_actions(params))
         self._env, self._params, self._benchmark = env, params, benchmark
-        start = jax.eval_shape(self.reset, jax.eval_shape(lambda: jax.random.key(0)), self.default_params)[0]
+        start = jax.eval_shape(self.reset, key_shape(), self.default_params)[0]
         self.observation_space = (
             {name: Box(x.shape, 0.0, 1.0 if name in _UP_TO_ONE else math.inf) for name, x in start.items()}
             if isinstance(start, dict)
@@ -93,15 +91,12 @@ def names() -> list[str]:
 
 
 def make(name: str) -> XMiniGridEnvironment:
-    """The environment of a name. Raises PPOError for an unknown one. A benchmark is downloaded when first used."""
-    if name not in names():
-        raise PPOError(unknown("environment of XLand-MiniGrid", name, names()))
+    """The environment of a name. A benchmark is downloaded when first used."""
     own, _, benchmark = name.partition("/")
     return adapt(_xminigrid.make(own), _xminigrid.load_benchmark(benchmark) if benchmark else None)
 
 
 @once
-@standard_promotion
 def adapt(made: Any, benchmark: Any = None) -> XMiniGridEnvironment:
     """An object for `make_env`.
 
@@ -113,12 +108,6 @@ def adapt(made: Any, benchmark: Any = None) -> XMiniGridEnvironment:
         PPOError: if the environment resets by itself
     """
     env, params = made if isinstance(made, tuple) else (made, made.default_params())
-    layer = env
-    while isinstance(layer, _wrappers.Wrapper):
-        if isinstance(layer, _wrappers.GymAutoResetWrapper | _wrappers.DmEnvAutoResetWrapper):
-            raise PPOError(
-                f"{type(layer).__name__} of XLand-MiniGrid resets by itself, and so does this library; "
-                "give what it wraps"
-            )
-        layer = layer._env
+    resetting = (_wrappers.GymAutoResetWrapper, _wrappers.DmEnvAutoResetWrapper)
+    check_layers(env, lambda layer: isinstance(layer, resetting), "_env", "give what it wraps")
     return XMiniGridEnvironment(env, params, benchmark)
