@@ -14,7 +14,7 @@ from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import PyTree, like_array
 from purejaxppo.utils.validation import (
     MAX_COUNT,
     check_float32,
@@ -205,7 +205,7 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
         if name not in names:
             raise PPOError(unknown(f"parameter of {env.name}", name, names))
         _check_parameter(env.name, name, value, getattr(params, name))
-    params = params.replace(**changes)
+    params = params.replace(**{name: like_array(value, getattr(params, name)) for name, value in changes.items()})
     if hasattr(params, "polemass_length") and changes.keys() & {"masscart", "masspole", "length"}:
         derived = {"total_mass": params.masscart + params.masspole, "polemass_length": params.masspole * params.length}
         params = params.replace(**{name: value for name, value in derived.items() if name not in changes})
@@ -214,7 +214,8 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
 
 def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None:
     may_be_bool = isinstance(default, bool | np.bool_)
-    if not (is_traced(value) or is_number(value) or (may_be_bool and is_numeric(value))):
+    number = np.asarray(value) if np.ndim(default) and isinstance(value, list | tuple) else value
+    if not (is_traced(value) or is_number(number) or (may_be_bool and is_numeric(value))):
         raise PPOError(f"{env_name}: {name} = {value!r} is not a number")
     if np.shape(value) != np.shape(default):
         raise PPOError(

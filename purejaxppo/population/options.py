@@ -191,7 +191,10 @@ def make_start(train_states: TrainState | None, num_seeds: int) -> Start:
     check_state(train_states, TrainState, "the train_state of a population")
     shape = np.shape(train_states.update)
     if len(shape) != 1:
-        raise PPOError(f"init_from holds train states {list(shape)}; give those of a population, [S, ...]")
+        raise PPOError(
+            f"init_from holds train states {list(shape)}; give those of a population, [S, ...]; one for all seeds is "
+            "jax.tree.map(lambda x: jnp.stack([x] * num_seeds), train_state)"
+        )
     if shape[0] < num_seeds:
         raise PPOError(f"init_from holds {shape[0]} seeds, and num_seeds = {num_seeds}; give at most {shape[0]}")
     states = to_host(jax.tree.map(lambda x: x[:num_seeds], carried(train_states)))

@@ -243,8 +243,8 @@ def finite_scores(name: str, scores: np.ndarray | float) -> np.ndarray:
     diverged = scores.size - int(np.isfinite(scores).sum())
     if diverged:
         raise PPOError(
-            f"{diverged} of {scores.size} {name} are NaN or infinite, as of diverged seeds; "
-            "drop them, or count them at the worst return"
+            f"{diverged} of {scores.size} {name} are NaN or infinite, as of diverged seeds, "
+            "or of seeds that have not finished an episode; drop them, or count them at the worst return"
         )
     return scores
 

@@ -13,7 +13,7 @@ from purejaxppo.envs import Environment, make_env
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import PyTree, like_array
 from purejaxppo.utils.validation import MAX_COUNT, check_seed, shown
 
 Point = dict[str, Any]  # name -> value; "env.length" is the environment's parameter `length`
@@ -169,6 +169,7 @@ def at_point(env: Environment, config: Config, point: Point) -> tuple[Environmen
     """The environment and config of one setting; values may be tracers. Raises PPOError for a bad value."""
     params = {name.removeprefix(ENV): value for name, value in point.items() if name.startswith(ENV)}
     changes = {name: value for name, value in point.items() if not name.startswith(ENV)}
+    changes = {name: like_array(value, getattr(config, name, None)) for name, value in changes.items()}
     return make_env(env, **params), config.replace(**changes)
 
 
@@ -224,10 +225,12 @@ def check_whole(name: str, value: Any, *, least: int = 1) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Turns a scalar of NumPy or JAX into a Python number, and a list into a tuple: points are written to JSON."""
-    if isinstance(value, list):
-        return tuple(value)
-    return value.item() if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0 else value
+    """Turns arrays of NumPy and JAX into Python numbers and tuples of them, and lists into tuples.
+
+    Points are compared, and written to JSON.
+    """
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray | jax.Array) else value
+    return tuple(map(plain, value)) if isinstance(value, list) else value
 
 
 def is_number(value: Any) -> bool:
@@ -244,7 +247,7 @@ def show_point(point: Mapping[str, Any]) -> str:
 def show_value(value: Any) -> str:
     """A value of a setting, short, in the form that the command line accepts: 3e-4, 64x64, True"""
     if isinstance(value, tuple):
-        return "x".join(map(str, value)) or "()"
+        return "x".join(map(show_value, value)) or "()"
     if not is_number(value):
         return str(value)
     if value == 0 or 1e-3 <= abs(value) < 1e5:

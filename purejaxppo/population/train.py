@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any, Unpack, overload
 
 import jax
+import numpy as np
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.chunks import NOTHING_SPENT, Spent, train_job
@@ -224,9 +225,20 @@ def settle_start(experiment: Experiment) -> Experiment:
 
 
 def with_test(experiment: Experiment, sweep: Sweep, spent: Spent = NOTHING_SPENT) -> Sweep:
-    """The sweep with the test of its best setting, if there are test seeds and nothing is missing."""
+    """The sweep with the test of its best setting, if there are test seeds and nothing is missing.
+
+    Without a final return no setting is the best: then it warns, and keeps what was trained.
+    """
     options = experiment.options
     if not options.test_seeds or (options.reads and any(missing_rows(population.store) for population in sweep)):
+        return sweep
+    if not np.isfinite(sweep.final_returns()).any():
+        if not options.reads:
+            warnings.warn(
+                f"test_seeds = {options.test_seeds} are left out: no setting has finished an episode in its last "
+                "updates; train longer, or give evaluation_episodes",
+                stacklevel=4,
+            )
         return sweep
     return dataclasses.replace(sweep, tested=train_test(experiment, sweep, sweep.best(), spent))
 

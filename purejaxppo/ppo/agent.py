@@ -48,6 +48,7 @@ from purejaxppo.ppo.update import (
     keep_finite,
     kl_is_within,
     minibatches_within_kl,
+    nan_unless,
     own_buffers,
     update_epoch,
     update_epochs,
@@ -293,12 +294,13 @@ def assess(
     steps, told = make_steps(agent, state, transitions, parameters), Terms()
     if agent.reward is not None:
         paid = called("reward", agent.reward, state.params, steps, make_context(agent, state, reward_key))
-        reward, told = checks.settled_reward(steps, paid)
-        steps = steps.replace(reward=reward)
+        reward, told, arrays = checks.settled_reward(steps, paid)
+        steps = steps.replace(reward=reward, info=steps.info | arrays)
     acted, reward = agent.collective.scale_reward(acted, steps, agent.config.gamma)
     steps = steps.replace(reward=reward)
     estimated = called("advantage", agent.advantage, steps, make_context(agent, state, advantage_key))
-    advantage, target, more = checks.settled_advantage(steps, estimated)
+    advantage, target, more, arrays = checks.settled_advantage(steps, estimated)
+    steps = steps.replace(info=steps.info | arrays)
     same = ("obs", "action", "log_prob", "value", "next_obs", "reward", "terminated", "truncated", "info")
     batch = Batch(advantage=advantage, target=target, **{name: getattr(steps, name) for name in same})
     return acted, batch, checks.merged(told, more)
@@ -337,12 +339,14 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(agent.collective.descend, loss, agent.optimizer, rate)
     take = agent.collective.take
-    epoch = functools.partial(update_epoch, step, batch, take=take)
     learned = (state.params, state.opt_state)
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     else:
-        indices = checks.settled_indices(called("minibatches", agent.minibatches, key, batch))
+        chosen = called("minibatches", agent.minibatches, key, batch)
+        indices, in_range = checks.settled_indices(chosen, len(batch.value))
+        batch = nan_unless(in_range, batch)
+    epoch = functools.partial(update_epoch, step, batch, take=take)
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
         return update_epochs(epoch, learned, order)

@@ -17,7 +17,7 @@ from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import LOSS_TERMS, Metrics, RunnerState, Steps, TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Terms, difference
-from purejaxppo.utils.validation import check_float32, check_key, is_numeric, shown, shown_shape
+from purejaxppo.utils.validation import check_float32, check_key, is_numeric, is_traced, shown, shown_shape
 
 # Columns of the metrics and of the tables that they are in.
 RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
@@ -41,7 +41,9 @@ def check_parts(
     if optimizer is None:
         return
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise PPOError(f"optimizer = {optimizer!r} is not an optax transformation; give one such as optax.adam(1e-3)")
+        accumulates = hasattr(optimizer, "gradient_transformation")  # optax.MultiSteps
+        remedy = "its .gradient_transformation()" if accumulates else "one such as optax.adam(1e-3)"
+        raise PPOError(f"optimizer = {optimizer!r} is not an optax transformation; give {remedy}")
     if "learning_rate" in (schedules or {}):
         raise PPOError('schedules["learning_rate"] would do nothing beside optimizer=...; set it in the optimizer')
     for name in ("learning_rate", "anneal_lr", "lr_schedule", "adam_eps", "max_grad_norm"):
@@ -90,20 +92,34 @@ def check_optimizer_steps(optimizer: optax.GradientTransformationExtraArgs, para
             )
 
 
-def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms]:
-    """Reward [T, B] and numbers that a reward function returns. Raises PPOError for anything else."""
+def settled_reward(steps: Steps, returned: Any) -> tuple[jax.Array, Terms, Terms]:
+    """Reward [T, B] of a reward function, its numbers, its arrays for `info`. Raises PPOError for anything else."""
     reward, numbers = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
-    return each_step("reward", steps, reward), settled_numbers("reward", numbers)
+    return each_step("reward", steps, reward), *settled_named("reward", steps, numbers)
 
 
-def settled_advantage(steps: Steps, returned: Any) -> tuple[jax.Array, jax.Array, Terms]:
-    """Advantage and target [T, B] that an estimator returns, and its numbers. Raises PPOError otherwise."""
+def settled_advantage(steps: Steps, returned: Any) -> tuple[jax.Array, jax.Array, Terms, Terms]:
+    """Advantage and target [T, B] of an estimator, its numbers, its arrays for `info`. Raises PPOError otherwise."""
     advantage, *others = returned if isinstance(returned, tuple) and len(returned) in (2, 3) else (returned,)
     advantage = each_step("advantage", steps, advantage)
     has_numbers = len(others) == 2 or (others and isinstance(others[0], Mapping))
     numbers = others.pop() if has_numbers else {}
     target = each_step("advantage, target", steps, others[0]) if others else advantage + steps.value
-    return advantage, target, settled_numbers("advantage", numbers)
+    return advantage, target, *settled_named("advantage", steps, numbers)
+
+
+def settled_named(what: str, steps: Steps, named: Any) -> tuple[Terms, Terms]:
+    """The numbers that a reward or an advantage returns by name, and its arrays [T, B, ...], whose means are reported.
+
+    Raises PPOError for anything else, and for an array with a name that `steps.info` has already.
+    """
+    if not isinstance(named, Mapping):
+        return settled_numbers(what, named), {}
+    shape = steps.reward.shape
+    arrays = {name: jnp.asarray(x) for name, x in named.items() if is_numeric(x) and jnp.shape(x)[:2] == shape}
+    for name in arrays.keys() & steps.info.keys():
+        raise PPOError(f"{what} returns {name!r} for each step, and steps.info has that already; rename one")
+    return settled_numbers(what, {**named, **{name: jnp.mean(x) for name, x in arrays.items()}}), arrays
 
 
 def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
@@ -116,11 +132,22 @@ def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
     return jnp.asarray(x)
 
 
-def settled_indices(returned: Any) -> jax.Array:
-    """Indices that a minibatches function returns. Raises PPOError for anything else."""
+def settled_indices(returned: Any, num_samples: int) -> tuple[jax.Array, jax.Array]:
+    """Indices that a minibatches function returns, and True [] if all of them are in range. Raises PPOError otherwise.
+
+    Traced indices are not known yet, so that only the second output says whether they are in range.
+    """
     if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
         raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
-    return jnp.asarray(returned)
+    namespace = jnp if is_traced(returned) else np
+    in_range = namespace.all((returned >= -num_samples) & (returned < num_samples))
+    if not is_traced(in_range) and not in_range:
+        low, high = int(np.min(returned)), int(np.max(returned))
+        raise PPOError(
+            f"minibatches returns indices from {low} to {high}; the batch has {num_samples} samples, "
+            f"so give indices from 0 to {num_samples - 1}"
+        )
+    return jnp.asarray(returned), jnp.asarray(in_range)
 
 
 def merged(*numbers: Terms) -> Terms:
@@ -164,7 +191,8 @@ def settled_numbers(what: str, numbers: Any, known: Sequence[str] = ()) -> Terms
         if name in RESERVED and name not in known:
             raise PPOError(f"{what} returns a number by the name {name!r}, which is another column; give another name")
         if not is_numeric(x) or jnp.shape(x) != ():
-            raise PPOError(f"{what} returns {name} as {shown_shape(x)}; it has to be one number, such as a mean")
+            steps = "" if what == "loss" else ", or an array [T, B, ...]"
+            raise PPOError(f"{what} returns {name} as {shown_shape(x)}; it has to be one number, such as a mean{steps}")
     return {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
 
 

@@ -76,7 +76,10 @@ def make_ppo(
             learning, before `normalize_reward`. The steps are `Steps`. Episode returns stay the environment's.
         advantage: (steps, context) -> advantage [T, B], or (advantage, target), or (advantage, target, {name:
             number}), such as `gae_advantage`. The target of the value is advantage + value unless you return one.
+            An array [T, B, ...] in place of a number, here or in a reward, is in `minibatch.info` for the loss, and
+            its mean is reported.
         minibatches: (key, batch) -> indices [epochs, minibatches, M] of the samples, or sequences, in the `Batch`.
+            An index out of range is an error, or makes the update not finite if it is traced.
         schedules: For "learning_rate", "clip_eps" and "ent_coef", a function of the update's index, from 0, to the
             factor on the config's number: an optax schedule, such as
             `optax.cosine_decay_schedule(1.0, config.num_updates)`.

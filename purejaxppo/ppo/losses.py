@@ -102,9 +102,9 @@ class LossContext(NamedTuple):
 # The signatures of the functions that `make_ppo` takes.
 # (params, minibatch, context) -> (the number to minimise over params, numbers to report by name); as `ppo_loss`
 Loss = Callable[[PyTree, Batch, LossContext], tuple[jax.Array, Mapping[str, Any]]]
-# (params, steps, context) -> reward [T, B], or (reward, {name: number})
+# (params, steps, context) -> reward [T, B], or (reward, {name: number or array [T, B, ...]})
 Reward = Callable[[PyTree, Steps, LossContext], Any]
-# (steps, context) -> advantage [T, B], or (advantage, target), or (advantage, target, {name: number})
+# (steps, context) -> advantage [T, B], or (advantage, target), or (advantage, target, {name: number or array})
 Advantage = Callable[[Steps, LossContext], Any]
 # (key, batch) -> indices [epochs, minibatches, M] of its samples
 Minibatches = Callable[[jax.Array, Batch], jax.Array]

@@ -154,6 +154,12 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in vectors], bool))
 
 
+def nan_unless(condition: jax.Array, tree: PyTree) -> PyTree:
+    """The tree, with NaN in every float unless condition [] holds."""
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda x: jnp.where(condition, x, jnp.nan) if is_float(x) else x, tree)
+
+
 def where(condition: jax.Array, x: PyTree, y: PyTree) -> PyTree:
     """x if condition [] holds and y if not, exactly, leaf by leaf."""
     # A leaf that both share is that leaf: a key counts as used where something is chosen by it.

@@ -45,6 +45,7 @@ def first_rows(cross: CrossSweep) -> dict[str, str]:
         counts = cross.scores().shape[1], next(iter(cross.tested.values())).num_seeds
         rows["its score, IQM"] = f"{with_interval(*best.score, digits=DECIMALS)} on the {counts[0]} tuning seeds"
         rows["the same on fresh seeds"] = f"{with_interval(*tested, digits=DECIMALS)} on {counts[1]} test seeds"
+        rows["selection bias"] = f"{best.score.estimate - tested.estimate:z.{DECIMALS}f}, tuning minus test"
     origin = "" if cross.are_given else ", the least and the greatest IQM of these settings"
     return rows | {
         f"score 0 and 1 in {name}": f"{low:g} and {high:g}{origin}" for name, (low, high) in cross.bounds.items()

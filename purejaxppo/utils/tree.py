@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
@@ -15,6 +16,14 @@ NOT_SPLIT = 2**32 - 1  # folded into a key that is also split, or folded by smal
 def key_shape() -> jax.ShapeDtypeStruct:
     """The shape of a typed key, to trace a function of one."""
     return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def like_array(value: Any, default: Any) -> Any:
+    """`value` as a JAX array if `default` is an array. A list is another pytree, and no tracer can index it."""
+    if not isinstance(default, jax.Array | np.ndarray) or np.ndim(default) == 0 or isinstance(value, jax.Array):
+        return value
+    is_float = jnp.issubdtype(default.dtype, jnp.floating)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(default.dtype) if is_float else None)
 
 
 def unchanged(x: PyTree) -> PyTree:

@@ -53,7 +53,7 @@ TRACED = {  # page: snippets whose numbers nothing looks at, so their programs t
     "algorithm.md": (1,),
     "checkpoints.md": (0,),
     "examples.md": (1,),
-    "ideas.md": (0, 1, 5, 6, 7),
+    "ideas.md": (0, 1, 5, 6, 7, 8, 13),
     "migration.md": (1,),
     "policies.md": (0,),
     "populations.md": (2, 3, 4),

@@ -1,20 +1,30 @@
 """Settings beside each other: points, the programs that serve them, and what comes out."""
 
+import dataclasses
 import json
 import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from arithmetic import make_agent
+from flax import struct
 from scipy import stats
 
 import purejaxppo as pjp
 from purejaxppo.population import program as programs
 from purejaxppo.population.results import Ranked, rank, sort_ranked
 from purejaxppo.population.statistics import Interval, last_returns
-from purejaxppo.population.sweep import at_point, describe_programs, make_points, make_programs, with_numbers
+from purejaxppo.population.sweep import (
+    at_point,
+    describe_programs,
+    make_points,
+    make_programs,
+    show_point,
+    with_numbers,
+)
 from purejaxppo.runs.tables import best_rows
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 4, hidden_sizes=(8,))
@@ -39,6 +49,42 @@ def test_a_grid_is_every_combination_in_order(env):
 def test_points_are_taken_as_they_are(env):
     points = make_points(env, SMALL, [{"gamma": 0.9}, {"env.gravity": 5, "hidden_sizes": [8, 8]}])
     assert points == [{"gamma": 0.9}, {"env.gravity": 5, "hidden_sizes": (8, 8)}]
+
+
+class Payments(struct.PyTreeNode):
+    table: jax.Array = struct.field(default_factory=lambda: jnp.zeros(2))
+
+
+class Paying:
+    """Each action pays what the table says."""
+
+    default_params = Payments()
+    observation_space = pjp.Box((1,), 0.0, 1.0)
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        return jnp.zeros(1), 0
+
+    def step(self, key, state, action, params):
+        return jnp.zeros(1), state + 1, params.table[action], False, state >= 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(pjp.PPOConfig):
+    weights: jax.Array = dataclasses.field(default_factory=lambda: jnp.ones(2))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, jnp.array])
+def test_arrays_are_swept_in_whatever_form_they_are_given(make):
+    env, config = pjp.make_env(Paying()), Weighted()
+    points = make_points(env, config, [{"table": make([3.0, 0.5]), "weights": make([0.5, 2.0])}, {"weights": (1, 2)}])
+    assert points == [{"env.table": (3.0, 0.5), "weights": (0.5, 2.0)}, {"weights": (1, 2)}]
+    assert len(make_programs(env, config, points)) == 1
+    changed, config = at_point(env, config, points[0])
+    pay = jax.jit(lambda action: changed.step(jax.random.key(0), 0, action, changed.params).reward)
+    assert pay(jnp.int32(0)) == 3.0
+    assert config.weights.dtype == jnp.float32
+    assert show_point(points[0]) == "table 3x0.5, weights 0.5x2"
 
 
 def test_drawn_points_have_the_distributions_that_were_asked_for():

@@ -1,9 +1,10 @@
 """Searches by a model, test seeds, and one setting for several environments, with an agent that only computes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from arithmetic import CONFIG, make_agent
+from arithmetic import CONFIG, Arithmetic, make_agent
 from scipy import stats
 
 import purejaxppo as pjp
@@ -149,6 +150,23 @@ def test_a_sweep_is_tested_and_read_back(env, tmp_path):
     assert pjp.open_population(env, CONFIG, **{**call, "test_seeds": 0}).selection() is None
     with pytest.raises(pjp.PPOError, match="test_seeds = 4"):
         pjp.train_population(env, CONFIG, num_seeds=3, make_agent=make_agent, test_seeds=4)
+
+
+class Endless(Arithmetic):
+    """Its episodes never end."""
+
+    def update(self, runner):
+        runner, metrics = super().update(runner)
+        return runner, metrics.replace(episode_return_mean=jnp.full((), jnp.nan), episodes=jnp.int32(0))
+
+
+def test_a_sweep_without_a_finished_episode_is_kept_and_not_tested(env, tmp_path):
+    call = {"num_seeds": 2, "sweep": GRID, "make_agent": Endless, "test_seeds": 4, "out": tmp_path}
+    with pytest.warns(UserWarning, match="test_seeds = 4"):
+        sweep = pjp.train_population(env, CONFIG, **call)
+    assert len(sweep) == 3
+    assert sweep.tested is None
+    assert pjp.open_population(env, CONFIG, **call).selection() is None
 
 
 def test_the_best_setting_over_several_environments(env, tmp_path):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import purejaxppo as pjp
@@ -131,6 +132,49 @@ def test_a_loss_sees_what_else_the_network_returns(env):
     assert (metrics.extra["error"] > 0).all()
 
 
+@pytest.mark.parametrize("config", [SMALL, REMEMBERING], ids=["ppo", "recurrent"])
+def test_a_loss_sees_the_arrays_of_a_reward_and_an_advantage_by_step(config):
+    agent = pjp.make_ppo(
+        pjp.make_env(Corridor()),
+        config.replace(total_timesteps=64, update_epochs=1),
+        reward=lambda params, steps, context: (steps.reward, {"paid": steps.reward, "one": jnp.float32(1)}),
+        advantage=lambda steps, context: (steps.info["paid"], steps.value, {"two": jnp.stack([steps.value] * 2, -1)}),
+        loss=by_step_loss,
+    )
+    _, metrics = jax.jit(lambda key: agent.update(agent.init(key)))(jax.random.key(0))
+    assert sorted(metrics.extra) == ["difference", "episode/place", "episode/success", "one", "paid", "two"]
+    assert metrics.extra["difference"] == 0.0
+    assert metrics.extra["one"] == 1.0
+    assert metrics.extra["paid"] > 0.5  # the mean of what the corridor pays
+
+
+def by_step_loss(params, minibatch, context):
+    """ppo_loss, and the distance of the arrays of `info` from what they were made of."""
+    info, two = minibatch.info, jnp.stack([minibatch.value] * 2, -1)
+    paid = jnp.abs(info["paid"] - minibatch.reward) + jnp.abs(info["place"] + 0.5 - minibatch.reward)
+    loss, terms = pjp.ppo_loss(params, minibatch, context)
+    return loss, terms | {"difference": jnp.max(paid) + jnp.max(jnp.abs(info["two"] - two))}
+
+
+def test_an_array_by_step_with_the_name_of_an_info_is_refused():
+    def reward(params, steps, context):
+        return steps.reward, {"place": steps.reward}
+
+    with pytest.raises(pjp.PPOError, match="'place'"):
+        pjp.make_ppo(pjp.make_env(Corridor()), SMALL, reward=reward)
+
+
+def test_an_index_out_of_range_refuses_the_update():
+    agent = pjp.make_ppo(
+        pjp.make_env(Corridor()),
+        SMALL.replace(total_timesteps=64),
+        loss=lambda params, minibatch, context: (jnp.mean(context.apply(params, minibatch.obs)[1]), {}),
+        minibatches=lambda key, batch: 1 + jnp.arange(64).reshape(1, 2, 32),
+    )
+    runner, _ = jax.jit(lambda key: agent.update(agent.init(key)))(jax.random.key(0))
+    assert runner.train_state.diverged_at == 0
+
+
 def test_the_info_of_the_last_steps_is_averaged_over_the_episodes():
     # The return of an episode tells how it ended: with n steps to the right it is 0.5 + ... + (n + 0.5), the last place
     # counted twice after a failure, and 1.5 + 2.5 + 3.5 after a success.
@@ -200,9 +244,9 @@ def test_an_advantage_may_return_numbers_without_a_target():
     flags = {"terminated": zeros > 0, "truncated": zeros > 0}
     unread = dict.fromkeys(("obs", "action", "parameters", "log_prob", "next_obs", "next_value"))
     steps = pjp.Steps(reward=zeros, value=zeros + 0.5, **flags, **unread)
-    advantage, target, numbers = settled_advantage(steps, (zeros + 1.0, {"mine": 2.0}))
+    advantage, target, numbers, arrays = settled_advantage(steps, (zeros + 1.0, {"mine": 2.0}))
     np.testing.assert_array_equal(target, advantage + 0.5)
-    assert numbers == {"mine": 2.0}
+    assert (numbers, arrays) == ({"mine": 2.0}, {})
 
 
 @pytest.mark.slow
@@ -289,11 +333,13 @@ def test_modules_are_trained_beside_the_policy(env):
     [
         ({"reward": 3}, "reward = 3 is not callable"),
         ({"reward": lambda *args: jnp.zeros(3)}, r"reward returns float32\[3\]; it has to be floats \[16, 4\]"),
-        ({"reward": lambda p, s, c: (s.reward, {"mean": s.reward})}, r"reward returns mean as float32\[16, 4\]"),
+        ({"reward": lambda p, s, c: (s.reward, {"mean": s.reward[0]})}, r"reward returns mean as float32\[4\]"),
         ({"reward": lambda p, s, c: (s.reward, {"entropy": 0.0})}, "'entropy', which is another column"),
         ({"advantage": pjp.gae}, "advantage cannot be traced.*missing"),
         ({"advantage": lambda s, c: (s.reward, jnp.zeros(2))}, r"advantage, target returns float32\[2\]"),
         ({"minibatches": lambda key, batch: batch.reward}, r"minibatches returns float32\[64\]"),
+        ({"minibatches": lambda key, batch: 1 + np.arange(64).reshape(1, 2, 32)}, "from 1 to 64.*64 samples"),
+        ({"optimizer": optax.MultiSteps(optax.sgd(1.0), 2)}, r"optimizer = .*\.gradient_transformation\(\)"),
         ({"modules": {"policy": nn.Dense(1)}}, "'policy'"),
         ({"modules": {"model": nn.Dense}}, r"modules\['model'\] is the class Dense; give an instance"),
         ({"modules": {"model": (lambda key, obs: 1 / 0, max)}}, r"modules\['model'\]\.init cannot be traced"),

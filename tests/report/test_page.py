@@ -152,6 +152,7 @@ def test_a_sweep_over_environments_has_a_page(own_sweep, tmp_path):
     texts = read(pjp.write_report(tested, tmp_path)).texts
     assert texts[texts.index("its score, IQM") + 1].endswith(" on the 2 tuning seeds")
     assert texts[texts.index("the same on fresh seeds") + 1].endswith(" on 2 test seeds")
+    assert texts[texts.index("selection bias") + 1] == "0.000, tuning minus test"  # the test seeds are the tuning seeds
     assert "the least and the greatest IQM" in texts[texts.index("score 0 and 1 in Long") + 1]
     with pytest.raises(pjp.PPOError, match="population = 3"):
         pjp.write_report(3, tmp_path)
