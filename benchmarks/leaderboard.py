@@ -74,7 +74,6 @@ ROWS = {
     "recurrent-20-feed-forward": Row("recurrent", env_params={"memory_length": 20}, counterpart=True),
     "umbrellachain-recurrent": Row("umbrellachain", counterpart=True),
     **{name: Row(name) for name, preset in PRESETS.items() if preset.family and "/" in preset.env},
-    "brax-inverted-pendulum": Row("cleanrl", "brax/inverted_pendulum"),
 }
 
 

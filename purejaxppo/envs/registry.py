@@ -214,7 +214,7 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
 
 def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None:
     may_be_bool = isinstance(default, bool | np.bool_)
-    number = np.asarray(value) if np.ndim(default) and isinstance(value, list | tuple) else value
+    number = np.asarray(value) if np.ndim(default) and type(value) in (list, tuple) else value
     if not (is_traced(value) or is_number(number) or (may_be_bool and is_numeric(value))):
         raise PPOError(f"{env_name}: {name} = {value!r} is not a number")
     if np.shape(value) != np.shape(default):

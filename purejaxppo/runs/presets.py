@@ -83,10 +83,13 @@ _MINATAR = PPOConfig(num_envs=32, num_steps=32, total_timesteps=1_000_000, updat
     learning_rate=2e-3, activation="relu", share_trunk=True, hidden_sizes=(64,)
 )
 
-# Small enough for a CPU: most of Playground's tasks pay in each of 1,000 steps.
-_PLAYGROUND = _NORMALISED.replace(
+# Small enough for a CPU: most tasks of Brax and Playground pay in each of 1,000 steps.
+_PHYSICS = _NORMALISED.replace(
     num_envs=64, num_steps=32, total_timesteps=500_000, update_epochs=8, num_minibatches=16, normalize_reward=True
 )
+
+# The size of the rewards differs from puzzle to puzzle, and so does that of the observed numbers.
+_PUZZLES = _NORMALISED.replace(num_envs=32, num_steps=64, total_timesteps=1_000_000, normalize_reward=True)
 
 # Enough for DoorKey of 5 x 5 on a CPU.
 _MINIGRID = _SMALL.replace(
@@ -127,7 +130,9 @@ PRESETS = {
     **{name: Preset(env, env, config, 16, f"{env.split('-')[0]}-*") for name, (env, config) in _BY_ENV.items()},
     "minatar": Preset("the MinAtar games", "Breakout-MinAtar", _MINATAR, 4, "*-MinAtar"),
     "pgx-minatar": Preset("Pgx's MinAtar games", "pgx/minatar-breakout", _MINATAR, 4, "pgx/minatar-*"),
-    "playground": Preset("MuJoCo Playground, on a CPU", "playground/CartpoleBalance", _PLAYGROUND, 1, "playground/*"),
+    "brax": Preset("Brax, on a CPU", "brax/inverted_pendulum", _PHYSICS, 4, "brax/*"),
+    "playground": Preset("MuJoCo Playground, on a CPU", "playground/CartpoleBalance", _PHYSICS, 1, "playground/*"),
+    "jumanji": Preset("the puzzles of Jumanji", "jumanji/Game2048-v1", _PUZZLES, 4, "jumanji/*"),
     "navix": Preset("the MiniGrid tasks of Navix", "navix/Navix-DoorKey-5x5-v0", _MINIGRID, 4, "navix/*"),
     "xminigrid": Preset("the tasks of XLand-MiniGrid", "xminigrid/MiniGrid-DoorKey-5x5", _MINIGRID, 4, "xminigrid/*"),
     "craftax": Preset(
