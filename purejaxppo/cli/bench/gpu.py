@@ -8,7 +8,6 @@ import dataclasses
 import gzip
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from purejaxppo.envs import make_env
 from purejaxppo.population.results import Costs
 from purejaxppo.population.train import train_population
 from purejaxppo.ppo.config import PPOConfig
+from purejaxppo.runs.spec import from_json, to_json
 from purejaxppo.utils.errors import in_one_line
 from purejaxppo.utils.files import versions
 
@@ -124,8 +124,9 @@ def measure_apart(case: Case) -> dict[str, Any]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} {case.flags}".strip()
     environment = {**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
     command = [sys.executable, "-m", "purejaxppo.cli.bench.gpu"]
+    text = json.dumps(case._replace(config=to_json(vars(case.config)))).encode()
     try:
-        done = subprocess.run(command, input=pickle.dumps(case), capture_output=True, timeout=SECONDS, env=environment)
+        done = subprocess.run(command, input=text, capture_output=True, timeout=SECONDS, env=environment)
     except subprocess.TimeoutExpired:
         return {"remark": f"failed: not done after {SECONDS} s"}
     if done.returncode:
@@ -154,6 +155,7 @@ def run_gpu_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> 
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(measure(pickle.load(sys.stdin.buffer))))
+        name, fields, *others = json.load(sys.stdin)
+        print(json.dumps(measure(Case(name, PPOConfig(**from_json(fields)), *others))))
     except Exception as error:  # the caller shows the last line
         sys.exit(in_one_line(error))
