@@ -33,6 +33,10 @@ COMPILED_FULLY = {"test_distributions", "test_keras", "test_gae", "test_gymnasiu
 COMPILED_FULLY |= {"test_population", "test_population_proofs", "test_learning", "test_losses"}
 COMPILED_FULLY |= {"test_pace", "test_optimizer", "test_rollout", "test_shuffle", "test_update"}
 
+# Nothing in these modules looks at the pictures of the runs that they train.
+WITHOUT_PICTURES = {"test_suites", "test_own_agents", "test_logs", "test_gymnasium", "test_lock", "test_cli_finished"}
+WITHOUT_PICTURES |= {"test_finished_runs"}
+
 # The longest modules begin first, so that at the end no worker waits long for another (--no-loadscope-reorder).
 LONGEST = ["test_docs", "test_population_processes", "test_ppo", "test_keras", "test_more_suites", "test_recurrent"]
 LONGEST += ["test_survival", "test_extension", "test_notebooks", "test_population_proofs", "test_doctor", "test_envs"]
@@ -62,6 +66,15 @@ def compiled_fully(request):
     yield
     compile_quickly(True)
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_pictures(request):
+    """Leaves the films and curves out of the runs of the modules that are named above."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.stem in WITHOUT_PICTURES:
+            patch.setattr("purejaxppo.report.train_run.write_pictures", lambda finished, folder: None)
+        yield
 
 
 @pytest.fixture(scope="module")

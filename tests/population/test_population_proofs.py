@@ -100,7 +100,7 @@ env = pjp.make_env("CartPole-v1")
 base = pjp.PPOConfig(num_envs=4, num_steps=32, total_timesteps=256, hidden_sizes=(16,))
 assert jax.local_device_count() == 8
 asked = []
-for count in (1, 3, 8):
+for count in (1, 8):
     program.used_devices = lambda *_: asked.append(count) or jax.devices()[:count]
     short = pjp.train_population(env, base, num_seeds=18, seed=3, evaluation_episodes=0)
     assert asked[-1] == count
@@ -111,9 +111,8 @@ for count in (1, 3, 8):
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
     subprocess.run(command, check=True, env=environment, timeout=300)
     results = {}
-    for count in (1, 3, 8):
+    for count in (1, 8):
         with np.load(tmp_path / f"{count}.npz") as file:
             results[count] = {name: file[name] for name in file.files}
-    for count in (3, 8):
-        np.testing.assert_allclose(results[count]["params"], results[1]["params"], **TOLERANCE)
-        np.testing.assert_allclose(results[count]["loss"], results[1]["loss"], rtol=1e-4)
+    np.testing.assert_allclose(results[8]["params"], results[1]["params"], **TOLERANCE)
+    np.testing.assert_allclose(results[8]["loss"], results[1]["loss"], rtol=1e-4)

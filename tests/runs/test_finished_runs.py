@@ -30,11 +30,9 @@ BRIEF = ["--seeds", "2", "--normalize-obs", "true", "--quiet", "--total-timestep
 def runs(tmp_path_factory):
     """A run that has learned a little, a, and a sweep from its parameters, s."""
     place = tmp_path_factory.mktemp("reproduce")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("purejaxppo.report.train_run.write_pictures", lambda finished, folder: None)
-        assert cli.main(["train", "--out", str(place / "a"), *BRIEF, "20480"]) == 0
-        from_a = ["--init-from", str(place / "a"), "--over", "learning-rate=0.001,0.002", "--num-envs", "2"]
-        assert cli.main(["sweep", "--out", str(place / "s"), *from_a, "--num-steps", "8", *BRIEF, "48"]) == 0
+    assert cli.main(["train", "--out", str(place / "a"), *BRIEF, "20480"]) == 0
+    from_a = ["--init-from", str(place / "a"), "--over", "learning-rate=0.001,0.002", "--num-envs", "2"]
+    assert cli.main(["sweep", "--out", str(place / "s"), *from_a, "--num-steps", "8", *BRIEF, "48"]) == 0
     return place
 
 
