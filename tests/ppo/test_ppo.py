@@ -59,9 +59,10 @@ def first_ratios(agent, num_updates):
     return jax.jit(ratios)(jax.random.key(0))
 
 
-def test_the_first_minibatch_has_ratio_one(env):
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_the_first_minibatch_has_ratio_one(env, compute_dtype):
     """With moments that each rollout moves."""
-    config = pjp.PPOConfig(normalize_obs=True, normalize_reward=True)
+    config = pjp.PPOConfig(normalize_obs=True, normalize_reward=True, compute_dtype=compute_dtype)
     ratio, value_change = first_ratios(pjp.make_ppo(env, config), num_updates=3)
     # Acting works on [4, 4] observations and learning on [128, 4]: XLA may round an exponential differently there.
     np.testing.assert_allclose(ratio, 1.0, atol=2**-22, rtol=0)
