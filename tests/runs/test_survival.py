@@ -66,7 +66,7 @@ def run(tmp_path_factory):
     return folder, words
 
 
-@pytest.mark.parametrize("kind", ["recurrent", "sweep", "over devices"])
+@pytest.mark.parametrize("kind", ["recurrent", "full-batch", "sweep", "over devices"])
 def test_every_kind_of_run_goes_on_bit_for_bit(kind, tmp_path):
     """A cut of benchmarks/kills.py, which stops each kind 20 times; test_checkpoints.py has the feed-forward one."""
     spec, asked = kills.spec_of(kind), []
