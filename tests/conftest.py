@@ -69,7 +69,7 @@ def compiled_fully(request):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def without_pictures(request):
+def pictures_where_they_are_seen(request):
     """Leaves the films and curves out of the runs of the modules that are named above."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.stem in WITHOUT_PICTURES:
