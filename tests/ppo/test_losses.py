@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jax.test_util import check_grads
 
 from purejaxppo.policies.distributions import Categorical
 from purejaxppo.ppo.config import PPOConfig
@@ -146,6 +147,26 @@ def test_the_loss_and_its_gradients_agree_with_pytorch(clip_value, normalize_adv
         expected = x[f"{case}{name}_gradient"]
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(("clip_value", "normalize_advantage"), SWITCHES)
+def test_gradients_agree_with_finite_differences(clip_value, normalize_advantage):
+    with np.load(TORCH) as stored:  # drawn away from every kink
+        x = dict(stored)
+    with jax.enable_x64(True):
+        check_grads(
+            jax.jit(
+                lambda logits, value: loss_of(
+                    x, logits, value, clip_value=clip_value, normalize_advantage=normalize_advantage
+                )[0]
+            ),
+            (x["logits"].astype(np.float64), x["value"].astype(np.float64)),
+            order=1,
+            modes=("fwd", "rev"),
+            eps=1e-5,
+            atol=1e-7,
+            rtol=1e-6,
+        )
 
 
 @pytest.mark.parametrize(
