@@ -91,7 +91,7 @@ def test_a_thousand_random_steps_are_those_of_playground():
 def test_done_is_a_termination_the_limit_a_truncation_and_nothing_given_is_written_to(slope):
     obs, state = slope.reset(KEY, slope.params)
     assert jax.tree.map(jnp.shape, obs) == {"state": (1,), "privileged_state": (2,)}
-    position, metrics = float(state.suite.data[0]), dict(state.suite.metrics)
+    position, metrics = float(state.playground.data[0]), dict(state.playground.metrics)
     for action, terminated, truncated in (
         (0.1, [0, 0, 0, 0], [0, 0, 0, 1]),
         (0.9, [0, int(position > 0.2), 1], [0] * 3),
@@ -103,7 +103,7 @@ def test_done_is_a_termination_the_limit_a_truncation_and_nothing_given_is_writt
             np.testing.assert_allclose(after.info["height"], position + (t + 1) * action, rtol=1e-6)
             assert (int(after.terminated), int(after.truncated)) == (terminated[t], truncated[t])
             at = after.state
-    assert state.suite.metrics == metrics
+    assert state.playground.metrics == metrics
 
 
 @pytest.mark.parametrize("config", [SMALL, REMEMBERING])
@@ -149,7 +149,7 @@ def test_a_film_shows_the_physics_in_real_time(slope):
     env = playground.registry.load("CartpoleBalance", config_overrides={"impl": "jax"})
     picture = find_picture(slope.replace(draw=Camera(env)))
     data = mujoco.MjData(env.mj_model)
-    state = SimpleNamespace(suite=SimpleNamespace(data=data))
+    state = SimpleNamespace(playground=SimpleNamespace(data=data))
     upright = picture.draw(None, state, None)
     data.qpos[1] = 1.5
     fallen = picture.draw(None, state, None)

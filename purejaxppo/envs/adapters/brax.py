@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -10,13 +10,26 @@ from purejaxppo.envs.adapters.timed import TimedEnvironment
 from purejaxppo.envs.spaces import Box
 from purejaxppo.envs.suites import check_layers, once
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import key_shape
+from purejaxppo.utils.tree import PyTree, key_shape
 
 _brax_envs: Any = importlib.import_module("brax.envs")
 
 _BACKENDS = ("generalized", "mjx", "positional", "spring")
 _ONE_BACKEND = ("fast", "swimmer")  # a test of Brax without physics, and one that takes a single backend
 _WRAPPERS = "brax.envs.wrappers"  # they reset, count or batch by themselves
+
+
+class BraxState(NamedTuple):
+    """The state of an environment."""
+
+    brax: PyTree
+    time: jax.Array  # [] int32, steps since the reset
+
+
+class BraxEnvironment(TimedEnvironment):
+    """One environment of Brax."""
+
+    make_state = BraxState
 
 
 def names() -> list[str]:
@@ -32,7 +45,7 @@ def make(name: str) -> Any:
 
 
 @once
-def adapt(env: Any) -> TimedEnvironment:
+def adapt(env: Any) -> BraxEnvironment:
     """Raises PPOError for a wrapper of Brax's training, and for observations that are not one vector."""
     remedy = "give the environment of brax.envs.get_environment(...) as it is"
     check_layers(env, lambda layer: type(layer).__module__.startswith(_WRAPPERS), "env", remedy)
@@ -42,4 +55,4 @@ def adapt(env: Any) -> TimedEnvironment:
             f"{type(env).__name__} of Brax observes {jax.tree.map(lambda x: x.shape, obs)}, and one vector is wanted; "
             "give a brax.envs.Wrapper around it that makes one of them"
         )
-    return TimedEnvironment(env, f"brax/{type(env.unwrapped).__name__.lower()}", Box(obs.shape, -math.inf, math.inf))
+    return BraxEnvironment(env, f"brax/{type(env.unwrapped).__name__.lower()}", Box(obs.shape, -math.inf, math.inf))

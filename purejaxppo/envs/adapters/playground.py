@@ -13,11 +13,11 @@ import os
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from purejaxppo.envs.adapters.timed import TimedEnvironment, TimedParams, TimedState
+from purejaxppo.envs.adapters.timed import TimedEnvironment, TimedParams
 from purejaxppo.envs.spaces import Box
 from purejaxppo.envs.suites import as_picture, check_layers, once
 from purejaxppo.utils.errors import PPOError, in_one_line
@@ -34,6 +34,19 @@ _BATCHED = ("BraxAutoResetWrapper", "BraxDomainRandomizationVmapWrapper")  # of 
 _BRAX = "brax.envs.wrappers"
 
 
+class PlaygroundState(NamedTuple):
+    """The state of an environment."""
+
+    playground: PyTree
+    time: jax.Array  # [] int32, steps since the reset
+
+
+class PlaygroundEnvironment(TimedEnvironment):
+    """One environment of Playground."""
+
+    make_state = PlaygroundState
+
+
 class Camera:
     """Draws a step with MuJoCo's renderer, in real time; without a display through EGL or OSMesa."""
 
@@ -45,11 +58,11 @@ class Camera:
         """Steps in a second of the simulation."""
         return 1 / self._env.dt
 
-    def __call__(self, obs: PyTree, state: TimedState, params: TimedParams) -> Any:
+    def __call__(self, obs: PyTree, state: PlaygroundState, params: TimedParams) -> Any:
         """-> a PIL image"""
         scene, data = renderer(self._env, threading.get_ident())
         for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
-            getattr(data, name)[:] = getattr(state.suite.data, name)
+            getattr(data, name)[:] = getattr(state.playground.data, name)
         importlib.import_module("mujoco").mj_forward(self._env.mj_model, data)
         scene.update_scene(data)
         return as_picture(scene.render())
@@ -85,14 +98,15 @@ def make(name: str) -> Any:
 
 
 @once
-def adapt(env: Any) -> TimedEnvironment:
+def adapt(env: Any) -> PlaygroundEnvironment:
     """Raises PPOError for a wrapper of training, which resets, counts or batches by itself."""
     remedy = "give the environment of mujoco_playground.registry.load(...) as it is"
     check_layers(env, is_of_training, "env", remedy)
     obs = jax.eval_shape(env.reset, key_shape()).obs
     space = jax.tree.map(lambda x: Box(x.shape, -math.inf, math.inf), obs)
     own = env.unwrapped
-    adapted = TimedEnvironment(env, f"playground/{type(own).__name__}", space, int(own._config.episode_length))
+    name, limit = f"playground/{type(own).__name__}", int(own._config.episode_length)
+    adapted = PlaygroundEnvironment(env, name, space, limit)
     if _has_display or os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
         adapted.draw = Camera(env)
     return adapted

@@ -1,7 +1,7 @@
 """Environments with the interface of Brax and MuJoCo Playground. `done` is a termination, their limit a truncation."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,10 @@ class TimedParams(struct.PyTreeNode):
     episode_length: int = 1_000  # steps until an episode is truncated: the default of Brax's own training
 
 
-class TimedState(NamedTuple):
-    """The suite's state, and the steps that Brax's EpisodeWrapper would count."""
-
-    suite: PyTree
-    time: jax.Array  # [] int32, steps since the reset
-
-
 class TimedEnvironment(Adapted):
     """One environment without its wrappers, as an object that `make_env` takes."""
+
+    make_state: Any  # of the suite's state, and the steps that Brax's EpisodeWrapper would count, [] int32
 
     def __init__(self, env: Any, name: str, observation_space: PyTree, episode_length: int = 1_000) -> None:
         self.name = name
@@ -39,15 +34,15 @@ class TimedEnvironment(Adapted):
         self._env = env
 
     @standard_promotion
-    def reset(self, key: jax.Array, params: TimedParams) -> tuple[PyTree, TimedState]:
+    def reset(self, key: jax.Array, params: TimedParams) -> tuple[PyTree, PyTree]:
         """-> (obs, state) of an independent start"""
         start = self._env.reset(key)
-        return start.obs, TimedState(start, jnp.zeros((), jnp.int32))
+        return start.obs, self.make_state(start, jnp.zeros((), jnp.int32))
 
     @standard_promotion
-    def step(self, key: jax.Array, state: TimedState, action: jax.Array, params: TimedParams) -> Step:
+    def step(self, key: jax.Array, state: PyTree, action: jax.Array, params: TimedParams) -> Step:
         """One step of the suite, which draws from the key in its state, if it draws."""
-        before = jax.tree.map(unchanged, state.suite)  # its own dicts: Playground writes into those it is given
-        after, time = self._env.step(before, action), state.time + 1
+        before, time = jax.tree.map(unchanged, state)  # its own dicts: Playground writes into those it is given
+        after, time = self._env.step(before, action), time + 1
         ended = (after.done > 0, time >= params.episode_length)
-        return Step(after.obs, TimedState(after, time), after.reward, *ended, numbers_in(after.metrics))
+        return Step(after.obs, self.make_state(after, time), after.reward, *ended, numbers_in(after.metrics))
