@@ -9,6 +9,8 @@ import pytest
 
 import purejaxppo as pjp
 
+pytestmark = pytest.mark.slow  # to compile
+
 KEY = jax.random.key(0)
 STEPS = 1_000
 

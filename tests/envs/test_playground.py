@@ -55,6 +55,7 @@ def slope():
     return pjp.make_env(Slope())
 
 
+@pytest.mark.slow
 def test_a_thousand_random_steps_are_those_of_playground():
     """Its own environment with Brax's EpisodeWrapper, in one program with ours, and for an episode of 300 steps."""
     name = "PendulumSwingup"
