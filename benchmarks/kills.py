@@ -42,7 +42,7 @@ from purejaxppo.cli import main as cli
 from purejaxppo.cli.arguments import read_options
 from purejaxppo.cli.run_spec import make_spec
 from purejaxppo.population import checkpoints, chunks, program, store
-from purejaxppo.runs import results
+from purejaxppo.runs import results, summary
 from purejaxppo.runs import train as runs
 from purejaxppo.runs.console import print_rows
 from purejaxppo.runs.load import open_run
@@ -130,24 +130,17 @@ def announce(pipe: int) -> None:
     def say(*words: Any) -> None:
         os.write(pipe, (" ".join(map(str, words)) + "\n").encode())
 
-    def saying(module: Any, name: str) -> None:
-        real = getattr(module, name)
-
+    def saying(real: Callable[..., None]) -> Callable[..., None]:
         def write(path: Path, *rest: Any) -> None:
             say("saving", path.name)
             real(path, *rest)
             say("saved", path.name)
 
-        setattr(module, name, write)
+        return write
 
-    for module, name in (
-        (checkpoints, "save_tree"),
-        (store, "save_tree"),
-        (runs, "write_json"),
-        (results, "write_json"),
-        (results, "write_metrics"),
-    ):
-        saying(module, name)
+    checkpoints.save_tree, store.save_tree = saying(checkpoints.save_tree), saying(store.save_tree)
+    runs.write_json, summary.write_json = saying(runs.write_json), saying(summary.write_json)
+    results.write_metrics = saying(results.write_metrics)
     find, keep = chunks.find_checkpoint, chunks.keep_or_stop
 
     def find_and_say(place: Any, rows: Any) -> Any:
@@ -362,12 +355,7 @@ def on_one_device() -> Iterator[None]:
 
 def parts_of(found: Any) -> list[Any]:
     """The results of each setting, or of the one there is."""
-    return [all_of(population) for population in populations_of(found)]
-
-
-def populations_of(found: Any) -> list[pjp.Population]:
-    """The populations of a sweep, or the one there is."""
-    return list(found) if isinstance(found, pjp.Sweep) else [found]
+    return [all_of(population) for population in results.settings_of(found)]
 
 
 class Stops(NamedTuple):
@@ -425,7 +413,7 @@ def goes_on_elsewhere(spec: RunSpec, out: Path, report: int, whole: Any) -> bool
 
 def all_metrics(found: Any) -> list[np.ndarray]:
     """A number of each update and member, by setting."""
-    return [population.column("value_loss") for population in populations_of(found)]
+    return [population.column("value_loss") for population in results.settings_of(found)]
 
 
 def half_trained(spec: RunSpec, out: Path) -> Path:

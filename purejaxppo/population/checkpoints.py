@@ -161,8 +161,10 @@ def write_anew(store: DiskStore, place: Path, tree: PyTree) -> None:
 
 def drop_finished(store: Store) -> None:
     """Removes the checkpoints of members whose results are stored."""
-    for rows in begun_chunks(store):
-        if isinstance(store, DiskStore) and not complement(store.parts(), rows):
+    if not isinstance(store, DiskStore):
+        return
+    for rows in unfinished(store.folder):
+        if not complement(store.parts(), rows):
             shutil.rmtree(checkpoint_folder(store.folder, rows), ignore_errors=True)
 
 
@@ -177,8 +179,10 @@ def holding_rows(begun: Mapping[Rows, list[int]], rows: Rows) -> Rows | None:
 
 def find_checkpoint(store: Store, rows: Rows) -> Checkpoint | None:
     """The checkpoint that `rows` go on from; None if they never began. Raises PPOError as `newest_checkpoint` does."""
-    part = holding_rows(begun_chunks(store), rows)
-    if part is None or not isinstance(store, DiskStore):
+    if not isinstance(store, DiskStore):
+        return None
+    part = holding_rows(unfinished(store.folder), rows)
+    if part is None:
         return None
     return jax.tree.map(lambda x: x[rows[0] - part[0] : rows[1] - part[0]], newest_checkpoint(store, part))
 

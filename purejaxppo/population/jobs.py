@@ -44,14 +44,13 @@ def make_jobs(experiment: Experiment, points: Sequence[Point]) -> list[Job]:
 
     Raises PPOError if the folder holds another population, or with `extend` a longer one.
     """
-    env, config, num_seeds, _, options = experiment
-    programs = make_programs(env, config, points)
-    sizes = [(member_shapes(program, options), len(program.settings) * num_seeds) for program in programs]
+    options, programs = experiment.options, make_programs(experiment.env, experiment.config, points)
+    sizes = [(member_shapes(program, options), len(program.settings) * experiment.num_seeds) for program in programs]
     if options.out is None:
         stores = [make_memory_store(*each) for each in sizes]
     else:
         about = describe_population(experiment, points)
-        defaults = {"config": describe_config(type(config)())}
+        defaults = {"config": describe_config(type(experiment.config)())}
         of_states = {**about, "config": {x: y for x, y in about["config"].items() if x != "total_timesteps"}}
         folders = [options.out / f"program-{i}" for i in range(len(programs))]
         stores = [DiskStore(*each, place, of_states, defaults) for each, place in zip(sizes, folders, strict=True)]
@@ -135,12 +134,12 @@ def flattened(about: dict[str, Any]) -> dict[str, Any]:
 
 def describe_population(experiment: Experiment, points: Sequence[Point]) -> dict[str, Any]:
     """Everything that decides the results of a population, for its folder: another one must not go on in it."""
-    env, config, num_seeds, seed, options = experiment
+    options = experiment.options
     return {
-        **describe_base(env, config),
+        **describe_base(experiment.env, experiment.config),
         "settings": [{name: described(value) for name, value in point.items()} for point in points],
-        "num_seeds": num_seeds,
-        "seed": seed,
+        "num_seeds": experiment.num_seeds,
+        "seed": experiment.seed,
         "evaluation_episodes": options.evaluation_episodes,
         "init_from": options.start.digest,
         **({"first_seed": options.first_seed} if options.first_seed else {}),  # folders of earlier versions lack it

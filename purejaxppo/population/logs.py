@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from purejaxppo.population.options import Progress
-from purejaxppo.population.statistics import iqm
+from purejaxppo.population.statistics import finite_ones, iqm
 from purejaxppo.utils.validation import check_choice, check_function
 
 Log = Callable[[dict[str, float], int], None]  # numbers by name, and the environment steps of each seed so far
@@ -71,7 +71,7 @@ def numbers_of(progress: Progress, update: int) -> dict[str, float]:
     column = lambda name: np.asarray(metrics.column(name))[:, update]  # noqa: E731
     means = {name: mean_known(column(name)) for name in metrics.columns() if name in SB3 or name in metrics.extra}
     returns, index = column("episode_return_mean"), progress.updates - metrics.updates.shape[1] + update
-    known = returns[np.isfinite(returns)]
+    known = finite_ones(returns)
     spread = {"return_iqm": iqm(known), "return_best": known.max(), "return_worst": known.min()} if known.size else {}
     diverged_at = np.asarray(progress.train_states.diverged_at)[: last - first]  # padding may follow the members
     numbers = {

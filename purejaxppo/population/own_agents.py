@@ -9,7 +9,7 @@ from purejaxppo.envs.base import traced
 from purejaxppo.ppo.checks import RESERVED
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import PyTree, key_shape
 
 MEMBERS = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # of every agent
 
@@ -26,7 +26,7 @@ def check_members(named: str, agent: Any) -> None:
 
 def check_functions(named: str, agent: Any) -> None:
     """Traces one update and the policy, and runs nothing. Raises PPOError if one fails or returns something else."""
-    before = traced(f"{named}: init", agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    before = traced(f"{named}: init", agent.init, key_shape())
     if not isinstance(before, RunnerState) or not isinstance(before.train_state, TrainState):
         raise PPOError(f"{named}: init must return a pjp.RunnerState with a pjp.TrainState")
     updated = traced(f"{named}: update", agent.update, before)

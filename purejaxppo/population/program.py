@@ -111,13 +111,13 @@ def member_inputs(job: Job, rows: Rows, width: int) -> tuple[tuple[Any, ...], ja
 
     The last member is repeated up to `width`.
     """
-    _, _, num_seeds, base_seed, options = job.experiment
-    setting, seed = np.divmod(np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1), num_seeds)
+    members = np.minimum(np.arange(rows[0], rows[0] + width), rows[1] - 1)
+    setting, seed = np.divmod(members, job.experiment.num_seeds)
     numbers = {leaf: values[setting] for leaf, values in job.program.numbers.items()}
-    indices = jnp.asarray(seed + options.first_seed, jnp.int32)
-    bases = map(jax.random.key, (base_seed, base_seed + EVALUATION_SEED))
+    indices = jnp.asarray(seed + job.options.first_seed, jnp.int32)
+    bases = map(jax.random.key, (job.experiment.seed, job.experiment.seed + EVALUATION_SEED))
     keys, play_keys = (jax.vmap(jax.random.fold_in, (None, 0))(base, indices) for base in bases)
-    start = options.start.train_states
+    start = job.options.start.train_states
     started = () if start is None else (jax.tree.map(lambda x: x[seed], start),)
     return (keys, numbers, *started), play_keys, numbers
 

@@ -22,6 +22,7 @@ from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import RunnerState, count_timesteps
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.tree import key_shape
 from purejaxppo.utils.validation import check_choice, check_function, check_key
 
 Space = Mapping[str, Uniform | LogUniform]  # name -> the domain of its values
@@ -141,7 +142,7 @@ def make_agent_of(env: Environment, config: Config, make_agent: MakeAgent) -> Ag
 def check_read(space: Space, update: Callable[[Hyper, jax.Array], RunnerState], reason: str) -> None:
     """Raises PPOError for a name on which the runner after `update` does not depend. Runs nothing."""
     hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in space}
-    jaxpr = jax.make_jaxpr(update)(hyper, jax.eval_shape(lambda: jax.random.key(0))).jaxpr
+    jaxpr = jax.make_jaxpr(update)(hyper, key_shape()).jaxpr
     is_read = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
     for name, read in zip(sorted(space), is_read, strict=False):  # the key comes after them
         if not read:

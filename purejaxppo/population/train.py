@@ -252,10 +252,10 @@ def train_test(experiment: Experiment, sweep: Sweep, setting: int, spent: Spent 
 
 def make_agents(experiment: Experiment, points: Sequence[Point]) -> list[Agent]:
     """The agent of each setting. Raises PPOError for settings that cannot work."""
-    env, config, _, _, options = experiment
-    agents = [make_setting_agent(*at_point(env, config, point), options) for point in points]
+    settings = (at_point(experiment.env, experiment.config, point) for point in points)
+    agents = [make_setting_agent(*setting, experiment.options) for setting in settings]
     for agent in agents:
-        check_start_of(agent, options.start)
+        check_start_of(agent, experiment.options.start)
     return agents
 
 

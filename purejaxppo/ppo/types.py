@@ -80,8 +80,8 @@ class Steps(struct.PyTreeNode):
     next_value: jax.Array  # [T, B], of the critic at next_obs
     terminated: jax.Array  # [T, B] bool
     truncated: jax.Array  # [T, B] bool
-    info: Terms = struct.field(default_factory=dict)  # [T, B] each, what the environment reports by name; then also
-    # [T, B, ...] each, what a reward of your own returns for each step
+    # [T, B] each, what the environment reports by name; in an advantage also the arrays [T, B, ...] of your own reward
+    info: Terms = struct.field(default_factory=dict)
     raw_obs: PyTree = None  # [T, B, ...], as the environment gave it
     raw_next_obs: PyTree = None  # [T, B, ...], the same of next_obs
 
@@ -131,8 +131,8 @@ class Batch(struct.PyTreeNode):
     reward: jax.Array | None = None  # [N], as the advantage sees it
     terminated: jax.Array | None = None  # [N] bool
     truncated: jax.Array | None = None  # [N] bool
-    info: Terms = struct.field(default_factory=dict)  # [N] each, what the environment reports by name, and [N, ...]
-    # each, what a reward and an advantage of your own return for each step
+    # [N] each, what the environment reports by name; and [N, ...] each, the arrays of your own reward and advantage
+    info: Terms = struct.field(default_factory=dict)
 
 
 NAN: Any = float("nan")

@@ -10,7 +10,7 @@ import numpy as np
 
 from purejaxppo.population.results import Population, Sweep
 from purejaxppo.population.run_distribution import performance_profile
-from purejaxppo.population.statistics import carry_forward
+from purejaxppo.population.statistics import carry_forward, finite_ones
 from purejaxppo.population.sweep import show_point
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.report.curves import Curve, make_curve, thin
@@ -152,8 +152,7 @@ def distribution_views(populations: Mapping[str, Population], solved_at: float |
 
 def known_returns(populations: Mapping[str, Population]) -> dict[str, np.ndarray]:
     """The final returns of the seeds that have a finite one, for each population that has any."""
-    returns = {label: each.final_returns() for label, each in populations.items()}
-    known = {label: scores[np.isfinite(scores)] for label, scores in returns.items()}
+    known = {label: finite_ones(each.final_returns()) for label, each in populations.items()}
     return {label: scores for label, scores in known.items() if scores.size}
 
 

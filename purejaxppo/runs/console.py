@@ -17,7 +17,7 @@ from rich.text import Text
 
 from purejaxppo.population.logs import named, numbers_of
 from purejaxppo.population.options import Progress as TrainProgress
-from purejaxppo.population.statistics import carry_forward, iqm, show_return
+from purejaxppo.population.statistics import carry_forward, finite_ones, iqm, show_return
 from purejaxppo.population.store import Rows
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.runs.spec import RunSpec
@@ -106,7 +106,7 @@ class ProgressView(View):
         elif share * _LINES >= self._lines + 1:
             self._lines = int(share * _LINES)
             of = "" if members[1] - members[0] == self._num_members else f" of {name_members(members, self._is_sweep)}"
-            known = self._latest[np.isfinite(self._latest)]
+            known = finite_ones(self._latest)
             mean_return = show_return(known.mean() if known.size else math.nan)
             self.say(
                 f"{share:>4.0%}  {progress.timesteps:>11,} steps  {speed:>9,.0f} steps/s  training return{of} "
@@ -125,7 +125,7 @@ class ProgressView(View):
         if members != self._members:
             self._members, self._latest, self._course = members, np.full(len(returns), np.nan), []
         self._latest = carry_forward(np.column_stack([self._latest, returns]))[:, -1]
-        known = self._latest[np.isfinite(self._latest)]
+        known = finite_ones(self._latest)
         if known.size:
             self._course.append(iqm(known))
 

@@ -13,7 +13,7 @@ import numpy as np
 from purejaxppo.population.results import Population, Ranked, Sweep, count_diverged
 from purejaxppo.population.run_distribution import PERCENTS
 from purejaxppo.population.sharding import describe_devices
-from purejaxppo.population.statistics import Aggregates, Interval, aggregate, iqm_interval
+from purejaxppo.population.statistics import Aggregates, Interval, aggregate, finite_ones, iqm_interval
 from purejaxppo.population.sweep import show_value
 from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.evaluate import Agent
@@ -148,7 +148,7 @@ def summarise(spec: RunSpec, results: Population | Sweep) -> dict[str, Any]:
 def run_entries(spec: RunSpec, population: Population) -> dict[str, Any]:
     """The entries about the seeds of a run: their final returns, and which diverged."""
     final = population.final_returns()
-    finite = final[np.isfinite(final)]  # an environment may pay NaN
+    finite = finite_ones(final)  # an environment may pay NaN
     aggregates = aggregate(finite, target=spec.solved_at) if finite.size else NO_AGGREGATES
     return {
         "final_return_per_seed": final.tolist(),

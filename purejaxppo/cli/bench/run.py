@@ -221,7 +221,7 @@ def cost_rows(trained: Mapping[int, list[Trained]]) -> list[Row]:
 
 
 def show_table(report: Mapping[str, Any]) -> str:
-    """The title, and a line for each measurement: numbers are right-aligned, and empty where there is none."""
+    """The report as text: its title, and a table with one line per measurement."""
     rows = [("measured", "median", "least", "most", "unit", "")] + [
         (x["name"], *(show_number(x[key]) if key in x else "" for key in NUMBERS), x.get("unit", ""), x["remark"])
         for x in report["measured"]

@@ -17,7 +17,7 @@ from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import Batch, Metrics, RunnerState, TrainState
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import PyTree, Terms
+from purejaxppo.utils.tree import PyTree, Terms, key_shape
 
 ENDS = 1 / 8  # probability that a step ends the episode, where ends are made to happen
 ROUNDING = 1e-4  # of a log-probability, or of a value relative to the largest, computed in another shape, at most
@@ -96,7 +96,7 @@ def compare(params: PyTree, minibatch: Batch, context: LossContext) -> tuple[jax
 
 def check_network(agent: PPO) -> str:
     """Checks that the network is a function of its inputs alone. Runs nothing."""
-    runner = jax.eval_shape(agent.init, key := jax.eval_shape(lambda: jax.random.key(0)))
+    runner = jax.eval_shape(agent.init, key := key_shape())
     memory = jax.eval_shape(lambda: start_memories(agent.start_memory, (agent.config.num_envs,)))
 
     def outputs(runner: RunnerState, memory: PyTree) -> PyTree:

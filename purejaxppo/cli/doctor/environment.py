@@ -15,7 +15,7 @@ from purejaxppo.envs.base import Environment, Step
 from purejaxppo.envs.spaces import example_action, show_space
 from purejaxppo.utils.devices import quickly_compiled
 from purejaxppo.utils.errors import PPOError, in_one_line
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import PyTree, key_shape
 from purejaxppo.utils.validation import check_size
 
 
@@ -72,9 +72,9 @@ def check_env(
     return findings + run_checks(checks)
 
 
-def example_inputs(env: Environment) -> tuple[jax.Array, PyTree, PyTree]:
+def example_inputs(env: Environment) -> tuple[PyTree, PyTree, PyTree]:
     """Shapes of what `step` takes: key, state, action."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = key_shape()
     _, state = jax.eval_shape(env.reset, key, env.params)
     return key, state, jax.eval_shape(lambda: example_action(env.action_space))
 

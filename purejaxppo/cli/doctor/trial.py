@@ -15,7 +15,7 @@ from purejaxppo.envs.vector import make_starts, reset_batch, step_batch
 from purejaxppo.policies.actions import actions_in, bounds
 from purejaxppo.policies.distributions import masked_logits
 from purejaxppo.population.store import key_data
-from purejaxppo.utils.tree import PyTree
+from purejaxppo.utils.tree import PyTree, key_shape
 
 NUM_STARTS = 256
 TRIAL_BYTES = 2**28  # of a trial, at most: fewer environments where one observes and remembers much
@@ -100,7 +100,7 @@ def differ(x: PyTree, y: PyTree) -> jax.Array:
 
 def envs_that_fit(env: Environment, num_steps: int, num_envs: int) -> int:
     """`num_envs`, or fewer if a trial with so many would not fit into TRIAL_BYTES."""
-    start = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)), env.params)
+    start = jax.eval_shape(env.reset, key_shape(), env.params)
     size = 2 * num_steps * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start))
     return max(1, min(num_envs, TRIAL_BYTES // size))
 

@@ -20,7 +20,7 @@ _WRAPPERS = "brax.envs.wrappers"  # they reset, count or batch by themselves
 
 
 class BraxState(NamedTuple):
-    """The state of an environment."""
+    """Brax's state, and the steps of the episode."""
 
     brax: PyTree
     time: jax.Array  # [] int32, steps since the reset

@@ -35,7 +35,7 @@ _BRAX = "brax.envs.wrappers"
 
 
 class PlaygroundState(NamedTuple):
-    """The state of an environment."""
+    """Playground's state, and the steps of the episode."""
 
     playground: PyTree
     time: jax.Array  # [] int32, steps since the reset

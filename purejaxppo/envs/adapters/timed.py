@@ -23,7 +23,7 @@ class TimedParams(struct.PyTreeNode):
 class TimedEnvironment(Adapted):
     """One environment without its wrappers, as an object that `make_env` takes."""
 
-    make_state: Any  # of the suite's state, and the steps that Brax's EpisodeWrapper would count, [] int32
+    make_state: Any  # (the suite's state, steps since the reset [] int32) -> the state of this environment
 
     def __init__(self, env: Any, name: str, observation_space: PyTree, episode_length: int = 1_000) -> None:
         self.name = name
