@@ -14,7 +14,7 @@ from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import PyTree, like_array
+from purejaxppo.utils.tree import PyTree, leaf_shapes, like_array
 from purejaxppo.utils.validation import (
     MAX_COUNT,
     check_float32,
@@ -205,14 +205,30 @@ def _set_params(env: Environment, changes: dict[str, Any]) -> PyTree:
         if name not in names:
             raise PPOError(unknown(f"parameter of {env.name}", name, names))
         _check_parameter(env.name, name, value, getattr(params, name))
-    params = params.replace(**{name: like_array(value, getattr(params, name)) for name, value in changes.items()})
+    params = params.replace(**{name: _like(value, getattr(params, name)) for name, value in changes.items()})
     if hasattr(params, "polemass_length") and changes.keys() & {"masscart", "masspole", "length"}:
         derived = {"total_mass": params.masscart + params.masspole, "polemass_length": params.masspole * params.length}
         params = params.replace(**{name: value for name, value in derived.items() if name not in changes})
     return params
 
 
+def _like(value: Any, default: Any) -> Any:
+    """`like_array`, for each leaf of a pytree."""
+    same = jax.tree.structure(value) == jax.tree.structure(default)
+    return jax.tree.map(like_array, value, default) if same else like_array(value, default)
+
+
 def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None:
+    """Raises PPOError unless the value fits in the place of the default; of a pytree, each leaf of it."""
+    if jax.tree.structure(value) == jax.tree.structure(default) and not jax.tree_util.all_leaves([default]):
+        own = jax.tree.leaves(default)
+        for (path, leaf), each in zip(jax.tree_util.tree_leaves_with_path(value), own, strict=True):
+            _check_parameter(env_name, name + jax.tree_util.keystr(path), leaf, each)
+        return
+    if not isinstance(default, list | tuple | None) and not jax.tree_util.all_leaves([default]):
+        differs = sorted(leaf_shapes(value).keys() ^ leaf_shapes(default).keys())[:3] or [f" ({type(value).__name__})"]
+        places = ", ".join(name + place for place in differs)
+        raise PPOError(f"{env_name}: {name} is not a pytree like the default: they differ in {places}")
     may_be_bool = isinstance(default, bool | np.bool_)
     number = np.asarray(value) if np.ndim(default) and type(value) in (list, tuple) else value
     if not (is_traced(value) or is_number(number) or (may_be_bool and is_numeric(value))):

@@ -197,13 +197,17 @@ def describe_programs(env: Environment, config: Config, points: Sequence[Point],
 def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:
     """The leaves that differ between the trees. -> {index of the leaf: its values [trees, ...]}
 
-    The others stay constants, which the compiler can fold.
+    The others stay constants, which the compiler can fold. Raises PPOError for leaves that are not numbers.
     """
     narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
     found = {}
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(trees[0])]
     for i, column in enumerate(zip(*map(jax.tree.leaves, trees), strict=True)):
         values = np.stack([np.asarray(value) for value in column])
         if np.any(values != values[:1]):
+            if values.dtype.kind not in "biuf":
+                name = jax.tree_util.keystr(paths[i][1:]).lstrip(".")
+                raise PPOError(f"{name} = {column[0]!r} is not a number; give its field pjp.static(...) as the default")
             found[i] = values.astype(narrow.get(values.dtype, values.dtype))
     return found
 

@@ -36,7 +36,8 @@ def gae(
     A time limit cuts the trace and keeps the bootstrap: `next_value` is V of the observation before
     the auto-reset. A step with both flags is terminated. After the last step A is 0.
 
-    reward, value, next_value, terminated, truncated: [T, B], or any one shape with time first. -> [T, B]
+    reward, value, next_value, terminated, truncated: [T, B], or any one shape with time first. gamma, gae_lambda: one
+    number, or an array that broadcasts to that shape, such as a discount for each step. -> [T, B]
     """
     check_steps(reward=reward, value=value, next_value=next_value, terminated=terminated, truncated=truncated)
     check_number("gamma", gamma)
@@ -80,18 +81,18 @@ def reward_to_go(
         R_t = r_t                       where terminated_t
         R_t = r_t + gamma V(s_{t+1})    where truncated_t, and at the last step
 
-    It is advantage + value of `gae` at lambda = 1. [T, B] each -> [T, B]
+    It is advantage + value of `gae` at lambda = 1, with the same shapes. -> [T, B]
     """
     check_steps(reward=reward, next_value=next_value, terminated=terminated, truncated=truncated)
     check_number("gamma", gamma)
 
     def accumulate(following: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        reward, next_value, terminated, truncated = step
+        reward, next_value, terminated, truncated, gamma = step
         following = jnp.where(terminated, 0.0, jnp.where(truncated, next_value, following))
         current = reward + gamma * following
         return current, current
 
-    steps = (reward, next_value, terminated, truncated)
+    steps = (reward, next_value, terminated, truncated, jnp.broadcast_to(gamma, reward.shape))
     return jax.lax.scan(accumulate, next_value[-1], steps, reverse=True, unroll=8)[1]
 
 

@@ -16,6 +16,7 @@ from purejaxppo.envs.vector import where_env
 from purejaxppo.policies.networks import Network
 from purejaxppo.policies.recurrent_networks import RecurrentNetwork
 from purejaxppo.ppo.types import Batch, RunnerState, Transition
+from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree
 
 
@@ -112,7 +113,15 @@ def replay(
 
 
 def along_sequences(network: RecurrentNetwork, params: PyTree, sequences: Sequences) -> tuple[PyTree, ...]:
-    """The network along M sequences. -> distribution parameters [M, L, ...], value [M, L], auxiliary outputs"""
+    """The network along M sequences. -> distribution parameters [M, L, ...], value [M, L], auxiliary outputs
+
+    Raises PPOError for observations that are no sequences.
+    """
+    if not isinstance(sequences, Sequences):
+        raise PPOError(
+            "context.apply of a recurrent policy takes the minibatch.obs of a loss; in a reward or an advantage use "
+            "steps.value, steps.parameters and steps.log_prob"
+        )
     assert network.replay is not None  # the factory sets it
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (sequences.obs, sequences.reset))
     outputs = network.replay(params, sequences.memory, *by_time)

@@ -178,7 +178,7 @@ class Metrics(struct.PyTreeNode, kw_only=True):
     entropy: jax.Array = NAN  # [], nats; of the policy, before ent_coef
     approx_kl: jax.Array = NAN  # [], nats; from the policy that acted, never negative
     clip_fraction: jax.Array = NAN  # [], in [0, 1]; of the samples, those whose ratio is clipped
-    explained_variance: jax.Array = NAN  # [], of the targets by the critic that gave them; at most 1
+    explained_variance: jax.Array = NAN  # [], of the targets by the value of the network that acted; at most 1
     learning_rate: jax.Array = NAN  # [], NaN with optimizer=...
     updates: jax.Array  # [] int32, updates applied since the start; they stand still in a run that has diverged
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update; the same for all rows

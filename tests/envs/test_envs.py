@@ -421,6 +421,33 @@ def test_an_unknown_parameter_is_refused_with_the_nearest():
     refused(["ChangedWalk", "limit"], pjp.make_env, walk_with(default_params=(1.0, 3.0)), limit=1.0)
 
 
+def test_a_parameter_may_be_a_pytree():
+    default = WalkParams(step_size={"right": jnp.float32(1.0), "left": np.ones(2, np.float32)})
+
+    def step(self, key, state, action, params):
+        size = jnp.where(action == 1, params.step_size["right"], params.step_size["left"][0])
+        return Walk.step(self, key, state, action, params.replace(step_size=size))
+
+    walk = walk_with(default_params=default, step=step)
+    sizes = {"right": jnp.array([2.0, 3.0]), "left": jnp.ones((2, 2))}
+
+    def position(size):
+        env = pjp.make_env(walk, step_size=size)
+        return env.step(KEY, env.reset(KEY, env.params)[1], jnp.int32(1), env.params).state.position
+
+    start = pjp.make_env(walk).reset(KEY, default)[1].position
+    np.testing.assert_allclose(jax.vmap(position)(sizes) - start, [2.0, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(position({"right": 2, "left": np.ones(2)}) - start, 2.0, rtol=1e-6)
+    for wrong, named in (
+        ({"right": 1.0}, "step_size['left']"),
+        (1.0, "step_size"),
+        ({"right": "a", "left": np.ones(2)}, "['right'] = 'a'"),
+        ({"right": np.nan, "left": np.ones(2)}, "['right'] is NaN"),
+        ({"right": 1.0, "left": np.ones(3)}, "['left'] has shape (3,)"),
+    ):
+        refused(["step_size", named], pjp.make_env, walk, step_size=wrong)
+
+
 @pytest.mark.parametrize("value", [np.array([0.5, 1.0]), jnp.array([0.5, 1.0])])
 def test_several_values_of_a_parameter_are_refused(value):
     refused(["CartPole-v1", "length", "(2,)", "vmap"], pjp.make_env, "CartPole-v1", length=value)

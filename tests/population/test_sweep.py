@@ -87,6 +87,19 @@ def test_arrays_are_swept_in_whatever_form_they_are_given(make):
     assert show_point(points[0]) == "table 3x0.5, weights 0.5x2"
 
 
+@dataclasses.dataclass(frozen=True)
+class Named(pjp.PPOConfig):
+    bonus: str = "none"
+    kind: str = pjp.static("plain")
+
+
+def test_a_field_of_text_is_swept_where_it_is_static():
+    env, config = pjp.make_env(Paying()), Named()
+    assert len(make_programs(env, config, make_points(env, config, {"kind": ["plain", "other"]}))) == 2
+    with pytest.raises(pjp.PPOError, match=r"^bonus = 'none' .*pjp\.static"):
+        make_programs(env, config, make_points(env, config, {"bonus": ["none", "visits"]}))
+
+
 def test_drawn_points_have_the_distributions_that_were_asked_for():
     space = {
         "learning_rate": pjp.log_uniform(1e-5, 1e-2),

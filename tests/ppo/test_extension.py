@@ -164,6 +164,34 @@ def test_an_array_by_step_with_the_name_of_an_info_is_refused():
         pjp.make_ppo(pjp.make_env(Corridor()), SMALL, reward=reward)
 
 
+def test_a_distribution_of_your_own_takes_the_place_of_the_default_one():
+    def init(key, obs):
+        return jax.random.normal(key, (1, 3))
+
+    def agent(scale, **changes):
+        network = pjp.Network(init, lambda params, obs: (scale * _heads(obs @ params)[0], _heads(obs @ params)[1]))
+        made = pjp.make_ppo(pjp.make_env(Corridor()), SMALL, network=network)
+        return dataclasses.replace(made, **{name: change(made) for name, change in changes.items()})
+
+    def sharper(made):
+        return made.actions._replace(distribution=lambda logits: pjp.Categorical(2.0 * logits))
+
+    results = []
+    for each in (agent(2.0), agent(1.0, actions=sharper)):
+        runner, _ = jax.jit(lambda key, each=each: each.update(each.init(key)))(jax.random.key(0))
+        acted = each.act(runner.train_state, runner.obs, key=jax.random.key(1))
+        results.append((runner.train_state.params, each.policy(runner.train_state, (), runner.obs)[0], acted))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_an_advantage_cannot_run_a_recurrent_policy():
+    def advantage(steps, context):
+        return context.apply(context.params, steps.obs)[1]
+
+    with pytest.raises(pjp.PPOError, match=r"^context\.apply .*steps\.value"):
+        pjp.make_ppo(pjp.make_env(Corridor()), REMEMBERING, advantage=advantage)
+
+
 def test_an_index_out_of_range_refuses_the_update():
     agent = pjp.make_ppo(
         pjp.make_env(Corridor()),

@@ -256,6 +256,28 @@ def test_reward_to_go_agrees_with_a_float64_loop():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(7, 2), (2,)])
+def test_each_step_or_environment_may_have_its_own_discount(shape):
+    reward, value, next_value, terminated, truncated = draw(9, (7, 2))
+    gamma = np.random.default_rng(0).uniform(0.5, 1.0, shape).astype(np.float32)
+    ends = terminated | truncated
+    ends[-1] = True
+    following, advantage, expected = np.zeros(2), np.zeros(2), []
+    for t in reversed(range(7)):
+        discount = np.broadcast_to(gamma, (7, 2))[t].astype(np.float64)
+        after = np.where(terminated[t], 0.0, next_value[t])
+        following = reward[t] + discount * np.where(ends[t], after, following)
+        delta = reward[t] + discount * after - value[t]
+        advantage = delta + discount * 0.9 * np.where(ends[t], 0.0, advantage)
+        expected.insert(0, (following, advantage))
+    flags = (terminated, truncated)
+    got = (
+        reward_to_go(reward, next_value, *flags, gamma=gamma),
+        gae(reward, value, next_value, *flags, gamma=gamma, gae_lambda=0.9),
+    )
+    np.testing.assert_allclose(np.stack(got, axis=1), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_reward_to_go_is_gae_at_lambda_one():
     draw = np.random.default_rng(0)
     reward, value, next_value = draw.normal(size=(3, 50, 4)).astype(np.float32)
