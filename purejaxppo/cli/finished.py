@@ -35,7 +35,7 @@ from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.load import LoadedRun, load_run
 from purejaxppo.runs.presets import Preset
 from purejaxppo.runs.reproduce import check_repeatable, describe, repeat
-from purejaxppo.runs.spec import spec_to_json
+from purejaxppo.runs.spec import load_spec, spec_to_json
 from purejaxppo.runs.train import plan
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_json
@@ -65,15 +65,29 @@ def add_scale(parser: Parser) -> None:
     option(parser, "--scale", "ENV=LOW:HIGH", read_scale, about, action="append")
 
 
+def bring_own(options: argparse.Namespace, *folders: Path) -> None:
+    """Imports the user's environment. Raises PPOError for an --env or --agent that no run in these folders has."""
+    bring_env(options.env)
+    specs, runs = [load_spec(folder) for folder in folders], ", ".join(map(str, folders))
+    envs = sorted({spec.env for spec in specs})
+    if options.env not in (None, *envs):
+        raise PPOError(
+            f"{runs}: trained in {', '.join(envs)}, not in {options.env}; leave out --env, or play the policies "
+            "there with pjp.evaluate, in Python"
+        )
+    if options.agent is not None and all(spec.agent is None for spec in specs):
+        raise PPOError(f"{runs}: trained by the agent of its config; leave out --agent {options.agent}")
+
+
 def open_run(options: argparse.Namespace) -> LoadedRun:
     """The run of a command that takes one."""
-    bring_env(options.env)
+    bring_own(options, options.folder)
     return load_run(options.folder)
 
 
 def open_runs(options: argparse.Namespace) -> dict[str, LoadedRun]:
     """The runs of a command that takes several, by their labels. Raises PPOError if one is named twice."""
-    bring_env(options.env)
+    bring_own(options, *options.folders)
     each_once(options.command, [(str(folder), folder) for folder in options.folders])
     return {label: load_run(folder) for label, folder in zip(labels_of(options.folders), options.folders, strict=True)}
 
@@ -221,7 +235,7 @@ def add_page(parser: Parser, _: Preset) -> None:
 def report(options: argparse.Namespace) -> int:
     """Writes the page of a run or sweep, or one that compares several runs."""
     if len(options.folders) == 1 and not options.scale:
-        bring_env(options.env)
+        bring_own(options, *options.folders)
         out = rewrite_page(options.folders[0], options.out)
     else:
         out = options.out or Path("comparison.html")
@@ -289,7 +303,7 @@ def reproduce(options: argparse.Namespace) -> int:
     """Repeats the run and prints the comparison. -> 0 if it came out the same, at least within rounding; otherwise 1"""
     from purejaxppo.runs.console import make_view  # which loads more of rich
 
-    bring_env(options.env)
+    bring_own(options, options.folder)
     spec = check_repeatable(options.folder)
     spec = dataclasses.replace(spec, checkpoint_every=None, keep_best=False)  # which change no result
     view = make_view(Console(quiet=options.quiet), spec)

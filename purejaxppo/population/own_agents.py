@@ -1,5 +1,7 @@
 """Checks of the agents that a user's own functions make: their members, and what their functions return."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 from purejaxppo.envs.base import traced
 from purejaxppo.ppo.checks import RESERVED
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
-from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree, key_shape
 
 MEMBERS = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # of every agent
@@ -44,6 +46,21 @@ def check_functions(named: str, agent: Any) -> None:
         raise PPOError(f"{named}: metrics.extra has {taken[0]!r}, which is another column; give it another name")
     obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), before.obs)
     traced(f"{named}: policy", lambda state, obs: memory_after(named, agent, state, obs), before.train_state, obs)
+
+
+@contextlib.contextmanager
+def numbers_traced(names: Iterable[str]) -> Iterator[None]:
+    """Turns the error of an agent that reads a traced number as a Python value into one that names the remedy."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, PPOError) else error
+        if not isinstance(cause, jax.errors.JAXTypeError):
+            raise
+        raise PPOError(
+            f"one program for all values of {', '.join(sorted(names))}: {in_one_line(cause)}; declare a number that "
+            "Python reads with pjp.static(default): then a sweep makes a program for each of its values"
+        ) from error
 
 
 def memory_after(named: str, agent: Any, state: TrainState, obs: PyTree) -> PyTree:

@@ -24,7 +24,7 @@ from purejaxppo.population.memory import (
     tree_bytes,
 )
 from purejaxppo.population.options import Experiment, Options
-from purejaxppo.population.own_agents import check_functions, check_members
+from purejaxppo.population.own_agents import check_functions, check_members, numbers_traced
 from purejaxppo.population.sharding import (
     check_data_placement,
     make_shared,
@@ -96,11 +96,18 @@ def make_setting_agent(env: Environment, config: Config, options: Options) -> Ag
 
 
 def member_shapes(program: Program, options: Options) -> MemberResult:
-    """The shapes of one member's results."""
-    agent = make_setting_agent(program.env, program.config, options)
-    if options.make_agent is not None:
-        check_functions("make_agent", agent)
-    runner, row = jax.eval_shape(lambda key: agent.update(agent.init(key)), jax.random.key(0))
+    """The shapes of one member's results. Raises PPOError if the agent fails with the numbers that differ traced."""
+
+    def first_update(key: jax.Array, numbers: Numbers) -> tuple[RunnerState, Metrics]:
+        agent = make_setting_agent(*with_numbers(program, numbers), options)
+        if options.make_agent is not None:
+            check_functions("make_agent", agent)
+        return agent.update(agent.init(key))
+
+    numbers = {leaf: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for leaf, values in program.numbers.items()}
+    paths = jax.tree_util.tree_leaves_with_path((program.env, program.config))
+    with numbers_traced(jax.tree_util.keystr(paths[leaf][0][-1:], simple=True) for leaf in numbers):
+        runner, row = jax.eval_shape(first_update, jax.random.key(0), numbers)
     metrics = jax.tree.map(lambda x: jax.ShapeDtypeStruct((program.config.num_updates, *x.shape), x.dtype), row)
     returns = jax.ShapeDtypeStruct((options.evaluation_episodes,), jnp.float32)
     return MemberResult(runner, metrics, returns, jax.ShapeDtypeStruct((), jnp.int32))

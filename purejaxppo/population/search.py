@@ -17,8 +17,9 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from purejaxppo.envs.base import Environment
 from purejaxppo.population.options import MakeAgent
-from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_space, full_name, static_fields
-from purejaxppo.ppo.config import Config
+from purejaxppo.population.own_agents import numbers_traced
+from purejaxppo.population.sweep import LogUniform, Uniform, at_point, check_space, full_name
+from purejaxppo.ppo.config import Config, field_names
 from purejaxppo.ppo.evaluate import Agent
 from purejaxppo.ppo.types import RunnerState, count_timesteps
 from purejaxppo.utils.errors import PPOError
@@ -84,7 +85,7 @@ def settle_space(env: Environment, config: Config, space: Space) -> Space:
     """The space with full names. Raises PPOError unless it holds domains of numbers that one program can take."""
     check_space(space)
     space = {full_name(env, config, name): domain for name, domain in space.items()}
-    static = static_fields(config)
+    static = field_names(config, static=True)
     for name, domain in space.items():
         if name in static:
             raise PPOError(
@@ -142,7 +143,8 @@ def make_agent_of(env: Environment, config: Config, make_agent: MakeAgent) -> Ag
 def check_read(space: Space, update: Callable[[Hyper, jax.Array], RunnerState], reason: str) -> None:
     """Raises PPOError for a name on which the runner after `update` does not depend. Runs nothing."""
     hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in space}
-    jaxpr = jax.make_jaxpr(update)(hyper, key_shape()).jaxpr
+    with numbers_traced(space):
+        jaxpr = jax.make_jaxpr(update)(hyper, key_shape()).jaxpr
     is_read = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
     for name, read in zip(sorted(space), is_read, strict=False):  # the key comes after them
         if not read:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from purejaxppo.envs import Environment, make_env
-from purejaxppo.ppo.config import Config
+from purejaxppo.ppo.config import Config, field_names
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
 from purejaxppo.utils.tree import PyTree, like_array
@@ -136,7 +136,7 @@ def make_points(env: Environment, config: Config, sweep: Mapping[str, Sequence[A
     points = grid(sweep) if isinstance(sweep, Mapping) else list(sweep)
     if not points:
         raise PPOError("sweep has no points; give at least one, or leave it out")
-    named, static = [], static_fields(config)
+    named, static = [], field_names(config, static=True)
     for point in points:
         if not isinstance(point, Mapping):
             raise PPOError(f"sweep holds {point!r}, which is not a dict of names and values")
@@ -158,11 +158,6 @@ def full_name(env: Environment, config: Config, name: str) -> str:
         if known in fields or known in parameters:
             return known
     raise PPOError(unknown("name in a sweep", name, fields + parameters))
-
-
-def static_fields(config: Config) -> list[str]:
-    """The names of the fields that make another program."""
-    return [field.name for field in dataclasses.fields(config) if field.metadata.get("static", False)]
 
 
 def at_point(env: Environment, config: Config, point: Point) -> tuple[Environment, Config]:

@@ -53,6 +53,15 @@ def static(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
+def field_names(config: Any, *, static: bool) -> tuple[str, ...]:
+    """The fields of a config or its class that make another program, or the others. A bool or string is no number."""
+    return tuple(
+        field.name
+        for field in dataclasses.fields(config)
+        if (field.metadata.get("static", False) or isinstance(field.default, bool | str)) == static
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A frozen dataclass that is a pytree: static fields are structure, the others leaves.
@@ -85,12 +94,14 @@ class Config:
             cls.__repr__ = Config.__repr__  # or the decorator of a dataclass writes one with every field
 
         def flatten(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-            leaves = ((jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in cls._names(static=False))
-            return tuple(leaves), tuple(getattr(config, name) for name in cls._names(static=True))
+            leaves = (
+                (jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in field_names(cls, static=False)
+            )
+            return tuple(leaves), tuple(getattr(config, name) for name in field_names(cls, static=True))
 
         def unflatten(structure: tuple[Any, ...], leaves: Iterable[Any]) -> Config:
             config = object.__new__(cls)
-            names = cls._names(static=True) + cls._names(static=False)
+            names = field_names(cls, static=True) + field_names(cls, static=False)
             vars(config).update(zip(names, (*structure, *leaves), strict=True))
             return config
 
@@ -115,10 +126,6 @@ class Config:
         """Environment steps that the run takes: `total_timesteps`, rounded down to whole rollouts."""
         return self.num_updates * self.batch_size
 
-    @classmethod
-    def _names(cls, static: bool) -> tuple[str, ...]:
-        return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("static", False) == static)
-
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig(Config):
@@ -127,8 +134,8 @@ class PPOConfig(Config):
     The numbers (`float`) are leaves of a pytree: pass a config through `jit`, `vmap` or `grad`, and one
     program serves every value. The other fields are static: each combination is its own program.
 
-    A frozen dataclass of your own may inherit from it and add fields for your own parts: numbers, and static
-    fields by `static(default)`.
+    A frozen dataclass of your own may inherit from it and add fields for your own parts. Those with a bool or a
+    string as their default are static, and so are those with `static(default)`.
     """
 
     num_envs: int = static(4)  # B, environments stepped in parallel

@@ -215,6 +215,9 @@ def test_comparison_counts_wins_against_the_first():
         (["plot", "{a}", "--scale", "Catch-bsuite=0:1"], "--scale Catch-bsuite"),
         (["plot", "{a}", "{b}", "{catch}", *SCALES], "2 of CartPole-v1, 1 of Catch-bsuite"),
         (["plot", *["{a}"] * 9], "8"),
+        (["eval", "{a}", "--env", "Acrobot-v1"], "trained in CartPole-v1, not in Acrobot-v1"),
+        (["plot", "{a}", "{b}", "--env", "Acrobot-v1"], "leave out --env"),
+        (["reproduce", "{a}", "--agent", "purejaxppo.examples.a2c:make_agent"], "leave out --agent"),
     ],
 )
 def test_bad_input_is_refused_with_one_line(folder, refused, arguments, named):

@@ -1,10 +1,14 @@
 """Your own agent is checked before it trains, by every function that trains it."""
 
+import dataclasses
+import functools
+
 import jax.numpy as jnp
 import pytest
 
 import purejaxppo as pjp
 from purejaxppo.population.own_agents import check_functions, check_members
+from purejaxppo.population.sweep import make_programs
 from purejaxppo.runs.own_agent import UNNAMED, agent_in_python, agent_of_run, bring_agent
 
 CONFIG = pjp.PPOConfig(num_envs=2, num_steps=8, total_timesteps=32, hidden_sizes=(4,), num_minibatches=1)
@@ -88,3 +92,34 @@ def test_a_run_of_an_unnamed_function_is_read_with_the_agent_that_a_command_name
     (tmp_path / "unnamed_test.py").write_text("import purejaxppo as pjp\nmake_agent = pjp.make_ppo\n")
     bring_agent(f"{tmp_path}/unnamed_test.py:make_agent")
     assert agent_of_run(UNNAMED, tmp_path).make_agent is pjp.make_ppo
+
+
+@dataclasses.dataclass(frozen=True)
+class Fielded(pjp.PPOConfig):
+    window: int = 2  # read by Python, and not declared static
+    squared: bool = True
+    kind: str = "sum"
+
+
+def test_a_number_that_python_reads_is_refused_with_the_remedy(env):
+    def reward(params, steps, context):
+        return steps.reward * len(range(context.config.window))
+
+    config = Fielded(num_envs=2, num_steps=8, total_timesteps=32, hidden_sizes=(4,), num_minibatches=1)
+    make_agent = functools.partial(pjp.make_ppo, reward=reward)
+    with pytest.raises(pjp.PPOError, match=r"window: TracerIntegerConversionError.*pjp\.static"):
+        pjp.train_population(env, config, num_seeds=2, sweep={"window": [1, 2]}, make_agent=make_agent)
+
+    def make_branching(env, config):
+        assert config.vf_coef >= 0
+        return pjp.make_ppo(env, config)
+
+    space = {"vf_coef": pjp.uniform(0.1, 1.0)}
+    with pytest.raises(pjp.PPOError, match=r"vf_coef: TracerBoolConversionError.*pjp\.static"):
+        pjp.make_pbt(env, config, space, num_members=2, interval=1, make_agent=make_branching)
+
+
+def test_a_bool_and_a_string_of_an_own_config_make_programs_of_their_own(env):
+    points = [{"squared": True}, {"squared": False}, {"kind": "mean"}, {"window": 3}]
+    programs = make_programs(env, Fielded(), points)
+    assert [program.settings for program in programs] == [(0, 3), (1,), (2,)]

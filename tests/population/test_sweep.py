@@ -89,8 +89,8 @@ def test_arrays_are_swept_in_whatever_form_they_are_given(make):
 
 @dataclasses.dataclass(frozen=True)
 class Named(pjp.PPOConfig):
-    bonus: str = "none"
-    kind: str = pjp.static("plain")
+    bonus: str | None = None  # no text, so not static
+    kind: str = "plain"
 
 
 def test_a_field_of_text_is_swept_where_it_is_static():
