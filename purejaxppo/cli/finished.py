@@ -133,7 +133,7 @@ EVALUATE = Command(
 def add_film(parser: Parser, _: Preset) -> None:
     """The run, the episode, and the file of the film."""
     add_run(parser)
-    option(parser, "--seed", "I", whole_from(0), f"seed whose policy is filmed {A_POLICY}")
+    option(parser, "--seed", "I", whole_from(0), f"seed whose policy plays {A_POLICY}")
     option(parser, "--start", "N", whole_from(0, MAX_SEED), "seed of the episode (default 0)", default=0)
     about = "steps after which the episode is cut (default 1000)"
     option(parser, "--max-steps", "N", whole_from(1, MAX_FILMED), about, default=1_000)
@@ -158,7 +158,7 @@ def render(options: argparse.Namespace) -> int:
 
 
 RENDER = Command(
-    about="Films an episode of a policy.",
+    about="Makes a clip of an episode of a policy.",
     examples="""  purejaxppo render runs/a                           the seed with the best greedy return, as a GIF
   purejaxppo render runs/a --seed 3 --out film.mp4""",
     add_options=add_film,
@@ -173,7 +173,7 @@ def add_plot(parser: Parser, _: Preset) -> None:
     add_run_options(parser)
     about = (
         "learning curves (default), percentiles of the seeds over training, the share of seeds above each final return "
-        f"(profile), or the share that has solved it (times): {', '.join(SHOWN)}; with --scale: profile alone"
+        f"(profile), or the share that has solved it (times): {', '.join(SHOWN)}; with --scale only profile"
     )
     option(parser, "--show", "NAME", str, about, choices=SHOWN)
     add_scale(parser)
@@ -224,7 +224,7 @@ PLOT = Command(
 
 def add_page(parser: Parser, _: Preset) -> None:
     """The runs and the file of the page."""
-    about = "folder of a finished run or sweep; of several runs, which may be on several environments, as plot has them"
+    about = "folder of a finished run or sweep, or folders of several runs to compare, as for purejaxppo plot"
     option(parser, "folders", "RUN", a_path, about, nargs="+")
     add_run_options(parser)
     add_scale(parser)

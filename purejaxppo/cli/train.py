@@ -122,7 +122,7 @@ def join_processes(options: argparse.Namespace) -> None:
 
 
 TRAIN = Command(
-    about="Trains a population of seeds and writes its metrics, curves, films and policies.",
+    about="Trains a population of seeds and writes its metrics, curves, clips and policies.",
     examples="""  purejaxppo train --env Pendulum-v1 --seeds 64 --out runs/a --checkpoint-every 5m
   purejaxppo train --resume runs/a
   purejaxppo train --resume runs/a --total-timesteps 2e6

@@ -76,7 +76,7 @@ def _add_run_options(parser: Parser, preset: Preset) -> None:
     add("--seeds", "N", whole_from(1), f"seeds to train together (default {preset.num_seeds})")
     add("--seed", "N", whole_from(0, MAX_SEED - EVALUATION_SEED), "base of all seeds (default 0)")
     add("--out", "FOLDER", a_path, "run folder (default runs/ENV-DATE-TIME)")
-    add("--resume", "FOLDER", a_path, "go on with an interrupted run; with --total-timesteps N, any run, up to N steps")
+    add("--resume", "FOLDER", a_path, "continue an interrupted run; with --total-timesteps N, extend a run to N steps")
     add("--init-from", "RUN", a_path, "start from a finished run's parameters; its settings are the defaults")
     about = "save a checkpoint every N updates, or after a time: 60s, 5m, 1.5h (default never)"
     add("--checkpoint-every", "N", read_interval, about)

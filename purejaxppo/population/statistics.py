@@ -34,7 +34,7 @@ class Aggregates(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The score of the chosen setting on the seeds that it was chosen by, and on others that had no part in that.
+    """The score of the chosen setting on the seeds that chose it, and on fresh seeds that had no part in the choice.
 
     The greatest of many noisy scores is on average above its expectation: this selection bias is in `tuning`, whose
     interval does not cover it, and not in `test`, the figure to report (Patterson et al. 2024, "Empirical Design in

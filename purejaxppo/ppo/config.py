@@ -49,7 +49,7 @@ _SIZES = ("num_envs", "num_steps", "total_timesteps")  # which `check_total` bou
 
 
 def static(default: Any) -> Any:
-    """A config field that is part of the program, and no leaf."""
+    """Declares a static field of a config: it is part of the compiled program, not a leaf of the pytree."""
     return dataclasses.field(default=default, metadata={"static": True})
 
 
@@ -66,8 +66,8 @@ def field_names(config: Any, *, static: bool) -> tuple[str, ...]:
 class Config:
     """A frozen dataclass that is a pytree: static fields are structure, the others leaves.
 
-    Every subclass has the sizes of a run, and from here what follows of them. It checks itself when it is made.
-    Unflattening does not, because leaves need not be numbers there.
+    Every subclass has the sizes of a run, and the properties computed from them. A config is checked when it is made,
+    but not when it is unflattened, because its leaves need not be numbers then.
     """
 
     num_envs: int = static(1)  # B

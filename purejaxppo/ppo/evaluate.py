@@ -189,7 +189,7 @@ def check_play(agent: Agent, train_state: TrainState, key: jax.Array, num_episod
 def record_episodes(
     agent: Agent, train_state: TrainState, key: jax.Array, num_episodes: int = 1, *, max_steps: int = 1_000
 ) -> list[Episode]:
-    """Plays greedy episodes and keeps every step, for films and for a closer look.
+    """Plays greedy episodes and keeps every step, for clips and for a closer look.
 
     Compiles and runs at once, and brings the episodes to the host: it cannot be used inside jit.
 

@@ -36,7 +36,7 @@ def write_report(population: Population | Sweep | CrossSweep, folder: str | Path
     """Writes the pictures and report.html of a population or a sweep that was trained in memory.
 
     Args:
-        population: what `train_population` or `sweep_environments` returns. Of the latter it writes the page alone.
+        population: what `train_population` or `sweep_environments` returns; for the latter, only the page is written.
         folder: where to write; it is made if it is not there.
 
     Returns:

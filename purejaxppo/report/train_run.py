@@ -62,16 +62,16 @@ def train_run(
     quiet: bool = False,
     **options: Unpack[RunOptions],
 ) -> LoadedRun | Sweep:
-    """Trains a run or a sweep as `purejaxppo train` does, with a progress view, a run folder, films and a report.
+    """Trains a run or a sweep as `purejaxppo train` does, with a progress view, a run folder, clips and a report.
 
-    If the folder holds the same run, it goes on where it stopped, or reads it if it is finished. A run in the folder
+    If the folder holds the same run, it continues where it stopped, or is read if it is finished. A run in the folder
     with fewer `total_timesteps` is extended.
 
     Args:
-        env: a name, or what else `make_env` takes. An environment of your own is registered under its name.
+        env: a name, or anything else that `make_env` takes. An environment of your own is registered under its name.
         config: the hyperparameters.
         out: the run folder: config.json, metrics.csv, metrics.npz, summary.json, checkpoints/, curves.png,
-            report.html, and films if the environment can be drawn.
+            report.html, and clips if the environment can be drawn.
         num_seeds: how many seeds to train.
         seed: the base seed; seed i trains on `fold_in(key(seed), i)`.
         sweep: lists of values by name (a grid), or a list of points, as in `train_population`.
