@@ -1,11 +1,16 @@
 """Counts the operations in each loop of an update: what a GPU would launch, read from the program without a GPU.
 
-python benchmarks/count_operations.py [--seeds 8] [--compute-dtype bfloat16] [--json OUT]
+python benchmarks/count_operations.py [--seeds 8] [--preset cleanrl] [--compute-dtype bfloat16] [--h100] [--json OUT]
 
-The program is the default update of CartPole-v1 under vmap over the seeds. The table has, for each loop, its turns in
-an update, and for one turn, without the loops inside of it: the equations of the jaxpr; and of the optimised HLO the
-kernels, which are fusions, matrix products and all other instructions that compute or copy something. The HLO is that
-of this device: on a CPU, which fuses less than a GPU, the kernels are a stand-in for the launches of a GPU.
+The program is an update of the preset's environment under vmap over the seeds. The table has, for each loop, its turns
+in an update, and for one turn, without the loops inside of it: the equations of the jaxpr; and of the optimised HLO the
+kernels, which are fusions, matrix products and all other instructions that compute or copy something.
+
+The HLO is that of this device, or with --h100 that of an H100, compiled ahead of time. This takes JAX's CUDA plugin and
+a compiler for its assembly, and neither a GPU nor a driver. In an environment of their own, where JAX is jax's version:
+
+pip install . "jax-cuda12-plugin==JAX" "jax-cuda12-pjrt==JAX" nvidia-cuda-nvcc-cu12 nvidia-nvjitlink-cu12
+JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python benchmarks/count_operations.py --h100
 """
 
 import argparse
@@ -17,14 +22,44 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import topologies
 from jax.extend import core
+from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
 import purejaxppo as pjp
+from purejaxppo.population.algorithms import make_agent
 from purejaxppo.runs.console import print_rows
+from purejaxppo.runs.presets import find_preset
 from purejaxppo.utils.devices import compiler_options
 from purejaxppo.utils.files import versions, write_json
 
+H100 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 12 minor: 9 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  device_memory_size: 84942979072
+  threads_per_warp: 32
+  threads_per_core_limit: 2048
+  threads_per_block_limit: 1024
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  shared_memory_per_core: 233472
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+}
+"""
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all", "partition-id"}
 FILES = ("population/", "ppo/", "policies/", "envs/")  # of the package, whose functions name a loop
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
@@ -134,15 +169,26 @@ class Frames:
         return "unknown"
 
 
-def count(config: pjp.PPOConfig, num_seeds: int) -> dict[str, list[Loop]]:
-    """The loops of an update, by the kind of the count."""
-    agent = pjp.make_ppo(pjp.make_env("CartPole-v1"), config)
+def count(agent: Any, num_seeds: int, is_h100: bool) -> dict[str, list[Loop]]:
+    """The loops of an update of the agent, by the kind of the count."""
     runners = jax.eval_shape(jax.vmap(agent.init), jax.eval_shape(lambda: pjp.seed_keys(0, num_seeds)))
-    traced = jax.jit(jax.vmap(agent.update), compiler_options=compiler_options(jax.default_backend())).trace(runners)
+    platform = "cuda" if is_h100 else jax.default_backend()
+    program = jax.jit(
+        jax.vmap(agent.update),
+        in_shardings=h100() if is_h100 else None,
+        compiler_options=compiler_options(platform),
+    )
+    traced = program.trace(runners)
     return {
         "equations": loops_of_jaxpr(traced.jaxpr.jaxpr),
-        "kernels": loops_of_hlo(traced.lower().compile().as_text() or ""),
+        "kernels": loops_of_hlo(traced.lower(lowering_platforms=(platform,)).compile().as_text() or ""),
     }
+
+
+def h100() -> SingleDeviceSharding:
+    """A device that can be compiled for, and does not have to be there."""
+    topology = topologies.get_topology_desc(platform="cuda", topology="1x1x1", target_config=H100)
+    return SingleDeviceSharding(topology.devices[0])
 
 
 def table(loops: list[Loop], what: str) -> list[list[str]]:
@@ -163,11 +209,16 @@ def table(loops: list[Loop], what: str) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--compute-dtype", default="float32")
+    parser.add_argument("--preset", default="cleanrl")
+    parser.add_argument("--compute-dtype")
+    parser.add_argument("--h100", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    found = count(pjp.PPOConfig(compute_dtype=options.compute_dtype), options.seeds)
+    preset = find_preset(options.preset)
+    changes = {"compute_dtype": options.compute_dtype} if options.compute_dtype else {}
+    agent = make_agent(pjp.make_env(preset.env), dataclasses.replace(preset.config, **changes))
+    found = count(agent, options.seeds, options.h100)
     for what, loops in found.items():
         print_rows(Console(width=160), table(loops, what))
     if options.json:

@@ -17,6 +17,8 @@ _POINTS, _POINT_WEIGHTS = np.polynomial.hermite.hermgauss(32)
 NODES = np.asarray(math.sqrt(2.0) * _POINTS, np.float32)
 WEIGHTS = np.asarray(_POINT_WEIGHTS / math.sqrt(math.pi), np.float32)
 
+UNROLLED = 16  # actions, up to which sampling has no reductions; XLA adds more in blocks, with other last bits
+
 
 class Distribution(Protocol):
     """A distribution of one action, or of a batch of them [...]. `Actions.noise` draws the noise for `sample`."""
@@ -53,15 +55,7 @@ class Categorical(struct.PyTreeNode):
 
         An action of probability 0 is never drawn. Probabilities are resolved to 2^-23, the step of the noise.
         """
-        weight = jnp.exp(self.logits - jnp.max(self.logits, axis=-1, keepdims=True))
-        cumulative = jnp.cumsum(weight, axis=-1)
-        # XLA adds in blocks, so rounding may let the sums fall from one action to the next, also at one of weight 0.
-        # Of the actions of positive weight, the first whose sum is above the noise; the last where none is.
-        index = jnp.arange(weight.shape[-1], dtype=jnp.int32)
-        above = cumulative > noise[..., None] * cumulative[..., -1:]
-        first = jnp.min(jnp.where(above & (weight > 0), index, index.size), axis=-1)
-        last = jnp.max(jnp.where(weight > 0, index, 0), axis=-1)
-        return jnp.minimum(first, last)
+        return (invert_unrolled if self.logits.shape[-1] <= UNROLLED else invert)(self.logits, noise)
 
     def mode(self) -> jax.Array:
         """The most probable action. -> [...] int32"""
@@ -79,6 +73,33 @@ class Categorical(struct.PyTreeNode):
         probability = jnp.exp(log_prob)
         # The inner where keeps 0 * -inf out of the gradient as well.
         return -jnp.sum(probability * jnp.where(probability > 0, log_prob, 0.0), axis=-1)
+
+
+def invert(logits: jax.Array, noise: jax.Array) -> jax.Array:
+    """The action of `Categorical.sample`. logits: [..., n], noise: [...] -> [...] int32"""
+    weight = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    cumulative = jnp.cumsum(weight, axis=-1)
+    # XLA adds in blocks, so rounding may let the sums fall from one action to the next, also at one of weight 0.
+    # Of the actions of positive weight, the first whose sum is above the noise; the last where none is.
+    index = jnp.arange(weight.shape[-1], dtype=jnp.int32)
+    above = cumulative > noise[..., None] * cumulative[..., -1:]
+    first = jnp.min(jnp.where(above & (weight > 0), index, index.size), axis=-1)
+    last = jnp.max(jnp.where(weight > 0, index, 0), axis=-1)
+    return jnp.minimum(first, last)
+
+
+def invert_unrolled(logits: jax.Array, noise: jax.Array) -> jax.Array:
+    """As `invert`, action by action: without a reduction it is part of the kernel that steps the environments."""
+    columns = [logits[..., a] for a in range(logits.shape[-1])]
+    highest = functools.reduce(jnp.maximum, columns)
+    weights = [jnp.exp(x - highest) for x in columns]
+    cumulative = list(itertools.accumulate(weights))
+    action = jnp.zeros(noise.shape, jnp.int32)
+    for a, weight in enumerate(weights):
+        action = jnp.where(weight > 0, a, action)
+    for a, weight in reversed(list(enumerate(weights))):
+        action = jnp.where((cumulative[a] > noise * cumulative[-1]) & (weight > 0), a, action)
+    return action
 
 
 class MultiCategorical(struct.PyTreeNode):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import Starts, make_starts, step_batch
 from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transition
+from purejaxppo.utils.packed import Packed, pack, unpack
 from purejaxppo.utils.sums import add, precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
 
@@ -32,7 +33,7 @@ def rollout(
     -> (runner, transitions [T, B, ...], the policy's second output [T, B, ...], episode statistics)
     """
 
-    def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, tuple[Transition, PyTree, EpisodeState]]:
+    def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, Packed]:
         obs, env_state, episode = carry
         action, distribution_params = policy(obs, noise.action)
         next_obs, env_state, step = step_batch(env, noise.step_key, env_state, action, noise.start)
@@ -47,10 +48,11 @@ def rollout(
         )
         counted = count_step(episode, step.reward)
         episode = end_episodes(counted, step.terminated | step.truncated)
-        return (next_obs, env_state, episode), (transition, distribution_params, counted)
+        return (next_obs, env_state, episode), pack((transition, distribution_params, counted))
 
     carry = (runner.obs, runner.env_state, runner.episode)
-    carry, (transitions, distribution_params, counted) = jax.lax.scan(act_and_step, carry, noise)
+    carry, packed = jax.lax.scan(act_and_step, carry, noise)
+    transitions, distribution_params, counted = unpack(packed)
     obs, env_state, episode = carry
     episode, episodes = finish_rollout(episode, counted, transitions)
     runner = runner.replace(obs=obs, env_state=env_state, episode=episode)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxppo.ppo.types import Batch, RunnerState
+from purejaxppo.utils.packed import Packed, pack, unpack
 from purejaxppo.utils.tree import PyTree, Terms
 
 Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
@@ -56,10 +57,12 @@ def update_epoch(
 ) -> tuple[Learned, Terms]:
     """One pass over the batch, in an order of [minibatches]. -> (learned, terms [minibatches])"""
 
-    def step_on(learned: Learned, order: Order) -> tuple[Learned, Terms]:
-        return step(learned, take(batch, order.indices), order.key)
+    def step_on(learned: Learned, order: Order) -> tuple[Learned, Packed]:
+        learned, terms = step(learned, take(batch, order.indices), order.key)
+        return learned, pack(terms)
 
-    return jax.lax.scan(step_on, learned, order)
+    learned, terms = jax.lax.scan(step_on, learned, order)
+    return learned, unpack(terms)
 
 
 def update_epochs(
@@ -105,14 +108,15 @@ def minibatches_within_kl(
     -> (learned, terms, mean over the minibatches that were applied)
     """
 
-    def step_if_near(carry: tuple[Learned, jax.Array], order: Order) -> tuple[tuple, tuple]:
+    def step_if_near(carry: tuple[Learned, jax.Array], order: Order) -> tuple[tuple, Packed]:
         learned, near = carry
         new, terms = step(learned, take(batch, order.indices), order.key)
         near = near & is_within(terms)
-        return (where(near, new, learned), near), (terms, near)
+        return (where(near, new, learned), near), pack((terms, near))
 
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), order)
-    (learned, _), (terms, applied) = jax.lax.scan(step_if_near, (learned, jnp.bool_(True)), flat)
+    (learned, _), packed = jax.lax.scan(step_if_near, (learned, jnp.bool_(True)), flat)
+    terms, applied = unpack(packed)
     return learned, mean_where(applied, terms)
 
 

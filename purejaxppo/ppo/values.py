@@ -13,7 +13,8 @@ from purejaxppo.ppo.types import TrainState, Transition
 
 AnyNetwork = Network | RecurrentNetwork
 
-CACHED_ROWS = 512  # observations that the critic looks at together
+CACHED_ROWS = 512  # observations that the critic looks at together, for a CPU
+LAUNCHED_ROWS = 2**16  # for a GPU, where each turn costs the launch of every layer
 
 
 def critic(network: AnyNetwork, state: TrainState, at: ObsAndMemory) -> jax.Array:
@@ -22,25 +23,39 @@ def critic(network: AnyNetwork, state: TrainState, at: ObsAndMemory) -> jax.Arra
 
 
 def values(network: AnyNetwork, state: TrainState, obs: ObsAndMemory) -> jax.Array:
-    """The critic at the steps of a rollout, some at a time: what lies between its layers stays in the cache.
+    """The critic at the steps of a rollout. obs: [T, B, ...]. -> [T, B]"""
+    return jax.lax.platform_dependent(
+        state,
+        obs,
+        cpu=functools.partial(values_in_turns, network, CACHED_ROWS),
+        default=functools.partial(values_in_turns, network, LAUNCHED_ROWS),
+    )
 
-    obs: [T, B, ...]. -> [T, B]
-    """
+
+def values_in_turns(network: AnyNetwork, rows: int, state: TrainState, obs: ObsAndMemory) -> jax.Array:
+    """The critic at so many observations at a time: what lies between its layers stays in a CPU's cache."""
     num_envs = jax.tree.leaves(obs)[0].shape[1]
-    steps = max(1, CACHED_ROWS // num_envs)
-    return jax.lax.map(functools.partial(critic, network, state), obs, batch_size=steps)
+    return jax.lax.map(functools.partial(critic, network, state), obs, batch_size=max(1, rows // num_envs))
 
 
 def next_values(network: AnyNetwork, state: TrainState, transitions: Transition, value: jax.Array) -> jax.Array:
     """The critic at the observation after each step, before any auto-reset.
 
     It is `value` of the step after, since that step starts from this observation, but for the last step and for those
-    that end an episode. Only these are computed, and what their derivative needs if one is taken.
+    that end an episode. A CPU computes only these, and what their derivative needs if one is taken; a GPU computes all
+    of them, in fewer kernels than it would take to pick some.
 
     transitions: [T, B, ...]; value: [T, B], of the critic at their `obs`. -> [T, B]
     """
     done = transitions.terminated | transitions.truncated
-    return _next_values(network, state, transitions.next_obs, value, done)
+    return jax.lax.platform_dependent(
+        state,
+        transitions.next_obs,
+        value,
+        done,
+        cpu=functools.partial(_next_values, network),
+        default=lambda state, next_obs, *_: values(network, state, next_obs),
+    )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -5,7 +5,14 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from purejaxppo.policies.distributions import Categorical, Joint, MultiCategorical
+from purejaxppo.policies.distributions import (
+    UNROLLED,
+    Categorical,
+    Joint,
+    MultiCategorical,
+    invert,
+    invert_unrolled,
+)
 
 DRAWS = 10**6
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -48,6 +55,18 @@ def every(logits, noise):
     policy = Categorical(logits)
     action = policy.sample(noise)
     return action, policy.mode(), policy.log_prob(action), policy.entropy()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, UNROLLED])
+def test_sampling_without_reductions_draws_the_same_actions(size):
+    logits = draw_logits(size, 4000, size)
+    logits[np.random.default_rng(size).random(logits.shape) < 0.3] = -np.inf
+    logits[:, 0] = np.where(np.isinf(logits).all(axis=1), 0.0, logits[:, 0])
+    noise = np.random.default_rng(1).random(4000).astype(np.float32)
+    noise[:20], noise[20:40] = 0.0, BELOW_ONE
+    drawn = jax.jit(invert)(logits, noise)
+    np.testing.assert_array_equal(jax.jit(invert_unrolled)(logits, noise), drawn)
+    assert len(np.unique(drawn)) == size
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,0 +1,58 @@
+"""Packed outputs of a scan, beside those that jax.lax.scan stacks one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxppo.utils.packed import SMALL, pack, unpack
+
+
+def outputs(x):
+    """Every kind of output that a step may have, from one number."""
+    return {
+        "float": (x, x * jnp.arange(6.0).reshape(2, 3)),
+        "flag": (x > 2, jnp.arange(5) > x),
+        "integer": jnp.int32(x) - 3,
+        "byte": jnp.full(2, x).astype(jnp.uint8),
+        "nothing": (),
+        "large": jnp.full(SMALL + 1, x),
+        "constant": 0.5,
+        "empty": jnp.zeros((0, 2)),
+    }
+
+
+def plain(x):
+    return jax.lax.scan(lambda total, y: (total + y, outputs(total + y)), 0.0, x)
+
+
+def packed(x):
+    total, y = jax.lax.scan(lambda total, y: (total + y, pack(outputs(total + y))), 0.0, x)
+    return total, unpack(y)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["as it is", "jit", "vmap"])
+def test_packed_outputs_are_those_of_a_plain_scan(transform):
+    x = jnp.array([1.5, -0.0, jnp.nan, 2.0**-140, jnp.inf])
+    x = jnp.stack([x, x + 1.0]) if transform is jax.vmap else x
+    got, wanted = transform(packed)(x), transform(plain)(x)
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+def test_a_turn_stacks_one_array_of_each_dtype_and_the_large_ones():
+    stacked = jax.eval_shape(lambda: pack(outputs(jnp.float32(1.0))))
+    shapes = sorted((str(x.dtype), x.shape) for x in jax.tree.leaves(stacked))
+    assert shapes == [("float32", (8,)), ("float32", (SMALL + 1,)), ("int32", (7,)), ("uint8", (2,))]
+
+
+def test_gradients_go_through_packed_outputs():
+    def loss(scan):
+        return lambda x: jnp.sum(jnp.sin(scan(x)[1]["float"][1]))
+
+    x = jnp.array([1.0, 2.0, 3.0])
+    wanted = jax.grad(loss(plain))(x)
+    assert np.abs(wanted).min() > 0
+    np.testing.assert_array_equal(jax.grad(loss(packed))(x), wanted)
