@@ -140,8 +140,8 @@ def threshold_times(timesteps: np.ndarray, reached: np.ndarray) -> ThresholdTime
 
 
 def first_at_most(at: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Where falling values first are at most the level; inf if they never are. [N], [N] -> scalar"""
-    below = values <= level
+    """Where falling values first are at most the level, up to rounding; inf if they never are. [N], [N] -> scalar"""
+    below = values <= level + 1e-9  # a product over runs may miss 1/2 by its rounding, and the median by one step
     return float(at[below.argmax()]) if below.any() else math.inf
 
 

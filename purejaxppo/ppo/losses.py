@@ -58,12 +58,14 @@ def are_equal(x: jax.Array) -> jax.Array:
 
 
 def normalized_advantage(advantage: jax.Array) -> jax.Array:
-    """(A - mean A) / (std A + 1e-8), and 0 for equal advantages. [M] -> [M]"""
+    """(A - mean A) / (std A + 1e-8), 0 for equal advantages, and NaN where the variance overflows. [M] -> [M]"""
     centred = advantage - jnp.mean(advantage)
     centred = centred - jnp.mean(centred)  # of the rounding of the first mean
     equal = are_equal(advantage)
     # The inner where keeps the infinite slope of the root at 0 out of the gradient.
     variance = jnp.where(equal, 1.0, jnp.mean(jnp.square(centred)))
+    # Over an infinite variance all would be 0: the update would go through and teach nothing.
+    variance = jnp.where(variance < jnp.inf, variance, jnp.nan)
     return jnp.where(equal, 0.0, centred / (jnp.sqrt(variance) + 1e-8))
 
 

@@ -34,7 +34,11 @@ def clip_by_global_norm(max_norm: float | jax.Array) -> optax.GradientTransforma
 
 @jax.custom_jvp
 def clipped(gradient: PyTree, max_norm: jax.Array) -> PyTree:
-    """The gradient, scaled to a global norm of max_norm where its norm is larger."""
+    """The gradient, scaled to a global norm of max_norm where its norm is larger; NaN where the norm overflows.
+
+    By an infinite norm optax would scale to 0: the update would go through and teach nothing.
+    """
+    max_norm = jnp.where(optax.global_norm(gradient) < jnp.inf, max_norm, jnp.nan)
     return optax.clip_by_global_norm(max_norm).update(gradient, optax.EmptyState())[0]
 
 

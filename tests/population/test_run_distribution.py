@@ -76,6 +76,12 @@ def test_shares_over_time_and_their_intervals_agree_with_scipy():
     np.testing.assert_allclose(found.high, 1 - bounds.low.probabilities, rtol=1e-12)
 
 
+def test_the_median_time_is_not_a_step_late_by_rounding():
+    for size in range(2, 400):
+        median = threshold_times(np.arange(1.0, size + 1), np.ones(size, bool)).median.estimate
+        assert median == (size + 1) // 2
+
+
 def test_the_interval_of_a_median_time_is_brookmeyer_and_crowleys():
     """S within exp(-exp(log(-log S) -+ 1.96 se)), se of Greenwood: by hand, every run seen to its end."""
     times = np.arange(1.0, 21.0)

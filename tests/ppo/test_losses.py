@@ -296,6 +296,10 @@ def test_normalized_advantage_has_mean_0_and_standard_deviation_1():
 EQUAL = (0.0, 1e-18, 0.1, 2.0, 12345.678, 1e6 + 0.3)
 
 
+def test_advantages_whose_variance_overflows_are_not_normalised_to_0():
+    assert np.isnan(normalized_advantage(jnp.array([1e20, -1e20, 3e20]))).all()
+
+
 @pytest.mark.parametrize("size", [1, 128, 500, 4000])
 def test_equal_advantages_are_normalised_to_0_and_explain_nothing(size):
     value = jnp.linspace(-1, 1, size)

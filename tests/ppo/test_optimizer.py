@@ -131,6 +131,10 @@ def test_the_derivative_of_clipping_is_that_of_finite_differences(max_norm, slop
     np.testing.assert_allclose(slope, slope_of_norm * gradient / 5.0, rtol=1e-6)
 
 
+def test_a_gradient_whose_norm_overflows_is_not_clipped_to_0():
+    assert np.isnan(clipped({"a": jnp.full(3, 1e20)}, jnp.float32(0.5))["a"]).all()
+
+
 def test_the_derivative_of_clipping_is_finite_at_a_gradient_of_0():
     at, along = ({"a": jnp.zeros(2)}, 0.5), ({"a": jnp.array([1.0, 2.0])}, 1.0)
     np.testing.assert_array_equal(jax.jvp(clipped, at, along)[1]["a"], [1.0, 2.0])
