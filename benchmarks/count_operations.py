@@ -60,7 +60,17 @@ gpu_device_info {
   shared_memory_per_block_optin: 232448
 }
 """
-FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all", "partition-id"}
+FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "iota",
+    "after-all",
+    "partition-id",
+    "fusion-done",
+}
 FILES = ("population/", "ppo/", "policies/", "envs/")  # of the package, whose functions name a loop
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%\S+ = (?:\(.*?\)|\S+) ([a-z][\w-]*)\(")
