@@ -38,19 +38,24 @@ def clipped(gradient: PyTree, max_norm: jax.Array) -> PyTree:
 
     By an infinite norm optax would scale to 0: the update would go through and teach nothing.
     """
-    max_norm = jnp.where(optax.global_norm(gradient) < jnp.inf, max_norm, jnp.nan)
+    max_norm = jnp.where(squared_norm(gradient) < jnp.inf, max_norm, jnp.nan)
     return optax.clip_by_global_norm(max_norm).update(gradient, optax.EmptyState())[0]
 
 
 @clipped.defjvp
 def _clipped_jvp(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
     def scaled(gradient: PyTree, max_norm: jax.Array) -> PyTree:
-        square = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient))
+        square = squared_norm(gradient)
         is_short = jnp.sqrt(jax.lax.stop_gradient(square)) < max_norm
         norm, most = jnp.sqrt(jnp.where(is_short, 1.0, square)), jnp.where(is_short, 1.0, max_norm)
         return jax.tree.map(lambda x: x / norm * most, gradient)
 
     return clipped(*primals), jax.jvp(scaled, primals, tangents)[1]
+
+
+def squared_norm(tree: PyTree) -> jax.Array:
+    """The sum of the squares of all numbers. -> []"""
+    return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)), start=jnp.float32(0.0))
 
 
 def scale_by_adam(eps: float | jax.Array) -> optax.GradientTransformation:
