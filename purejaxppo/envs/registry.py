@@ -220,12 +220,13 @@ def _like(value: Any, default: Any) -> Any:
 
 def _check_parameter(env_name: str, name: str, value: Any, default: Any) -> None:
     """Raises PPOError unless the value fits in the place of the default; of a pytree, each leaf of it."""
-    if jax.tree.structure(value) == jax.tree.structure(default) and not jax.tree_util.all_leaves([default]):
+    is_pytree = not jax.tree_util.all_leaves([default])
+    if is_pytree and jax.tree.structure(value) == jax.tree.structure(default):
         own = jax.tree.leaves(default)
         for (path, leaf), each in zip(jax.tree_util.tree_leaves_with_path(value), own, strict=True):
             _check_parameter(env_name, name + jax.tree_util.keystr(path), leaf, each)
         return
-    if not isinstance(default, list | tuple | None) and not jax.tree_util.all_leaves([default]):
+    if is_pytree and not isinstance(default, list | tuple | None):
         differs = sorted(leaf_shapes(value).keys() ^ leaf_shapes(default).keys())[:3] or [f" ({type(value).__name__})"]
         places = ", ".join(name + place for place in differs)
         raise PPOError(f"{env_name}: {name} is not a pytree like the default: they differ in {places}")

@@ -54,7 +54,7 @@ def static(default: Any) -> Any:
 
 
 def field_names(config: Any, *, static: bool) -> tuple[str, ...]:
-    """The fields of a config or its class that make another program, or the others. A bool or string is no number."""
+    """The names of the static fields, or of the others. A field whose default is a bool or a string is static."""
     return tuple(
         field.name
         for field in dataclasses.fields(config)
