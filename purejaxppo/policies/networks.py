@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.policies.products import PRODUCTS
+from purejaxppo.policies.products import PRODUCTS, product_of_output
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure, unchanged
 from purejaxppo.utils.validation import shown
@@ -106,7 +106,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., features] -> [..., output_size]"""
         x = hidden_layers(x, self.hidden_sizes, self.activation, self.hidden_init, self.dot_general)
-        return nn.Dense(self.output_size, kernel_init=self.output_init)(x)
+        return nn.Dense(self.output_size, kernel_init=self.output_init, dot_general=product_of_output)(x)
 
 
 def hidden_layers(

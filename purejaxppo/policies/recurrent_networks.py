@@ -17,7 +17,7 @@ from purejaxppo.policies.networks import (
     shared_output,
     tower_input,
 )
-from purejaxppo.policies.products import PRODUCTS, bfloat16_matmul
+from purejaxppo.policies.products import PRODUCTS, bfloat16_matmul, product_of_output
 from purejaxppo.utils.tree import PyTree, unchanged
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]  # ([..., n], [n, m]) -> [..., m]
@@ -179,7 +179,7 @@ class RecurrentTower(nn.Module):
             dot_general=self.dot_general,
         )
         self.recurrent = self.param("recurrent", self.cell.init, size)
-        self.output = nn.Dense(self.output_size, kernel_init=self.output_init)
+        self.output = nn.Dense(self.output_size, kernel_init=self.output_init, dot_general=product_of_output)
 
     def inputs(self, obs: jax.Array) -> jax.Array:
         """The input's part of the gates. [..., *obs_shape] -> [..., gates size]"""

@@ -23,6 +23,7 @@ from purejaxppo.ppo.normalize import scale_reward
 from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState, Steps
 from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient, take_samples
 from purejaxppo.utils.errors import PPOError
+from purejaxppo.utils.packed import unpack
 from purejaxppo.utils.sums import precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
 
@@ -87,7 +88,7 @@ def update_part(
     key: jax.Array,
 ) -> tuple[Learned, Terms]:
     """`update_minibatch` by the mean of the gradients of all parts, each with a key of its own."""
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], part, own_key(key))
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(unpack(learned[0]), part, own_key(key))
     gradient, terms = mean_of_all((gradient, terms))
     return apply_gradient(optimizer, rate, learned, gradient), terms
 

@@ -42,7 +42,7 @@ from purejaxppo.ppo.schedules import RateRule, Schedules
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import LOSS_TERMS, Batch, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
 from purejaxppo.ppo.update import (
-    Learned,
+    SMALL_PARAMETERS,
     Order,
     epochs_within_kl,
     keep_finite,
@@ -54,6 +54,7 @@ from purejaxppo.ppo.update import (
     update_epochs,
 )
 from purejaxppo.ppo.values import next_values, values
+from purejaxppo.utils.packed import pack, unpack
 from purejaxppo.utils.remade import Remade
 from purejaxppo.utils.tree import NOT_SPLIT, PyTree, Terms
 from purejaxppo.utils.validation import check_key
@@ -333,13 +334,13 @@ def to_batch(agent: PPO, steps: Batch, transitions: Transition) -> Batch:
     return to_samples(steps)
 
 
-def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Learned, Terms]:
+def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[tuple, Terms]:
     """The epochs of one update. batch: N samples, or N sequences. -> ((params, optimizer state), mean loss terms)"""
     config = agent.config
     loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(agent.collective.descend, loss, agent.optimizer, rate)
     take = agent.collective.take
-    learned = (state.params, state.opt_state)
+    learned = (pack(state.params, SMALL_PARAMETERS), state.opt_state)
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     else:
@@ -349,11 +350,14 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     epoch = functools.partial(update_epoch, step, batch, take=take)
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
-        return update_epochs(epoch, learned, order)
-    is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
-    if config.kl_stop == "epoch":
-        return epochs_within_kl(epoch, is_within, learned, order)
-    return minibatches_within_kl(step, is_within, learned, batch, order, take)
+        learned, terms = update_epochs(epoch, learned, order)
+    else:
+        is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
+        if config.kl_stop == "epoch":
+            learned, terms = epochs_within_kl(epoch, is_within, learned, order)
+        else:
+            learned, terms = minibatches_within_kl(step, is_within, learned, batch, order, take)
+    return (unpack(learned[0]), learned[1]), terms
 
 
 def minibatch_loss(

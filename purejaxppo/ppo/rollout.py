@@ -33,8 +33,8 @@ def rollout(
     -> (runner, transitions [T, B, ...], the policy's second output [T, B, ...], episode statistics)
     """
 
-    def act_and_step(carry: tuple, noise: RolloutNoise) -> tuple[tuple, Packed]:
-        obs, env_state, episode = carry
+    def act_and_step(carry: Packed, noise: RolloutNoise) -> tuple[Packed, Packed]:
+        obs, env_state, episode = unpack(carry)
         action, distribution_params = policy(obs, noise.action)
         next_obs, env_state, step = step_batch(env, noise.step_key, env_state, action, noise.start)
         transition = Transition(
@@ -48,12 +48,11 @@ def rollout(
         )
         counted = count_step(episode, step.reward)
         episode = end_episodes(counted, step.terminated | step.truncated)
-        return (next_obs, env_state, episode), pack((transition, distribution_params, counted))
+        return pack((next_obs, env_state, episode)), pack((transition, distribution_params, counted))
 
-    carry = (runner.obs, runner.env_state, runner.episode)
-    carry, packed = jax.lax.scan(act_and_step, carry, noise)
-    transitions, distribution_params, counted = unpack(packed)
-    obs, env_state, episode = carry
+    carry, kept = jax.lax.scan(act_and_step, pack((runner.obs, runner.env_state, runner.episode)), noise)
+    transitions, distribution_params, counted = unpack(kept)
+    obs, env_state, episode = unpack(carry)
     episode, episodes = finish_rollout(episode, counted, transitions)
     runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
     return runner, transitions, distribution_params, episodes

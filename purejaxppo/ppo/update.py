@@ -11,7 +11,9 @@ from purejaxppo.ppo.types import Batch, RunnerState
 from purejaxppo.utils.packed import Packed, pack, unpack
 from purejaxppo.utils.tree import PyTree, Terms
 
-Learned = tuple[PyTree, PyTree]  # (params, optimizer state)
+SMALL_PARAMETERS = 1024  # numbers; a kernel of 64 x 64 costs less as an array of its own
+
+Learned = tuple[Packed, PyTree]  # (params, of which arrays up to SMALL_PARAMETERS are packed; optimizer state)
 # (params, minibatch, key of the minibatch) -> (loss, its terms)
 LossFunction = Callable[[PyTree, Batch, jax.Array], tuple[jax.Array, Terms]]
 Take = Callable[[Batch, jax.Array], Batch]  # (batch, indices [M]) -> minibatch
@@ -39,17 +41,19 @@ def update_minibatch(
     key: jax.Array,
 ) -> tuple[Learned, Terms]:
     """One gradient step."""
-    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(learned[0], minibatch, key)
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(unpack(learned[0]), minibatch, key)
     return apply_gradient(optimizer, rate, learned, gradient), terms
 
 
 def apply_gradient(
     optimizer: optax.GradientTransformationExtraArgs, rate: jax.Array, learned: Learned, gradient: PyTree
 ) -> Learned:
-    """Applies the optimizer's update for a gradient."""
-    params, opt_state = learned
+    """Adds the optimizer's update for a gradient to the parameters, in their dtypes."""
+    packed, opt_state = learned
+    params = unpack(packed)
     updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
-    return optax.apply_updates(params, updates), opt_state
+    updates = jax.tree.map(lambda x, update: jnp.broadcast_to(update, x.shape).astype(x.dtype), params, updates)
+    return jax.tree.map(jnp.add, packed, pack(updates, packed.most)), opt_state
 
 
 def update_epoch(

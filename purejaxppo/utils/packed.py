@@ -1,7 +1,8 @@
-"""Many small outputs of a scan as one vector for each dtype.
+"""Many small arrays as one vector for each dtype, for what a loop carries and stacks.
 
-On a GPU each array that a scan stacks is a kernel in every turn. Where the body returns `pack(outputs)` and the stacked
-result goes through `unpack`, the small outputs of a dtype share one, and their bits are the same.
+An array of its own is a kernel of its own in every turn. A GPU has to launch it. XLA's CPU backend, as soon as more
+than eight kernels are ready at once, wakes another thread for half of them, which takes longer than a small network's
+whole minibatch. The bits of the arrays are the same.
 """
 
 import jax
@@ -20,41 +21,39 @@ class Packed(struct.PyTreeNode):
     large: list[jax.Array]
     arrays: tuple[jax.ShapeDtypeStruct, ...] = struct.field(pytree_node=False)  # all of them, in order
     structure: Structure = struct.field(pytree_node=False)
+    most: int = struct.field(pytree_node=False)  # numbers of a small array
 
 
-def pack(tree: PyTree) -> Packed:
-    """Packs the outputs of a turn."""
+def pack(tree: PyTree, most: int = SMALL) -> Packed:
+    """Packs the arrays of at most so many numbers."""
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, tree))
     parts: dict[str, list[jax.Array]] = {}
-    for x in filter(is_small, leaves):
-        parts.setdefault(str(packed_dtype(x)), []).append(x.ravel().astype(packed_dtype(x)))
+    for x in leaves:
+        if x.size <= most:
+            parts.setdefault(str(packed_dtype(x)), []).append(x.ravel().astype(packed_dtype(x)))
     return Packed(
         vectors={dtype: jnp.concatenate(group) for dtype, group in parts.items()},
-        large=[x for x in leaves if not is_small(x)],
+        large=[x for x in leaves if x.size > most],
         arrays=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves),
         structure=structure,
+        most=most,
     )
 
 
 def unpack(packed: Packed) -> PyTree:
-    """The outputs of all turns, [T, ...], from the stacked packs of them."""
+    """The arrays of a pack; of packs that a scan has stacked, [T, ...] each."""
     large, taken = iter(packed.large), dict.fromkeys(packed.vectors, 0)
 
     def take(array: jax.ShapeDtypeStruct) -> jax.Array:
-        if not is_small(array):
+        if array.size > packed.most:
             return next(large)
         dtype = str(packed_dtype(array))
         start = taken[dtype]
         taken[dtype] += array.size
-        stacked = packed.vectors[dtype][:, start : taken[dtype]]
-        return stacked.reshape(len(stacked), *array.shape).astype(array.dtype)
+        part = packed.vectors[dtype][..., start : taken[dtype]]
+        return part.reshape(*part.shape[:-1], *array.shape).astype(array.dtype)
 
     return jax.tree.unflatten(packed.structure, [take(array) for array in packed.arrays])
-
-
-def is_small(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """True if an array is packed."""
-    return x.size <= SMALL
 
 
 def packed_dtype(x: jax.Array | jax.ShapeDtypeStruct) -> jnp.dtype:

@@ -7,6 +7,7 @@ import pytest
 from purejaxppo.ppo.config import PPOConfig
 from purejaxppo.ppo.optimizer import adam_step, clipped, make_optimizer, scale_by_given_rate
 from purejaxppo.ppo.update import apply_gradient, update_minibatch
+from purejaxppo.utils.packed import pack, unpack
 
 
 def adam(param, gradients, rate, max_norm, eps=1e-5, first=0.9, second=0.999):
@@ -53,13 +54,13 @@ def test_steps_agree_with_adam_after_clipping_by_global_norm(max_norm, clips):
     assert {max_norm < norm for norm in norms} == ({True, False} if clips is None else {clips})
     optimizer = make_optimizer(PPOConfig(max_grad_norm=max_norm))
     params = {"a": jnp.ones((3, 2)), "b": jnp.zeros(4)}
-    learned = (params, optimizer.init(params))
+    learned = (pack(params), optimizer.init(params))
     step = jax.jit(lambda learned, gradient: update_minibatch(linear_loss, optimizer, 0.05, learned, gradient, None)[0])
     for count, gradient in enumerate(gradients, 1):
         learned = step(learned, gradient)
         expected = adam(params, gradients[:count], 0.05, max_norm)
         for name in params:
-            np.testing.assert_allclose(learned[0][name], expected[name], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(unpack(learned[0])[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("max_norm", [0.5, np.inf])
@@ -73,7 +74,7 @@ def test_steps_are_those_of_optax_to_the_bit(max_norm):
         def step(learned, gradient):
             return apply_gradient(optimizer, jnp.float32(0.05), learned, gradient), None
 
-        return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), gradients)[0])()
+        return jax.jit(lambda: jax.lax.scan(step, (pack(params), optimizer.init(params)), gradients)[0])()
 
     ours = descend(make_optimizer(PPOConfig(max_grad_norm=max_norm)))
     jax.tree.map(np.testing.assert_array_equal, ours, descend(theirs))

@@ -18,6 +18,7 @@ from purejaxppo.ppo.agent import assess, draw_noise, learn, make_context, play, 
 from purejaxppo.ppo.factory import update_many
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.update import update_minibatch
+from purejaxppo.utils.packed import pack, unpack
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8, hidden_sizes=(8,))
 
@@ -253,7 +254,7 @@ def learned_from_one_batch(env, one_batch, kl_stop, estimator):
 def first_steps(agent, state, batch, key, count):
     """(params, opt_state) after the first minibatches of the update, one after another."""
     indices = shuffled_indices(key, agent.config.update_epochs, agent.config.num_minibatches, agent.config.batch_size)
-    learned = (state.params, state.opt_state)
+    learned = (pack(state.params), state.opt_state)
 
     def loss(params, minibatch, key):
         return pjp.ppo_loss(params, minibatch, make_context(agent, state, key))
@@ -261,7 +262,7 @@ def first_steps(agent, state, batch, key, count):
     step = jax.jit(functools.partial(update_minibatch, loss, agent.optimizer, jnp.float32(0.05)))
     for chosen in indices[0, :count]:
         learned, _ = step(learned, jax.tree.map(lambda x, chosen=chosen: x[chosen], batch), key)
-    return learned
+    return unpack(learned[0]), learned[1]
 
 
 def same(a, b):

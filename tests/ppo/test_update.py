@@ -23,6 +23,7 @@ from purejaxppo.ppo.update import (
     update_epochs,
     update_minibatch,
 )
+from purejaxppo.utils.packed import pack, unpack
 
 EPOCHS, MINIBATCHES = 5, 2
 
@@ -84,7 +85,7 @@ def learner(config, rate=0.05):
     def step(learned, minibatch, key=None):
         return update_minibatch(quadratic_loss, optimizer, jnp.float32(rate), learned, minibatch, key)
 
-    return step, (params, optimizer.init(params))
+    return step, (pack(params), optimizer.init(params))
 
 
 def assert_equal_trees(one, other):
@@ -97,7 +98,7 @@ def test_the_terms_are_those_before_the_step():
     batch = batch_of(0)
     (params, _), terms = step(learned, batch)
     assert terms["policy_loss"] == quadratic_loss({"w": jnp.zeros(3)}, batch)[0]
-    assert quadratic_loss(params, batch)[0] < terms["policy_loss"]
+    assert quadratic_loss(unpack(params), batch)[0] < terms["policy_loss"]
 
 
 def test_an_epoch_steps_through_its_minibatches_in_turn():
@@ -174,8 +175,8 @@ def test_params_and_optimizer_state_stop_together():
 def test_an_optimizer_is_given_the_parameters():
     decay = optax.with_extra_args_support(optax.add_decayed_weights(0.5))
     params, gradient = jnp.float32([1.0, -2.0]), jnp.zeros(2)
-    learned, _ = apply_gradient(decay, jnp.float32(1.0), (params, decay.init(params)), gradient)
-    np.testing.assert_array_equal(learned, 1.5 * params)
+    (learned, _) = apply_gradient(decay, jnp.float32(1.0), (pack(params), decay.init(params)), gradient)
+    np.testing.assert_array_equal(unpack(learned), 1.5 * params)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_with_an_infinite_target_the_parameters_are_those_without_one_bit_for_bi
     else:
         within = jax.jit(lambda x: within_kl(epoch, jnp.inf, learned, x))(indices)
     plain = jax.jit(lambda x: update_epochs(epoch, learned, x))(indices)
-    assert float(jnp.abs(plain[0][0]["w"]).max()) > 0.1
+    assert float(jnp.abs(unpack(plain[0][0])["w"]).max()) > 0.1
     assert_equal_trees(within[0], plain[0])
     # The means of the terms are quotients there and products with 1 / n here.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), within[1], plain[1])
