@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 from jax.experimental import topologies
@@ -188,7 +189,8 @@ def count(agent: Any, num_seeds: int, is_h100: bool) -> dict[str, list[Loop]]:
         in_shardings=h100() if is_h100 else None,
         compiler_options=compiler_options(platform),
     )
-    traced = program.trace(runners)
+    with mock.patch.object(jax, "default_backend", return_value=platform):  # some functions choose by it
+        traced = program.trace(runners)
     return {
         "equations": loops_of_jaxpr(traced.jaxpr.jaxpr),
         "kernels": loops_of_hlo(traced.lower(lowering_platforms=(platform,)).compile().as_text() or ""),

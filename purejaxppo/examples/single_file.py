@@ -1,7 +1,7 @@
 """The whole of PPO in one file, to copy and hack: network, rollout, advantages, loss, minibatches, optimizer, metrics.
 
-It implements the defaults of `pjp.PPOConfig` for an environment with few discrete actions and a flat observation. At the
-sizes of its test it gives the same bits as `pjp.make_ppo`; at others the compiler may round the last bit differently.
+It implements the defaults of `pjp.PPOConfig` for an environment with a few discrete actions and a flat observation. At
+the sizes of its test it gives the same bits as `pjp.make_ppo`; elsewhere XLA may round the last bit differently.
 The environment, the action distribution and the shuffle come from the library. It leaves out the config's other
 choices, other action spaces, and the freezing of a run that is no longer finite.
 

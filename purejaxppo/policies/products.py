@@ -51,10 +51,10 @@ def bfloat16_matmul(x: jax.Array, kernel: jax.Array) -> Any:
 
 
 def product_of_output(x: jax.Array, kernel: jax.Array, dimensions: Dimensions, precision: Any = None, **_: Any) -> Any:
-    """`jax.lax.dot_general` of [..., n] and [n, m]; column by column, if there are at most NARROW. -> [..., m]
+    """`jax.lax.dot_general` of [..., n] and [n, m]; on a CPU column by column, if there are at most NARROW. -> [..., m]
 
     XLA's CPU backend takes half as long for the gradients of products with vectors as for those of a narrow matrix.
     """
-    if kernel.shape[1] > NARROW:
+    if kernel.shape[1] > NARROW or jax.default_backend() != "cpu":
         return jax.lax.dot_general(x, kernel, dimensions, precision=precision)
     return jnp.stack([jnp.matmul(x, column, precision=precision) for column in kernel.T], axis=-1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import Starts, make_starts, step_batch
 from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transition
-from purejaxppo.utils.packed import Packed, pack, unpack
+from purejaxppo.utils.packed import SMALL, Packed, pack, unpack
 from purejaxppo.utils.sums import add, precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
 
@@ -33,8 +33,12 @@ def rollout(
     -> (runner, transitions [T, B, ...], the policy's second output [T, B, ...], episode statistics)
     """
 
-    def act_and_step(carry: Packed, noise: RolloutNoise) -> tuple[Packed, Packed]:
-        obs, env_state, episode = unpack(carry)
+    # A GPU steps many arrays in one kernel, and would copy a pack of them.
+    most = SMALL if jax.default_backend() == "cpu" else 0
+
+    def act_and_step(carry: tuple[PyTree, Packed], noise: RolloutNoise) -> tuple[tuple[PyTree, Packed], Packed]:
+        obs, actors = carry
+        env_state, episode = unpack(actors)
         action, distribution_params = policy(obs, noise.action)
         next_obs, env_state, step = step_batch(env, noise.step_key, env_state, action, noise.start)
         transition = Transition(
@@ -48,11 +52,12 @@ def rollout(
         )
         counted = count_step(episode, step.reward)
         episode = end_episodes(counted, step.terminated | step.truncated)
-        return pack((next_obs, env_state, episode)), pack((transition, distribution_params, counted))
+        return (next_obs, pack((env_state, episode), most)), pack((transition, distribution_params, counted))
 
-    carry, kept = jax.lax.scan(act_and_step, pack((runner.obs, runner.env_state, runner.episode)), noise)
+    carry = (runner.obs, pack((runner.env_state, runner.episode), most))
+    (obs, actors), kept = jax.lax.scan(act_and_step, carry, noise)
+    env_state, episode = unpack(actors)
     transitions, distribution_params, counted = unpack(kept)
-    obs, env_state, episode = unpack(carry)
     episode, episodes = finish_rollout(episode, counted, transitions)
     runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
     return runner, transitions, distribution_params, episodes
