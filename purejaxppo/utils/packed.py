@@ -30,7 +30,7 @@ def pack(tree: PyTree, most: int = SMALL) -> Packed:
     parts: dict[str, list[jax.Array]] = {}
     for x in leaves:
         if x.size <= most:
-            parts.setdefault(str(packed_dtype(x)), []).append(x.ravel().astype(packed_dtype(x)))
+            parts.setdefault(packed_dtype(x), []).append((x.astype(jnp.int32) if x.dtype == bool else x).ravel())
     return Packed(
         vectors={dtype: jnp.concatenate(group) for dtype, group in parts.items()},
         large=[x for x in leaves if x.size > most],
@@ -47,15 +47,16 @@ def unpack(packed: Packed) -> PyTree:
     def take(array: jax.ShapeDtypeStruct) -> jax.Array:
         if array.size > packed.most:
             return next(large)
-        dtype = str(packed_dtype(array))
+        dtype = packed_dtype(array)
         start = taken[dtype]
         taken[dtype] += array.size
         part = packed.vectors[dtype][..., start : taken[dtype]]
-        return part.reshape(*part.shape[:-1], *array.shape).astype(array.dtype)
+        part = part.reshape(*part.shape[:-1], *array.shape)
+        return part.astype(bool) if array.dtype == bool else part
 
     return jax.tree.unflatten(packed.structure, [take(array) for array in packed.arrays])
 
 
-def packed_dtype(x: jax.Array | jax.ShapeDtypeStruct) -> jnp.dtype:
+def packed_dtype(x: jax.Array | jax.ShapeDtypeStruct) -> str:
     """The dtype that an array is packed as."""
-    return jnp.dtype(jnp.int32) if x.dtype == bool else x.dtype
+    return "int32" if x.dtype == bool else str(x.dtype)

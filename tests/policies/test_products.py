@@ -1,4 +1,4 @@
-"""Products of hidden layers in bfloat16, against NumPy in float64."""
+"""Products of layers against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.policies.products import bfloat16_matmul
+from purejaxppo.policies.products import NARROW, bfloat16_matmul, product_of_output
 from purejaxppo.utils.errors import PPOError
 
 ENV = pjp.make_env("CartPole-v1")
@@ -32,6 +32,22 @@ def test_it_is_the_product_of_rounded_operands_summed_in_float32_and_so_is_its_d
     expected = in_float64(g) @ in_float64(y).T, np.einsum("abk,abn->kn", in_float64(x), in_float64(g))
     for ours, theirs in zip((gx, gy), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=ROUNDED, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 2, NARROW, NARROW + 1])
+@pytest.mark.parametrize("lead", [(), (7,), (3, 5)])
+def test_the_product_of_an_output_layer_and_its_derivatives_are_those_of_numpy(columns, lead):
+    rng = np.random.default_rng(columns)
+    shapes = (*lead, 64), (64, columns), (*lead, 64), (64, columns), (*lead, columns)
+    x, y, dx, dy, g = (rng.normal(size=shape).astype("f") for shape in shapes)
+    multiply = lambda x, y: product_of_output(x, y, (((x.ndim - 1,), (0,)), ((), ())), precision="highest")  # noqa: E731
+    product, tangent = jax.jvp(multiply, (x, y), (dx, dy))
+    assert product.shape == (*lead, columns)
+    np.testing.assert_allclose(product, x.astype(float) @ y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(tangent, dx.astype(float) @ y + x.astype(float) @ dy, rtol=1e-5, atol=2e-5)
+    gx, gy = jax.vjp(multiply, x, y)[1](g)
+    np.testing.assert_allclose(gx, g.astype(float) @ y.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gy, x.reshape(-1, 64).T.astype(float) @ g.reshape(-1, columns), rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("config_class", [pjp.PPOConfig, pjp.RecurrentConfig])

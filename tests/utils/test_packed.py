@@ -1,4 +1,4 @@
-"""Packed outputs of a scan, beside those that jax.lax.scan stacks one by one."""
+"""What a scan carries and stacks in packs, beside one that has each array on its own."""
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,25 @@ def test_packed_outputs_are_those_of_a_plain_scan(transform):
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 6, SMALL])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["as it is", "jit", "vmap"])
+def test_unpack_is_the_inverse_of_pack(most, transform):
+    x = jnp.float32(2.5)
+    got, wanted = (transform(f)(x[None] if transform is jax.vmap else x) for f in (carried(most), outputs))
+    wanted["key"] = got["key"]
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(jax.tree.map(jnp.asarray, wanted)), strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert bool(jnp.all(one == other))
+    wanted_key = jax.random.key(2) if transform is not jax.vmap else jax.random.key(2)[None]
+    assert bool(jnp.all(got["key"] == wanted_key))
+
+
+def carried(most):
+    """`outputs` and a key, through a pack."""
+    return lambda x: unpack(pack(outputs(x) | {"key": jax.random.key(x.astype(int))}, most))
 
 
 def test_a_turn_stacks_one_array_of_each_dtype_and_the_large_ones():
