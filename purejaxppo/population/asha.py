@@ -61,32 +61,33 @@ def make_asha(
     make_agent: MakeAgent = make_agent,
     score: str = SCORES[0],
 ) -> Callable[..., SearchResult]:
-    """Asynchronous successive halving (ASHA) as a function, (key, out=None) -> SearchResult, that runs on the host.
+    """Makes an asynchronous successive halving search (ASHA): a host function (key, out=None) -> SearchResult.
 
     Li et al. (2018), "A System for Massively Parallel Hyperparameter Tuning", algorithm 2. `batch` members train in one
-    compiled program, each in a rung of its own. When a member finishes its rung, its place goes to a promotion: in each
-    rung, from the highest down, the best member that is among the top 1 / eta of those that have finished it and has
-    not been promoted yet. If no rung has one, a new member starts. No member waits for a rung to fill up. Member i has
-    the same key and hyperparameters as member i of `make_successive_halving`.
+    compiled program, each in its own rung. When a member finishes its rung, its place goes to a promotion. The rungs
+    are searched from the highest down for the best member that is among the top 1 / eta of those that have finished the
+    rung and that has not been promoted yet. If no rung has one, a new member starts. No member waits for a rung to fill
+    up. Member i has the same key and hyperparameters as member i of `make_successive_halving`.
 
-    With `out` each member is kept there after each rung. A search that was interrupted goes on when it is called again
-    with the same key, to the same bits; with a larger `num_runs`, a finished one goes on.
+    With `out`, each member is saved there after each rung. An interrupted search continues when you call it again with
+    the same key, and its result is bit for bit the same as without the interruption. A finished search continues if you
+    make it with a larger `num_runs`.
 
     Args:
         env, config, space, make_agent, score: as in `make_successive_halving`.
-        num_runs: the budget. All members together take at most the environment steps of so many whole runs, and a rung
-            that would exceed them is not begun.
+        num_runs: the budget: all members together take at most the environment steps of this many whole runs. A rung
+            that would exceed it does not start.
         batch: how many members train together.
         eta: 1 / eta of the members that have finished a rung may be promoted.
-        num_rungs: how many rungs there are; each has the updates of the same rung of `make_successive_halving`.
+        num_rungs: how many rungs there are. Each has as many updates as that rung of `make_successive_halving`.
 
     Returns:
-        The search. Its result has a row for each member that began, and a generation for each rung that any member has
-        finished; `best` is the best member of the last of these.
+        The search. Its result has one row per member that started, and one generation per rung that any member has
+            finished; `best` is the best member of the last of these.
 
     Raises:
         PPOError: if the space or the numbers of runs, members, rungs and updates do not fit, or if the agent does not
-            read a number of the space; from the search, if `out` holds another one.
+            read one of the names in the space. The search raises it if `out` holds another search.
     """
     agent_of, space = prepare(env, config, space, make_agent, score)
     updates = plan_updates(config, eta=eta, num_rungs=num_rungs)

@@ -50,12 +50,12 @@ class Best(NamedTuple):
 
 
 class KeptStates(NamedTuple):
-    """States of seeds during their training."""
+    """Saved states of seeds, from checkpoints or from the end of training."""
 
-    seeds: np.ndarray  # [n], the seeds that have a state
-    updates: np.ndarray  # [n], updates done by each of them
-    returns: np.ndarray  # [n], training returns over the last tenth up to there; NaN if no episode finished in it
-    runners: RunnerState  # [n, ...]
+    seeds: np.ndarray  # [n], the seeds that have such a state
+    updates: np.ndarray  # [n], updates that each of them had done
+    returns: np.ndarray  # [n], training returns over a tenth of the run up to there; NaN if no episode finished in it
+    runners: RunnerState  # [n, ...], the states
 
 
 class Checkpoint(NamedTuple):

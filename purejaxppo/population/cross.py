@@ -29,20 +29,20 @@ class CrossRanked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CrossSweep:
-    """The sweeps of several environments over the same settings and seeds."""
+    """The sweeps of several environments, over the same settings and seeds."""
 
-    sweeps: dict[str, Sweep]  # by environment
-    bounds: dict[str, Bounds]  # that scale the returns of each
-    are_given: bool  # False: the bounds are the least and the greatest IQM of the settings themselves
-    tested: dict[str, Population] | None = None  # the best setting in each environment, on the test seeds
+    sweeps: dict[str, Sweep]  # by the name of the environment
+    bounds: dict[str, Bounds]  # by the name of the environment: the returns that count as 0 and as 1
+    are_given: bool  # False: the bounds are the lowest and the highest IQM of the settings themselves
+    tested: dict[str, Population] | None = None  # the best setting in each environment, trained again on the test seeds
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """The settings."""
+        """The settings, which are the same in each environment."""
         return next(iter(self.sweeps.values())).points
 
     def scores(self) -> np.ndarray:
-        """The final returns between the bounds, (return - low) / (high - low), [settings, S, environments].
+        """The scaled final returns, (return - low) / (high - low) with the bounds, [settings, S, environments].
 
         A return that is not finite counts as the low bound.
         """
@@ -58,13 +58,13 @@ class CrossSweep:
         return sorted(rows, key=lambda row: -row.score.estimate)
 
     def best(self) -> int:
-        """The first setting of the table."""
+        """The index of the best setting, the first in `table`."""
         return self.table()[0].setting
 
     def test_score(self) -> Interval | None:
-        """The score of the best setting on the test seeds, as in the table; None without test seeds.
+        """The score of the best setting on the test seeds, computed as in `table`; None without test seeds.
 
-        The same setting's row in the table is flattered by the choice; see `Selection`.
+        The score of this setting in `table` is biased upwards, because the setting was chosen by it; see `Selection`.
         """
         if self.tested is None:
             return None
@@ -87,25 +87,28 @@ def sweep_environments(
     make_agent: MakeAgent | None = None,
     **options: Unpack[PopulationOptions],
 ) -> CrossSweep:
-    """Scores each setting over several environments, to find the one that is best in all of them together.
+    """Compares settings over several environments, to find the one that is best over all of them.
 
-    It is a sweep in each environment (`train_population`), which with `out` has a folder of its own name there and goes
-    on if it was interrupted. Returns are scaled by `bounds`, so that 0 and 1 mean the same everywhere. Without bounds,
-    the scale of an environment runs from the least to the greatest IQM of the settings themselves: that ranks these
-    settings, and its scores are not comparable with those of other sweeps.
+    Runs a sweep in each environment (`train_population`). With `out`, each environment has its own subfolder, and an
+    interrupted sweep continues. Returns are scaled by `bounds`, so that 0 and 1 mean the same everywhere. Without
+    bounds, the scale of an environment runs from the lowest to the highest IQM of the settings themselves. It ranks
+    these settings, but its scores cannot be compared with those of other sweeps.
 
     Args:
-        envs: names, or environments as `make_env` gives them.
+        envs: names, or environments made by `make_env`; at least two.
         config: the hyperparameters that the settings change.
         sweep: lists of values by name (a grid), or a list of points.
-        tune_seeds: seeds of each setting in each environment.
-        bounds: by the name of the environment, the returns that count as 0 and as 1, such as those of a random policy
-            and of an expert.
-        seed, make_agent, **options: as in `train_population`. `test_seeds` trains the setting that is best over all
-            environments once more in each of them, on seeds that follow the tuning seeds.
+        tune_seeds: how many seeds each setting trains on in each environment.
+        bounds: by the name of the environment, the returns that count as 0 and as 1, for example those of a random
+            policy and of an expert.
+        seed, make_agent, **options: as in `train_population`. With `test_seeds`, the setting that is best over all
+            environments is trained again in each of them, on seeds that follow the tuning seeds.
+
+    Returns:
+        A `CrossSweep`, which holds a `Sweep` for each environment.
 
     Raises:
-        PPOError: for environments or bounds that do not fit, and as `train_population`.
+        PPOError: if the environments or bounds do not fit, and as `train_population` does.
     """
     made = {env.name: env for env in map(make_env, [envs] if isinstance(envs, str) else envs)}
     if len(made) < 2 or len(made) != len(envs):

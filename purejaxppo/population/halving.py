@@ -49,33 +49,34 @@ def make_successive_halving(
     make_agent: MakeAgent = make_agent,
     score: str = SCORES[0],
 ) -> Callable[[jax.Array], SearchResult]:
-    """Successive halving as one function, key -> SearchResult; `jit` is the caller's.
+    """Makes a successive halving search: a pure function key -> SearchResult, for you to `jit`.
 
-    Jamieson and Talwalkar (2016), in the geometry of Li et al. (2018), section 3: all members train for
-    1 / eta**(num_rungs - 1) of the updates, the best 1 / eta of them go on until eta times as many, and so on; those
-    of the last rung train for the whole config.num_updates. A survivor goes on with its state as it is, and its
-    learning rate anneals over config.num_updates from the start. With num_rungs = 1 this is random search.
+    Jamieson and Talwalkar (2016), with the geometric rungs of Li et al. (2018), section 3: all members train for
+    1 / eta**(num_rungs - 1) of the updates, the best 1 / eta of them train on until they have done eta times as many,
+    and so on; members of the last rung complete config.num_updates. A survivor keeps its state, and its learning rate
+    anneals over config.num_updates from the start. With num_rungs = 1 this is random search.
 
-    The program holds the update once, for as many members as the last rung gives each device; a rung runs it until all
-    members that are alive have trained. On an accelerator, let several members reach the last rung.
+    The program contains the update once, for as many members as each device has in the last rung. In each rung it
+    repeats the update until all remaining members have trained. On an accelerator, let several members reach the last
+    rung, so that they train in parallel.
 
     Args:
         env: the environment.
         config: the hyperparameters that the space does not name.
-        space: name -> `uniform(low, high)` or `log_uniform(low, high)`, for numbers of the config and
+        space: name -> `uniform(low, high)` or `log_uniform(low, high)`. A name is a numeric field of the config, or
             "env.<parameter>".
         num_members: N, divisible by eta**(num_rungs - 1).
         eta: 1 / eta of the members go on from each rung to the next.
         num_rungs: how many rungs there are.
-        make_agent: (env, config) -> agent; by default the agent of the config's class. Bring parts of your own with
+        make_agent: (env, config) -> agent; by default the agent of the config's class. Change its parts with
             `functools.partial(pjp.make_ppo, loss=..., network=...)`.
         score: the field of `Metrics` that ranks the members, by its mean over the latter half of a rung's updates:
-            "episode_return_mean" (default), in which every episode counts once, or "last_return_mean", in which every
-            environment does. Take the latter if episodes differ in length, so that short ones do not count more often.
+            "episode_return_mean" (default) counts every episode once, "last_return_mean" every environment. Take the
+            latter if episodes differ in length, so that short ones do not count more often.
 
     Raises:
-        PPOError: if the space or the numbers of members, rungs and updates do not fit, or if the agent does not read a
-            number of the space.
+        PPOError: if the space or the numbers of members, rungs and updates do not fit, or if the agent does not read
+            one of the names in the space.
     """
     agent_of, space = prepare(env, config, space, make_agent, score)
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
@@ -105,7 +106,7 @@ def make_successive_halving(
 
 
 def halving_timesteps(config: Config, *, num_members: int, eta: int = 3, num_rungs: int = 3) -> int:
-    """Environment steps of `make_successive_halving` with these arguments, over all members."""
+    """Environment steps that `make_successive_halving` takes with these arguments, over all members."""
     rungs = plan_rungs(config, num_members=num_members, eta=eta, num_rungs=num_rungs)
     return sum(n * updates for n, updates in zip(*rungs, strict=True)) * config.batch_size
 

@@ -40,17 +40,18 @@ POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst"
 class LogProgress:
     """Calls `log` once for each update, with means over the members of the chunk in training.
 
-    Pass it to `train_population` as `on_chunk`. A number that an update lacks, such as the return if no episode has
-    finished, is left out. If the population is trained in several chunks, the log begins anew with each; its members
-    are those from `population/first_seed` on. A number of `Metrics.extra` keeps its name under train/, and
-    "episode/NAME" becomes rollout/NAME; with CleanRL's names under losses/ and charts/.
+    Pass it to `train_population` as `on_chunk`. A number that an update does not have, such as the return if no episode
+    has finished, is left out. If the population is trained in several chunks, the log starts again with each of them;
+    the first member of the chunk is `population/first_seed`. A number in `Metrics.extra` keeps its name under train/,
+    and "episode/NAME" becomes rollout/NAME; with CleanRL's names, they are under losses/ and charts/.
 
     Args:
         log: called with the numbers by name, and the environment steps of each seed so far.
-        names: "sb3" for Stable-Baselines3's names, "cleanrl" for CleanRL's; signs and factors are theirs too.
+        names: "sb3" for the names of Stable-Baselines3, "cleanrl" for those of CleanRL; signs and factors match them
+            too.
 
     Raises:
-        PPOError: for a `log` that cannot be called, or other `names`.
+        PPOError: if `log` cannot be called, or if `names` is unknown.
     """
 
     def __init__(self, log: Log, names: str = "sb3") -> None:
@@ -59,7 +60,7 @@ class LogProgress:
         self._log, self._names = log, names
 
     def __call__(self, progress: Progress) -> None:
-        """Logs each of these updates of a chunk."""
+        """Logs each update in `progress`."""
         for update in range(progress.metrics.updates.shape[1]):
             numbers = numbers_of(progress, update)
             self._log(named(numbers, self._names), int(numbers["timesteps"]))

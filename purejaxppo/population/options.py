@@ -30,53 +30,54 @@ MakeAgent = Callable[..., Agent]  # (env, config) -> agent
 
 
 class Progress(NamedTuple):
-    """The state of the training after some updates of a chunk of members, for `on_chunk`."""
+    """The progress of the chunk of members in training, as passed to `on_chunk`."""
 
-    members: Rows  # the chunk: members first ... last - 1, setting by setting and seed by seed
-    updates: int  # done so far, of each member of the chunk
+    members: Rows  # the chunk: members first ... last - 1, ordered by setting, then by seed
+    updates: int  # done so far by each member of the chunk
     num_updates: int  # of a whole run
     timesteps: int  # environment steps so far, over all members
-    total_timesteps: int  # of all members
+    total_timesteps: int  # environment steps at the end, over all members
     seconds: float  # of training so far, compilation left out
-    metrics: Metrics  # of these updates, [n, updates]
-    train_states: TrainState  # [n or more, ...]: padding may follow the members; valid during the call only
+    metrics: Metrics  # of the updates since the previous call, [n, updates]
+    train_states: TrainState  # [n or more, ...], padding may follow the members; valid only during the call
 
 
 class PopulationOptions(TypedDict, total=False):
-    """The optional keywords of `train_population`, which all have a default.
+    """The optional keywords of `train_population`. All of them have a default.
 
-    Members that do not fit the memory together are trained in chunks, one after the other.
+    Members that do not fit into memory together are trained in chunks, one after the other.
 
-    With placement="data" your own loss has to be a mean over the samples of a minibatch; their advantages are
-    normalised already, and `context.config.normalize_advantage` is False.
+    With placement="data", your own loss must be a mean over the samples of a minibatch. The advantages that it receives
+    are already normalised, and `context.config.normalize_advantage` is False.
 
-    With `out` the results are not held in memory. Members whose results are there are not trained again, so a
-    population that was interrupted goes on. Only one call at a time trains in a folder; a second one is refused. A
-    chunk with a checkpoint goes on from the newest, and ends bit for bit as it would have. Without an `on_begin`, a
-    folder that was begun with checkpoints and has none is a warning.
+    With `out`, results are written to disk and not held in memory. Members whose results are in the folder are not
+    trained again, so an interrupted population continues. Only one call at a time may train in a folder; a second one
+    raises PPOError. A chunk with a checkpoint continues from the newest one, and ends bit for bit as it would have
+    without the interruption. If a population in `out` was begun with checkpoints but none is left, a warning says so,
+    unless you give `on_begin`.
 
-    A run that is extended follows the schedules of the longer run from there on. With constant schedules it ends bit
-    for bit as if it had had that length from the start.
+    A run that is extended follows the schedules of the longer run from where it continues. With constant schedules, it
+    ends bit for bit as if it had been that long from the start.
 
-    `on_chunk` is called after the first update of each chunk of members, then about every second, or after each update
-    if one takes longer; in a short run about 16 times, if it has as many updates.
+    `on_chunk` is called after the first update of each chunk of members, then about once a second, or after each update
+    if one takes longer. In a short run it is called about 16 times, if there are that many updates.
     """
 
-    placement: str  # "seeds" spreads members over the devices, "data" each run over all; "auto" (default) chooses
+    placement: str  # "seeds" spreads members over the devices, "data" spreads each run; "auto" (default) chooses
     memory_limit: int | str | None  # bytes, or text such as "4GiB"; by default most of what is free
-    evaluation_episodes: int  # greedy episodes of each member at the end, for `final_returns`; by default 0
+    evaluation_episodes: int  # greedy episodes of each member after training, for `final_returns`; by default 0
     out: str | Path | None  # folder for the results; by default they stay in memory
     checkpoint_every: int | str | None  # updates, or a time such as "60s" or "5m"; needs `out`; by default never
-    keep_checkpoints: int  # the newest ones that stay until the results of their chunk are written; by default 2
+    keep_checkpoints: int  # how many of the newest to keep until the results of their chunk are written; by default 2
     keep_best: bool  # also keep each seed at its highest training return, for `checkpoint("best")`; by default False
-    extend: bool  # go on with a population in `out` that has another `total_timesteps`; by default False
+    extend: bool  # continue a population in `out` that has another `total_timesteps`; by default False
     init_from: TrainState | None  # [S, ...], seed i starts from the parameters of state i, as by `PPO.continue_from`
-    test_seeds: int  # of a sweep: fresh seeds that train its best setting again, for `Sweep.selection`; by default 0
-    report_at: Sequence[int]  # updates after which `on_chunk` is called in any case
-    should_stop: Callable[[], bool]  # asked after each `on_chunk`; True saves the state to `out`, raises Interrupted
-    on_begin: Callable[[str], None]  # gets one line per program: where its members in `out` go on
-    on_plan: Callable[[MemoryPlan], None]  # gets the memory plan of each program before it runs
-    on_chunk: Callable[[Progress], None]  # gets the progress, on the host between calls of the program
+    test_seeds: int  # for a sweep: fresh seeds that train its best setting again, for `Sweep.selection`; by default 0
+    report_at: Sequence[int]  # updates after which `on_chunk` is always called
+    should_stop: Callable[[], bool]  # called after each `on_chunk`; True saves the state to `out`, raises Interrupted
+    on_begin: Callable[[str], None]  # receives one line per program, which says where its members in `out` continue
+    on_plan: Callable[[MemoryPlan], None]  # receives the memory plan of each program before it runs
+    on_chunk: Callable[[Progress], None]  # receives the progress, on the host between calls of the program
 
 
 def ignore(_: Any) -> None:

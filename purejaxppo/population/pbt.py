@@ -1,6 +1,6 @@
-"""Population-based training as one compiled program: the worst members go on from the best, with other values.
+"""Population-based training as one compiled program: the worst members copy the best, and change the hyperparameters.
 
-`make_retest` trains the find of any search again.
+`make_retest` trains the best member of any search again.
 """
 
 import functools
@@ -54,29 +54,29 @@ def make_pbt(
     make_agent: MakeAgent = make_agent,
     score: str = SCORES[0],
 ) -> Callable[[jax.Array], SearchResult]:
-    """Population-based training (Jaderberg et al. 2017) as one function, key -> SearchResult; `jit` is the caller's.
+    """Makes population-based training (Jaderberg et al. 2017): a pure function key -> SearchResult, for you to `jit`.
 
-    Every `interval` updates each member of the worst `quantile` (at least one member) takes the whole train state
-    (parameters, optimizer, normalisation, count of updates) and the hyperparameters of a random member of the best
-    `quantile`; then each of its hyperparameters is drawn anew with probability `resample`, and perturbed otherwise
-    (see `explore`). It keeps its own key, environments and running episodes: a copy follows a random stream of its
-    own, and an episode under way counts for the one that ends it.
+    Every `interval` updates, each member of the worst `quantile` (at least one member) copies the whole train state
+    (parameters, optimizer, normalisation, update count) and the hyperparameters of a random member of the best
+    `quantile`. Each of its hyperparameters is then drawn anew with probability `resample`, and perturbed otherwise (see
+    `explore`). The member keeps its own key, environments and running episodes: the copy has its own random stream, and
+    an episode in progress counts for the policy that finishes it.
 
-    A new value takes effect with the next update, also where the train state carries it: as the rate of
+    A new value takes effect with the next update, even where the train state carries it: as the learning rate of
     lr_schedule="adaptive", or in the state of `optax.inject_hyperparams`.
 
     Args:
         env, config, make_agent: as in `make_successive_halving`.
-        space: as there. A member whose "env.<parameter>" changes goes on in mid-episode.
+        space: as in `make_successive_halving`. A member whose "env.<parameter>" changes continues in mid-episode.
         num_members: N.
-        interval: updates of a generation; divides config.num_updates.
+        interval: updates per generation; must divide config.num_updates.
         quantile: the share of members that is replaced, above 0 and at most 0.5.
-        resample: the probability of a new draw in place of a perturbation.
-        score: as there, over the latter half of a generation's updates.
+        resample: the probability that a hyperparameter is drawn anew rather than perturbed.
+        score: as in `make_successive_halving`, over the latter half of a generation's updates.
 
     Raises:
-        PPOError: if the space, interval, quantile or probability does not fit, or if no update reads a number of the
-            space, for example one for `network.init`.
+        PPOError: if the space, interval, quantile or probability does not fit, or if no update reads one of the names
+            in the space, for example because only `network.init` does.
     """
     agent_of, space = prepare(env, config, space, make_agent, score)
     check_pbt(config, num_members=num_members, interval=interval, quantile=quantile, resample=resample)
@@ -112,7 +112,7 @@ def make_pbt(
 
 
 def pbt_timesteps(config: Config, *, num_members: int) -> int:
-    """Environment steps of `make_pbt` with these arguments, over all members."""
+    """Environment steps that `make_pbt` takes with these arguments, over all members."""
     check_whole("num_members", num_members)
     return num_members * config.actual_timesteps
 
@@ -201,18 +201,19 @@ def explore(space: Space, key: jax.Array, hyper: Hyper, resample: float) -> Hype
 def make_retest(
     env: Environment, config: Config, *, num_seeds: int, make_agent: MakeAgent = make_agent
 ) -> Callable[[jax.Array, SearchResult], jax.Array]:
-    """Trains what a search has found from fresh starts, (key, found) -> scores [M]; `jit` is the caller's.
+    """Makes a retest of a search's best member: a pure function (key, found) -> scores [M], for you to `jit`.
 
-    `found.scores[found.best]` is the greatest of many, and so too high on average. Here the hyperparameters of the best
-    member, after population-based training its whole schedule of them, train M runs more. These have the keys that
-    members N ... N + M - 1 of the search would have had, and the same kind of score.
+    `found.scores[found.best]` is the highest of many noisy scores, and so on average too high. The retest trains M new
+    runs from scratch with the best member's hyperparameters; after population-based training, with the whole schedule
+    that led to it. The runs have the keys that members N ... N + M - 1 of the search would have had, and the same kind
+    of score.
 
     Args:
         env, config, make_agent: as in the search.
         num_seeds: M.
 
     Raises:
-        PPOError: for arguments that do not fit.
+        PPOError: if an argument is invalid.
     """
     agent_of = make_agent_of(env, config, make_agent)
     check_whole("num_seeds", num_seeds)

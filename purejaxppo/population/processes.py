@@ -60,25 +60,25 @@ def join(
     timeout_seconds: int = 300,
     remedy: str = "start all processes again",
 ) -> None:
-    """Joins the other processes. Each calls it once, before JAX starts, and `leave` at its end.
+    """Joins the other processes. Each process calls it once, before JAX starts, and calls `leave` at its end.
 
-    Without the first three arguments JAX detects the cluster: SLURM, GKE, Cloud TPU or MPI. The CPU cores of a machine
+    Without the first three arguments, JAX detects the cluster: SLURM, GKE, Cloud TPU or MPI. The CPU cores of a machine
     are divided among its processes.
 
-    From then on a process that ends without `leave` ends the others: at once, with one line on stderr that names it
-    and says what to do; or through JAX after `heartbeat_seconds`, if the machine or the network was lost.
+    From then on, a process that ends without `leave` ends the others too: at once, with one line on stderr that names
+    it and says what to do; or, if the machine or the network is lost, through JAX after `heartbeat_seconds`.
 
     Args:
-        coordinator: "host:port" of process 0, with a port that is free there.
+        coordinator: "host:port" of process 0, where the port must be free.
         num_processes: how many processes there are.
         process_id: the number of this process, from 0.
-        heartbeat_seconds: after how long a lost machine is noticed.
-        timeout_seconds: how long to wait for process 0.
+        heartbeat_seconds: seconds until a lost machine is noticed.
+        timeout_seconds: seconds to wait for process 0.
         remedy: the advice in the line on stderr.
 
     Raises:
-        PPOError: for arguments that are missing or wrong, if JAX has started already, and if process 0 does not answer
-            in time.
+        PPOError: if an argument is missing or wrong, if JAX has already started, or if process 0 does not answer in
+            time.
     """
     check_address(coordinator, num_processes, process_id)
     if coordinator is not None and process_id != 0:
@@ -130,7 +130,10 @@ def gather_rows(tree: PyTree) -> PyTree:
 
 
 def leave() -> None:
-    """Waits for all processes, then leaves them; each may end when it likes. Does nothing unless joined."""
+    """Waits until all processes call it, then disconnects them, so that each may end at any time.
+
+    Does nothing if the process has not joined others.
+    """
     if not _sessions:
         return
     barrier("leave")

@@ -56,12 +56,12 @@ NO_COSTS = Costs(0.0, 0.0, 0, None)
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Population:
-    """The trained seeds of one setting. Results on disk are read when they are asked for."""
+    """The trained seeds of one setting. Results on disk are read only when you ask for them."""
 
     agent: Agent
-    point: Point  # its differences from the base setting, by name
+    point: Point  # the values in which it differs from the base setting, by name
     store: Store
-    rows: Rows  # of the store
+    rows: Rows  # of its seeds in `store`
     costs: Costs
 
     def __repr__(self) -> str:
@@ -91,18 +91,19 @@ class Population:
 
     @property
     def compile_seconds(self) -> float:
-        """Compile time of the program that trained it."""
+        """Compile time of the program that trained these seeds; settings that share a program share it."""
         return self.costs.compile_seconds
 
     @property
     def train_seconds(self) -> float:
-        """Run time of the program that trained it, compilation and evaluation left out."""
+        """Run time of the program that trained these seeds, shared likewise; without compilation and evaluation."""
         return self.costs.train_seconds
 
     def seed(self, i: int) -> RunnerState:
-        """The final state of seed i, ready to act and evaluate; `agent.continue_from` trains it on with a new schedule.
+        """The final state of seed i, ready to act and be evaluated.
 
-        Raises PPOError if i is out of range, or if the seed has no results yet.
+        `agent.continue_from` trains it further, with a new schedule. Raises PPOError if i is out of range, or if the
+        seed has no results yet.
         """
         if not is_index(i, self.num_seeds):
             raise PPOError(
@@ -112,33 +113,34 @@ class Population:
         return jax.tree.map(lambda x: x[0], self.store.runners((row, row + 1)))
 
     def checkpoint(self, which: str | int = "newest") -> KeptStates:
-        """The states on disk: the "newest", each seed's "best" (`keep_best`), or those after `which` updates.
+        """Reads states from disk: the "newest", each seed's "best" (needs `keep_best`), or those after `which` updates.
 
-        In an unfinished population some seeds may not have one: `seeds` lists those that do. Raises PPOError if none
-        has.
+        In an unfinished population, some seeds may lack such a state: `KeptStates.seeds` lists the seeds that have one.
+        Raises PPOError if none has.
         """
         return kept_states(self.store, self.rows, which)
 
     def column(self, name: str) -> np.ndarray:
-        """One field of the metrics, [S, U]; reads no other."""
+        """One field of the metrics, [S, U], without reading the others."""
         return self.store.column(name, self.rows)
 
     @property
     def timesteps(self) -> np.ndarray:
-        """Environment steps of a seed after each update, [U]; in `metrics` those of a diverged seed stand still."""
+        """Environment steps of a seed after each update, [U]. In `metrics`, a diverged seed's steps stop increasing."""
         return (1 + np.arange(self.agent.config.num_updates)) * self.agent.config.batch_size
 
     @functools.cached_property
     def diverged_at(self) -> np.ndarray:
-        """The index of each seed's first update that was not finite, [S] int32; -1 if all were."""
+        """The index of each seed's first update that was not finite, [S] int32; -1 for a seed that has not diverged."""
         return first_standstill(self.column("timesteps"), self.timesteps)
 
     def final_returns(self, score: str | None = None) -> np.ndarray:
-        """The final return of each seed, [S]: over its greedy episodes; without any, over its last ones in training.
+        """The final return of each seed, [S]: the mean over its greedy episodes, or over its last training episodes.
 
-        A diverged seed has the return of its last good state.
+        Without greedy episodes (`evaluation_episodes`), it is the mean over the episodes that ended in the last tenth
+        of the updates. A diverged seed has the return of its last good state.
 
-        score: a column of the metrics to take the mean of instead, over the last tenth of the updates; for example
+        score: a column of the metrics to average instead, over the last tenth of the updates; for example
         "last_return_mean", in which every environment counts once.
         """
         if score is not None:
@@ -151,7 +153,7 @@ class Population:
 
     @property
     def episodes_cut(self) -> np.ndarray:
-        """The number of each seed's greedy episodes that reached the limit of steps before their end, [S]."""
+        """The number of each seed's greedy episodes that reached the step limit before they ended, [S]."""
         return self.store.episodes_cut(self.rows)
 
     def best(self) -> int:
@@ -159,32 +161,34 @@ class Population:
         return best_of(self.final_returns(), "seed")
 
     def area(self) -> float:
-        """The area under the learning curve, per step: the mean training return over the run, IQM over seeds."""
+        """The mean training return over the run, IQM over seeds: the area under the learning curve, per step."""
         return iqm(self.areas())
 
     def areas(self, column: str = "episode_return_mean") -> np.ndarray:
-        """The area under the learning curve of each seed, per step, [S]; `aggregate` gives it an interval.
+        """The mean training return of each seed over the run, [S]: the area under its learning curve, per step.
 
-        column: of the metrics; "last_return_mean" counts every environment alike.
+        Pass it to `aggregate` for an interval.
+
+        column: a column of the metrics; "last_return_mean" counts every environment equally.
         """
         return areas_under_curves(self.column(column))
 
     def profile(self, thresholds: np.ndarray | Sequence[float] | None = None) -> Profile:
-        """The share of seeds whose final return is above each threshold, as `performance_profile`.
+        """The share of seeds whose final return is above each threshold; see `performance_profile`.
 
         Raises PPOError if a seed has no final return.
         """
         return performance_profile(self.final_returns(), thresholds)
 
     def percentiles(self, percents: Sequence[float] = PERCENTS, column: str = "episode_return_mean") -> np.ndarray:
-        """Percentiles of the seeds at each update, of a column of the metrics, [P, U], as `percentile_curves`."""
+        """Percentiles over seeds of a column of the metrics, at each update, [P, U]; see `percentile_curves`."""
         return percentile_curves(self.column(column), percents)
 
     def time_to(self, target: float, column: str | None = None) -> ThresholdTimes:
-        """When the seeds first reach a training return, in environment steps; those that do not are censored.
+        """The environment steps at which seeds first reach a training return; a seed that never does is censored.
 
-        column: of the metrics; by default "last_return_mean", or "episode_return_mean" in results without it, as of an
-        earlier version.
+        column: a column of the metrics; by default "last_return_mean", or "episode_return_mean" for results of an
+        earlier version, which lack it.
         """
         returns = self.column("last_return_mean" if column is None else column)
         if column is None and np.isnan(returns).all():
@@ -196,7 +200,7 @@ class Population:
         return aggregate(self.final_returns(), target=target)
 
     def to_dataframe(self) -> "DataFrame":
-        """A pandas DataFrame with a row for each seed and update."""
+        """A pandas DataFrame with one row per seed and update."""
         import pandas
 
         num_updates = self.metrics.updates.shape[1]
@@ -210,20 +214,20 @@ class Ranked(NamedTuple):
 
     setting: int
     point: Point
-    iqm: Interval  # of its seeds' final returns
+    iqm: Interval  # of the final returns of its seeds
     num_seeds: int  # seeds that have a final return
-    num_diverged: int = 0  # diverged seeds, which count with their last good state
-    area: float = math.nan  # under its learning curve, per step: the mean training return
-    ties: bool = False  # its interval overlaps that of the greatest IQM, as does another's
+    num_diverged: int = 0  # diverged seeds; they count with their last good state
+    area: float = math.nan  # under the learning curve, per step: the mean training return
+    ties: bool = False  # True if its interval overlaps that of the highest IQM, and it is not alone in that
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
     """The populations of several settings, each with the same seeds. `sweep[i]` is the population of setting i."""
 
-    points: tuple[Point, ...]
+    points: tuple[Point, ...]  # the values that each setting changes, by name
     populations: tuple[Population, ...]
-    tested: Population | None = None  # the best setting, trained on the test seeds
+    tested: Population | None = None  # the best setting, trained again on the test seeds
 
     def __repr__(self) -> str:
         names = ", ".join({name: None for point in self.points for name in point})
@@ -240,7 +244,7 @@ class Sweep:
 
     @property
     def metrics(self) -> Metrics:
-        """The metrics, [settings, S, U]. Raises PPOError if settings differ in updates, or in steps of an update."""
+        """The metrics, [settings, S, U]. Raises PPOError if settings differ in updates, or in steps per update."""
         for what, name in (("updates", "num_updates"), ("steps of an update", "batch_size")):
             numbers = {getattr(population.agent.config, name) for population in self}
             if len(numbers) > 1:
@@ -251,11 +255,11 @@ class Sweep:
         return jax.tree.map(lambda *x: np.stack(x), *(population.metrics for population in self))
 
     def final_returns(self, score: str | None = None) -> np.ndarray:
-        """The final return of each seed, [settings, S], as `Population.final_returns`."""
+        """The final return of each seed, [settings, S]; see `Population.final_returns`."""
         return np.stack([population.final_returns(score) for population in self])
 
     def best(self, score: str | None = None) -> int:
-        """The first setting of the table. Raises PPOError if no seed has a final return."""
+        """The index of the best setting, the first in `table`. Raises PPOError if no seed has a final return."""
         first = self.table(score)[0]
         best_of([first.iqm.estimate], "setting")
         return first.setting
@@ -270,7 +274,9 @@ class Sweep:
     def table(self, score: str | None = None) -> list[Ranked]:
         """The settings, best first, each with the IQM of its final returns and its 95% interval.
 
-        A setting whose interval overlaps that of the greatest IQM ties with it: `area` orders these, and IQM the rest.
+        Settings whose interval overlaps that of the highest IQM tie with it and come first, ordered by `area`. The rest
+        are ordered by IQM.
+
         score: as in `Population.final_returns`.
         """
         rows = rank(self.points, self.final_returns(score))
@@ -279,7 +285,7 @@ class Sweep:
         return sort_ranked(rows)
 
     def to_dataframe(self) -> "DataFrame":
-        """A pandas DataFrame with a row for each setting, seed and update; the point in columns "setting.NAME"."""
+        """A pandas DataFrame with one row per setting, seed and update; the point is in columns "setting.NAME"."""
         import pandas
 
         frames = [population.to_dataframe() for population in self]

@@ -22,32 +22,37 @@ class Profile(NamedTuple):
 
     thresholds: np.ndarray  # [N], in units of the scores
     share: np.ndarray  # [N], in [0, 1]
-    low: np.ndarray  # [N]
-    high: np.ndarray  # [N]
+    low: np.ndarray  # [N], lower end of the interval
+    high: np.ndarray  # [N], upper end of the interval
 
 
 class ThresholdTimes(NamedTuple):
-    """When runs first reach a return, in environment steps of a run. Runs that end before are censored, not dropped."""
+    """The environment steps at which runs first reach a return. A run that never does is censored at its last step."""
 
-    median: Interval  # steps after which half of the runs have reached it, inf if fewer have; `low` at most the last
-    num_reached: int
+    median: Interval  # steps by which half of the runs have reached it, inf if fewer have; `low` at most the last step
+    num_reached: int  # runs that have reached it
     num_runs: int
-    timesteps: np.ndarray  # [N], at which the share changes
-    share: np.ndarray  # [N], of the runs that have reached it by then: 1 - S(t), S by Kaplan and Meier (1958)
-    low: np.ndarray  # [N], of its pointwise 95% interval; NaN where nothing is known of it
-    high: np.ndarray  # [N]
+    timesteps: np.ndarray  # [N], the distinct steps at which a run reached it or was censored
+    share: np.ndarray  # [N], of the runs that have reached it by then: 1 - S(t), by Kaplan and Meier (1958)
+    low: np.ndarray  # [N], lower end of its pointwise 95% interval; NaN where the share is 0 or 1
+    high: np.ndarray  # [N], upper end
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray | Sequence[float] | None = None) -> Profile:
     """The share of runs whose score is above tau (Agarwal et al. 2021, section 4.3).
 
-    F(tau) = 1 / (S K) sum_k sum_s [x_sk > tau], with the interval of Wilson (1927) for S K runs:
-    (F + z^2 / 2n -+ z sqrt(F (1 - F) / n + z^2 / 4n^2)) / (1 + z^2 / n), z = 1.96, n = S K. Unlike a bootstrap's it has
-    a width where all runs are above tau, or none. Over several tasks it is wider than need be.
+    F(tau) = 1 / (S K) sum_k sum_s [x_sk > tau], with the interval of Wilson (1927) for n = S K runs, z = 1.96:
+    (F + z^2 / 2n -+ z sqrt(F (1 - F) / n + z^2 / 4n^2)) / (1 + z^2 / n).
+
+    Unlike a bootstrap interval, it has a width even where all runs are above tau, or none are. Over several tasks it is
+    wider than necessary.
 
     Args:
-        scores: [S], or [S, K] with a column for each setting or task, whose scores have to be normalised.
-        thresholds: [N], tau; by default 101 from the least to the greatest score.
+        scores: [S], or [S, K] with one column per setting or task; normalise the scores of different tasks first.
+        thresholds: [N], the values of tau; by default 101, evenly spaced from the lowest to the highest score.
+
+    Returns:
+        The `Profile`, with one entry per threshold.
 
     Raises:
         PPOError: if a score is not finite.
@@ -62,23 +67,38 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray | Sequence[fl
 
 
 def percentile_curves(returns: np.ndarray, percents: Sequence[float] = PERCENTS) -> np.ndarray:
-    """Percentiles of the runs at each update, each run at its last return. [S, U] -> [P, U]
+    """Percentiles over runs at each update. A run without a new return counts with its last one.
 
-    A band between two of them holds that share of the runs, now and in future, where the interval of a mean only says
-    how well the mean is known. NaN where no run has a return yet.
+    The band between two percentiles holds that share of the runs, now and in future. A confidence interval of the mean
+    only says how well the mean is known.
+
+    Args:
+        returns: [S, U], NaN for an update in which a run has no return.
+        percents: [P], each from 0 to 100.
+
+    Returns:
+        The percentiles, [P, U]; NaN where no run has a return yet.
     """
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an update in which no run has one
         return np.nanpercentile(carry_forward(np.asarray(returns, np.float64)), percents, axis=0)
 
 
 def percentile_of_runs(scores: np.ndarray, percent: float) -> Interval:
-    """A percentile of the runs, with its distribution-free 95% interval. [S] -> Interval
+    """A percentile of the runs' scores, with its distribution-free 95% interval.
 
-    The interval lies between two of the sorted scores, x_(l) and x_(u), where P(l <= B < u) >= 0.95 for B ~
-    Binomial(S, percent / 100) (Conover 1999, section 3.2), by `scipy.stats.quantile_test`. A bound is infinite where
-    no score is far enough out, as of the 5th percentile of fewer than 73 runs.
+    The bounds are two of the sorted scores, x_(l) and x_(u), with P(l <= B < u) >= 0.95 for B ~ Binomial(S,
+    percent / 100) (Conover 1999, section 3.2), as computed by `scipy.stats.quantile_test`. A bound is infinite if there
+    are too few runs for it: the lower bound of the 5th percentile needs at least 72.
 
-    Raises PPOError if a score is not finite, or `percent` is not between 0 and 100.
+    Args:
+        scores: [S].
+        percent: above 0 and below 100.
+
+    Returns:
+        The percentile as an `Interval`.
+
+    Raises:
+        PPOError: if a score is not finite, or if `percent` is out of range.
     """
     from scipy import stats
 
@@ -93,11 +113,19 @@ def percentile_of_runs(scores: np.ndarray, percent: float) -> Interval:
 def first_passages(
     returns: np.ndarray, timesteps: np.ndarray, target: float, diverged_at: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The steps at which each run first has a return of at least `target`, and whether it has.
+    """Finds the steps at which each run first has a return of at least `target`.
 
-    A run that never has is seen until its last step, or until it diverged.
+    A run that never does is censored at its last step before it diverged, or else at the end.
 
-    returns: [S, U]; timesteps: [U]; diverged_at: [S], the update; -1 for a run that has not. -> ([S], bool [S])
+    Args:
+        returns: [S, U].
+        timesteps: [U], environment steps of a run after each update.
+        target: the return to reach.
+        diverged_at: [S], the index of the update that was not finite, or -1 for a run that has not diverged; by default
+            no run has.
+
+    Returns:
+        The steps of the first passage or of the censoring, [S]; and bool [S], true for a run that reached `target`.
     """
     updates = np.arange(len(timesteps))
     diverged_at = np.full(len(returns), -1) if diverged_at is None else diverged_at
@@ -109,14 +137,23 @@ def first_passages(
 
 
 def threshold_times(timesteps: np.ndarray, reached: np.ndarray) -> ThresholdTimes:
-    """The share of runs that have reached a threshold by each step, and the step at which half of them have.
+    """The share of runs that have reached a threshold by each step, and the step by which half of them have.
 
-    S(t) = prod_{t_i <= t} (1 - d_i / n_i), d_i runs that reach it at t_i out of the n_i that had not and are still
-    seen (Kaplan and Meier 1958); its interval is S^exp(-+ z e), z = 1.96, Greenwood's of log(-log S) with
-    e^2 = sum_{t_i <= t} d_i / (n_i (n_i - d_i)) / log(S)^2. That of the median holds every t whose interval of S(t)
-    includes 1/2 (Brookmeyer and Crowley 1982). `scipy.stats` has both, but its import takes half a second of a run.
+    S(t) = prod_{t_i <= t} (1 - d_i / n_i), where d_i runs reach the threshold at t_i, out of the n_i that were still
+    observed and had not reached it before (Kaplan and Meier 1958). Its interval is S^exp(-+ z e), where z = 1.96 and e
+    is Greenwood's standard error of log(-log S), e^2 = sum_{t_i <= t} d_i / (n_i (n_i - d_i)) / log(S)^2. The interval
+    of the median holds every t at which the interval of S(t) includes 1/2 (Brookmeyer and Crowley 1982). `scipy.stats`
+    has both, but importing it takes half a second.
 
-    timesteps, reached: [S], as `first_passages` returns them. Raises PPOError without a run.
+    Args:
+        timesteps: [S], as `first_passages` returns them.
+        reached: [S] bool, as `first_passages` returns it.
+
+    Returns:
+        The `ThresholdTimes`.
+
+    Raises:
+        PPOError: if there are no runs, or if a number of steps is not finite.
     """
     timesteps, reached = finite_scores("timesteps", timesteps), np.asarray(reached, bool)
     if not reached.any():
@@ -146,10 +183,19 @@ def first_at_most(at: np.ndarray, values: np.ndarray, level: float) -> float:
 
 
 def normalized_scores(scores: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """Scores of several tasks on one scale: (x - low) / (high - low). [S, K] -> [S, K]
+    """Puts the scores of several tasks on one scale: (x - low) / (high - low).
 
-    low, high: [K], the scores that count as 0 and 1 in each task, such as a random policy's and a solved one's.
-    Raises PPOError where they are equal, or if a number is not finite.
+    Args:
+        scores: [S, K].
+        low: [K], or one number for all tasks: the score that counts as 0 in each task, for example a random policy's.
+        high: [K], or one number for all tasks: the score that counts as 1 in each task, for example that of a policy
+            that solves it.
+
+    Returns:
+        The normalised scores, [S, K].
+
+    Raises:
+        PPOError: if `low` and `high` are equal in a task, or if a number is not finite.
     """
     scores, low, high = finite_scores("scores", scores), finite_scores("low", low), finite_scores("high", high)
     if np.any(low == high):

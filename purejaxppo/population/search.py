@@ -49,21 +49,21 @@ class Tally(struct.PyTreeNode):
 
 
 class History(struct.PyTreeNode):
-    """The course of a search. Read a lineage from the last row upwards: i, parents[g, i], ..."""
+    """The course of a search. To trace member i back, follow `parents` from the last row up: i, parents[g, i], ..."""
 
     hyper: Hyper  # [G, N] each, the values that the members trained with
-    scores: jax.Array  # [G, N], at the end of the generation; NaN for a dropped member too
-    parents: jax.Array  # [G, N] int32, the member whose state it went on from; -1 for a dropped member
+    scores: jax.Array  # [G, N], at the end of the generation; NaN for a dropped member
+    parents: jax.Array  # [G, N] int32, the member whose state each one continued from; -1 for a dropped member
 
 
 class SearchResult(struct.PyTreeNode):
-    """A finished search; jax.tree.map(lambda x: x[best], runners) is the run it found."""
+    """The result of a search. Its best run is jax.tree.map(lambda x: x[best], runners)."""
 
-    runners: RunnerState  # [N, ...]; a dropped member's is as it was when it dropped
-    hyper: Hyper  # [N] each, the last that the member trained with
-    scores: jax.Array  # [N], the member's last
-    best: jax.Array  # [] int32, the first in the last generation's ranking
-    updates: jax.Array  # [N] int32, that each member took
+    runners: RunnerState  # [N, ...], the final states; a dropped member's is its state when it was dropped
+    hyper: Hyper  # [N] each, the values that each member trained with last
+    scores: jax.Array  # [N], each member's last score
+    best: jax.Array  # [] int32, the member that ranks first in the last generation
+    updates: jax.Array  # [N] int32, updates that each member trained for
     history: History
     batch_size: int = struct.field(pytree_node=False)  # environment steps of one update
     generations: tuple[int, ...] = struct.field(pytree_node=False)  # updates of each generation or rung, [G]
@@ -71,7 +71,7 @@ class SearchResult(struct.PyTreeNode):
 
     @property
     def timesteps(self) -> Any:
-        """Environment steps that each member took, [N], as `count_timesteps` computes them."""
+        """Environment steps that each member trained for, [N], as `count_timesteps` computes them."""
         return count_timesteps(self.updates, self.batch_size)
 
 

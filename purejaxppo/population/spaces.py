@@ -16,24 +16,25 @@ LEAST = 1e-4  # in place of a lower bound of 0, at which nothing is learned and 
 
 
 def named_space(name: str, config: PPOConfig, *, numbers_only: bool = False) -> dict[str, Domain]:
-    """A published space under our names: that of PPO in ARLBench for one of its groups of environments.
+    """A published search space under this library's names: ARLBench's space for PPO, for one group of environments.
 
-    Its minibatch_size is num_minibatches here, so it depends on the rollout of `config`; a minibatch larger than the
-    rollout is the whole rollout, as there. `clip_eps` and `max_grad_norm` begin at 1e-4 instead of 0. Its vf_clip_eps
-    has no counterpart: the value is clipped by clip_eps, or with clip_value=False not at all.
+    The minibatch_size of ARLBench becomes num_minibatches here, so it depends on the rollout of `config`. As in
+    ARLBench, a minibatch larger than the rollout is the whole rollout. `clip_eps` and `max_grad_norm` begin at 1e-4
+    instead of 0. ARLBench's vf_clip_eps has no counterpart: here the value is clipped by `clip_eps`, or with
+    clip_value=False not at all.
 
     Args:
         name: "arlbench-ppo-cc" (classic control), "arlbench-ppo-atari", "arlbench-ppo-minigrid" or
             "arlbench-ppo-mujoco" (the last two have smaller minibatches).
-        config: the one that the points of the space change.
-        numbers_only: leave out num_minibatches and normalize_advantage, which make another program: for the searches,
-            which train all members in one.
+        config: the config that the points of the space change.
+        numbers_only: leave out num_minibatches and normalize_advantage, which change the compiled program. The searches
+            need this, because they train all members in one program.
 
     Returns:
-        The space, for `draw_points`, or with `numbers_only` for a search.
+        The space, for `draw_points`; with `numbers_only`, for a search.
 
     Raises:
-        PPOError: for an unknown name.
+        PPOError: if the name is unknown.
     """
     check_choice("space", name, tuple(MINIBATCHES))
     numbers: dict[str, Domain] = {

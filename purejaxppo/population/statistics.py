@@ -34,16 +34,16 @@ class Aggregates(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The score of the chosen setting on the seeds that chose it, and on fresh seeds that had no part in the choice.
+    """The best setting's score on the seeds that it was chosen by, and on fresh seeds that had no part in the choice.
 
-    The greatest of many noisy scores is on average above its expectation: this selection bias is in `tuning`, whose
-    interval does not cover it, and not in `test`, the figure to report (Patterson et al. 2024, "Empirical Design in
-    Reinforcement Learning", Journal of Machine Learning Research 25).
+    The highest of many noisy scores is on average above its expectation. `tuning` has this selection bias, which its
+    interval does not account for; `test` does not have it, so report `test` (Patterson et al. 2024, "Empirical Design
+    in Reinforcement Learning", Journal of Machine Learning Research 25).
     """
 
-    setting: int
-    tuning: Interval  # IQM of its final returns on the tuning seeds
-    test: Interval  # IQM of its final returns on the test seeds
+    setting: int  # index in the sweep
+    tuning: Interval  # IQM of the final returns on the tuning seeds
+    test: Interval  # IQM of the final returns on the test seeds
     bias: Interval  # tuning - test
     tune_seeds: int
     test_seeds: int
@@ -120,17 +120,18 @@ def finite_ones(scores: np.ndarray) -> np.ndarray:
 def aggregate(
     scores: np.ndarray, *, target: float | None = None, num_resamples: int = 2_000, seed: int = 0
 ) -> Aggregates:
-    """IQM, mean, median and optimality gap of S runs in each of K strata, with bootstrap intervals.
+    """IQM, mean, median and optimality gap of S runs in each of K strata, with 95% bootstrap intervals.
 
-    The interval of the mean is the BCa one (`bca_of_mean`), those of the others are percentile intervals. All four pool
-    the S K values, so the median is that of all runs. (rliable's is the median over strata of the mean over runs, which
-    for a single stratum is the mean.) The runs of each stratum are resampled separately.
+    The interval of the mean is a BCa interval (`bca_of_mean`); the other three are percentile intervals. All four
+    statistics pool the S K values, so the median is the median of all runs. (rliable takes the median over strata of
+    each stratum's mean, which for a single stratum is the mean.) The bootstrap resamples the runs of each stratum
+    separately.
 
     Args:
-        scores: [S], or [S, K] with a column for each setting or task.
-        target: the return above which no more is needed, for the optimality gap.
-        num_resamples: samples of the bootstrap.
-        seed: of the bootstrap.
+        scores: [S], or [S, K] with one column per setting or task.
+        target: the return that is good enough, for the optimality gap; by default there is none, and the gap is NaN.
+        num_resamples: how many resamples the bootstrap draws.
+        seed: the random seed of the bootstrap.
 
     Returns:
         The `Aggregates`; their bounds are NaN with fewer than two runs.
@@ -163,19 +164,19 @@ def aggregate(
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray, *, num_resamples: int = 2_000, seed: int = 0) -> Interval:
-    """P(X > Y) + P(X = Y) / 2 for a run of X and a run of Y, with its percentile-bootstrap interval.
+    """The probability that a run of X beats a run of Y, P(X > Y) + P(X = Y) / 2, with its bootstrap interval.
 
-    Of several tasks it is the mean of their probabilities. The runs of each setting and task are resampled separately
-    (Agarwal et al. 2021, section 4.3).
+    Over several tasks it is the mean of their probabilities. The interval is a percentile interval: the bootstrap
+    resamples the runs of each setting and task separately (Agarwal et al. 2021, section 4.3).
 
     Args:
-        x: [S], the scores of a setting; or [S, K] with a column for each task.
-        y: [S'] or [S', K], the scores of another one.
-        num_resamples: samples of the bootstrap.
-        seed: of the bootstrap.
+        x: [S], the scores of one setting; or [S, K] with one column per task.
+        y: [S'] or [S', K], the scores of another setting.
+        num_resamples: how many resamples the bootstrap draws.
+        seed: the random seed of the bootstrap.
 
     Returns:
-        The probability; its bounds are NaN with fewer than two runs of either.
+        The probability as an `Interval`; its bounds are NaN if either setting has fewer than two runs.
 
     Raises:
         PPOError: if a score is not finite.

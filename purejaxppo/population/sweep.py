@@ -47,14 +47,14 @@ class Program(NamedTuple):
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """Numbers drawn evenly from [low, high). Raises PPOError unless low < high."""
+    """Numbers drawn uniformly from [low, high). Raises PPOError unless low < high."""
     if not (is_number(low) and is_number(high) and low < high):
         raise PPOError(f"uniform({low!r}, {high!r}): give numbers with low < high")
     return Uniform(float(low), float(high))
 
 
 def log_uniform(low: float, high: float) -> LogUniform:
-    """Numbers drawn from [low, high) evenly in their logarithm. Raises PPOError unless 0 < low < high."""
+    """Numbers from [low, high) whose logarithm is drawn uniformly. Raises PPOError unless 0 < low < high."""
     if not (is_number(low) and is_number(high) and 0 < low < high):
         raise PPOError(f"log_uniform({low!r}, {high!r}): give numbers with 0 < low < high")
     return LogUniform(float(low), float(high))
@@ -80,18 +80,20 @@ def is_list(values: Any) -> bool:
 
 
 def draw_points(num_points: int, space: Mapping[str, Domain], seed: int = 0) -> list[Point]:
-    """Independent random points. Each name draws from its own stream: another name leaves its values as they are.
+    """Draws independent random points.
+
+    Each name has its own random stream, so adding or removing a name does not change the values of the others.
 
     Args:
         num_points: how many points to draw.
-        space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values to choose from evenly.
-        seed: of the draws.
+        space: name -> `uniform(low, high)`, `log_uniform(low, high)`, or a list of values that are equally likely.
+        seed: the random seed.
 
     Returns:
         The points, for `train_population(..., sweep=points)`.
 
     Raises:
-        PPOError: for an argument of the wrong type or out of range.
+        PPOError: if an argument has the wrong type or is out of range.
     """
     check_whole("num_points", num_points)
     check_seed("seed", seed)

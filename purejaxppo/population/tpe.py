@@ -44,32 +44,34 @@ def search_tpe(
 ) -> Sweep:
     """Searches for hyperparameters with the tree-structured Parzen estimator of Optuna (`pip install optuna`).
 
-    Bergstra et al. (2011), in Optuna's form over all names together. It proposes `batch` settings; one compiled program
-    trains them as a population, each with all tuning seeds, and the model is told the IQM of the final returns of each.
-    Within a batch, settings without a score count as bad ones (constant liar), so that the proposals differ. The first
-    batch, and at least 10 settings, are drawn at random. The program is compiled once for all batches.
+    Bergstra et al. (2011), in Optuna's multivariate form, which models all names jointly. In each round the model
+    proposes `batch` settings, one compiled program trains them as a population, each on all tuning seeds, and the model
+    receives the IQM of each setting's final returns. Within a batch, settings without a score count as bad ones
+    (constant liar), so that the proposals differ. The first batch, and at least the first 10 settings, are drawn at
+    random. The program is compiled once for all batches.
 
-    With `out` each batch has a folder there. A search that was interrupted goes on where it stopped, and asks for the
-    same settings again, because proposals depend on `search_seed` and the scores alone.
+    With `out`, each batch has its own subfolder. An interrupted search continues where it stopped and proposes the same
+    settings again, because the proposals depend only on `search_seed` and the scores.
 
     Args:
         env: the environment.
         config: the hyperparameters that the space does not name.
-        space: name -> `uniform(low, high)` or `log_uniform(low, high)`, for numbers of the config and
-            "env.<parameter>". Fields that make another program, such as num_envs or hidden_sizes, are compared by a
-            sweep.
+        space: name -> `uniform(low, high)` or `log_uniform(low, high)`. A name is a numeric field of the config, or
+            "env.<parameter>". Fields that change the compiled program, such as num_envs or hidden_sizes, cannot be
+            searched; compare their values with a sweep.
         num_trials: how many settings to train.
-        batch: settings that train together; divides `num_trials`.
-        tune_seeds: seeds of each setting.
+        batch: how many settings train together, at least 2; must divide `num_trials`.
+        tune_seeds: how many seeds each setting trains on.
         seed: the base seed of training; seed i trains on `fold_in(key(seed), i)`.
-        search_seed: of the proposals.
-        make_agent, **options: as in `train_population`. `test_seeds` trains the best setting on fresh seeds.
+        search_seed: the random seed of the proposals.
+        make_agent, **options: as in `train_population`. With `test_seeds`, the best setting is trained again on fresh
+            seeds.
 
     Returns:
-        A `Sweep` of all settings, in the order in which they were asked for.
+        A `Sweep` of all settings, in the order in which they were proposed.
 
     Raises:
-        PPOError: for arguments that do not fit, and without Optuna.
+        PPOError: if an argument is invalid, or if Optuna is not installed.
     """
     warn_of_idle_cores()
     load_optuna()

@@ -73,15 +73,15 @@ def train_population(
     """Trains seeds 0 ... num_seeds - 1 (`seed_keys(seed, num_seeds)`) of one setting, or of each setting of a sweep.
 
     Args:
-        env: the environment, as `make_env` gives it.
-        config: the hyperparameters. Their class chooses the agent, for example `make_ppo` for a `PPOConfig`.
+        env: the environment, as made by `make_env`.
+        config: the hyperparameters. Its class chooses the agent, for example `make_ppo` for a `PPOConfig`.
         num_seeds: how many seeds to train. With the option `test_seeds`, these are the tuning seeds: the best setting
-            of a sweep is trained once more on seeds num_seeds ... num_seeds + test_seeds - 1, which had no part in the
+            of a sweep is trained again on seeds num_seeds ... num_seeds + test_seeds - 1, which had no part in the
             choice, and `Sweep.selection` compares its two scores.
         seed: the base seed; seed i trains on `fold_in(key(seed), i)`.
-        sweep: lists of values by name (a grid), or a list of points, as `draw_points` draws them at random. Names are
-            those of the config's fields and of the environment's parameters. Points that differ in numbers share one
-            compilation; every setting trains on the same keys.
+        sweep: lists of values by name (a grid), or a list of points, for example random ones from `draw_points`. A name
+            is a field of the config or a parameter of the environment. Points that differ only in numbers share one
+            compilation. Every setting trains on the same keys.
         make_agent: (env, config) -> agent, to train another agent than the config's own:
             `functools.partial(pjp.make_ppo, loss=..., network=...)`, or a function that returns your own agent.
         **options: placement, memory_limit, evaluation_episodes, out, checkpoint_every and more: see
@@ -91,9 +91,9 @@ def train_population(
         A `Population`; with a sweep a `Sweep`, which holds a `Population` for each setting.
 
     Raises:
-        PPOError: for arguments that cannot work, before anything is compiled; and for members that cannot fit the
-            memory, before anything is run.
-        Interrupted: where `should_stop` said so.
+        PPOError: if an argument cannot work, before anything is compiled; or if the members cannot fit into memory,
+            even in chunks, before anything runs.
+        Interrupted: if `should_stop` returned True.
     """
     warn_of_idle_cores()
     experiment = settle(env, config, num_seeds, seed, make_agent, options)
@@ -114,14 +114,14 @@ def open_population(
 
     Args:
         env, config, num_seeds, seed, sweep, make_agent: as in the call of `train_population`.
-        **options: as in that call. `out` is needed, `evaluation_episodes` has to be the same, and those that say how
-            to train make no difference.
+        **options: as in that call. `out` is required, and `evaluation_episodes` must be the same. Options that say how
+            to train have no effect.
 
     Returns:
-        A `Population`, or with a sweep a `Sweep`. Results that are missing are refused when they are read.
+        A `Population`; with a sweep a `Sweep`. Reading a result that is missing raises PPOError.
 
     Raises:
-        PPOError: for a folder without a population, or with another one.
+        PPOError: if the folder holds no population, or a different one.
     """
     experiment = settle(env, config, num_seeds, seed, make_agent, options, reads=True)
     return train_one(experiment) if sweep is None else train_sweep(experiment, sweep)

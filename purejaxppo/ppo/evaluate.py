@@ -77,9 +77,9 @@ class Episode(NamedTuple):
     obs: PyTree  # [T + 1, ...], raw; the last one follows the last action
     action: PyTree  # [T, ...], as the environment takes it
     reward: np.ndarray  # [T]
-    probabilities: np.ndarray | None  # [T, n], of each action; None where it is not one of n
-    state: PyTree = None  # [T + 1, ...], of the environment, with what goes with each observation
-    is_cut: bool = False  # it had not ended after the last of these steps
+    probabilities: np.ndarray | None  # [T, n], of each action; None unless the action is one of n
+    state: PyTree = None  # [T + 1, ...], of the environment, one for each observation
+    is_cut: bool = False  # True if it was cut before its end, by the limit of steps
 
 
 class Evaluation(struct.PyTreeNode):
@@ -106,22 +106,22 @@ def evaluate(
 ) -> tuple[jax.Array, jax.Array]:
     """Undiscounted returns and lengths of independent episodes, under the greedy or the sampled policy.
 
-    The normalisation of observations is frozen. Pure: vmap it over the train states of a population.
+    The normalisation of observations is frozen. The function is pure: vmap it over the train states of a population.
 
     Args:
-        agent: the agent that plays
-        train_state: of one run
-        key: a typed key
-        num_episodes: E
-        sampled: draw actions from the policy; by default take its mode
-        max_steps: an episode that has not ended after so many steps counts as it is then
+        agent: the agent that plays.
+        train_state: of one run.
+        key: a typed key.
+        num_episodes: E.
+        sampled: draw actions from the policy; by default take its mode.
+        max_steps: an episode that has not ended after this many steps is cut there, and counts as it is.
 
     Returns:
-        Returns [E] and lengths [E] int32.
+        Returns [E], and lengths [E] int32 in steps.
 
     Raises:
-        PPOError: if `train_state` is not of this agent or of several runs, `key` is raw or batched, or a count is
-            below 1 or does not fit an int32
+        PPOError: if `train_state` is of another agent or of several runs, if `key` is raw or batched, or if a count is
+            below 1 or does not fit an int32.
     """
     end = play_episodes(agent, train_state, key, num_episodes, sampled=sampled, max_steps=max_steps)
     return end.episode_return, end.episode_length

@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 class RunOptions(TypedDict, total=False):
     """The optional keywords of `train_run`, which all have a default."""
 
-    placement: str  # "seeds" spreads seeds over the devices, "data" each run over all; "auto" (default) chooses
+    placement: str  # "seeds" spreads seeds over the devices, "data" spreads each run; "auto" (default) chooses
     checkpoint_every: int | str | None  # updates, or a time such as "60s" or "5m"; by default never
-    keep_checkpoints: int  # the newest ones that stay until their seeds are finished; by default 2
+    keep_checkpoints: int  # how many of the newest to keep until their seeds are finished; by default 2
     keep_best: bool  # also keep each seed at its best training return; by default False
-    log_names: str  # "sb3" (default) or "cleanrl"
+    log_names: str  # names of the numbers in logs: "sb3" (default) or "cleanrl"
     memory_limit: int | str | None  # bytes, or text such as "4GiB"; by default most of what is free
     tensorboard: bool  # also write event files to the folder; by default False
     wandb: str | None  # the project of Weights & Biases to log to; by default none
-    test_seeds: int  # of a sweep: fresh seeds that train its best setting once more; by default 0
+    test_seeds: int  # for a sweep: fresh seeds that train its best setting again; by default 0
 
 
 def train_run(
@@ -64,14 +64,14 @@ def train_run(
 ) -> LoadedRun | Sweep:
     """Trains a run or a sweep as `purejaxppo train` does, with a progress view, a run folder, clips and a report.
 
-    If the folder holds the same run, it continues where it stopped, or is read if it is finished. A run in the folder
-    with fewer `total_timesteps` is extended.
+    If the folder already holds this run, training continues where it stopped; a finished run is only read. A run in the
+    folder with fewer `total_timesteps` is extended.
 
     Args:
-        env: a name, or anything else that `make_env` takes. An environment of your own is registered under its name.
+        env: a name, or anything else that `make_env` takes. Your own environment is registered under its name.
         config: the hyperparameters.
-        out: the run folder: config.json, metrics.csv, metrics.npz, summary.json, checkpoints/, curves.png,
-            report.html, and clips if the environment can be drawn.
+        out: the run folder: config.json, metrics.csv, metrics.npz, summary.json, checkpoints/, curves.png, report.html,
+            and clips if the environment can be drawn.
         num_seeds: how many seeds to train.
         seed: the base seed; seed i trains on `fold_in(key(seed), i)`.
         sweep: lists of values by name (a grid), or a list of points, as in `train_population`.
@@ -80,11 +80,11 @@ def train_run(
         **options: checkpoint_every, placement, memory_limit and more: see `RunOptions`.
 
     Returns:
-        A `LoadedRun`, as `load_run` gives it; with a sweep a `Sweep`.
+        A `LoadedRun`, as `load_run` returns it; with a sweep a `Sweep`.
 
     Raises:
-        PPOError: for arguments that cannot work, before the folder is made; for a folder with other files or another
-            run; and in several processes, which `train_population` is for.
+        PPOError: if an argument cannot work, before the folder is made; if the folder holds other files or another run;
+            or if there are several processes, for which you call `train_population` instead.
     """
     use_all_cores()  # before the next line starts JAX
     if jax.process_count() > 1:

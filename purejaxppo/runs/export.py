@@ -31,25 +31,26 @@ Arrays = dict[str, Any]  # by name
 def export_policy(agent: Agent, train_state: TrainState, path: str | Path, *, sampled: bool = False) -> list[Path]:
     """Writes the policy, with its observation statistics and action bounds, to a file that acts without this library.
 
-    The policy is a function from arrays by name to arrays by name, each with a leading axis of N environments:
-    `obs` (or `obs_NAME` for each part of a tree), `action_mask` where the environment masks actions, and of a
-    recurrent policy `memory_NAME` and `reset` [N] bool, true where an episode begins, so that the memory before it
-    does not count; to `action` (or `action_NAME`), as the environment takes it, and `next_memory_NAME`.
+    The policy is a function from arrays by name to arrays by name. Each array has a leading axis of N environments.
+
+    The inputs are `obs`, or `obs_NAME` for each part of a tree; `action_mask` if the environment masks actions; and for
+    a recurrent policy `memory_NAME` and `reset`, [N] bool, true where an episode begins and the memory before it does
+    not count. The outputs are `action` (or `action_NAME`), as the environment takes it, and `next_memory_NAME`.
 
     Args:
-        agent: The agent.
-        train_state: Of one seed.
-        path: Its suffix is the format: .npz, with a module of NumPy of the same name beside it; .jax, which
+        agent: the agent.
+        train_state: of one seed.
+        path: its suffix chooses the format: .npz, with a NumPy module of the same name beside it; .jax, which
             `jax.export.deserialize` reads; or .onnx.
-        sampled: Sample actions with the input `key`, [2] uint32 (`jax.random.key_data`), in place of the most
+        sampled: sample actions with the input `key`, [2] uint32 (`jax.random.key_data`), instead of taking the most
             probable ones. Only for .jax.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        PPOError: For another suffix, a missing package, a policy that the format cannot hold, and a `train_state` of
-            several seeds.
+        PPOError: if the suffix is another one, a package is missing, the format cannot hold the policy, or
+            `train_state` is of several seeds.
     """
     path = Path(path)
     kind = format_of(path, sampled=sampled)

@@ -34,15 +34,16 @@ def load_run(path: str | Path, *, make_agent: MakeAgent | None = None, config: C
 
     Args:
         path: the run folder.
-        make_agent: the function (env, config) -> agent that the run was trained with, if that is your own.
-        config: one of the class that it was trained with, if that is your own; by default `config` in the module of
-            `make_agent`. Its values make no difference.
+        make_agent: the function (env, config) -> agent that the run was trained with, if there was one.
+        config: a config of the class that the run was trained with, if that class is your own; by default `config` in
+            the module of `make_agent`. Its values do not matter.
 
     Returns:
-        The run, whose `agent` and `train_state` are ready to act and to be evaluated.
+        The run, with an `agent` and a `train_state` that are ready to act and to be evaluated.
 
     Raises:
-        PPOError: for a folder without a finished run, for a sweep, and without the `make_agent` that it needs.
+        PPOError: if the folder holds no finished run, if it holds a sweep, or if the `make_agent` that it needs is
+            missing.
     """
     found = load_finished(as_path("path", path), make_agent, config)
     if isinstance(found, FinishedSweep):
@@ -54,11 +55,14 @@ def load_sweep(path: str | Path, *, make_agent: MakeAgent | None = None, config:
     """Reads the folder of a finished sweep.
 
     Args:
-        path: the folder.
+        path: the run folder.
         make_agent, config: as in `load_run`.
 
+    Returns:
+        The sweep.
+
     Raises:
-        PPOError: for a folder without a finished sweep, for a run of one setting, and as `load_run`.
+        PPOError: if the folder holds no finished sweep, or a run of one setting; and as `load_run` does.
     """
     _, sweep = open_run(as_path("path", path), make_agent, config)
     if isinstance(sweep, Population):
@@ -74,16 +78,19 @@ def load_checkpoint(
     make_agent: MakeAgent | None = None,
     config: Config | None = None,
 ) -> KeptStates:
-    """Reads the states that a run has kept, finished or not.
+    """Reads the states that a run has saved. The run may be unfinished.
 
     Args:
         path: the run folder.
         which: "newest", each seed's "best", or a number of updates.
-        setting: the setting of a sweep, as `load_sweep` numbers them.
+        setting: the index of the setting in a sweep, as in `load_sweep`.
         make_agent, config: as in `load_run`.
 
+    Returns:
+        The `KeptStates` of the seeds that have such a state.
+
     Raises:
-        PPOError: if there are no such states, and as `load_run`.
+        PPOError: if there are no such states; and as `load_run` does.
     """
     settings = settings_of(open_run(as_path("path", path), make_agent, config)[1])
     if not is_index(setting, len(settings)):

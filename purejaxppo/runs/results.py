@@ -29,7 +29,7 @@ NO_AGGREGATES = Aggregates(*[Interval(math.nan, math.nan, math.nan)] * len(Aggre
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A finished run. Metrics and states are read when they are used."""
+    """A finished run. Metrics and states are read on first use."""
 
     spec: RunSpec
     population: Population
