@@ -48,11 +48,9 @@ def update_minibatch(
 def apply_gradient(
     optimizer: optax.GradientTransformationExtraArgs, rate: jax.Array, learned: Learned, gradient: PyTree
 ) -> Learned:
-    """Adds the optimizer's update for a gradient to the parameters, in their dtypes."""
+    """Adds the optimizer's update for a gradient to the parameters; `make_ppo` has checked that it has their dtypes."""
     packed, opt_state = learned
-    params = unpack(packed)
-    updates, opt_state = optimizer.update(gradient, opt_state, params, learning_rate=rate)
-    updates = jax.tree.map(lambda x, update: jnp.broadcast_to(update, x.shape).astype(x.dtype), params, updates)
+    updates, opt_state = optimizer.update(gradient, opt_state, unpack(packed), learning_rate=rate)
     return jax.tree.map(jnp.add, packed, pack(updates, packed.most)), opt_state
 
 
