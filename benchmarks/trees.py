@@ -7,8 +7,8 @@ python benchmarks/trees.py /tmp/old . [--env CartPole-v1] [--seeds 1] [--devices
 Each checkout has a process, which compiles one program of so many updates and runs it when it is told to, in turn with
 the other: a slow minute of the machine meets both. It prints the microseconds per environment step, and how many times
 as fast the second checkout is, pair by pair: medians, least and most. By the mean value loss one sees whether both
-compute the same. A process sees all cores; after `taskset -c 0` it sees one, and with --devices D the seeds are dealt out over D of
-JAX's CPU devices. Nothing else should be running.
+compute the same. A process sees all cores; after `taskset -c 0` it sees one, and with --devices D the seeds are dealt
+out over D of JAX's CPU devices. Nothing else should be running.
 """
 
 import argparse
