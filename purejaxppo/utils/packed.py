@@ -1,8 +1,8 @@
 """Many small arrays as one vector for each dtype, for what a loop carries and stacks.
 
-An array of its own is a kernel of its own in every turn. A GPU has to launch it. XLA's CPU backend, as soon as more
-than eight kernels are ready at once, wakes another thread for half of them, which takes longer than a small network's
-whole minibatch. The bits of the arrays are the same.
+An array of its own takes a kernel of its own in every turn. A GPU has to launch it. XLA's CPU backend wakes another
+thread as soon as more than nine kernels are ready at once, which doubles the time of a small rollout's step
+(benchmarks/NOTES.md). The bits of the arrays are the same.
 """
 
 import jax

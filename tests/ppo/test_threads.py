@@ -1,4 +1,4 @@
-"""How many kernels of a loop XLA's CPU backend has ready at once. From the ninth that waits on, it wakes a thread."""
+"""XLA's CPU backend wakes another thread if more than eight kernels wait while one runs. No small loop comes to that."""
 
 import os
 import re
