@@ -1,4 +1,4 @@
-"""XLA's CPU backend wakes another thread if more than eight kernels wait while one runs. No small loop comes to that."""
+"""XLA wakes another thread on a CPU if more than eight kernels wait while one runs. No small loop comes to that."""
 
 import os
 import re
