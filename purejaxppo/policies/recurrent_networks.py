@@ -211,21 +211,23 @@ class RecurrentActorCritic(nn.Module):
 
         memory: [B, ...], obs: [T, B, *obs_shape], reset: [T, B] -> distribution parameters [T, B, n], value [T, B]
         """
-        params, start = self.stacked(self.recurrent()), self.stacked(memory)
-        inputs = self.stacked(self.inputs(obs), axis=1)  # [T, towers, B, gates size]
+        cell, recurrent, inputs = self.cell, self.recurrent(), self.inputs(obs)
+        together = jax.default_backend() != "cpu"  # half as many kernels; a CPU is slower
+        if together:
+            cell = cell._replace(step=jax.vmap(cell.step))
+            recurrent, memory, inputs = self.stacked(recurrent), self.stacked(memory), self.stacked(inputs, axis=1)
 
-        def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
+        def remember(memory: PyTree, step: tuple[PyTree, jax.Array]) -> tuple[PyTree, PyTree]:
             inputs, reset = step
             memory = jax.tree.map(lambda x: jnp.where(reset[:, None], 0.0, x), memory)
-            memory = jax.vmap(self.cell.step)(params, memory, inputs)
-            return memory, self.cell.output(memory)
+            return step_each(cell, recurrent, memory, inputs)
 
-        outputs = jax.lax.scan(remember, start, (inputs, reset))[1]
-        return self.read({name: outputs[:, i] for i, name in enumerate(self.memories)})
+        outputs = jax.lax.scan(remember, memory, (inputs, reset))[1]
+        return self.read({name: outputs["all"][:, i] for i, name in enumerate(self.memories)} if together else outputs)
 
-    def stacked(self, by_tower: dict[str, PyTree], axis: int = 0) -> PyTree:
-        """Arrays of each tower as one array of all towers: a step of both takes half as many kernels."""
-        return jax.tree.map(lambda *x: jnp.stack(x, axis), *(by_tower[name] for name in self.memories))
+    def stacked(self, by_tower: PyTree, axis: int = 0) -> PyTree:
+        """The arrays of all towers as those of one, with an axis of towers."""
+        return {"all": jax.tree.map(lambda *x: jnp.stack(x, axis), *(by_tower[name] for name in self.memories))}
 
     def inputs(self, obs: jax.Array) -> PyTree:
         """The input's part of each tower's gates."""

@@ -265,6 +265,19 @@ def first_steps(agent, state, batch, key, count):
     return unpack(learned[0]), learned[1]
 
 
+def test_the_update_that_is_meant_for_a_gpu_is_that_for_a_cpu(env, monkeypatch):
+    agent = pjp.make_ppo(env, SMALL)
+    runner = agent.init(jax.random.key(3))
+    on_cpu, (new, metrics) = jax.make_jaxpr(agent.update)(runner), jax.jit(agent.update)(runner)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert str(jax.make_jaxpr(lambda runner: agent.update(runner))(runner)) != str(on_cpu)
+    on_gpu, metrics_on_gpu = jax.jit(lambda runner: agent.update(runner))(runner)
+    np.testing.assert_array_equal(on_gpu.obs, new.obs)
+    jax.tree.map(np.testing.assert_array_equal, on_gpu.episode, new.episode)
+    for ours, theirs in ((on_gpu.train_state.params, new.train_state.params), (metrics_on_gpu, metrics)):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), ours, theirs)
+
+
 def same(a, b):
     return all(np.allclose(x, y, atol=1e-6) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 

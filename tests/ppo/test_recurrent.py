@@ -157,15 +157,17 @@ def test_a_cell_starts_with_orthogonal_gates_and_time_scales_up_to_a_sequence():
     np.testing.assert_array_equal(log_time_scales(jax.random.key(1), 4, 1), 0.0)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize(("cell", "share_trunk"), [("gru", False), ("lstm", False), ("gru", True), ("lstm", True)])
-def test_the_replay_is_the_steps_one_after_another(env, cell, share_trunk):
+def test_the_replay_is_the_steps_one_after_another(env, cell, share_trunk, platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)  # the program for it runs on a CPU too
     agent = pjp.make_ppo(env, SMALL.replace(cell=cell, share_trunk=share_trunk))
     runner = agent.init(jax.random.key(0))
     obs = jax.random.normal(jax.random.key(1), (16, 4, 4))
     reset = jax.random.bernoulli(jax.random.key(2), 0.2, (16, 4))
     memory = jax.tree.map(lambda x: x + 0.5, runner.memory)
     params = runner.train_state.params
-    ours = agent.network.replay(params, memory, obs, reset)
+    ours = jax.jit(agent.network.replay)(params, memory, obs, reset)
     stepped = replay(agent.network, params, memory, obs, reset)
     for a, b in zip(ours, stepped, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
