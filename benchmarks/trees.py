@@ -79,7 +79,7 @@ class Training:
 
 
 def in_turn(trainings: Sequence[Training], rounds: int) -> list[list[tuple[float, float]]]:
-    """What each training measured in each round; the first of a round is the last of the next."""
+    """Runs the trainings in turn, and reverses the order after each round. -> the measurements of each training"""
     found: list[list[tuple[float, float]]] = [[] for _ in trainings]
     for i in range(rounds):
         for j in range(len(trainings))[:: -1 if i % 2 else 1]:

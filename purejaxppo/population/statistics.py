@@ -129,7 +129,7 @@ def aggregate(
 
     Args:
         scores: [S], or [S, K] with one column per setting or task.
-        target: the return that is good enough, for the optimality gap; by default there is none, and the gap is NaN.
+        target: the return that counts as good enough, for the optimality gap. Without it, the gap is NaN.
         num_resamples: how many resamples the bootstrap draws.
         seed: the random seed of the bootstrap.
 

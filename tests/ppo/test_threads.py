@@ -17,7 +17,7 @@ jax.jit(jax.vmap(agent.update)).lower(runners).compile()
 
 
 def graphs(log):
-    """What each kernel of each part of a program waits for, by the log of the executor."""
+    """Parses the log of the executor. -> (kinds of kernels, for each kernel those that it waits for), part by part"""
     for part in log.split("ThunkExecutor: #thunks=")[1:]:
         kernels = re.findall(r"thunk #\d+: op_name=(.*), kind=([a-z-]+), dependencies=\[(.*)\], source", part)
         number = {name: i for i, (name, _, _) in enumerate(kernels)}

@@ -1,4 +1,4 @@
-"""What a scan carries and stacks in packs, beside one that has each array on its own."""
+"""Packed arrays in a scan give the same bits as separate ones."""
 
 import jax
 import jax.numpy as jnp
