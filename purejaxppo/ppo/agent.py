@@ -43,6 +43,7 @@ from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.types import LOSS_TERMS, Batch, EpisodeStats, Metrics, RunnerState, Steps, TrainState, Transition
 from purejaxppo.ppo.update import (
     SMALL_PARAMETERS,
+    Learned,
     Order,
     epochs_within_kl,
     keep_finite,
@@ -233,11 +234,11 @@ def learn_from(
     state, (key, _, shuffle_key) = runner.train_state, update_keys(runner)
     acted, collected = collect(agent, acted, transitions, parameters, episodes, key)
     rate = agent.rate_rule.rate(state)
-    (params, opt_state), terms = learn(agent, rate, state, collected.batch, shuffle_key)
+    (packed, opt_state), terms = learn(agent, rate, state, collected.batch, shuffle_key)
 
     state = acted.train_state
     state = state.replace(
-        params=params,
+        params=unpack(packed),
         opt_state=opt_state,
         obs_moments=update_obs_moments(state.obs_moments, collected.obs),
         update=state.update + 1,
@@ -334,8 +335,8 @@ def to_batch(agent: PPO, steps: Batch, transitions: Transition) -> Batch:
     return to_samples(steps)
 
 
-def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[tuple, Terms]:
-    """The epochs of one update. batch: N samples, or N sequences. -> ((params, optimizer state), mean loss terms)"""
+def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Learned, Terms]:
+    """The epochs of one update. batch: N samples, or N sequences. -> (learned, mean loss terms)"""
     config = agent.config
     loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(agent.collective.descend, loss, agent.optimizer, rate)
@@ -350,14 +351,11 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     epoch = functools.partial(update_epoch, step, batch, take=take)
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
-        learned, terms = update_epochs(epoch, learned, order)
-    else:
-        is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
-        if config.kl_stop == "epoch":
-            learned, terms = epochs_within_kl(epoch, is_within, learned, order)
-        else:
-            learned, terms = minibatches_within_kl(step, is_within, learned, batch, order, take)
-    return (unpack(learned[0]), learned[1]), terms
+        return update_epochs(epoch, learned, order)
+    is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
+    if config.kl_stop == "epoch":
+        return epochs_within_kl(epoch, is_within, learned, order)
+    return minibatches_within_kl(step, is_within, learned, batch, order, take)
 
 
 def minibatch_loss(

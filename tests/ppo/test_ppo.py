@@ -18,7 +18,7 @@ from purejaxppo.ppo.agent import assess, draw_noise, learn, make_context, play, 
 from purejaxppo.ppo.factory import update_many
 from purejaxppo.ppo.shuffle import shuffled_indices
 from purejaxppo.ppo.update import update_minibatch
-from purejaxppo.utils.packed import pack, unpack
+from purejaxppo.utils.packed import pack
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 8, hidden_sizes=(8,))
 
@@ -209,7 +209,7 @@ def test_timesteps_are_counted_beyond_what_int32_holds(env):
 
 @pytest.fixture(scope="module")
 def one_batch(env):
-    """State, one batch, and the parameters learned from all of it, or from its first minibatches, at any KL."""
+    """State, one batch, and the packed parameters learned from all of it, or from its first minibatches, at any KL."""
     agent, key = pjp.make_ppo(env, SMALL.replace(learning_rate=0.05)), jax.random.key(5)
     state = (runner := agent.init(jax.random.key(0))).train_state
     _, batch = collect(agent, runner)
@@ -252,7 +252,7 @@ def learned_from_one_batch(env, one_batch, kl_stop, estimator):
 
 
 def first_steps(agent, state, batch, key, count):
-    """(params, opt_state) after the first minibatches of the update, one after another."""
+    """(packed params, opt_state) after the first minibatches of the update, one after another."""
     indices = shuffled_indices(key, agent.config.update_epochs, agent.config.num_minibatches, agent.config.batch_size)
     learned = (pack(state.params), state.opt_state)
 
@@ -262,7 +262,7 @@ def first_steps(agent, state, batch, key, count):
     step = jax.jit(functools.partial(update_minibatch, loss, agent.optimizer, jnp.float32(0.05)))
     for chosen in indices[0, :count]:
         learned, _ = step(learned, jax.tree.map(lambda x, chosen=chosen: x[chosen], batch), key)
-    return unpack(learned[0]), learned[1]
+    return learned
 
 
 def test_the_update_that_is_meant_for_a_gpu_is_that_for_a_cpu(env, monkeypatch):
