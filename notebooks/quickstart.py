@@ -64,7 +64,7 @@ print((folder / "curves.png").stat().st_size, "bytes of learning curves")
 # %%
 best = int(scores.argmax())
 one = jax.tree.map(lambda x: x[best], runners)
-obs = jnp.array([0.0, 0.0, 0.05, 0.0])  # the pole leans to the right
+obs = jnp.array([0.0, 0.0, 0.15, 1.0])  # the pole falls to the right
 action = agent.act(one.train_state, obs)
 print("seed", best, "pushes", ("left", "right")[int(action)])
 assert int(action) == 1

@@ -29,6 +29,7 @@ from purejaxppo.cli.bench.run import (
 )
 from purejaxppo.cli.bench.timing import in_pairs, measure_in_turn, spread_of
 from purejaxppo.cli.bench.work import Work, step_limit, work_per_step
+from purejaxppo.utils.packed import unpack
 
 QUICK = programs.sizes_for("cpu", quick=True)
 
@@ -236,7 +237,7 @@ def test_the_parts_of_an_update_are_those_of_the_update(quick):
     assert programs["values and GAE"].call().obs.shape == (num_seeds, 512, 4)
     (params, opt_state), _ = programs["learning"].call()
     assert all(np.any(x) for x in jax.tree.leaves(opt_state))  # Adam has seen gradients
-    assert jax.tree.structure(programs["- of which gradients"].call()) == jax.tree.structure(params)
+    assert jax.tree.structure(programs["- of which gradients"].call()) == jax.tree.structure(unpack(params))
     indices = programs["- of which permutations"].call()
     assert sorted(indices[1, 3].ravel().tolist()) == list(range(512))
 
