@@ -1,4 +1,4 @@
-"""The matrix products of the layers: of the hidden ones in the type that `compute_dtype` names."""
+"""Matrix products of the layers: hidden ones in `compute_dtype`, narrow outputs column by column on a CPU."""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from purejaxppo.utils.devices import traces_for_cpu
+
 Dimensions = Any  # contracting and batch dimensions, as in `jax.lax.dot_general`
-NARROW = 5  # columns
+MAX_COLUMNS = 5  # of a product that is computed column by column
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -51,10 +53,10 @@ def bfloat16_matmul(x: jax.Array, kernel: jax.Array) -> Any:
 
 
 def product_of_output(x: jax.Array, kernel: jax.Array, dimensions: Dimensions, precision: Any = None, **_: Any) -> Any:
-    """`jax.lax.dot_general` of [..., n] and [n, m]; on a CPU column by column, if there are at most NARROW. -> [..., m]
+    """`jax.lax.dot_general` of [..., n] and [n, m]; on a CPU up to MAX_COLUMNS columns one by one. -> [..., m]
 
     XLA's CPU backend takes half as long for the gradients of products with vectors as for those of a narrow matrix.
     """
-    if kernel.shape[1] > NARROW or jax.default_backend() != "cpu":
+    if kernel.shape[1] > MAX_COLUMNS or not traces_for_cpu():
         return jax.lax.dot_general(x, kernel, dimensions, precision=precision)
     return jnp.stack([jnp.matmul(x, column, precision=precision) for column in kernel.T], axis=-1)

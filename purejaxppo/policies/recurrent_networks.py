@@ -18,6 +18,7 @@ from purejaxppo.policies.networks import (
     tower_input,
 )
 from purejaxppo.policies.products import PRODUCTS, bfloat16_matmul, product_of_output
+from purejaxppo.utils.devices import traces_for_cpu
 from purejaxppo.utils.tree import PyTree, unchanged
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]  # ([..., n], [n, m]) -> [..., m]
@@ -212,7 +213,7 @@ class RecurrentActorCritic(nn.Module):
         memory: [B, ...], obs: [T, B, *obs_shape], reset: [T, B] -> distribution parameters [T, B, n], value [T, B]
         """
         cell, recurrent, inputs = self.cell, self.recurrent(), self.inputs(obs)
-        together = jax.default_backend() != "cpu"  # half as many kernels; a CPU is slower
+        together = not traces_for_cpu()  # half as many kernels on a GPU; slower on a CPU
         if together:
             cell = cell._replace(step=jax.vmap(cell.step))
             recurrent, memory, inputs = self.stacked(recurrent), self.stacked(memory), self.stacked(inputs, axis=1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from purejaxppo.envs.base import Environment
 from purejaxppo.envs.vector import Starts, make_starts, step_batch
 from purejaxppo.ppo.types import EpisodeState, EpisodeStats, RunnerState, Transition
+from purejaxppo.utils.devices import traces_for_cpu
 from purejaxppo.utils.packed import SMALL, Packed, pack, unpack
 from purejaxppo.utils.sums import add, precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
@@ -33,12 +34,11 @@ def rollout(
     -> (runner, transitions [T, B, ...], the policy's second output [T, B, ...], episode statistics)
     """
 
-    # A GPU steps many arrays in one kernel, and would copy a pack of them.
-    most = SMALL if jax.default_backend() == "cpu" else 0
+    # Counted for an H100, not timed: with packs a step has 11 kernels, in place of 8 for CartPole and 14 for Pendulum.
+    max_size = SMALL if traces_for_cpu() else 0
 
-    def act_and_step(carry: tuple[PyTree, Packed], noise: RolloutNoise) -> tuple[tuple[PyTree, Packed], Packed]:
-        obs, actors = carry
-        env_state, episode = unpack(actors)
+    def act_and_step(carry: tuple[PyTree, Packed, Packed], noise: RolloutNoise) -> tuple[tuple, Packed]:
+        obs, env_state, episode = carry[0], unpack(carry[1]), unpack(carry[2])
         action, distribution_params = policy(obs, noise.action)
         next_obs, env_state, step = step_batch(env, noise.step_key, env_state, action, noise.start)
         transition = Transition(
@@ -52,14 +52,14 @@ def rollout(
         )
         counted = count_step(episode, step.reward)
         episode = end_episodes(counted, step.terminated | step.truncated)
-        return (next_obs, pack((env_state, episode), most)), pack((transition, distribution_params, counted))
+        carry = next_obs, pack(env_state, max_size), pack(episode, max_size)
+        return carry, pack((transition, distribution_params, counted))
 
-    carry = (runner.obs, pack((runner.env_state, runner.episode), most))
-    (obs, actors), kept = jax.lax.scan(act_and_step, carry, noise)
-    env_state, episode = unpack(actors)
+    carry = runner.obs, pack(runner.env_state, max_size), pack(runner.episode, max_size)
+    (obs, env_state, episode), kept = jax.lax.scan(act_and_step, carry, noise)
     transitions, distribution_params, counted = unpack(kept)
-    episode, episodes = finish_rollout(episode, counted, transitions)
-    runner = runner.replace(obs=obs, env_state=env_state, episode=episode)
+    episode, episodes = finish_rollout(unpack(episode), counted, transitions)
+    runner = runner.replace(obs=obs, env_state=unpack(env_state), episode=episode)
     return runner, transitions, distribution_params, episodes
 
 

@@ -11,7 +11,7 @@ from purejaxppo.ppo.types import Batch, RunnerState
 from purejaxppo.utils.packed import Packed, pack, unpack
 from purejaxppo.utils.tree import PyTree, Terms
 
-SMALL_PARAMETERS = 1024  # numbers; a kernel of 64 x 64 costs less as an array of its own
+SMALL_PARAMETERS = 1024  # elements; weights of 64 x 64 are faster as an array of their own
 
 Learned = tuple[Packed, PyTree]  # (params, of which arrays up to SMALL_PARAMETERS are packed; optimizer state)
 # (params, minibatch, key of the minibatch) -> (loss, its terms)
@@ -51,7 +51,7 @@ def apply_gradient(
     """Adds the optimizer's update for a gradient to the parameters; `make_ppo` has checked that it has their dtypes."""
     packed, opt_state = learned
     updates, opt_state = optimizer.update(gradient, opt_state, unpack(packed), learning_rate=rate)
-    return jax.tree.map(jnp.add, packed, pack(updates, packed.most)), opt_state
+    return jax.tree.map(jnp.add, packed, pack(updates, packed.max_size)), opt_state
 
 
 def update_epoch(

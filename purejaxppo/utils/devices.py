@@ -22,6 +22,11 @@ def compiler_options(platform: str) -> dict[str, Any]:
     return CPU_OPTIONS if platform == "cpu" else {}
 
 
+def traces_for_cpu() -> bool:
+    """True if functions are traced for a CPU, as far as the default backend tells."""
+    return jax.default_backend() == "cpu"
+
+
 def quickly_compiled(platform: str) -> dict[str, Any]:
     """Compiler options for programs that run once: half the time to compile, and several times slower."""
     return {"xla_backend_optimization_level": 0} if platform == "cpu" else {}

@@ -1,8 +1,7 @@
-"""Many small arrays as one vector for each dtype, for what a loop carries and stacks.
+"""Packs many small arrays into one vector for each dtype, for the carry and the outputs of a scan.
 
-An array of its own takes a kernel of its own in every turn. A GPU has to launch it. XLA's CPU backend wakes another
-thread as soon as more than nine kernels are ready at once, which doubles the time of a small rollout's step
-(benchmarks/NOTES.md). The bits of the arrays are the same.
+Each separate array costs a kernel in every turn, which a GPU has to launch. On a CPU, XLA wakes another thread as soon
+as more than nine kernels are ready at once, which doubled the time of a small rollout (benchmarks/NOTES.md).
 """
 
 import jax
@@ -11,32 +10,36 @@ from flax import struct
 
 from purejaxppo.utils.tree import PyTree, Structure
 
-SMALL = 4096  # numbers; a CPU takes longer to copy more
+SMALL = 4096  # elements; a CPU takes longer to copy more
 
 
 class Packed(struct.PyTreeNode):
-    """A pytree of arrays, of which the small ones of each dtype lie one after the other."""
+    """A pytree of arrays, of which the small ones of each dtype lie one after the other. Their bits are the same.
+
+    In forward mode they share one tangent: where it is not 0 for one of them, an array at a point without a derivative,
+    such as the root of 0, gets NaN even if it does not depend on the input.
+    """
 
     vectors: dict[str, jax.Array]  # [n] by dtype, of all small arrays; bool is packed as int32
     large: list[jax.Array]
     arrays: tuple[jax.ShapeDtypeStruct, ...] = struct.field(pytree_node=False)  # all of them, in order
     structure: Structure = struct.field(pytree_node=False)
-    most: int = struct.field(pytree_node=False)  # numbers of a small array
+    max_size: int = struct.field(pytree_node=False)  # elements of a small array
 
 
-def pack(tree: PyTree, most: int = SMALL) -> Packed:
-    """Packs the arrays of at most so many numbers."""
+def pack(tree: PyTree, max_size: int = SMALL) -> Packed:
+    """Packs the arrays of at most `max_size` elements; larger ones stay as they are."""
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, tree))
     parts: dict[str, list[jax.Array]] = {}
     for x in leaves:
-        if x.size <= most:
+        if x.size <= max_size:
             parts.setdefault(packed_dtype(x), []).append((x.astype(jnp.int32) if x.dtype == bool else x).ravel())
     return Packed(
         vectors={dtype: jnp.concatenate(group) for dtype, group in parts.items()},
-        large=[x for x in leaves if x.size > most],
+        large=[x for x in leaves if x.size > max_size],
         arrays=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves),
         structure=structure,
-        most=most,
+        max_size=max_size,
     )
 
 
@@ -45,7 +48,7 @@ def unpack(packed: Packed) -> PyTree:
     large, taken = iter(packed.large), dict.fromkeys(packed.vectors, 0)
 
     def take(array: jax.ShapeDtypeStruct) -> jax.Array:
-        if array.size > packed.most:
+        if array.size > packed.max_size:
             return next(large)
         dtype = packed_dtype(array)
         start = taken[dtype]

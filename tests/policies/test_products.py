@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import purejaxppo as pjp
-from purejaxppo.policies.products import NARROW, bfloat16_matmul, product_of_output
+from purejaxppo.policies.products import MAX_COLUMNS, bfloat16_matmul, product_of_output
 from purejaxppo.utils.errors import PPOError
 
 ENV = pjp.make_env("CartPole-v1")
@@ -34,7 +34,7 @@ def test_it_is_the_product_of_rounded_operands_summed_in_float32_and_so_is_its_d
         np.testing.assert_allclose(ours, theirs, rtol=ROUNDED, atol=1e-5)
 
 
-@pytest.mark.parametrize("columns", [1, 2, NARROW, NARROW + 1])
+@pytest.mark.parametrize("columns", [1, 2, MAX_COLUMNS, MAX_COLUMNS + 1])
 @pytest.mark.parametrize("lead", [(), (7,), (3, 5)])
 def test_the_product_of_an_output_layer_and_its_derivatives_are_those_of_numpy(columns, lead):
     rng = np.random.default_rng(columns)

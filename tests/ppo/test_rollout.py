@@ -254,6 +254,31 @@ def test_a_step_with_both_flags_ends_one_episode():
     assert both > 5
 
 
+class AtRest:
+    """The reward has no derivative at its state, which does not depend on the parameter; the reward does."""
+
+    default_params = 2.0
+    observation_space = pjp.Box((1,), -1.0, 1.0)
+    action_space = pjp.Discrete(2)
+
+    def reset(self, key, params):
+        return jnp.zeros(1), jnp.zeros(())
+
+    def step(self, key, state, action, params):
+        return jnp.zeros(1), state, params + jnp.sqrt(state), False, False
+
+
+def test_a_return_has_the_derivative_of_its_parameter_alone():
+    env = pjp.make_env(AtRest())
+    runner, noise = start_runner(env, KEY, 3), random_noise(env, KEY, 5, 3)
+
+    def returns(params):
+        return random_rollout(env.replace(params=params), runner, noise)[0].episode.episode_return
+
+    np.testing.assert_array_equal(jax.jvp(returns, (2.0,), (1.0,))[1], 5.0)
+    np.testing.assert_array_equal(jax.jacrev(returns)(2.0), 5.0)
+
+
 def test_statistics_without_an_episode_are_empty():
     env = pjp.make_env("CartPole-v1")  # nothing falls in 4 steps
     ((_, episodes),) = consecutive_rollouts(env, 1, num_steps=4, num_envs=8)

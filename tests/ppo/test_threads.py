@@ -1,4 +1,7 @@
-"""XLA wakes another thread on a CPU if more than eight kernels wait while one runs. No small loop comes to that."""
+"""On a CPU XLA wakes another thread if more than nine kernels are ready: one runs, and more than eight wait.
+
+No loop with matrix products comes to that.
+"""
 
 import os
 import re
@@ -10,9 +13,10 @@ import pytest
 MOST_WAITING = 8  # `kSplitThreshold` of XLA's ThunkExecutor
 UPDATE = """
 import jax, purejaxppo as pjp
+from purejaxppo.utils.devices import compiler_options
 agent = pjp.make_ppo(pjp.make_env("{env}"), pjp.PPOConfig())
 runners = jax.eval_shape(jax.vmap(agent.init), pjp.seed_keys(0, {seeds}))
-jax.jit(jax.vmap(agent.update)).lower(runners).compile()
+jax.jit(jax.vmap(agent.update), compiler_options=compiler_options("cpu")).lower(runners).compile()
 """
 
 

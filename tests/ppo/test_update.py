@@ -175,8 +175,8 @@ def test_params_and_optimizer_state_stop_together():
 def test_an_optimizer_is_given_the_parameters():
     decay = optax.with_extra_args_support(optax.add_decayed_weights(0.5))
     params, gradient = jnp.float32([1.0, -2.0]), jnp.zeros(2)
-    (learned, _) = apply_gradient(decay, jnp.float32(1.0), (pack(params), decay.init(params)), gradient)
-    np.testing.assert_array_equal(unpack(learned), 1.5 * params)
+    packed, _ = apply_gradient(decay, jnp.float32(1.0), (pack(params), decay.init(params)), gradient)
+    np.testing.assert_array_equal(unpack(packed), 1.5 * params)
 
 
 @pytest.mark.parametrize(
