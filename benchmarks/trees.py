@@ -4,11 +4,11 @@ git worktree add --detach /tmp/old COMMIT
 python benchmarks/trees.py /tmp/old . [--env CartPole-v1] [--seeds 1] [--devices 1] [--updates 100] [--rounds 11]
     [--config num_envs=2048 num_steps=32 num_minibatches=32]
 
-Each checkout has a process, which compiles one program of so many updates and runs it when it is told to, in turn with
-the other: a slow minute of the machine meets both. It prints the microseconds per environment step, and how many times
-as fast the second checkout is, pair by pair: medians, least and most. By the mean value loss one sees whether both
-compute the same. A process sees all cores; after `taskset -c 0` it sees one, and with --devices D the seeds are dealt
-out over D of JAX's CPU devices. Nothing else should be running.
+Each checkout has a process, which compiles one program of so many updates and runs it in turn with the other: a slow
+minute of the machine meets both. It prints the microseconds per environment step, and how many times as fast the second
+checkout is, pair by pair: medians, least and most. The mean value loss shows whether both compute the same. A process
+sees all cores; after `taskset -c 0` it sees one, and with --devices D the seeds are dealt out over D of JAX's CPU
+devices. Nothing else should be running.
 """
 
 import argparse
@@ -16,20 +16,19 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from purejaxppo.cli.bench.timing import Spread, in_pairs, spread_of
+from purejaxppo.cli.bench.timing import Spread, in_pairs, measure_in_turn
 
 UPDATES = """
-import sys, time
+import ast, sys, time
 import jax, numpy as np
-options, place = {options!r}, sys.argv[1]
+place, options = sys.argv[1], ast.literal_eval(sys.argv[2])
 jax.config.update("jax_num_cpu_devices", options["devices"])
 import purejaxppo as pjp
 from purejaxppo.utils.devices import compiler_options
-assert pjp.__file__.startswith(place), f"{{pjp.__file__}} is not in {{place}}"
+assert pjp.__file__.startswith(place), f"{pjp.__file__} is not in {place}"
 env, fields = pjp.make_env(options["env"]), options["config"]
 config = (pjp.RecurrentConfig if "cell" in fields else pjp.PPOConfig)(**fields)
 config = config.replace(total_timesteps=config.batch_size * options["updates"])
@@ -57,34 +56,28 @@ class Training:
     def __init__(self, tree: Path, options: dict[str, Any]) -> None:
         """Waits until its program is compiled. Raises SystemExit if that fails."""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", UPDATES.format(options=options), str(tree)],
+            [sys.executable, "-c", UPDATES, str(tree), str(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=tree,
             env=os.environ | {"PYTHONPATH": str(tree)},
         )
-        if self.hear() != "ready":
-            raise SystemExit(f"{tree} has no such program")
+        self.tree, self.loss = tree, "unknown"
+        self.hear()
 
-    def hear(self) -> str:
-        """The next line that it says."""
-        return cast(IO[str], self.process.stdout).readline().strip()
+    def hear(self) -> list[str]:
+        """The words of the next line that it says. Raises SystemExit if it says no more."""
+        words = cast(IO[str], self.process.stdout).readline().split()
+        if not words:
+            raise SystemExit(f"the program of {self.tree} has failed")
+        return words
 
-    def run(self) -> tuple[float, float]:
-        """Runs the program once. -> (microseconds per environment step, mean value loss)"""
+    def run(self, _: int) -> float:
+        """Runs the program once. -> microseconds per environment step"""
         print("run", file=self.process.stdin, flush=True)
-        microseconds, loss = self.hear().split()
-        return float(microseconds), float(loss)
-
-
-def in_turn(trainings: Sequence[Training], rounds: int) -> list[list[tuple[float, float]]]:
-    """Runs the trainings in turn, and reverses the order after each round. -> the measurements of each training"""
-    found: list[list[tuple[float, float]]] = [[] for _ in trainings]
-    for i in range(rounds):
-        for j in range(len(trainings))[:: -1 if i % 2 else 1]:
-            found[j].append(trainings[j].run())
-    return found
+        microseconds, self.loss = self.hear()
+        return float(microseconds)
 
 
 def value_of(text: str) -> Any:
@@ -112,12 +105,15 @@ def main() -> None:
     options = vars(parser.parse_args())
     options["config"] = {name: value_of(text) for name, _, text in (x.partition("=") for x in options["config"])}
     trees, rounds = options.pop("trees"), options.pop("rounds")
+    if options["seeds"] % options["devices"]:
+        parser.error(f"{options['seeds']} seeds are no multiple of {options['devices']} devices")
 
-    results = in_turn([Training(tree, options) for tree in trees], rounds)
-    times = [spread_of([microseconds for microseconds, _ in rows]) for rows in results]
-    for tree, spread, rows in zip(trees, times, results, strict=True):
-        print(show(f"{tree.name}, us per environment step", spread), f" value loss {rows[-1][1]:.6f}")
-    print(show("times as fast", in_pairs(lambda first, second: first / second, *times)))
+    trainings = {f"{i}: {tree}": Training(tree, options) for i, tree in enumerate(trees)}
+    times = measure_in_turn({name: training.run for name, training in trainings.items()}, rounds, say=lambda _: None)
+    print("us per environment step")
+    for name, training in trainings.items():
+        print(show(name, times[name]), f" value loss {training.loss}")
+    print(show("times as fast", in_pairs(lambda first, second: first / second, *times.values())))
 
 
 if __name__ == "__main__":
