@@ -62,7 +62,8 @@ class Environment(struct.PyTreeNode):
     """An environment as PPO sees it. `make_env` builds one.
 
     `params` are leaves of a pytree: vmap over them, and one program serves every value. An environment can be pickled
-    if the object that it was made from can. A function put in by `replace` has to keep the dtypes of the state.
+    if the object that it was made from can. If you put in your own `reset` or `step` by `replace`, both have to return
+    the same dtype for each array of the state.
     """
 
     params: PyTree

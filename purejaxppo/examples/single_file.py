@@ -1,9 +1,9 @@
 """The whole of PPO in one file, to copy and hack: network, rollout, advantages, loss, minibatches, optimizer, metrics.
 
-It implements the defaults of `pjp.PPOConfig` for an environment with a few discrete actions and a flat observation. At
-the sizes of its test it gives the same bits as `pjp.make_ppo`; elsewhere XLA may round the last bit differently.
-The environment, the action distribution and the shuffle come from the library. It leaves out the config's other
-choices, other action spaces, and the freezing of a run that is no longer finite.
+It implements the defaults of `pjp.PPOConfig` for an environment with discrete actions and a flat observation. At the
+sizes of its test it gives the same bits as `pjp.make_ppo`; elsewhere XLA may round the last bit differently. The
+environment, the action distribution and the shuffle come from the library. It leaves out the config's other choices,
+other action spaces, and the freezing of a run that is no longer finite.
 
 To run it: python -m purejaxppo.examples.single_file
 
