@@ -96,7 +96,7 @@ class Population:
 
     @property
     def train_seconds(self) -> float:
-        """Run time of the same program, without compilation and evaluation."""
+        """Run time of the program that trained these seeds, without compilation and evaluation."""
         return self.costs.train_seconds
 
     def seed(self, i: int) -> RunnerState:
