@@ -2,8 +2,8 @@
 
 It implements the defaults of `pjp.PPOConfig` for an environment with discrete actions and a flat observation. At the
 sizes of its test it gives the same bits as `pjp.make_ppo`; elsewhere XLA may round the last bit differently. The
-environment, the action distribution and the shuffle come from the library. It leaves out the config's other choices,
-other action spaces, and the freezing of a run that is no longer finite.
+environment, the action distribution and the shuffle come from the library. Not included: the other options of the
+config, other action spaces, and the check that stops a run when its parameters become NaN or infinite.
 
 To run it: python -m purejaxppo.examples.single_file
 

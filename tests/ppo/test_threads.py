@@ -1,6 +1,6 @@
 """On a CPU XLA wakes another thread if more than nine kernels are ready: one runs, and more than eight wait.
 
-No loop with matrix products comes to that.
+No loop with matrix products reaches that.
 """
 
 import os
