@@ -20,7 +20,8 @@ PIPE_CLOSED = 141  # the exit status of a program that SIGPIPE has ended
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. -> exit status
 
-    0: done; 2: bad input; 3: a run diverged under --strict; 130: interrupted; 141: the reader of the output has left.
+    0: done; 1: a check failed, or another process is gone; 2: bad input; 3: a run diverged under --strict;
+    128 + n: ended by signal n, such as 130 for Ctrl-C and 141 where the reader of the output has left.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

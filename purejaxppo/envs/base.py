@@ -85,7 +85,7 @@ class Environment(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Settled:
-    """The functions of an environment's object, whose outputs get the types and structures that an agent relies on.
+    """Wraps the functions of an environment's object: their outputs get the types and structures an agent relies on.
 
     Observations, rewards and info become float32, flags bool, and no state stays weakly typed: a scan's carry keeps one
     type from reset to step. With an `action_mask`, observations are `MaskedObs`.
@@ -159,7 +159,7 @@ def check_column(what: str, name: Any) -> None:
 
 
 def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """The values that a user's function returned. Raises PPOError unless they are a tuple, one for each name."""
+    """What a user's function returned. Raises PPOError unless it is a tuple with one value for each name."""
     if not isinstance(returned, tuple) or len(returned) != len(names):
         found = f"{len(returned)} values" if isinstance(returned, tuple) else f"a {type(returned).__name__}"
         raise PPOError(f"{what} returns {found}; return ({', '.join(names)})")

@@ -10,7 +10,7 @@ import numpy as np
 
 from purejaxppo.envs.base import SUITE_LIMITS, TIME_LIMITS, Environment, Settled, check_environment
 from purejaxppo.envs.spaces import settle_space, structure_of
-from purejaxppo.envs.suites import adapted, find_adapter, suite_names, suite_of
+from purejaxppo.envs.suites import adapted, find_adapter, suite_of
 from purejaxppo.utils.devices import use_all_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.suggest import unknown
@@ -38,7 +38,9 @@ def env_names(suite: str | None = None) -> list[str]:
     Raises:
         PPOError: if the suite is unknown or not installed
     """
-    return suite_names(suite) if suite is not None else sorted([*_gymnax().names(), *_REGISTERED])
+    if suite is None:
+        return sorted([*_gymnax().names(), *_REGISTERED])
+    return sorted(f"{suite}/{name}" for name in find_adapter(suite).names())
 
 
 @functools.cache
@@ -74,7 +76,8 @@ def make_env(env: Any, **params: Any) -> Environment:
     """Makes an Environment from a name, an instance of gymnax or of another suite, or your own object.
 
     A name with a slash is of another suite, if that is installed: brax/ant, brax/ant/spring, jumanji/Snake-v1,
-    craftax/Craftax-Symbolic-v1, xminigrid/MiniGrid-DoorKey-5x5, navix/Navix-DoorKey-5x5-v0.
+    craftax/Craftax-Symbolic-v1, xminigrid/MiniGrid-DoorKey-5x5, navix/Navix-DoorKey-5x5-v0, pgx/tic_tac_toe,
+    playground/CartpoleBalance.
 
     Your own object has `reset(key, params) -> (obs, state)`,
     `step(key, state, action, params) -> (obs, state, reward, terminated, truncated)` without auto-reset,

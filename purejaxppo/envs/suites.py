@@ -63,7 +63,7 @@ class Adapted:
 def once(adapt: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates an `adapt`, which runs other people's code: caches it, and is concrete also inside the caller's jit.
 
-    By the identity of its arguments, which need not be hashable; of a tuple, of its parts.
+    It compares arguments by identity, a tuple by its parts, so they need not be hashable.
     """
     results: dict[Any, tuple[Any, Any]] = {}
 
@@ -129,11 +129,6 @@ def suite_of(env: object) -> str | None:
     """The suite that an environment's class comes from, directly or by inheritance, or None."""
     packages = [base.__module__.partition(".")[0] for base in type(env).__mro__]
     return next((suite for suite, package in SUITES.items() if package in packages), None)
-
-
-def suite_names(suite: str) -> list[str]:
-    """The names of a suite's environments, as `make_env` takes them. Imports the suite."""
-    return sorted(f"{suite}/{name}" for name in find_adapter(suite).names())
 
 
 def adapted(name: str) -> Any:

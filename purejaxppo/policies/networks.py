@@ -14,8 +14,8 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.tree import PyTree, Structure, unchanged
 from purejaxppo.utils.validation import shown
 
-# The parts of an observation of which the default network's actor sees the first and its critic the second, by
-# MuJoCo Playground's names: a simulator tells the critic what a robot cannot measure (Pinto et al. 2018).
+# MuJoCo Playground's names for what the default network's actor sees of an observation, and for what its critic sees:
+# a simulator tells the critic what a robot cannot measure (Pinto et al. 2018).
 ACTOR_SEES, CRITIC_SEES = "state", "privileged_state"
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a chunk of members while it trains: an interrupted chunk goes on from the newest one.
 
-The folder of a program holds a folder for each unfinished chunk, and this one a folder for each checkpoint, named by
-the number of updates done. Each appears whole or not at all, with a checksum for every leaf.
+The folder of a program holds a folder for each unfinished chunk, which holds a folder for each checkpoint, named by the
+number of updates done. Each checkpoint appears whole or not at all, with a checksum for every leaf.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Policy(NamedTuple):
 
 
 class Best(NamedTuple):
-    """n members, each after the checkpoint with its highest training return, or all at one time; or their shapes."""
+    """n members, each at the checkpoint with its highest training return, or all at one checkpoint; or their shapes."""
 
     runners: RunnerState  # [n, ...]
     returns: Any  # [n] training returns there, over a tenth of the updates; NaN if no episode finished in it

@@ -1,14 +1,14 @@
 """One run on several devices: each steps its environments and differentiates its part of every minibatch.
 
-For `jax.shard_map` over one axis: of a RunnerState each device has its part of the environments, and all of the rest.
-The update is that of `ppo.agent`, with the `Collective` below; its numbers are those of one device, up to the order of
-sums. On small networks a collective takes as long as the work between two of them, so there are few: one for each
-dtype after the rollout, and one for each gradient.
+It runs under `jax.shard_map` over one axis: each device holds its part of the environments of a RunnerState, and a copy
+of the rest. The update is that of `ppo.agent`, with the `Collective` below; its numbers are those of one device, up to
+the order of sums. On small networks a collective takes as long as the work between two of them, so there are few: for
+`ppo_loss` one for each dtype after the rollout, and one for each gradient.
 """
 
 import dataclasses
 import functools
-import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from purejaxppo.ppo.normalize import scale_reward
 from purejaxppo.ppo.types import Batch, EpisodeStats, RunnerState, Steps
 from purejaxppo.ppo.update import Learned, LossFunction, apply_gradient, take_samples
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.packed import unpack
+from purejaxppo.utils.packed import pack, unpack
 from purejaxppo.utils.sums import precise_sum
 from purejaxppo.utils.tree import PyTree, Terms
 
@@ -113,15 +113,7 @@ def own_part(x: PyTree, axis: int) -> PyTree:
 
 def from_all(x: PyTree) -> PyTree:
     """Gathers every device's arrays on all of them, with one collective for each dtype. [...] -> [D, ...]"""
-    leaves, structure = jax.tree.flatten(x)
-    gathered = list(leaves)
-    for dtype in sorted({str(leaf.dtype) for leaf in leaves}):
-        chosen = [i for i, leaf in enumerate(leaves) if str(leaf.dtype) == dtype]
-        rows = jax.lax.all_gather(jnp.concatenate([leaves[i].reshape(-1) for i in chosen]), DATA)  # [D, n]
-        ends = list(itertools.accumulate(leaves[i].size for i in chosen))
-        for i, part in zip(chosen, jnp.split(rows, ends[:-1], axis=1), strict=True):
-            gathered[i] = part.reshape(-1, *leaves[i].shape)
-    return structure.unflatten(gathered)
+    return unpack(jax.tree.map(lambda vector: jax.lax.all_gather(vector, DATA), pack(x, max_size=sys.maxsize)))
 
 
 def whole_envs(parts: PyTree, axis: int) -> PyTree:
@@ -135,7 +127,7 @@ def whole_envs(parts: PyTree, axis: int) -> PyTree:
 
 
 def whole_batch(parts: Batch, rows: int) -> Batch:
-    """The samples of all devices in the order in which one would have them. [D, rows b, ...] -> [rows D b, ...]"""
+    """The samples of all devices in the order of a single one that has them all. [D, rows b, ...] -> [rows D b, ...]"""
     by_row = jax.tree.map(lambda x: x.reshape(len(x), rows, -1, *x.shape[2:]), parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole_envs(by_row, axis=1))
 

@@ -107,7 +107,7 @@ def claim(
 def is_claimed(
     place: Path, about: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]], but: str | None = None
 ) -> bool:
-    """True if the folder is for this population, False if for none yet.
+    """True if the folder holds this population, False if it holds none yet.
 
     defaults: values for names that an older folder lacks, by the name of the dict that they are in
     Raises PPOError if it holds another one, and names the first difference; a difference in `but` does not count.

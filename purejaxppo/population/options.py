@@ -97,7 +97,7 @@ class Start(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The options of a population, checked. Placement and memory limit change the results by rounding alone."""
+    """The options of a population, checked. Placement and memory limit change the results only by rounding."""
 
     make_agent: MakeAgent | None = None  # None: the agent of the config's class
     placement: str = AUTO

@@ -11,7 +11,7 @@ from purejaxppo.envs.base import traced
 from purejaxppo.ppo.checks import RESERVED
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError, in_one_line
-from purejaxppo.utils.tree import PyTree, key_shape
+from purejaxppo.utils.tree import PyTree, difference, key_shape
 
 MEMBERS = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # of every agent
 
@@ -35,8 +35,9 @@ def check_functions(named: str, agent: Any) -> None:
     if not (isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], Metrics)):
         raise PPOError(f"{named}: update must return (runner, pjp.Metrics)")
     runner, metrics = updated
-    if described(runner) != described(before):
-        raise PPOError(f"{named}: update must return a runner of the same shapes as init")
+    if differs := difference(before, runner):
+        place, wanted, found = differs
+        raise PPOError(f"{named}: update must return a runner like that of init: {place} is {found}, not {wanted}")
     for name in metrics.columns():
         shape = jnp.shape(metrics.updates if name == "timesteps" else metrics.column(name))
         if shape != ():
@@ -69,9 +70,3 @@ def memory_after(named: str, agent: Any, state: TrainState, obs: PyTree) -> PyTr
     if not (isinstance(returned, tuple) and len(returned) == 2 and hasattr(returned[0], "mode")):
         raise PPOError(f"{named}: policy must return (distribution, memory)")
     return returned[1]
-
-
-def described(tree: PyTree) -> tuple[Any, list[Any]]:
-    """The structure, shapes and dtypes of a pytree."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, [(x.shape, x.dtype) for x in leaves]

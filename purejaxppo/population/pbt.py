@@ -163,7 +163,7 @@ def renew(agent_of: AgentOf, before: Hyper, after: Hyper, runner: RunnerState) -
 
 
 def exploit(key: jax.Array, scores: jax.Array, num_exchanged: int) -> jax.Array:
-    """The member that each goes on from: the worst from a random one of the best, the others from themselves.
+    """Chooses the member that each one goes on from: for the worst a random one of the best, for the others itself.
 
     Ties are exchanged too, so that the last in rank get new hyperparameters even if all are equal. A member whose
     score is NaN is never copied. scores: [N] -> [N] int32

@@ -187,8 +187,8 @@ class Population:
     def time_to(self, target: float, column: str | None = None) -> ThresholdTimes:
         """The environment steps at which seeds first reach a training return; a seed that never does is censored.
 
-        column: a column of the metrics; by default "last_return_mean", or "episode_return_mean" for results of an
-        earlier version, which lack it.
+        column: a column of the metrics; by default "last_return_mean", or "episode_return_mean" of an agent that does
+        not report it.
         """
         returns = self.column("last_return_mean" if column is None else column)
         if column is None and np.isnan(returns).all():

@@ -204,7 +204,7 @@ def empty_tally() -> Tally:
 
 
 def scored(member: Member, tally: Tally) -> Member:
-    """The member with the mean return of the generation; without an episode its previous score; NaN if it has diverged.
+    """Scores a member by its mean return in the generation, or as before if no episode ended; NaN if it has diverged.
 
     So a policy with episodes longer than a generation keeps its rank. Before the first episode the score is NaN, which
     ranks last.

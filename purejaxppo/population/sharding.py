@@ -105,8 +105,8 @@ def make_spread(
 def map_shards(fn: Callable[..., Any], mesh: Any, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
     """`jax.shard_map` without arguments of size 0, on which jaxlib 0.11 crashes while it compiles.
 
-    Those of a state of MJX go through it with length 1 in their empty axes. Constants of a loop, such as the index in
-    `x.at[:].set(y)`, would become arguments, and stay inside by `jit`.
+    Empty arrays, such as those in a state of MJX, pass through it with length 1 in their empty axes. The `jit` keeps
+    the constants of a loop, such as the index in `x.at[:].set(y)`, from becoming arguments.
     """
     compiled = jax.jit(fn)
 
@@ -120,7 +120,7 @@ def map_shards(fn: Callable[..., Any], mesh: Any, in_specs: Any, out_specs: Any)
             returned[:] = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(result)]
             return jax.tree.map(filled, result)
 
-        # Nobody checks what is the same everywhere: JAX cannot tell that of results that are gathered.
+        # Without the check of what is equal on all devices: JAX cannot infer it for results that are gathered.
         on_shards = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         results, structure_of_results = jax.tree.flatten(on_shards(*jax.tree.map(filled, args)))
         return jax.tree.unflatten(structure_of_results, list(map(emptied, results, returned)))

@@ -260,7 +260,7 @@ def collect(
 
 
 def draw_noise(agent: PPO, key: jax.Array) -> RolloutNoise:
-    """All that is random in a rollout of T steps of B environments."""
+    """Draws all that is random in a rollout of T steps of B environments."""
     shape = (agent.config.num_steps, agent.config.num_envs)
     return make_noise(with_memory(agent.env, agent.network), agent.actions.noise, key, shape)
 

@@ -1,4 +1,4 @@
-"""How devices work together on one run. The defaults are for one device, which shares nothing and does all the work."""
+"""How devices work together on one run, for `ppo.agent`, which does not know how many there are."""
 
 from collections.abc import Callable
 from typing import NamedTuple

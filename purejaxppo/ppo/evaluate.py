@@ -251,7 +251,7 @@ def play(agent: Agent, train_state: TrainState, key: jax.Array, num_steps: int) 
 
 
 def cut(first: PyTree, played: tuple, done: np.ndarray) -> Episode:
-    """The episode of `play`, which goes on after its end, up to there. Of arrays on the host."""
+    """Cuts what `play` recorded at the end of the episode. All arrays are on the host."""
     is_cut = not done.any()
     length = len(done) if is_cut else int(np.argmax(done)) + 1
     seen, action, reward, probabilities = jax.tree.map(lambda x: x[:length], played)

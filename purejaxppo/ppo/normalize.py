@@ -31,8 +31,8 @@ def init_obs_moments(obs: PyTree) -> PyTree:
 def update_moments(moments: Moments, samples: jax.Array) -> Moments:
     """Adds samples [..., *shape] to moments of shape `shape`: the pairwise update of Chan, Golub and LeVeque (1979).
 
-    Averaged is what the samples differ by from the old mean, or from the first of them all: a mean of large numbers is
-    rounded by more than close ones differ, and equal ones have to stay equal to theirs.
+    It averages the differences of the samples from the old mean, or from the very first sample: the mean of large
+    numbers is rounded by more than close ones differ, and the mean of equal numbers has to be that number.
     """
     samples = samples.reshape(-1, *moments.mean.shape).astype(jnp.float32)
     count = jnp.float32(samples.shape[0])

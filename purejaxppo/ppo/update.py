@@ -141,10 +141,10 @@ def own_buffers(runner: RunnerState) -> RunnerState:
 
 
 def keep_finite(before: RunnerState, after: RunnerState) -> RunnerState:
-    """`after` an update whose train state is finite; else `before` it, with the update in `diverged_at`, for good.
+    """Returns `after` if its train state is finite; otherwise `before`, with this update in `diverged_at` from then on.
 
-    The update of a state that has diverged acts and learns as it did then, and none of it is kept. `before` and `after`
-    have one train state on all devices that share a run, and so one decision.
+    Later updates of a state that has diverged change nothing: they act and learn again, and none of it is kept. The
+    devices that share a run hold the same train state, and so decide alike.
     """
     state = before.train_state
     is_kept = (state.diverged_at < 0) & all_finite(after.train_state)

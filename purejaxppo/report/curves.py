@@ -12,7 +12,7 @@ NUM_RESAMPLES = 2_000
 
 
 class Band(NamedTuple):
-    """The IQM over seeds and its pointwise 95% interval: NaN without a seed, the interval with fewer than two."""
+    """The IQM over seeds and its pointwise 95% interval. NaN without a value; the bounds also with just one."""
 
     iqm: np.ndarray  # [U]
     low: np.ndarray  # [U]

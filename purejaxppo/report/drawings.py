@@ -150,9 +150,9 @@ PICTURES: dict[str, Picture] = {
 
 
 def find_picture(env: Environment) -> Picture | None:
-    """How an environment is filmed: by its own `draw`, or as we draw those of that name; None where neither is.
+    """How an environment is filmed: by its own `draw`, else by our drawing for its name; None without either.
 
-    A `draw` may say its pace, `steps_per_second`.
+    A `draw` may have the attribute `steps_per_second`, which sets its pace.
     """
     if env.draw is not None:
         pace = getattr(env.draw, "steps_per_second", 20)

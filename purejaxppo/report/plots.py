@@ -151,13 +151,13 @@ def style_frame(axes: "Axes") -> None:
 
 
 def fit_labels(labels: list[str]) -> list[str]:
-    """The labels, those that are wider than a legend without their middle; numbered where they would be alike then."""
+    """Shortens the labels that are wider than the legend, and numbers all of them if two would be alike then."""
     short = [fit(label) for label in labels]
     return short if len(set(short)) == len(short) else [fit(f"{i}: {label}") for i, label in enumerate(labels, 1)]
 
 
 def fit(label: str) -> str:
-    """A label that a legend has room for, and does not leave out, as matplotlib does where it begins with _."""
+    """Shortens a label to the width of the legend, and keeps one visible that begins with _, which matplotlib hides."""
     from matplotlib.textpath import TextPath
 
     label = f" {label}" if label.startswith("_") else label

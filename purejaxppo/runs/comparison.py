@@ -118,7 +118,7 @@ def course_rows(runs: Mapping[str, LoadedRun]) -> list[list[str]]:
 
 
 def wins_over(first: np.ndarray, scores: np.ndarray) -> str:
-    """The probability that a run of `scores` is better than one of `first`; nothing of the first itself."""
+    """The probability that a run of `scores` is better than one of `first`; empty for the first itself."""
     return "" if scores is first else with_interval(*probability_of_improvement(scores, first), digits=2)
 
 

@@ -145,7 +145,7 @@ def named(name: str, tree: PyTree) -> Arrays:
 
 
 def from_names(like: PyTree, names: Mapping[str, Any], arrays: Arrays) -> PyTree:
-    """The pytree of the arrays of these names, which are in the order of its leaves."""
+    """Rebuilds a pytree from the arrays with these names, given in the order of its leaves."""
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names])
 
 

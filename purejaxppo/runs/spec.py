@@ -88,7 +88,7 @@ _KINDS: dict[str, Any] = {field.name: field.type for field in fields(RunSpec) if
 
 
 def load_spec(folder: Path, make_agent: MakeAgent | None = None, config: Config | None = None) -> RunSpec:
-    """The run that config.json describes. Raises PPOError if there is none, or one that cannot be.
+    """The run that config.json describes. Raises PPOError if it is missing or invalid.
 
     make_agent, config: as in `load_run`
     """

@@ -10,7 +10,7 @@ from purejaxppo.population.processes import ask_to_stop, asked_to_stop
 
 
 class StopSignal(AbstractContextManager):
-    """Notes the first Ctrl-C, SIGTERM or SIGHUP, which the training asks for; the second one interrupts it at once.
+    """Notes the first Ctrl-C, SIGTERM or SIGHUP, for the training to see; the second one interrupts it at once.
 
     SIGHUP is sent when a connection is lost.
     """

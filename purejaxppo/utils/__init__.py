@@ -1,1 +1,1 @@
-"""Helpers below everything else: errors, validation, files, locks, devices, exact sums."""
+"""Helpers below everything else: errors, validation, files, locks, devices, pytrees, packs, exact sums."""

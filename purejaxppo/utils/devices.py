@@ -84,7 +84,7 @@ def use_all_cores(cores: int | None = None) -> None:
 def idle_cores() -> str | None:
     """Says why a population leaves cores of this machine idle, and what to do; None if it uses them all.
 
-    None with several processes too: they share the cores.
+    None with several processes too, because they share the cores.
     """
     devices, cores = jax.local_devices(), cpu_cores()
     if devices[0].platform != "cpu" or len(devices) >= cores or jax.process_count() > 1:

@@ -241,7 +241,7 @@ def is_key(leaf: Any) -> bool:
 
 
 def as_key(data: Any, like: Any) -> jax.Array:
-    """Typed keys of their data, for the generator that `like` is of: keys, or their ShapeDtypeStruct."""
+    """Typed keys from their data, for the generator of `like`: keys, or their ShapeDtypeStruct."""
     generators: list[Any] = []
     jax.eval_shape(lambda key: generators.append(jax.random.key_impl(key)), like)
     return jax.random.wrap_key_data(jnp.asarray(data), impl=generators[0])
@@ -258,7 +258,7 @@ def _read(
     about: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The manifest and the leaves, or the one of a name, which are checked against it."""
+    """Reads the manifest and all leaves, or only the one with that name, and checks them against it."""
     with _readable(folder):
         manifest = _read_manifest(folder)
         path, entries = folder / LEAVES, manifest["leaves"]

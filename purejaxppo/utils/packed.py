@@ -14,7 +14,7 @@ SMALL = 4096  # elements; a CPU takes longer to copy more
 
 
 class Packed(struct.PyTreeNode):
-    """A pytree of arrays, of which the small ones of each dtype lie one after the other. Their bits are the same.
+    """A pytree whose small arrays are joined to one vector for each dtype. Packing changes no bit.
 
     In forward mode they share one tangent: where it is not 0 for one of them, an array at a point without a derivative,
     such as the root of 0, gets NaN even if it does not depend on the input.

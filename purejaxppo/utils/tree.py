@@ -1,4 +1,4 @@
-"""Types and shapes of pytrees, the identity, and what is needed of keys."""
+"""Types and shapes of pytrees, and of keys; and the identity."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def like_array(value: Any, default: Any) -> Any:
 
 
 def unchanged(x: PyTree) -> PyTree:
-    """Returns x: where nothing has to be converted. Unlike a lambda, it can be pickled."""
+    """The identity, where nothing has to be converted. Unlike a lambda, it can be pickled."""
     return x
 
 

@@ -28,7 +28,7 @@ from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import versions
 
 ENV = "CartPole-v1"  # gymnax has it too
-OBS_SIZE, NUM_ACTIONS = 4, 2  # its
+OBS_SIZE, NUM_ACTIONS = 4, 2  # of CartPole
 CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")  # settings of JAX
 LEAST_UPDATES = 4  # of a training, by default
 NUMBERS = ("median", "least", "most")  # of a line of the table

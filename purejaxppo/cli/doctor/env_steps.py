@@ -229,7 +229,7 @@ def check_final_observation(trial: Trial) -> str:
 
 
 def share_like_starts(starts: PyTree, after: PyTree, done: np.ndarray) -> float:
-    """The share of the ends of episodes that lie within the range of the starts; 0 unless ends do and other steps not.
+    """The share of episode ends within the range of the starts; 0 unless most of them are, and few other steps.
 
     starts: [N, ...], after: [T, B, ...], done: [T B]
     """

@@ -33,7 +33,7 @@ class PutOff(types.ModuleType):
 
 
 def _without_pictures() -> Any:
-    """Imports gymnax without what only its pictures need."""
+    """Imports gymnax without the packages that only its pictures need."""
     later = {name: PutOff(name) for name in _FOR_PICTURES if name not in sys.modules}
     sys.modules.update(later)
     try:
