@@ -159,7 +159,7 @@ def check_column(what: str, name: Any) -> None:
 
 
 def several(what: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """What a user's function returned. Raises PPOError unless it is a tuple with one value for each name."""
+    """Passes on what a user's function returned. Raises PPOError unless it is a tuple with one value for each name."""
     if not isinstance(returned, tuple) or len(returned) != len(names):
         found = f"{len(returned)} values" if isinstance(returned, tuple) else f"a {type(returned).__name__}"
         raise PPOError(f"{what} returns {found}; return ({', '.join(names)})")

@@ -55,7 +55,7 @@ WRONG = {
     "state": (lambda base: {"init": lambda key: {"key": key}}, r"init must return a pjp.RunnerState"),
     "shapes": (
         lambda base: {"update": lambda runner: (runner.replace(obs=runner.obs[0]), base.update(runner)[1])},
-        r"update must return a runner like that of init: \.obs is float32\[4\], not float32\[4,4\]",
+        r"update must return a runner like that of init: \.obs is float32\[4\], not float32\[2, 4\]",
     ),
 }
 
