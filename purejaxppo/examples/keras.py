@@ -19,7 +19,7 @@ from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions, discrete_actions
 from purejaxppo.policies.distributions import Categorical
 from purejaxppo.policies.networks import MLP
-from purejaxppo.ppo.checks import check_act, check_config, check_env, check_runner, in_own_state
+from purejaxppo.ppo.checks import check_act, check_config, check_env, check_runner, of_own_state
 from purejaxppo.ppo.config import Config, check_fields, check_total, static
 from purejaxppo.ppo.continuing import restarted
 from purejaxppo.ppo.gae import gae, reward_to_go
@@ -124,6 +124,7 @@ class FullBatchPPO(Remade):
         """The state before the first update of a new run from trained parameters, like `PPO.continue_from`."""
         return restarted(self.init(key), train_state, self.init_optimizers)
 
+    @of_own_state
     def update(self, runner: RunnerState) -> tuple[RunnerState, FullBatchMetrics]:
         """One epoch of the example: a rollout from fresh starts, the policy's iterations, the value's iterations.
 
@@ -154,10 +155,11 @@ class FullBatchPPO(Remade):
         runner = keep_finite(runner, acted.replace(train_state=state))
         return runner, make_metrics(self, runner.train_state, episodes, transitions, batch, fit, value_loss)
 
+    @of_own_state
     def act(self, train_state: TrainState, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The most probable action for one observation or [N], or with a key a sample of each. Raises as `PPO.act`."""
         lead = check_act(self.env, train_state, obs, key)
-        distribution = in_own_state(self.distribution, train_state, obs)
+        distribution = self.distribution(train_state, obs)
         return distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
 
     def init_optimizers(self, params: PyTree) -> PyTree:

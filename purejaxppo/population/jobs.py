@@ -119,7 +119,7 @@ def is_claimed(
         if name != but and held.get(name) != wanted.get(name):
             raise PPOError(
                 f"{str(place)!r} holds another population: its {name} is {held.get(name)}, "
-                f"and {wanted.get(name)} is wanted; choose another folder"
+                f"and {wanted.get(name)} is wanted; give what it holds, or choose another folder"
             )
     return True
 

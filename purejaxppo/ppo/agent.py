@@ -100,6 +100,7 @@ class PPO(Remade):
         """
         return restarted(self.init(key), train_state, self.optimizer.init)
 
+    @checks.of_own_state
     def update(self, runner: RunnerState) -> tuple[RunnerState, Metrics]:
         """One rollout and the learning from it. Raises PPOError for a runner of another agent.
 
@@ -109,6 +110,7 @@ class PPO(Remade):
         warn_if_over(self, runner.train_state)
         return update(self, runner)
 
+    @checks.of_own_state
     def learn_from(self, runner: RunnerState, transitions: Transition) -> tuple[RunnerState, Metrics]:
         """The learning of one `update`, from steps that were made elsewhere: in a simulator that is not JAX.
 
@@ -120,6 +122,7 @@ class PPO(Remade):
         checks.check_runner(runner, self.config.num_envs // self.collective.num_devices)
         return learn_from(self, runner, *replayed(self, runner, transitions))
 
+    @checks.of_own_state
     def act(self, train_state: TrainState, obs: PyTree, key: jax.Array | None = None, memory: PyTree = None) -> PyTree:
         """The environment's action for one observation: the mode of the policy, or with a key a sample.
 
@@ -142,7 +145,7 @@ class PPO(Remade):
             memory = start_memories(self.start_memory, lead)
         else:
             checks.check_memory("memory", memory, jax.eval_shape(lambda: start_memories(self.start_memory, lead)))
-        distribution, memory = checks.in_own_state(self.policy, train_state, memory, obs)
+        distribution, memory = self.policy(train_state, memory, obs)
         action = distribution.mode() if key is None else distribution.sample(self.actions.noise(key, lead))
         action = self.actions.to_env(action)
         return (action, memory) if isinstance(self.network, RecurrentNetwork) else action

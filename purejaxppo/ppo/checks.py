@@ -1,8 +1,9 @@
 """Checks of an agent's parts, of the states and observations that it is given, and of what user functions return."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,14 @@ from purejaxppo.ppo.config import Config, PPOConfig, is_changed
 from purejaxppo.ppo.schedules import Schedule
 from purejaxppo.ppo.types import LOSS_TERMS, Metrics, RunnerState, Steps, TrainState
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.tree import PyTree, Terms, difference
+from purejaxppo.utils.tree import PyTree, Terms, difference, key_shape
 from purejaxppo.utils.validation import check_float32, check_key, is_numeric, is_traced, shown, shown_shape
 
 # Columns of the metrics and of the tables that they are in.
 RESERVED = {*(field.name for field in dataclasses.fields(Metrics)), "timesteps", "seed", "update", "setting"}
 RESERVED |= {"mean_log_ratio"}  # of a loss, for kl_estimator; it is not reported
 
-OWN_STATE = "the agent in this train_state, which has to be one of its own (vmap over several),"
+Function = TypeVar("Function", bound=Callable[..., Any])  # whose type a decorator keeps
 
 
 def check_parts(
@@ -64,7 +65,10 @@ def check_config(config: Any, config_class: type[Config]) -> None:
     """Raises PPOError unless `config` is of that class, with one number in each field for a number."""
     if not isinstance(config, config_class):
         name = config_class.__name__
-        raise PPOError(f"config must be a {name}, got {shown(config)}; take the factory of its own class")
+        remedy = (
+            "take the factory of its own class" if isinstance(config, Config) else f"give (env, {name}(gamma=0.99))"
+        )
+        raise PPOError(f"config must be a {name}, got {shown(config)}; {remedy}")
     own = {field.name for field in dataclasses.fields(config_class)}
     for path, number in jax.tree_util.tree_leaves_with_path(config):
         name = jax.tree_util.keystr(path, simple=True)
@@ -283,13 +287,19 @@ def check_obs(env: Environment, obs: Any) -> tuple[int, ...]:
     return lead
 
 
-def in_own_state(function: Callable[..., Any], train_state: TrainState, *args: Any) -> Any:
-    """`function(train_state, *args)`, with a PPOError in one line if the train state is another agent's."""
-    try:
-        return function(train_state, *args)
-    except Exception:
-        traced(OWN_STATE, function, train_state, *args)
-        raise
+def of_own_state(function: Function) -> Function:
+    """Decorates f(agent, runner or train state, ...): what fails because the state is another agent's is a PPOError."""
+
+    @functools.wraps(function)
+    def checked(agent: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(agent, state, *args, **kwargs)
+        except Exception:
+            train_state = state.train_state if isinstance(state, RunnerState) else state
+            check_start(train_state, jax.eval_shape(agent.init, key_shape()).train_state)
+            raise
+
+    return cast(Function, checked)
 
 
 def check_outputs(what: str, actions: Actions, lead: tuple[int, ...], outputs: Any) -> None:

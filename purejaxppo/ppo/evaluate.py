@@ -11,7 +11,7 @@ from purejaxppo.envs.base import Environment, through, traced
 from purejaxppo.envs.vector import reset_batch
 from purejaxppo.policies.actions import Actions
 from purejaxppo.policies.distributions import Categorical, Distribution
-from purejaxppo.ppo.checks import OWN_STATE, check_one_state, check_state
+from purejaxppo.ppo.checks import check_one_state, check_state, of_own_state
 from purejaxppo.ppo.memory import start_memories
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError
@@ -176,6 +176,7 @@ def play_episodes(
     return jax.lax.while_loop(lambda state: jnp.any(state.running) & (state.step < max_steps), play_step, start)
 
 
+@of_own_state
 def check_play(agent: Agent, train_state: TrainState, key: jax.Array, num_episodes: int, max_steps: int) -> None:
     """Raises PPOError unless the agent can act in this state. Runs nothing."""
     check_one_state(train_state)
@@ -183,7 +184,7 @@ def check_play(agent: Agent, train_state: TrainState, key: jax.Array, num_episod
     check_size("max_steps", max_steps, most=MAX_COUNT)
     check_size("num_episodes", num_episodes, most=MAX_COUNT)
     obs, _ = jax.eval_shape(agent.env.reset, key, agent.env.params)
-    traced(OWN_STATE, lambda state, obs: agent.policy(state, agent.start_memory, obs)[1], train_state, obs)
+    traced("the agent's policy", lambda state, obs: agent.policy(state, agent.start_memory, obs)[1], train_state, obs)
 
 
 def record_episodes(

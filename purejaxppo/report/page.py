@@ -30,14 +30,14 @@ from purejaxppo.report.charts import (
 from purejaxppo.runs.load import load_finished
 from purejaxppo.runs.presets import PRESETS, shown_preset
 from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun
-from purejaxppo.runs.spec import RunSpec, spec_to_json
+from purejaxppo.runs.spec import EARLIER, RunSpec, spec_to_json
 from purejaxppo.runs.tables import distribution_rows, return_name, sweep_rows, table
 from purejaxppo.utils.files import finite, read_json, write_whole
 
 PAGE = "report.html"
 SETTINGS = 64  # of a sweep in its table
 # Parts of a page that a comparison does not have, and one that only it has.
-OPTIONAL = ("curves", "films", "picture", "setup", "made_with", "command", "config", "summary", "more")
+OPTIONAL = ("curves", "films", "picture", "setup", "made_with", "command", "earlier", "config", "summary", "more")
 FILM_BYTES, FILMS_BYTES = 4_000_000, 12_000_000  # of a film, and of all of them
 
 
@@ -99,6 +99,7 @@ def write_page(finished: Finished, folder: Path, views: Sequence[View], out: Pat
         "setup": setup_texts(config["config"] | env_params, config["sweep"] or []),
         "made_with": made_with(config, summary),
         "config": json.dumps(config, indent=2) if is_run else "",
+        "earlier": ", then ".join(f"{timesteps:,}" for timesteps in config.get(EARLIER, [])),
         "summary": flat(summary),
     }
     render_page(path, about | parts)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import jax
 import numpy as np
 
+from purejaxppo.runs.summary import is_finished
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_whole
 from purejaxppo.utils.lock import LOCK
@@ -38,6 +39,11 @@ def make_run_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise unwritable(path, error) from None
+    if occupied and (path / "config.json").exists() and not is_finished(path):
+        raise PPOError(
+            f"run folder {str(path)!r} holds a run that has not finished; go on with --resume {path}, "
+            "or choose another folder with --out"
+        )
     if occupied:
         raise PPOError(f"run folder {str(path)!r} holds files already; choose another with --out, or remove it")
 

@@ -23,7 +23,12 @@ def write_summary(folder: Path, summary: Mapping[str, Any], names: Iterable[str]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary, with NaN for returns that JSON holds as null. Raises PPOError for one that was cut or edited."""
+    """The summary, with NaN where JSON holds null for a return. Raises PPOError for none, and for an edited one."""
+    if not is_finished(folder):
+        raise PPOError(
+            f"{str(folder)!r} holds no finished run; if it holds one that was interrupted, go on with purejaxppo train "
+            f"--resume {folder}, or read its states with load_checkpoint"
+        )
     content = read_json(folder / SUMMARY)
     files = content.get(FILES, {})  # earlier versions wrote none, or not the summary's own
     is_whole = isinstance(files, dict) and files.get(SUMMARY) in (None, checksum(content))

@@ -1,6 +1,7 @@
 """The errors of this library, and errors of the user's code as one line that says where."""
 
 import sysconfig
+import textwrap
 import traceback
 from pathlib import Path
 
@@ -14,6 +15,14 @@ _LIBRARIES = (
     *(str(Path(file).parent) for file in (jax.__file__, flax.__file__, np.__file__)),
     str(Path(__file__).parents[1]),
 )
+
+MOST = 300  # characters of an error of other people's code
+REMEDIES = {  # for code that needs a value before there is one
+    jax.errors.TracerBoolConversionError: "take jnp.where for if, jax.lax.while_loop for while, & for and, | for or",
+    jax.errors.TracerIntegerConversionError: "index an array of jnp in place of a list",
+    jax.errors.TracerArrayConversionError: "take jnp for np",
+    jax.errors.ConcretizationTypeError: "take jnp for math, jnp.float32(x) for float(x), jnp.int32(x) for int(x)",
+}
 
 
 class PPOError(ValueError):
@@ -36,7 +45,10 @@ def in_one_line(error: BaseException) -> str:
     """The error in one line for people, with the file and the line of their code. A PPOError is one already."""
     if isinstance(error, PPOError):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place_of(error)}"
+    remedy = next((text for kind, text in REMEDIES.items() if isinstance(error, kind)), None)
+    known_later = f"a value is needed that is known only when the compiled program runs; {remedy}"
+    text = textwrap.shorten(str(error), MOST, placeholder=" ...") if remedy is None else known_later
+    return f"{type(error).__name__}: {text}{place_of(error)}"
 
 
 def place_of(error: BaseException) -> str:

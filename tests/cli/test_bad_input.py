@@ -463,13 +463,17 @@ CALLS = {
     "evaluate-runner": (lambda: evaluate(RUNNER), r"TrainState.*RunnerState; give runner.train_state"),
     "evaluate-other": (
         lambda: evaluate(OTHER.train_state),
-        r"this train_state, which has to be one of its own.*cannot be",
+        r"train_state.params\['params'\].* is missing, and this agent's is float32\[4,64\]; give the train state",
     ),
     "evaluate-several": (lambda: evaluate(RUNNERS.train_state), r"has to be one of its own \(vmap over several\)"),
     "record-key": (lambda: record(key=RAW_KEY), r"key is uint32"),
     "record-none": (lambda: record(num_episodes=0), r"num_episodes = 0"),
     "record-runner": (lambda: record(RUNNER), r"RunnerState.*give runner.train_state"),
-    "record-other": (lambda: record(OTHER.train_state), r"has to be one of its own"),
+    "record-other": (lambda: record(OTHER.train_state), r"train_state.params.*, and this agent's is .*; give"),
+    "update-other-network": (
+        lambda: pjp.make_ppo(CARTPOLE, CONFIG.replace(hidden_sizes=(8,))).update(RUNNER),
+        r"train_state.params.*, and this agent's is .*; give the train state",
+    ),
     "record-mixed": (
         lambda: record(RUNNER.train_state.replace(update=np.zeros(2, np.int32))),
         r"train_state.update has shape \[2\]",
@@ -966,7 +970,7 @@ BROKEN = {
     "algorithm": (change_config(algorithm="pppo"), r"config.json: algorithm = 'pppo' is unknown; take one of ppo"),
     "algorithm-list": (change_config(algorithm=[]), r"config.json: algorithm = \[\] cannot be"),
     "seeds-text": (change_config(num_seeds="3"), r"config.json: num_seeds = '3' cannot be; it is not the config"),
-    "seeds": (change_config(num_seeds=5), r"another population: its num_seeds is 2, and 5 is wanted; choose another"),
+    "seeds": (change_config(num_seeds=5), r"its num_seeds is 2, and 5 is wanted; give what it holds, or"),
     "sweep-number": (change_config(sweep=3), r"config.json: sweep = 3 cannot be; it is not the config"),
     "sweep-entry": (change_config(sweep=[3]), r"config.json: sweep = \[3\] is not a list of names and values"),
     "placement": (change_config(placement="moon"), r"config.json: placement = 'moon' is unknown; take one of seeds"),
@@ -980,10 +984,10 @@ BROKEN = {
     "field-list": (change_config(**{"config.hidden_sizes": [[8]]}), r"hidden_sizes = \[8\] is not a whole number"),
     "another-network": (
         change_config(**{"config.hidden_sizes": [8]}),
-        r"config.hidden_sizes is \(64, 64\), and \(8,\) is wanted; choose",
+        r"config.hidden_sizes is \(64, 64\), and \(8,\) is wanted; give what it holds, or",
     ),
     "another-state": (
-        change_config(**{"config.normalize_obs": True}), r"config.normalize_obs is False, and True is wanted; choose"
+        change_config(**{"config.normalize_obs": True}), r"config.normalize_obs is False, and True is wanted; give"
     ),
     "no-population": (
         lambda folder: (folder / RESULTS / "population.json").unlink(), r"holds no population; train it with"
@@ -1007,7 +1011,7 @@ BROKEN = {
     "leaves-cut": (cut("leaves.npz", 500), r"checkpoint '.*' cannot be read: "),
     "summary-cut": (cut("summary.json", 1), r"summary.json is not JSON: .*; write the file anew"),
     "summary-list": (write("summary.json", "[]"), r"summary.json holds a list instead of names and values"),
-    "no-summary": (lambda folder: (folder / "summary.json").unlink(), r"summary.json cannot be read: .*a finished run"),
+    "no-summary": (lambda folder: (folder / "summary.json").unlink(), r"holds no finished run; .*train --resume"),
 }  # fmt: skip
 
 
