@@ -46,6 +46,8 @@ def as_network(what: str, given: Any) -> Network:
     """A pair (init, apply), or an object with these two, as a `Network`. Raises PPOError for anything else."""
     if isinstance(given, type) and issubclass(given, nn.Module):
         raise PPOError(f"{what} is the class {given.__name__}; give an instance of it")
+    if isinstance(given, nn.Module):
+        return Network(given.init, functools.partial(apply_module, given))
     if hasattr(given, "init") and hasattr(given, "apply"):
         return Network(given.init, given.apply)
     if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):
@@ -59,6 +61,12 @@ def as_network(what: str, given: Any) -> Network:
             f"nnx.state({name}(nnx.Rngs(key))), apply=lambda params, obs: nnx.merge(graph, params)(obs))"
         )
     raise PPOError(f"{what} = {shown(given)} lacks init and apply; give pjp.Network(init, apply)")
+
+
+def apply_module(module: nn.Module, variables: PyTree, *args: Any, **kwargs: Any) -> Any:
+    """A flax.linen module at its variables, of which only the parameters are learned: statistics stay as they are."""
+    fixed = {name: jax.lax.stop_gradient(x) for name, x in variables.items() if name != "params"}
+    return module.apply({**variables, **fixed}, *args, **kwargs)
 
 
 def orthogonal(scale: float) -> Callable[..., jax.Array]:

@@ -31,11 +31,13 @@ from purejaxppo.population.store import DiskStore, Rows, make_memory_store, miss
 from purejaxppo.population.sweep import Point, make_programs
 from purejaxppo.ppo.config import Config
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import completed, make_folder, read_json, write_json
+from purejaxppo.utils.files import completed, make_folder, plain, read_json, write_json
 
 POPULATION = "population.json"  # describes the population of a folder
 TOTAL = "config.total_timesteps"  # in it; may grow
 WRITTEN_OUT = 1_000  # numbers of an array that `str` writes out, at most
+PRINTED = {"precision": 8, "threshold": WRITTEN_OUT, "edgeitems": 3, "linewidth": 75, "suppress": False, "sign": "-"}
+PRINTED |= {"nanstr": "nan", "infstr": "inf", "formatter": None, "floatmode": "maxprec", "legacy": False}  # as at first
 FIVE = {"network", "optimizer", "loss", "advantage", "schedules"}  # parts that every folder tells of
 
 
@@ -171,14 +173,15 @@ def describe_agent(make_agent: MakeAgent | None) -> dict[str, Any]:
 
 def describe_config(config: Config) -> dict[str, str]:
     """The hyperparameters as text, for the folder."""
-    return {field.name: described(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {field.name: described(plain(getattr(config, field.name))) for field in dataclasses.fields(config)}
 
 
 def described(value: Any) -> str:
-    """A value as text, with a digest of long arrays, of which `str` leaves most numbers out."""
+    """A value as text, the same in every process, with a digest of long arrays, of which it has only a few numbers."""
     arrays = [x for x in jax.tree.leaves(value) if isinstance(x, np.ndarray | jax.Array) and x.size > WRITTEN_OUT]
     digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays)).hexdigest()
-    return f"{value} sha256 {digest}" if arrays else str(value)
+    with np.printoptions(**PRINTED):  # for the user may have others
+        return f"{value} sha256 {digest}" if arrays else str(value)
 
 
 def tell_begin(jobs: Sequence[Job], options: Options, *, is_begun: bool) -> None:

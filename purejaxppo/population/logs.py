@@ -36,6 +36,8 @@ NAMES = {"sb3": SB3, "cleanrl": CLEANRL}
 EXTRA = {"sb3": ("train/", "rollout/"), "cleanrl": ("losses/", "charts/")}
 POPULATION = ("seeds", "first_seed", "return_iqm", "return_best", "return_worst", "diverged")  # under population/
 
+TAKEN = {*SB3, *POPULATION}  # names with a meaning of their own in a log
+
 
 class LogProgress:
     """Calls `log` once for each update, with means over the members of the chunk in training.
@@ -70,13 +72,15 @@ def numbers_of(progress: Progress, update: int) -> dict[str, float]:
     """The numbers of one update, under our names. update: its index in `progress`."""
     metrics, (first, last) = progress.metrics, progress.members
     column = lambda name: np.asarray(metrics.column(name))[:, update]  # noqa: E731
-    means = {name: mean_known(column(name)) for name in metrics.columns() if name in SB3 or name in metrics.extra}
+    means = {name: mean_known(column(name)) for name in metrics.columns() if name in SB3}
+    own = {(f"extra/{name}" if name in TAKEN else name): mean_known(column(name)) for name in metrics.extra}
     returns, index = column("episode_return_mean"), progress.updates - metrics.updates.shape[1] + update
     known = finite_ones(returns)
     spread = {"return_iqm": iqm(known), "return_best": known.max(), "return_worst": known.min()} if known.size else {}
     diverged_at = np.asarray(progress.train_states.diverged_at)[: last - first]  # padding may follow the members
     numbers = {
         **means,
+        **own,
         "value_loss": means["value_loss"] * 0.5 / metrics.value_loss_factor,
         "timesteps": np.max(column("timesteps")),
         "steps_per_second": progress.timesteps / progress.seconds,

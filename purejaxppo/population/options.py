@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import numpy as np
 
-from purejaxppo.envs.base import Environment
+from purejaxppo.envs.base import Environment, traced
 from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.checkpoints import KEPT, NO_CHECKPOINTS, Policy, make_policy
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
@@ -24,6 +24,7 @@ from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import as_path, bytes_of, to_host
 from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.tree import difference, key_shape
 from purejaxppo.utils.validation import check_choice, check_function, check_switch, shown
 
 MakeAgent = Callable[..., Agent]  # (env, config) -> agent
@@ -216,4 +217,7 @@ def check_start_of(agent: Agent, start: Start) -> None:
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), start.train_states)
         if not hasattr(agent, "continue_from"):
             raise PPOError(f"{type(agent).__name__} has no continue_from, which init_from needs; leave out init_from")
-        jax.eval_shape(agent.continue_from, one, jax.random.key(0))
+        begun = traced("init", agent.init, key_shape())
+        if differs := difference(begun, traced("continue_from", agent.continue_from, one, key_shape())):
+            place, wanted, found = differs
+            raise PPOError(f"continue_from must return a runner like that of init: {place} is {found}, not {wanted}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from purejaxppo.envs.base import traced
 from purejaxppo.ppo.checks import RESERVED
+from purejaxppo.ppo.config import Config
 from purejaxppo.ppo.types import Metrics, RunnerState, TrainState
 from purejaxppo.utils.errors import PPOError, in_one_line
 from purejaxppo.utils.tree import PyTree, difference, key_shape
@@ -16,14 +17,20 @@ from purejaxppo.utils.tree import PyTree, difference, key_shape
 MEMBERS = ("env", "config", "actions", "init", "update", "policy", "start_memory")  # of every agent
 
 
-def check_members(named: str, agent: Any) -> None:
-    """Raises PPOError if the object lacks a member of an agent."""
+def check_members(named: str, agent: Any, config: Config) -> None:
+    """Raises PPOError if the object lacks a member of an agent, or is one of another length than the config's."""
     missing = [name for name in MEMBERS if not hasattr(agent, name)]
     if missing:
         raise PPOError(
             f"{named} returns a {type(agent).__name__}, which lacks {', '.join(missing)}; "
             "return an agent such as pjp.make_ppo(env, config)"
         )
+    for name in ("batch_size", "num_updates"):
+        if (own := getattr(agent.config, name)) != (wanted := getattr(config, name)):
+            raise PPOError(
+                f"{named} returns an agent whose config.{name} is {own}, and {wanted} is wanted; "
+                "change num_envs, num_steps and total_timesteps in the config that it is given"
+            )
 
 
 def check_functions(named: str, agent: Any) -> None:

@@ -89,7 +89,7 @@ class Compiled(NamedTuple):
 def make_setting_agent(env: Environment, config: Config, options: Options) -> Agent:
     """The agent of one setting. Raises PPOError if it lacks an attribute or does not fit its placement."""
     agent = (options.make_agent or make_agent)(env, config)
-    check_members("make_agent", agent)
+    check_members("make_agent", agent, config)
     if options.placement == "data":
         check_data_placement(agent, jax.device_count())
     return agent

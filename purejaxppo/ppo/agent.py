@@ -397,5 +397,5 @@ def make_metrics(agent: PPO, state: TrainState, collected: Collected, terms: Ter
         learning_rate=rate if agent.reports_rate else jnp.full_like(rate, jnp.nan),
         updates=state.update,
         batch_size=agent.config.batch_size,
-        extra=extra | episodes.info_means(),
+        extra=checks.merged(extra, episodes.info_means()),
     )

@@ -143,6 +143,7 @@ def settled_indices(returned: Any, num_samples: int) -> tuple[jax.Array, jax.Arr
     """
     if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
         raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
+    returned = returned.astype(jnp.promote_types(returned.dtype, jnp.int32))  # unsigned ones compare with no -1
     namespace = jnp if is_traced(returned) else np
     in_range = namespace.all((returned >= -num_samples) & (returned < num_samples))
     if not is_traced(in_range) and not in_range:
@@ -159,7 +160,7 @@ def merged(*numbers: Terms) -> Terms:
     every: Terms = {}
     for some in numbers:
         for name in some.keys() & every.keys():
-            raise PPOError(f"two of loss, reward and advantage return a number by the name {name!r}; rename one")
+            raise PPOError(f"two of loss, reward, advantage and step report a number by the name {name!r}; rename one")
         every |= some
     return every
 

@@ -36,7 +36,7 @@ class OwnAgent(NamedTuple):
             raise
         except Exception as error:  # the user's code, which may raise anything
             raise PPOError(f"agent {self.name}: {in_one_line(error)}") from error
-        check_members(f"agent {self.name}", agent)
+        check_members(f"agent {self.name}", agent, config)
         return agent
 
     def check(self, env: Environment, config: Config) -> None:

@@ -8,9 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from purejaxppo.envs import make_env
 from purejaxppo.envs.user_code import module_name
 from purejaxppo.population.algorithms import ALGORITHMS, Algorithm, algorithm_of
@@ -27,9 +24,10 @@ from purejaxppo.runs.folder import git_revision
 from purejaxppo.runs.own_agent import agent_in_python, agent_of_run
 from purejaxppo.runs.presets import solved_at
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.files import read_json, versions
+from purejaxppo.utils.files import plain, read_json, versions
 from purejaxppo.utils.validation import MAX_SEED, check_choice, check_seed, shown
 
+NOT_FINITE = ("inf", "-inf", "nan")  # numbers that config.json holds as text
 EARLIER = "earlier_timesteps"  # in config.json: total_timesteps before each extension of the run
 OWN = "own"  # the algorithm of a config whose class is the user's own
 MOST_NAMED = 8  # run folders that an error names
@@ -213,17 +211,32 @@ def to_json(values: dict[str, Any], place: str = "config.") -> dict[str, Any]:
     """Hyperparameters as JSON holds them. Raises PPOError for one that it cannot hold. place: for the message"""
     content = {}
     for name, x in values.items():
-        value = x.item() if isinstance(x, np.generic | np.ndarray | jax.Array) and np.size(x) == 1 else x
-        parts = value if isinstance(value, tuple | list) else [value]
+        value = plain(x)
+        parts = value if isinstance(value, tuple) else [value]
         if not all(part is None or isinstance(part, int | float | str) for part in parts):
             raise PPOError(
                 f"{place}{name} = {shown(x)} cannot be kept in config.json; make it a number, text or a tuple"
             )
-        content[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        content[name] = [part_to_json(part) for part in parts] if isinstance(value, tuple) else part_to_json(value)
     return content
 
 
 def from_json(content: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `to_json`: lists are tuples again, and numbers that are not finite are numbers."""
-    values = {name: tuple(x) if isinstance(x, list) else x for name, x in content.items()}
-    return {name: float(x) if x in ("inf", "-inf", "nan") else x for name, x in values.items()}
+    return {
+        name: tuple(map(part_from_json, x)) if isinstance(x, list) else part_from_json(x) for name, x in content.items()
+    }
+
+
+def part_to_json(part: Any) -> Any:
+    """A number that is not finite becomes text, and a text that says the same {"text": it}."""
+    if isinstance(part, float) and not math.isfinite(part):
+        return str(part)
+    return {"text": part} if isinstance(part, str) and part in NOT_FINITE else part
+
+
+def part_from_json(part: Any) -> Any:
+    """The inverse of `part_to_json`."""
+    if isinstance(part, dict):
+        return part["text"]
+    return float(part) if part in NOT_FINITE else part

@@ -15,11 +15,11 @@ FILES = "files"  # the entry with the SHA-256 of each file of results, this one 
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Writes the summary with the checksums of these files and its own, and returns it so."""
+    """Writes the summary with the checksums of these files and its own, and reads it again."""
     held = {**summary, FILES: digests(folder, names)}
     held[FILES][SUMMARY] = checksum(held)
     write_json(folder / SUMMARY, held)
-    return held
+    return read_summary(folder)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

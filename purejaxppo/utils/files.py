@@ -240,6 +240,13 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def plain(value: Any) -> Any:
+    """A hyperparameter as JSON gives it back: an array without axes is a number, and a list a tuple."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0 and not is_key(value):
+        return value.item()
+    return tuple(map(plain, value)) if isinstance(value, tuple | list) else value
+
+
 def as_key(data: Any, like: Any) -> jax.Array:
     """Typed keys from their data, for the generator of `like`: keys, or their ShapeDtypeStruct."""
     generators: list[Any] = []
