@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from purejaxppo.envs.base import Environment
+from purejaxppo.envs.suites import Adapted
 from purejaxppo.population.algorithms import ALGORITHMS
 from purejaxppo.population.checkpoints import (
     NO_CHECKPOINTS,
@@ -35,6 +36,9 @@ from purejaxppo.utils.files import completed, make_folder, plain, read_json, wri
 
 POPULATION = "population.json"  # describes the population of a folder
 TOTAL = "config.total_timesteps"  # in it; may grow
+OBJECT = "env_object"  # the attributes of the environment's object
+OF_OBJECT = f"{OBJECT}."
+MOST_NESTED = 3  # objects within each other that are looked through
 WRITTEN_OUT = 1_000  # numbers of an array that `str` writes out, at most
 PRINTED = {"precision": 8, "threshold": WRITTEN_OUT, "edgeitems": 3, "linewidth": 75, "suppress": False, "sign": "-"}
 PRINTED |= {"nanstr": "nan", "infstr": "inf", "formatter": None, "floatmode": "maxprec", "legacy": False}  # as at first
@@ -118,6 +122,8 @@ def is_claimed(
         return False
     held, wanted = flattened(completed(read_json(place / POPULATION), defaults)), flattened(about)
     for name in {**wanted, **held}:
+        if name.startswith(OF_OBJECT) and not (name in held and name in wanted):
+            continue  # an attribute that an object has only after some use, or a folder from before they were kept
         if name != but and held.get(name) != wanted.get(name):
             raise PPOError(
                 f"{str(place)!r} holds another population: its {name} is {held.get(name)}, "
@@ -127,11 +133,10 @@ def is_claimed(
 
 
 def flattened(about: dict[str, Any]) -> dict[str, Any]:
-    """The description with its hyperparameters as "config.NAME"."""
-    config = about.get("config")
-    if not isinstance(config, dict):
-        return about
-    return {**about, "config": None, **{f"config.{name}": value for name, value in config.items()}}
+    """The description with its hyperparameters as "config.NAME", and so the attributes of the environment's object."""
+    inner = {name: part for name in ("config", OBJECT) if isinstance(part := about.get(name), dict)}
+    named = {f"{name}.{own}": value for name, part in inner.items() for own, value in part.items()}
+    return {**about, **dict.fromkeys((*inner, OBJECT)), **named}
 
 
 def describe_population(experiment: Experiment, points: Sequence[Point]) -> dict[str, Any]:
@@ -152,7 +157,29 @@ def describe_population(experiment: Experiment, points: Sequence[Point]) -> dict
 def describe_base(env: Environment, config: Config) -> dict[str, Any]:
     """The environment and the hyperparameters as text, for a folder."""
     params = [described(x) for x in jax.tree.leaves(env.params)]
-    return {"env": env.name, "env_params": params, "config": describe_config(config)}
+    return {"env": env.name, "env_params": params, OBJECT: attributes_of(env), "config": describe_config(config)}
+
+
+def attributes_of(env: Environment) -> dict[str, str]:
+    """The numbers and texts in the object of a user's environment, and in the objects within it, as text by name."""
+    step = getattr(getattr(env.step, "__self__", None), "step_object", None)
+    own = getattr(step, "__self__", None)
+    return {} if isinstance(own, Adapted) else dict(attributes("", own, MOST_NESTED))
+
+
+def attributes(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+    """The numbers and texts within a value, by name; of functions and of what is nested deeper, nothing."""
+    if isinstance(value, Environment):
+        yield f"{name}.name", value.name
+        yield from ((f"{name}.{own}", text) for own, text in attributes_of(value).items())
+    elif isinstance(value, bool | int | float | str | np.generic | np.ndarray | jax.Array):
+        yield name, described(value)
+    elif isinstance(value, tuple | list) and all(isinstance(x, bool | int | float) for x in value):
+        yield name, described(np.asarray(value))
+    elif depth and not callable(value):
+        inner = dict(enumerate(value)) if isinstance(value, tuple | list) else value
+        for own, x in (inner if isinstance(inner, dict) else getattr(inner, "__dict__", {})).items():
+            yield from attributes(f"{name}.{own}".removeprefix("."), x, depth - 1)
 
 
 def describe_agent(make_agent: MakeAgent | None) -> dict[str, Any]:

@@ -72,15 +72,17 @@ def numbers_of(progress: Progress, update: int) -> dict[str, float]:
     """The numbers of one update, under our names. update: its index in `progress`."""
     metrics, (first, last) = progress.metrics, progress.members
     column = lambda name: np.asarray(metrics.column(name))[:, update]  # noqa: E731
-    means = {name: mean_known(column(name)) for name in metrics.columns() if name in SB3}
-    own = {(f"extra/{name}" if name in TAKEN else name): mean_known(column(name)) for name in metrics.extra}
+    ours = [name for name in metrics.columns() if name in SB3 and name not in metrics.extra]
+    places = {name: name for name in ours} | {
+        name: f"extra/{name}" if name in TAKEN else name for name in metrics.extra
+    }
+    means = {place: mean_known(column(name)) for name, place in places.items()}
     returns, index = column("episode_return_mean"), progress.updates - metrics.updates.shape[1] + update
     known = finite_ones(returns)
     spread = {"return_iqm": iqm(known), "return_best": known.max(), "return_worst": known.min()} if known.size else {}
     diverged_at = np.asarray(progress.train_states.diverged_at)[: last - first]  # padding may follow the members
     numbers = {
         **means,
-        **own,
         "value_loss": means["value_loss"] * 0.5 / metrics.value_loss_factor,
         "timesteps": np.max(column("timesteps")),
         "steps_per_second": progress.timesteps / progress.seconds,

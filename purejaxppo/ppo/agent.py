@@ -349,7 +349,7 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
     else:
         chosen = called("minibatches", agent.minibatches, key, batch)
-        indices, in_range = checks.settled_indices(chosen, len(batch.value))
+        indices, in_range = checks.settled_indices(config, chosen, len(batch.value))
         batch = nan_unless(in_range, batch)
     epoch = functools.partial(update_epoch, step, batch, take=take)
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))

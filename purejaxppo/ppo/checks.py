@@ -136,13 +136,19 @@ def each_step(what: str, steps: Steps, x: Any) -> jax.Array:
     return jnp.asarray(x)
 
 
-def settled_indices(returned: Any, num_samples: int) -> tuple[jax.Array, jax.Array]:
+def settled_indices(config: PPOConfig, returned: Any, num_samples: int) -> tuple[jax.Array, jax.Array]:
     """Indices that a minibatches function returns, and True [] if all of them are in range. Raises PPOError otherwise.
 
     Traced indices are not known yet, so that only the second output says whether they are in range.
     """
     if not is_numeric(returned) or jnp.ndim(returned) != 3 or not jnp.issubdtype(returned.dtype, jnp.integer):
         raise PPOError(f"minibatches returns {shown_shape(returned)}; it has to be ints [epochs, minibatches, M]")
+    is_normalized = config.normalize_advantage and config.normalize_advantage_over == "minibatch"
+    if is_normalized and config.cell is None and returned.shape[2] == 1:
+        raise PPOError(
+            "minibatches returns minibatches of 1 sample, which normalize_advantage = True gives an advantage of 0; "
+            'give larger ones, normalize_advantage_over="batch" or normalize_advantage=False'
+        )
     returned = returned.astype(jnp.promote_types(returned.dtype, jnp.int32))  # unsigned ones compare with no -1
     namespace = jnp if is_traced(returned) else np
     in_range = namespace.all((returned >= -num_samples) & (returned < num_samples))

@@ -1,10 +1,12 @@
 """An environment of one's own by name: on the command line, in run folders, and only where it is named."""
 
 import json
+import math
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import purejaxppo as pjp
@@ -242,3 +244,29 @@ def test_the_folder_of_a_population_is_no_run_folder_and_it_is_said_what_reads_i
     pjp.train_population(pjp.make_env("CartPole-v1"), config, num_seeds=2, out=tmp_path / "p")
     with pytest.raises(pjp.PPOError, match=r"read it with open_population\(env, config, num_seeds"):
         pjp.load_run(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: x if x > 0 else -x, "take jnp.where for if"),
+        (lambda x: [1.0, 2.0][x.astype(int)], "index an array of jnp"),
+        (np.sin, "take jnp for np"),
+        (math.sin, "take jnp for math"),
+    ],
+)
+def test_code_that_needs_a_value_too_early_is_told_what_to_take(function, said):
+    def reset(self, key, params):
+        return jnp.zeros(1) + function(jax.random.uniform(key)), 0
+
+    env = type("Early", (Still,), {"reset": reset})
+    with pytest.raises(pjp.PPOError, match=rf"known only when the compiled program runs; {said}.* \(test_user_code.py"):
+        pjp.make_env(env())
+
+
+def test_a_long_error_is_cut_between_words():
+    def reset(self, key, params):
+        raise ValueError("word " * 200)
+
+    with pytest.raises(pjp.PPOError, match=r"ValueError: (word )+\.\.\. \(test_user_code.py, line \d+\)$"):
+        pjp.make_env(type("Long", (Still,), {"reset": reset})())

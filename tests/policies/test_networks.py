@@ -339,3 +339,25 @@ def test_the_standard_deviation_is_a_parameter_or_an_output():
     (mean, log_std), _ = own.apply(own.init(jax.random.key(0), jnp.zeros(4)), obs)
     assert mean.shape == log_std.shape == (5, 3, 2)
     assert len(np.unique(log_std)) == 30
+
+
+class WithStatistics(nn.Module):
+    """Parameters beside a constant and the averages of a BatchNorm."""
+
+    @nn.compact
+    def __call__(self, obs):
+        scale = self.variable("fixed", "scale", lambda: jnp.float32(3.0))
+        hidden = nn.BatchNorm(use_running_average=True)(nn.Dense(8)(obs) * scale.value)
+        return nn.Dense(2)(hidden), nn.Dense(1)(hidden)[..., 0]
+
+
+def test_only_the_parameters_of_a_flax_module_are_learned():
+    config = purejaxppo.PPOConfig(num_envs=4, num_steps=8, total_timesteps=64, num_minibatches=2, learning_rate=1e-2)
+    agent = purejaxppo.make_ppo(purejaxppo.make_env("CartPole-v1"), config, network=WithStatistics())
+    before = agent.init(jax.random.key(0))
+    after = jax.jit(agent.update)(before)[0].train_state.params
+    before = before.train_state.params
+    assert before.keys() == {"params", "fixed", "batch_stats"}
+    for name in before:
+        same = [np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before[name], after[name])), strict=True)]
+        assert not any(same) if name == "params" else all(same), name

@@ -123,3 +123,34 @@ def test_a_bool_and_a_string_of_an_own_config_make_programs_of_their_own(env):
     points = [{"squared": True}, {"squared": False}, {"kind": "mean"}, {"window": 3}]
     programs = make_programs(env, Fielded(), points)
     assert [program.settings for program in programs] == [(0, 3), (1,), (2,)]
+
+
+def test_an_agent_of_another_length_than_its_config_is_refused(env):
+    make_agent = lambda env, config: pjp.make_ppo(env, config.replace(num_envs=2 * config.num_envs))  # noqa: E731
+    with pytest.raises(pjp.PPOError, match=r"config.batch_size is \d+, and \d+ is wanted; change num_envs"):
+        pjp.train_population(env, CONFIG, num_seeds=1, make_agent=make_agent)
+
+
+class Averaging(Delegating):
+    """Its states have an average, which `continue_from` of the agent within knows nothing of."""
+
+    def __init__(self, env, config):
+        super().__init__(env, config)
+        base = pjp.make_ppo(env, config)
+        self.continue_from = base.continue_from
+        self.init = lambda key: with_average(base.init(key))
+
+
+class AverageState(pjp.TrainState):
+    average: object = None
+
+
+def with_average(runner):
+    state = runner.train_state
+    return runner.replace(train_state=AverageState(**vars(state), average=state.params))
+
+
+def test_a_start_that_is_not_like_that_of_init_is_refused(env):
+    trained = pjp.train_population(env, CONFIG, num_seeds=1)
+    with pytest.raises(pjp.PPOError, match=r"continue_from must return .*like that of init: \.train_state\.average"):
+        pjp.train_population(env, CONFIG, num_seeds=1, make_agent=Averaging, init_from=trained.train_state)

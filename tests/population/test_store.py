@@ -261,3 +261,54 @@ def test_the_steps_of_all_processes_add_up_exactly(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(chunks, "gather_rows", lambda rows: np.vstack([rows, theirs.view(np.int32)]))
     assert over_processes(mine) == Costs(2.0, 4.0, 12_000_000_004, None)
+
+
+class Scaled:
+    """Three steps that pay what the object says."""
+
+    default_params = None
+    observation_space = pjp.Box((1,), -9.0, 9.0)
+    action_space = pjp.Discrete(2)
+
+    def __init__(self, scale):
+        self.scale, self.sizes, self.reward = scale, [1, 2], lambda: scale
+
+    def reset(self, key, params):
+        return jnp.zeros(1), 0
+
+    def step(self, key, state, action, params):
+        return jnp.ones(1), state + 1, self.scale, False, state >= 2
+
+
+class Beside(Scaled):
+    """Another object around it."""
+
+    def __init__(self, env):
+        self.env, self.scale = env, 1.0
+
+
+@pytest.mark.parametrize("make", [pjp.make_env, lambda env: pjp.make_env(Beside(pjp.make_env(env)))])
+def test_the_object_of_an_environment_tells_populations_apart(make, tmp_path):
+    options = {"num_seeds": 1, "out": tmp_path / "a"}
+    config = SMALL.replace(num_steps=8, total_timesteps=64)
+    first = pjp.train_population(make(Scaled(1.0)), config, **options)
+    again = pjp.train_population(make(Scaled(1.0)), config, **options)
+    assert_same(first, again)
+    with pytest.raises(pjp.PPOError, match=r"its env_object\.(env\.)?scale is 1\.0, and 2\.0 is wanted"):
+        pjp.train_population(make(Scaled(2.0)), config, **options)
+
+
+def test_what_an_object_has_only_after_some_use_tells_no_populations_apart(tmp_path):
+    options = {"num_seeds": 1, "out": tmp_path / "a"}
+    config, used = SMALL.replace(num_steps=8, total_timesteps=64), Scaled(1.0)
+    pjp.train_population(pjp.make_env(Scaled(1.0)), config, **options)
+    used.frames = 3
+    pjp.train_population(pjp.make_env(used), config, **options)
+
+
+def test_the_description_of_an_array_does_not_depend_on_print_options(env):
+    env = env.replace(params=np.array([0.12341, 1.0], np.float32))
+    wanted = describe_population(Experiment(env, SMALL, 1, 0, Options()), [{}])
+    with np.printoptions(precision=3, threshold=1):
+        assert describe_population(Experiment(env, SMALL, 1, 0, Options()), [{}]) == wanted
+    assert wanted["env_params"] == ["[0.12341 1.     ]"]

@@ -489,3 +489,34 @@ def test_a_reward_sees_the_observations_of_the_environment_beside_those_of_the_n
     done = metrics.episodes / config.batch_size
     np.testing.assert_allclose(metrics.extra["follows"], 1.0 - done, atol=2 / 63)
     assert metrics.extra["moved"][-1] > 0.9
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.uint16, jnp.uint32])
+def test_indices_of_every_type_of_integers_are_taken(env, dtype):
+    def chosen(dtype, key, batch):
+        return jax.random.permutation(key, 64).reshape(1, 2, 32).astype(dtype)
+
+    (_, wanted), (_, found) = (
+        train(env, SMALL, minibatches=functools.partial(chosen, each)) for each in (jnp.int32, dtype)
+    )
+    np.testing.assert_array_equal(found.updates, [[1, 2, 3]] * 2)
+    np.testing.assert_array_equal(found.value_loss, wanted.value_loss)
+
+
+def test_minibatches_of_one_sample_are_refused_where_their_advantage_is_normalised(env):
+    def single(key, batch):
+        return jax.random.permutation(key, 64).reshape(1, 64, 1)
+
+    with pytest.raises(pjp.PPOError, match=r"minibatches of 1 sample.* normalize_advantage=False"):
+        pjp.make_ppo(env, SMALL, minibatches=single)
+    pjp.make_ppo(env, SMALL.replace(normalize_advantage=False), minibatches=single)
+    pjp.make_ppo(env, SMALL.replace(normalize_advantage_over="batch"), minibatches=single)
+
+
+def test_a_number_by_the_name_of_one_of_the_environments_is_refused():
+    def loss(params, minibatch, context):
+        loss, terms = pjp.ppo_loss(params, minibatch, context)
+        return loss, terms | {"episode/success": loss}
+
+    with pytest.raises(pjp.PPOError, match="step report a number by the name 'episode/success'; rename one"):
+        pjp.make_ppo(pjp.make_env(Corridor()), SMALL, loss=loss)

@@ -374,3 +374,12 @@ def test_a_spark_line_shows_the_newest_within_the_range_of_all():
 def test_every_name_is_one_of_the_contract():
     assert {"rollout/ep_rew_mean", "time/fps", "eval/mean_reward"} <= {name for name, _ in NAMES["sb3"].values()}
     assert {"charts/episodic_return", "charts/SPS"} <= {name for name, _ in NAMES["cleanrl"].values()}
+
+
+def test_an_own_number_by_a_name_of_the_log_has_a_place_of_its_own():
+    progress = make_progress([[1.0], [2.0]])
+    extra = {name: np.full((2, 1), 7.0) for name in ("evaluation", "seeds", "kl")}
+    (numbers,) = (call for call, _ in told(progress._replace(metrics=progress.metrics.replace(extra=extra))))
+    assert numbers["population/seeds"] == 2.0
+    assert "eval/mean_reward" not in numbers
+    assert [numbers[f"train/{name}"] for name in ("extra/evaluation", "extra/seeds", "kl")] == [7.0, 7.0, 7.0]

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from purejaxppo.runs.presets import PRESETS
 from purejaxppo.runs.results import EVALUATION_EPISODES
 from purejaxppo.runs.spec import RunSpec, spec_from_json, spec_to_json
 from purejaxppo.utils import files as storage
-from purejaxppo.utils.files import load_tree, save_tree, to_host, write_json, write_whole
+from purejaxppo.utils.files import load_tree, plain, save_tree, to_host, write_json, write_whole
 
 TINY = ["--seeds", "3", "--config.total-timesteps", "5000", "--config.num-envs", "4", "--config.num-steps", "64"]
 TINY += ["--config.hidden-sizes", "8"]
@@ -389,3 +390,38 @@ def test_load_run_names_what_is_missing(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(pjp.PPOError, match="lacks 'env'; it is not the config of a run"):
         pjp.load_run(tmp_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normed(pjp.PPOConfig):
+    norm: str = "l2"
+    bounds: tuple = (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pjp.PPOConfig(gamma=np.float32(0.98), learning_rate=jnp.float32(3e-4)),
+        Normed(norm="inf", bounds=[0.1, float("inf")]),
+        Normed(norm="nan", max_grad_norm=float("inf"), bounds=(np.float32(0.1), None)),
+    ],
+)
+def test_every_value_of_a_config_comes_back(config, tmp_path):
+    config = config.replace(num_envs=2, num_steps=4, total_timesteps=16, num_minibatches=2, hidden_sizes=(4,))
+    options = {} if type(config) is pjp.PPOConfig else {"make_agent": pjp.make_ppo}
+    trained = pjp.train_run("CartPole-v1", config, out=tmp_path / "a", num_seeds=1, quiet=True, **options)
+    loaded = pjp.load_run(tmp_path / "a", **options, **({"config": Normed()} if options else {}))
+    wanted = {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    assert dataclasses.asdict(loaded.config) == wanted
+    assert repr(loaded.summary) == repr(trained.summary)
+
+
+def test_an_interrupted_run_is_told_how_to_go_on(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(pjp.PPOError, match=r"has not finished; go on with --resume .*run, or choose another"):
+        make_run_folder(tmp_path / "run")
+    with pytest.raises(
+        pjp.PPOError, match=r"no finished run; .* go on with purejaxppo train --resume .*load_checkpoint"
+    ):
+        pjp.load_run(tmp_path / "run")

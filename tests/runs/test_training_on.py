@@ -207,6 +207,11 @@ def test_a_finished_run_is_extended_to_the_long_one_to_the_bit(runs):
     assert (runs / "a" / "curves.png").read_bytes() == (runs / "b" / "curves.png").read_bytes()
 
 
+def test_the_report_says_that_the_run_was_extended(runs):
+    said = ["The run was planned with 192 and then made longer" in (runs / x / "report.html").read_text() for x in "ab"]
+    assert said == [True, False]
+
+
 @pytest.mark.parametrize("total", ["448", "320", "500"])
 def test_a_run_is_not_extended_to_what_it_has_done(runs, refused, total):
     said = refused(["train", "--resume", str(runs / "a"), "--config.total-timesteps", total])
