@@ -206,7 +206,7 @@ def plot(options: argparse.Namespace) -> int:
         if not views:
             raise PPOError(f"--show {shown}: {title} has no return that counts as solved; take another")
         plot_view(views[0], options.out, title=title)
-        print_rows(Console(), method_rows(comparison))
+        print_rows(Console(), course_rows(runs) if shown == "times" else method_rows(comparison))
     print(f"drawn in {options.out}")
     return 0
 

@@ -91,8 +91,8 @@ def read_switch(text: str) -> bool:
 
 
 def read_sizes(text: str) -> tuple[int, ...]:
-    """Sizes of layers: 64,64"""
-    return tuple(whole_from(1)(part) for part in text.split(",")) if text else ()
+    """Sizes of layers: 64,64, or 64x64 as in a sweep."""
+    return tuple(whole_from(1)(part) for part in text.replace("x", ",").split(",")) if text else ()
 
 
 def read_value(text: str) -> Any:

@@ -52,7 +52,7 @@ def started(options: argparse.Namespace) -> tuple[RunSpec, Path]:
     """Makes a new run and its empty folder."""
     source = load_source(options)
     spec = make_spec(options, source)
-    check_checkpoints(spec)
+    check_kept(options, spec)
     check_logs(options)
     name = re.sub(r"[^\w.-]+", "-", spec.env)  # brax/ant, walk.py:Walk
     folder = options.out
@@ -92,7 +92,7 @@ def resumed(options: argparse.Namespace) -> tuple[RunSpec, Path]:
         raise PPOError(
             f"{options.resume} is a sweep, whose settings train together; leave --tensorboard and --wandb out"
         )
-    check_checkpoints(spec)
+    check_kept(options, spec)
     if not is_finished(options.resume):
         check_not_lost(begun, options.resume)
     check_logs(options)
@@ -111,6 +111,13 @@ def check_logs(options: argparse.Namespace) -> None:
 def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
     """The checkpoint options that are given, as fields of a RunSpec."""
     return {name: value for name in _CHECKPOINT_OPTIONS if (value := getattr(options, name)) is not None}
+
+
+def check_kept(options: argparse.Namespace, spec: RunSpec) -> None:
+    """Raises PPOError if the checkpoints that are asked for cannot be written, or are none."""
+    if options.keep_checkpoints is not None and spec.checkpoint_every is None:
+        raise PPOError(f"--keep {options.keep_checkpoints} would do nothing without --checkpoint-every; leave it out")
+    check_checkpoints(spec)
 
 
 def load_source(options: argparse.Namespace) -> LoadedRun | None:
@@ -220,7 +227,7 @@ def write_config(options: argparse.Namespace) -> int:
     """--write-config: writes the run to a TOML file, which --config reads. -> exit status"""
     if options.resume is not None:
         raise PPOError(f"{options.resume / 'config.json'} has what the run is; leave out --write-config")
-    check_checkpoints(spec := make_spec(options, load_source(options)))
+    check_kept(options, spec := make_spec(options, load_source(options)))
     text = tomli_w.dumps(run_table(options, spec))
     write_whole(options.write_config, lambda file: file.write(text.encode()))
     print(f"written; run it with purejaxppo {options.command} --config {options.write_config}")

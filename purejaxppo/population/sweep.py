@@ -12,7 +12,7 @@ import numpy as np
 from purejaxppo.envs import Environment, make_env
 from purejaxppo.ppo.config import Config, field_names
 from purejaxppo.utils.errors import PPOError
-from purejaxppo.utils.suggest import unknown
+from purejaxppo.utils.suggest import plural, unknown
 from purejaxppo.utils.tree import PyTree, like_array
 from purejaxppo.utils.validation import MAX_COUNT, check_seed, shown
 
@@ -188,7 +188,7 @@ def describe_programs(env: Environment, config: Config, points: Sequence[Point],
     names = sorted({name for point in points for name in point if len({repr(other.get(name)) for other in points}) > 1})
     swept = f" of {', '.join(names)}" if names else ""
     compilations = "one compilation" if len(programs) == 1 else f"{len(programs)} compilations"
-    return f"{len(points)} settings{swept}, {num_seeds} seeds each, in {compilations}"
+    return f"{plural(len(points), 'setting')}{swept}, {plural(num_seeds, 'seed')} each, in {compilations}"
 
 
 def differing(trees: Sequence[PyTree]) -> dict[int, np.ndarray]:

@@ -33,6 +33,7 @@ from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun
 from purejaxppo.runs.spec import EARLIER, RunSpec, spec_to_json
 from purejaxppo.runs.tables import distribution_rows, return_name, sweep_rows, table
 from purejaxppo.utils.files import finite, read_json, write_whole
+from purejaxppo.utils.suggest import plural
 
 PAGE = "report.html"
 SETTINGS = 64  # of a sweep in its table
@@ -283,8 +284,3 @@ def flat(summary: Mapping[str, Any]) -> dict[str, str]:
 def number_text(value: float) -> str:
     """A number in up to six digits, or "none" for NaN."""
     return "none" if math.isnan(value) else f"{value:.6g}"
-
-
-def plural(number: int, what: str) -> str:
-    """Counts in words: 3 seeds."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -20,7 +20,7 @@ from purejaxppo.runs.folder import make_run_folder
 from purejaxppo.runs.load import mend_finished
 from purejaxppo.runs.logs import check_installed, check_wandb_login
 from purejaxppo.runs.own_agent import agent_in_python
-from purejaxppo.runs.presets import PRESETS, default_preset
+from purejaxppo.runs.presets import PRESETS, default_preset, shown_preset
 from purejaxppo.runs.results import Finished, FinishedSweep, LoadedRun
 from purejaxppo.runs.spec import RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import is_finished
@@ -217,7 +217,10 @@ def name_env(env: Any) -> tuple[str, dict[str, Any]]:
 
 
 def nearest_preset(env: str, config: Config) -> str:
-    """The preset of the environment, if it has the hyperparameters of this config; otherwise the first that has."""
-    fitting = [name for name, preset in PRESETS.items() if type(preset.config) is type(config)]
+    """A preset with the values of this config, that of the environment before others; otherwise one of its class."""
     default = default_preset(env)
-    return fitting[0] if fitting and default not in fitting else default
+    fitting = [name for name, preset in PRESETS.items() if type(preset.config) is type(config)]
+    same = [name for name in fitting if shown_preset(name, config) == f"preset {name}"]
+    if default in same or not fitting:
+        return default
+    return next(iter(same), "cleanrl" if "cleanrl" in fitting else fitting[0])

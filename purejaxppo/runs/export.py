@@ -16,6 +16,7 @@ from purejaxppo.ppo.types import TrainState
 from purejaxppo.runs.export_numpy import write_module
 from purejaxppo.runs.export_onnx import write_model
 from purejaxppo.runs.export_program import Program, make_program, path_name
+from purejaxppo.utils.devices import traced_for_all_platforms
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import write_whole
 from purejaxppo.utils.tree import PyTree
@@ -28,6 +29,7 @@ OPENING = "The greedy policy"  # of the module beside an .npz: another file is n
 Arrays = dict[str, Any]  # by name
 
 
+@traced_for_all_platforms()
 def export_policy(agent: Agent, train_state: TrainState, path: str | Path, *, sampled: bool = False) -> list[Path]:
     """Writes the policy, with its observation statistics and action bounds, to a file that acts without this library.
 

@@ -18,6 +18,7 @@ from purejaxppo.runs.summary import SUMMARY, is_finished
 from purejaxppo.runs.train import Watched, train_watched
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import read_json, to_host
+from purejaxppo.utils.suggest import plural
 
 if TYPE_CHECKING:
     from purejaxppo.runs.console import View
@@ -122,10 +123,11 @@ def describe(comparison: Comparison) -> list[str]:
     largest, lines = comparison.largest, []
     if largest is None:
         num_seeds = len(comparison.returns[0][0])
-        lines.append(f"the same to the bit: metrics, final states and greedy returns of {num_seeds} seeds")
+        lines.append(f"the same to the bit: metrics, final states and greedy returns of {plural(num_seeds, 'seed')}")
     else:
         said = "within rounding" if comparison.is_same else "not the same"
-        lines.append(f"{said}: the largest difference is {largest.relative:.2g} of {largest.name}")
+        size = f"{largest.relative:.2g} of" if largest.relative < np.inf else "that of a number from none, in"
+        lines.append(f"{said}: the largest difference is {size} {largest.name}")
     updates = [(one.first_update, one.name) for one in comparison.differences if one.first_update is not None]
     if updates:
         first, name = min(updates, key=lambda update: update[0])

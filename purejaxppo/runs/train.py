@@ -31,6 +31,7 @@ from purejaxppo.runs.spec import EARLIER, RunSpec, load_spec, spec_to_json
 from purejaxppo.runs.summary import SUMMARY, is_finished
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import leaf_names, load_tree, read_json, save_tree, write_json
+from purejaxppo.utils.suggest import plural
 
 if TYPE_CHECKING:
     from purejaxppo.runs.console import View
@@ -55,8 +56,10 @@ def plan(spec: RunSpec) -> str:
     env = make_env(spec.env, **spec.env_params)
     test = f"; then the best once more, on {spec.test_seeds} test seeds" if spec.test_seeds else ""
     if spec.search is not None:
-        found = f"{spec.search.num_trials} settings of {', '.join(sorted(spec.search.space))} by TPE, "
-        return f"{found}{spec.search.batch} at a time, {spec.num_seeds} seeds each, in one compilation{test}\n{line}"
+        found = (
+            f"{spec.search.num_trials} settings of {', '.join(sorted(spec.search.space))} by TPE, {spec.search.batch} "
+        )
+        return f"{found}at a time, {plural(spec.num_seeds, 'seed')} each, in one compilation{test}\n{line}"
     return f"{describe_programs(env, config, spec.sweep, spec.num_seeds)}{test}\n{line}"
 
 

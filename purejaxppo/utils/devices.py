@@ -1,8 +1,9 @@
 """The processor cores of this machine, as JAX devices."""
 
 import contextlib
+import contextvars
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from purejaxppo.utils.validation import check_size
 # XLA uses half of a 512-bit vector unit unless told (cores without one go on as they are), and optimises for a second
 # more than pays.
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": 1}
+_FOR_ALL = contextvars.ContextVar("for all platforms", default=False)
 CACHE = 2**20  # bytes of second-level cache, where the system does not say
 
 
@@ -24,7 +26,17 @@ def compiler_options(platform: str) -> dict[str, Any]:
 
 def traces_for_cpu() -> bool:
     """True if functions are traced for a CPU, as far as the default backend tells."""
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _FOR_ALL.get()
+
+
+@contextlib.contextmanager
+def traced_for_all_platforms() -> Iterator[None]:
+    """Within it nothing is traced in a form that a CPU alone is faster with: for programs that leave this machine."""
+    token = _FOR_ALL.set(True)
+    try:
+        yield
+    finally:
+        _FOR_ALL.reset(token)
 
 
 def quickly_compiled(platform: str) -> dict[str, Any]:

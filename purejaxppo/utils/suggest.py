@@ -1,4 +1,4 @@
-"""Suggestions for a name that does not exist."""
+"""Words for people: suggestions for a name that does not exist, and counts."""
 
 from typing import Any
 
@@ -44,3 +44,8 @@ def unknown(what: str, name: Any, valid: list[str]) -> str:
     near = near or difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"take one of {', '.join(valid)}"
     return f"unknown {what} {name!r}; {hint}"
+
+
+def plural(number: int, what: str) -> str:
+    """Counts in words: 3 seeds."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -743,6 +743,7 @@ COMMANDS = [
     ("train --env-param max-steps-in-episode=inf", "max_steps_in_episode = inf is not a whole number from 1"),
     ("train --env-param length=1 --env-param length=2", "--env-param names length twice; give it once"),
     ("train --out full", "run folder 'full' holds files already; choose another"),
+    ("train --keep 5", "--keep 5 would do nothing without --checkpoint-every; leave it out"),
     ("train --out file", "run folder 'file' cannot be written: .*; choose another"),
     ("train --out file/below", "run folder 'file/below' cannot be written: .*; choose another"),
     ("train --out /proc/nowhere", "run folder '/proc/nowhere' cannot be written: .*; choose another"),

@@ -186,3 +186,14 @@ def test_a_type_that_numpy_lacks_is_named():
     shapes = {"x": jax.ShapeDtypeStruct((N, 4), jnp.float32)}
     with pytest.raises(pjp.PPOError, match=r"'bfloat16'.*jax"):
         make_program(lambda w, x: {"a": (x["x"] @ w).astype(jnp.float32)}, jnp.ones((4, 2), jnp.bfloat16), shapes)
+
+
+def test_the_arrays_have_the_names_and_shapes_of_the_parameters(tmp_path):
+    agent, state = make("categorical")
+    pjp.export_policy(agent, state, tmp_path / "policy.npz")
+    layers = {"Dense_0": (4, 8), "Dense_1": (8, 2)}
+    wanted = {f"params_params_actor_{layer}_kernel": shape for layer, shape in layers.items()}
+    wanted |= {f"params_params_actor_{layer}_bias_2": (1, shape[1]) for layer, shape in layers.items()}
+    with np.load(tmp_path / "policy.npz") as arrays:
+        kept = {name: arrays[name].shape for name in arrays if name.startswith("params")}
+    assert kept == wanted

@@ -26,6 +26,7 @@ from purejaxppo.runs.folder import git_revision, peak_memory_bytes
 from purejaxppo.utils.devices import cpu_cores
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import versions
+from purejaxppo.utils.suggest import plural
 
 ENV = "CartPole-v1"  # gymnax has it too
 OBS_SIZE, NUM_ACTIONS = 4, 2  # of CartPole
@@ -104,7 +105,8 @@ def run_bench(config: PPOConfig, plan: Plan, say: Callable[[str], None]) -> dict
         "title": (
             f"{len(devices)} x {device.device_kind} ({device.platform}, {cores} cores), jax {used['jax']}; {ENV}, "
             f"{config.num_envs} x {config.num_steps} steps, {config.update_epochs} epochs x "
-            f"{config.num_minibatches} minibatches, {plan.timesteps:,} steps a seed; {plan.repeats} repetitions"
+            f"{config.num_minibatches} minibatches, {plan.timesteps:,} steps a seed; "
+            f"{plural(plan.repeats, 'repetition')}"
         ),
         "machine": {
             "platform": device.platform,
