@@ -92,7 +92,7 @@ def read_switch(text: str) -> bool:
 
 def read_sizes(text: str) -> tuple[int, ...]:
     """Sizes of layers: 64,64, or 64x64 as in a sweep."""
-    return tuple(whole_from(1)(part) for part in text.replace("x", ",").split(",")) if text else ()
+    return tuple(map(whole_from(1), text.split("," if "," in text else "x"))) if text else ()
 
 
 def read_value(text: str) -> Any:

@@ -58,6 +58,7 @@ def make_jobs(experiment: Experiment, points: Sequence[Point]) -> list[Job]:
         about = describe_population(experiment, points)
         defaults = {"config": describe_config(type(experiment.config)())}
         of_states = {**about, "config": {x: y for x, y in about["config"].items() if x != "total_timesteps"}}
+        of_states.pop(OBJECT, None)  # not all of these need be the same
         folders = [options.out / f"program-{i}" for i in range(len(programs))]
         stores = [DiskStore(*each, place, of_states, defaults) for each, place in zip(sizes, folders, strict=True)]
         if jax.process_index() == 0:
@@ -136,7 +137,7 @@ def flattened(about: dict[str, Any]) -> dict[str, Any]:
     """The description with its hyperparameters as "config.NAME", and so the attributes of the environment's object."""
     inner = {name: part for name in ("config", OBJECT) if isinstance(part := about.get(name), dict)}
     named = {f"{name}.{own}": value for name, part in inner.items() for own, value in part.items()}
-    return {**about, **dict.fromkeys((*inner, OBJECT)), **named}
+    return {**about, **dict.fromkeys(inner), OBJECT: None, **named}
 
 
 def describe_population(experiment: Experiment, points: Sequence[Point]) -> dict[str, Any]:
@@ -157,7 +158,8 @@ def describe_population(experiment: Experiment, points: Sequence[Point]) -> dict
 def describe_base(env: Environment, config: Config) -> dict[str, Any]:
     """The environment and the hyperparameters as text, for a folder."""
     params = [described(x) for x in jax.tree.leaves(env.params)]
-    return {"env": env.name, "env_params": params, OBJECT: attributes_of(env), "config": describe_config(config)}
+    own = attributes_of(env)  # older folders lack them
+    return {"env": env.name, "env_params": params, "config": describe_config(config), **({OBJECT: own} if own else {})}
 
 
 def attributes_of(env: Environment) -> dict[str, str]:

@@ -301,9 +301,10 @@ def of_own_state(function: Function) -> Function:
     def checked(agent: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return function(agent, state, *args, **kwargs)
-        except Exception:
-            train_state = state.train_state if isinstance(state, RunnerState) else state
-            check_start(train_state, jax.eval_shape(agent.init, key_shape()).train_state)
+        except Exception as error:
+            if not isinstance(error, PPOError) or error.__cause__ is not None:  # not one of the checks at the boundary
+                train_state = state.train_state if isinstance(state, RunnerState) else state
+                check_start(train_state, jax.eval_shape(agent.init, key_shape()).train_state)
             raise
 
     return cast(Function, checked)

@@ -237,6 +237,6 @@ def part_to_json(part: Any) -> Any:
 
 def part_from_json(part: Any) -> Any:
     """The inverse of `part_to_json`."""
-    if isinstance(part, dict):
+    if isinstance(part, dict) and part.keys() == {"text"}:
         return part["text"]
     return float(part) if part in NOT_FINITE else part

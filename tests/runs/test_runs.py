@@ -417,7 +417,7 @@ def test_every_value_of_a_config_comes_back(config, tmp_path):
 
 
 def test_an_interrupted_run_is_told_how_to_go_on(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run[0], tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
     with pytest.raises(pjp.PPOError, match=r"has not finished; go on with --resume .*run, or choose another"):
         make_run_folder(tmp_path / "run")
