@@ -206,10 +206,10 @@ def describe_config(config: Config) -> dict[str, str]:
 
 
 def described(value: Any) -> str:
-    """A value as text, the same in every process, with a digest of long arrays, of which it has only a few numbers."""
+    """A value as text, the same in every process, with a digest of long arrays, of which the text has few numbers."""
     arrays = [x for x in jax.tree.leaves(value) if isinstance(x, np.ndarray | jax.Array) and x.size > WRITTEN_OUT]
     digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays)).hexdigest()
-    with np.printoptions(**PRINTED):  # for the user may have others
+    with np.printoptions(**PRINTED):  # the user may have set others
         return f"{value} sha256 {digest}" if arrays else str(value)
 
 

@@ -126,7 +126,7 @@ def describe(comparison: Comparison) -> list[str]:
         lines.append(f"the same to the bit: metrics, final states and greedy returns of {plural(num_seeds, 'seed')}")
     else:
         said = "within rounding" if comparison.is_same else "not the same"
-        size = f"{largest.relative:.2g} of" if largest.relative < np.inf else "that of a number from none, in"
+        size = f"{largest.relative:.2g} of" if largest.relative < np.inf else "between a number and none, in"
         lines.append(f"{said}: the largest difference is {size} {largest.name}")
     updates = [(one.first_update, one.name) for one in comparison.differences if one.first_update is not None]
     if updates:

@@ -13,11 +13,11 @@ from arithmetic import make_agent
 import purejaxppo as pjp
 from purejaxppo.population import chunks, program
 from purejaxppo.population.chunks import over_processes
-from purejaxppo.population.jobs import describe_population, own_rows
+from purejaxppo.population.jobs import POPULATION, describe_population, own_rows
 from purejaxppo.population.options import Experiment, Options
 from purejaxppo.population.results import Costs
 from purejaxppo.population.store import complement
-from purejaxppo.utils.files import ADDED, make_manifest
+from purejaxppo.utils.files import ADDED, make_manifest, read_json, write_json
 
 SMALL = pjp.PPOConfig(num_envs=4, num_steps=16, total_timesteps=4 * 16 * 3, hidden_sizes=(8,))
 
@@ -298,11 +298,15 @@ def test_the_object_of_an_environment_tells_populations_apart(make, tmp_path):
         pjp.train_population(make(Scaled(2.0)), config, **options)
 
 
-def test_what_an_object_has_only_after_some_use_tells_no_populations_apart(tmp_path):
+def test_what_only_one_of_two_objects_has_tells_no_populations_apart(tmp_path):
     options = {"num_seeds": 1, "out": tmp_path / "a"}
     config, used = SMALL.replace(num_steps=8, total_timesteps=64), Scaled(1.0)
     pjp.train_population(pjp.make_env(Scaled(1.0)), config, **options)
     used.frames = 3
+    pjp.train_population(pjp.make_env(used), config, **options)
+    content = read_json(tmp_path / "a" / POPULATION)
+    del content["env_object"]  # as in an older folder
+    write_json(tmp_path / "a" / POPULATION, content)
     pjp.train_population(pjp.make_env(used), config, **options)
 
 
