@@ -132,6 +132,7 @@ def test_numbers_share_a_program_and_structure_does_not(env):
         np.testing.assert_allclose(values, [1e-4, 3e-4])
     text = describe_programs(env, SMALL, points, 3)
     assert text == "8 settings of learning_rate, num_envs, target_kl, 3 seeds each, in 4 compilations"
+    assert describe_programs(env, SMALL, [{}], 1) == "1 setting, 1 seed each, in one compilation"
 
 
 def test_a_member_has_the_numbers_of_its_point(env):
