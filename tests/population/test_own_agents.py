@@ -70,7 +70,7 @@ def test_a_function_that_returns_something_else_is_refused(env, changes, message
 
 def test_a_member_that_is_missing_is_named():
     with pytest.raises(pjp.PPOError, match="mine returns a object, which lacks env, config, actions, init, update"):
-        check_members("mine", object())
+        check_members("mine", object(), CONFIG)
 
 
 def test_a_population_and_a_run_refuse_before_anything_is_made(env, tmp_path):
