@@ -343,7 +343,6 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
     config = agent.config
     loss = functools.partial(minibatch_loss, agent, state)
     step = functools.partial(agent.collective.descend, loss, agent.optimizer, rate)
-    take = agent.collective.take
     learned = (pack(state.params, SMALL_PARAMETERS), state.opt_state)
     if agent.minibatches is None:
         indices = shuffled_indices(key, config.update_epochs, config.num_minibatches, len(batch.value))
@@ -351,14 +350,14 @@ def learn(agent: PPO, rate: jax.Array, state: TrainState, batch: Batch, key: jax
         chosen = called("minibatches", agent.minibatches, key, batch)
         indices, in_range = checks.settled_indices(config, chosen, len(batch.value))
         batch = nan_unless(in_range, batch)
-    epoch = functools.partial(update_epoch, step, batch, take=take)
+    epoch = functools.partial(update_epoch, step, batch, take=agent.collective.take)
     order = Order(indices, jax.random.split(jax.random.fold_in(key, NOT_SPLIT), indices.shape[:2]))
     if config.target_kl is None:
         return update_epochs(epoch, learned, order)
     is_within = functools.partial(kl_is_within, target_kl=config.target_kl, estimator=config.kl_estimator)
     if config.kl_stop == "epoch":
         return epochs_within_kl(epoch, is_within, learned, order)
-    return minibatches_within_kl(step, is_within, learned, batch, order, take)
+    return minibatches_within_kl(step, is_within, learned, batch, order, agent.collective.take)
 
 
 def minibatch_loss(

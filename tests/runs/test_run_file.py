@@ -56,7 +56,7 @@ def test_every_preset_survives_its_file(preset, tmp_path):
     ],
 )
 def test_a_sweep_survives_its_file(words, tmp_path):
-    words = ["sweep", "--config.max-grad-norm", "inf", "--keep", "3", *words]
+    words = ["sweep", "--config.max-grad-norm", "inf", "--checkpoint-every", "2", "--keep", "3", *words]
     assert spec_of(written(words, tmp_path / "run.toml")) == spec_of(words)
 
 
