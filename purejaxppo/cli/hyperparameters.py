@@ -10,7 +10,7 @@ from purejaxppo.cli.parser import PREFIX, Parser, option
 from purejaxppo.ppo.config import Config, option_text
 from purejaxppo.utils.validation import MAX_STEPS
 
-# The reference of the docs describes with them the fields that have no comment of their own.
+# They also describe, in the reference of the docs, the fields without a comment of their own.
 MEANINGS = {
     "num_envs": "environments stepped in parallel by each seed",
     "num_steps": "steps per environment in one rollout",

@@ -114,7 +114,7 @@ def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_kept(options: argparse.Namespace, spec: RunSpec) -> None:
-    """Raises PPOError if the checkpoints that are asked for cannot be written, or are none."""
+    """Raises PPOError if checkpoints cannot be written, or if --keep is given without any."""
     if options.keep_checkpoints is not None and spec.checkpoint_every is None:
         raise PPOError(f"--keep {options.keep_checkpoints} would do nothing without --checkpoint-every; leave it out")
     check_checkpoints(spec)

@@ -127,7 +127,7 @@ def whole_envs(parts: PyTree, axis: int) -> PyTree:
 
 
 def whole_batch(parts: Batch, rows: int) -> Batch:
-    """The samples of all devices in the order of a single one that has them all. [D, rows b, ...] -> [rows D b, ...]"""
+    """The samples of all devices in the order that one device would have. [D, rows b, ...] -> [rows D b, ...]"""
     by_row = jax.tree.map(lambda x: x.reshape(len(x), rows, -1, *x.shape[2:]), parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole_envs(by_row, axis=1))
 

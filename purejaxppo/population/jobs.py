@@ -37,7 +37,6 @@ from purejaxppo.utils.files import completed, make_folder, plain, read_json, wri
 POPULATION = "population.json"  # describes the population of a folder
 TOTAL = "config.total_timesteps"  # in it; may grow
 OBJECT = "env_object"  # the attributes of the environment's object
-OF_OBJECT = f"{OBJECT}."
 MOST_NESTED = 3  # objects within each other that are looked through
 WRITTEN_OUT = 1_000  # numbers of an array that `str` writes out, at most
 PRINTED = {"precision": 8, "threshold": WRITTEN_OUT, "edgeitems": 3, "linewidth": 75, "suppress": False, "sign": "-"}
@@ -123,7 +122,7 @@ def is_claimed(
         return False
     held, wanted = flattened(completed(read_json(place / POPULATION), defaults)), flattened(about)
     for name in {**wanted, **held}:
-        if name.startswith(OF_OBJECT) and not (name in held and name in wanted):
+        if name.startswith(f"{OBJECT}.") and not (name in held and name in wanted):
             continue  # an attribute that an object has only after some use, or a folder from before they were kept
         if name != but and held.get(name) != wanted.get(name):
             raise PPOError(
@@ -170,7 +169,7 @@ def attributes_of(env: Environment) -> dict[str, str]:
 
 
 def attributes(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """The numbers and texts within a value, by name; of functions and of what is nested deeper, nothing."""
+    """The numbers and texts within a value, by name. Functions and what is nested deeper are left out."""
     if isinstance(value, Environment):
         yield f"{name}.name", value.name
         yield from ((f"{name}.{own}", text) for own, text in attributes_of(value).items())

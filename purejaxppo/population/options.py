@@ -13,6 +13,7 @@ from purejaxppo.envs.base import Environment, traced
 from purejaxppo.population.algorithms import algorithm_of
 from purejaxppo.population.checkpoints import KEPT, NO_CHECKPOINTS, Policy, make_policy
 from purejaxppo.population.memory import MemoryPlan, parse_bytes
+from purejaxppo.population.own_agents import check_like_init
 from purejaxppo.population.sharding import AUTO, PLACEMENTS
 from purejaxppo.population.store import Rows
 from purejaxppo.population.sweep import check_whole
@@ -24,7 +25,7 @@ from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.utils.errors import PPOError
 from purejaxppo.utils.files import as_path, bytes_of, to_host
 from purejaxppo.utils.suggest import unknown
-from purejaxppo.utils.tree import difference, key_shape
+from purejaxppo.utils.tree import key_shape
 from purejaxppo.utils.validation import check_choice, check_function, check_switch, shown
 
 MakeAgent = Callable[..., Agent]  # (env, config) -> agent
@@ -218,6 +219,4 @@ def check_start_of(agent: Agent, start: Start) -> None:
         if not hasattr(agent, "continue_from"):
             raise PPOError(f"{type(agent).__name__} has no continue_from, which init_from needs; leave out init_from")
         begun = traced("init", agent.init, key_shape())
-        if differs := difference(begun, traced("continue_from", agent.continue_from, one, key_shape())):
-            place, wanted, found = differs
-            raise PPOError(f"continue_from must return a runner like that of init: {place} is {found}, not {wanted}")
+        check_like_init("continue_from", begun, traced("continue_from", agent.continue_from, one, key_shape()))

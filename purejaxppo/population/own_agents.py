@@ -42,9 +42,7 @@ def check_functions(named: str, agent: Any) -> None:
     if not (isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], Metrics)):
         raise PPOError(f"{named}: update must return (runner, pjp.Metrics)")
     runner, metrics = updated
-    if differs := difference(before, runner):
-        place, wanted, found = differs
-        raise PPOError(f"{named}: update must return a runner like that of init: {place} is {found}, not {wanted}")
+    check_like_init(f"{named}: update", before, runner)
     for name in metrics.columns():
         shape = jnp.shape(metrics.updates if name == "timesteps" else metrics.column(name))
         if shape != ():
@@ -54,6 +52,13 @@ def check_functions(named: str, agent: Any) -> None:
         raise PPOError(f"{named}: metrics.extra has {taken[0]!r}, which is another column; give it another name")
     obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), before.obs)
     traced(f"{named}: policy", lambda state, obs: memory_after(named, agent, state, obs), before.train_state, obs)
+
+
+def check_like_init(named: str, begun: RunnerState, returned: Any) -> None:
+    """Raises PPOError for a return value whose structure, shapes or dtypes are not those of what `init` returns."""
+    if differs := difference(begun, returned):
+        place, wanted, found = differs
+        raise PPOError(f"{named} must return a runner like that of init: {place} is {found}, not {wanted}")
 
 
 @contextlib.contextmanager

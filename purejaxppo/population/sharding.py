@@ -120,7 +120,7 @@ def map_shards(fn: Callable[..., Any], mesh: Any, in_specs: Any, out_specs: Any)
             returned[:] = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(result)]
             return jax.tree.map(filled, result)
 
-        # Without the check of what is equal on all devices: JAX cannot infer it for results that are gathered.
+        # The check of what is equal on all devices is off: JAX cannot infer it for gathered results.
         on_shards = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         results, structure_of_results = jax.tree.flatten(on_shards(*jax.tree.map(filled, args)))
         return jax.tree.unflatten(structure_of_results, list(map(emptied, results, returned)))

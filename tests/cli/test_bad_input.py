@@ -465,7 +465,7 @@ CALLS = {
         lambda: evaluate(OTHER.train_state),
         r"train_state.params.* is float32\[8\], and this agent's is float32\[64\]; give the train state of one",
     ),
-    "evaluate-several": (lambda: evaluate(RUNNERS.train_state), r"train_state is a stack|give the train state of one"),
+    "evaluate-several": (lambda: evaluate(RUNNERS.train_state), r"has to be one of its own \(vmap over several\)"),
     "record-key": (lambda: record(key=RAW_KEY), r"key is uint32"),
     "record-none": (lambda: record(num_episodes=0), r"num_episodes = 0"),
     "record-runner": (lambda: record(RUNNER), r"RunnerState.*give runner.train_state"),
